@@ -1,0 +1,1 @@
+//! Who may publish: bearer tokens, compared in constant time.

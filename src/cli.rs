@@ -1,0 +1,1 @@
+//! Flags as typed: what the user wrote, before files, environment and defaults are weighed.

@@ -1,0 +1,1 @@
+//! The HTTP client behind fanfare subscribe and fanfare publish.

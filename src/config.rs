@@ -1,0 +1,1 @@
+//! The configuration, resolved and validated: flag over environment over file over default.

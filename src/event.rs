@@ -1,0 +1,325 @@
+//! Events and frames: what is published, and the bytes that reach the wire.
+//!
+//! An [`Event`] is what a publisher said. The sequencer gives it a [`Sequence`] and, where it has none, an
+//! [`EventId`], and formats it once; from then on it is a [`Broadcast`], whose [`Frame`] is shared by reference
+//! count by every log and every socket. Nothing here knows topics' contents, sockets or time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest topic name, in bytes, that any configuration may allow.
+pub const TOPIC_BYTES_MAX: usize = 1024;
+/// Longest event id, in bytes (visible ASCII, so also in characters).
+pub const EVENT_ID_BYTES_MAX: usize = 128;
+/// Longest event type, in bytes.
+pub const EVENT_TYPE_BYTES_MAX: usize = 128;
+/// The event type that only the server uses: "something is missing here".
+pub const GAP_EVENT_TYPE: &str = "gap";
+
+/// A position in the one order of all broadcasts. The sequencer starts at 1; 0 is "before everything".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+impl Sequence {
+    /// Before the first broadcast.
+    pub const ZERO: Sequence = Sequence(0);
+
+    /// The position right after this one.
+    #[must_use]
+    pub fn next(self) -> Sequence {
+        Sequence(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a name, id or type was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing there.
+    #[error("must not be empty")]
+    Empty,
+    /// Over the limit, in bytes.
+    #[error("is longer than {0} bytes")]
+    TooLong(usize),
+    /// A control character, or for an id anything but visible ASCII.
+    #[error("holds a character that is not allowed")]
+    Character,
+    /// The event type is one the server keeps for itself.
+    #[error("is reserved")]
+    Reserved,
+}
+
+/// A topic's name: UTF-8 without control characters, at most [`TOPIC_BYTES_MAX`] bytes. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(Arc<str>);
+
+impl Topic {
+    /// Checks and takes a name.
+    pub fn new(name: &str) -> Result<Topic, NameError> {
+        match name {
+            "" => Err(NameError::Empty),
+            _ if name.len() > TOPIC_BYTES_MAX => Err(NameError::TooLong(TOPIC_BYTES_MAX)),
+            _ if name.chars().any(char::is_control) => Err(NameError::Character),
+            _ => Ok(Topic(name.into())),
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An event's id as clients see it and send back in `Last-Event-ID`: 1 to 128 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EventId(Box<str>);
+
+impl EventId {
+    /// Checks and takes an id.
+    pub fn new(id: &str) -> Result<EventId, NameError> {
+        match id {
+            "" => Err(NameError::Empty),
+            _ if id.len() > EVENT_ID_BYTES_MAX => Err(NameError::TooLong(EVENT_ID_BYTES_MAX)),
+            _ if !id.bytes().all(|b| b.is_ascii_graphic()) => Err(NameError::Character),
+            _ => Ok(EventId(id.into())),
+        }
+    }
+
+    /// The id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for EventId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An event's type as a publisher named it: no control characters, at most 128 bytes, and not `gap`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventType(Box<str>);
+
+impl EventType {
+    /// Checks and takes a type.
+    pub fn new(name: &str) -> Result<EventType, NameError> {
+        match name {
+            "" => Err(NameError::Empty),
+            GAP_EVENT_TYPE => Err(NameError::Reserved),
+            _ if name.len() > EVENT_TYPE_BYTES_MAX => Err(NameError::TooLong(EVENT_TYPE_BYTES_MAX)),
+            _ if name.chars().any(char::is_control) => Err(NameError::Character),
+            _ => Ok(EventType(name.into())),
+        }
+    }
+
+    /// The type.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An event as it was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Where it goes.
+    pub topic: Topic,
+    /// Its id, where the source or the publisher has one.
+    pub id: Option<EventId>,
+    /// Its type; none means `message` (WHATWG HTML 9.2.6).
+    pub event_type: Option<EventType>,
+    /// Its data; line ends of any kind become several `data:` lines.
+    pub data: String,
+    /// A reconnection time for the clients that receive it.
+    pub retry: Option<Duration>,
+}
+
+impl Event {
+    /// An event of nothing but a topic and data.
+    pub fn message(topic: Topic, data: impl Into<String>) -> Event {
+        Event { topic, id: None, event_type: None, data: data.into(), retry: None }
+    }
+}
+
+/// Wire bytes: immutable, shared by reference count, never copied per subscriber.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame(Arc<[u8]>);
+
+impl Frame {
+    /// The bytes as they go onto the wire.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// How many bytes.
+    #[allow(clippy::len_without_is_empty, reason = "no frame is empty")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True while somebody besides the caller still holds these bytes.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// True when both are the same allocation, not merely equal bytes.
+    pub fn is_same(&self, other: &Frame) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl From<Vec<u8>> for Frame {
+    fn from(bytes: Vec<u8>) -> Frame {
+        Frame(bytes.into())
+    }
+}
+
+impl From<&[u8]> for Frame {
+    fn from(bytes: &[u8]) -> Frame {
+        Frame(bytes.into())
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({:?})", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// An event that has its place in the order, its id and its wire bytes.
+#[derive(Clone, Debug)]
+pub struct Broadcast {
+    /// Its place in the one order.
+    pub sequence: Sequence,
+    /// Where it goes.
+    pub topic: Topic,
+    /// Its id: the source's, or `<run>-<sequence>`.
+    pub id: EventId,
+    /// Its bytes.
+    pub frame: Frame,
+}
+
+/// The random name of one start of one server: the first half of the ids that it makes itself.
+///
+/// Twelve characters of `[a-z2-7]` from the 60 bits that the caller drew, so that two starts never share one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Run([u8; Run::LEN]);
+
+impl Run {
+    const LEN: usize = 12;
+
+    /// Names a run from random bits.
+    pub fn from_bits(bits: u64) -> Run {
+        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        Run(std::array::from_fn(|i| ALPHABET[(bits >> (5 * i)) as usize & 31]))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("the alphabet is ASCII")
+    }
+
+    /// The id of the position `sequence` in this run: `<run>-<sequence>`.
+    pub fn id(&self, sequence: Sequence) -> EventId {
+        EventId(format!("{self}-{sequence}").into())
+    }
+
+    /// The position that `id` names, if this run made it. Canonical decimals only: `x-07` is nobody's id.
+    pub fn position(&self, id: &str) -> Option<Sequence> {
+        let digits = id.strip_prefix(self.as_str())?.strip_prefix('-')?;
+        let canonical = digits == "0" || !digits.starts_with('0');
+        let decimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        (canonical && decimal).then(|| digits.parse().ok().map(Sequence)).flatten()
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_utf8_without_control_characters() {
+        let long = "t".repeat(TOPIC_BYTES_MAX);
+        let check = |name: &str, expected: Result<(), NameError>| {
+            assert_eq!(Topic::new(name).map(drop), expected, "{name:?}");
+        };
+        check("orders", Ok(()));
+        check("über/ähnlich:7", Ok(()));
+        check(&long, Ok(()));
+        check(&format!("{long}t"), Err(NameError::TooLong(TOPIC_BYTES_MAX)));
+        check("", Err(NameError::Empty));
+        check("a\nb", Err(NameError::Character));
+        check("a\0", Err(NameError::Character));
+        check("a\u{85}b", Err(NameError::Character));
+    }
+
+    #[test]
+    fn ids_are_visible_ascii() {
+        let long = "i".repeat(EVENT_ID_BYTES_MAX);
+        let check = |id: &str, expected: Result<(), NameError>| {
+            assert_eq!(EventId::new(id).map(drop), expected, "{id:?}");
+        };
+        check("1526919030474-55", Ok(()));
+        check(&long, Ok(()));
+        check(&format!("{long}i"), Err(NameError::TooLong(EVENT_ID_BYTES_MAX)));
+        check("", Err(NameError::Empty));
+        check("a b", Err(NameError::Character));
+        check("é", Err(NameError::Character));
+    }
+
+    #[test]
+    fn gap_is_the_servers_own_event_type() {
+        assert_eq!(EventType::new("gap"), Err(NameError::Reserved));
+        assert_eq!(EventType::new("a\rb"), Err(NameError::Character));
+        assert!(EventType::new("gap2").is_ok());
+    }
+
+    #[test]
+    fn a_run_reads_only_the_ids_it_made() {
+        let run = Run::from_bits(0x0123_4567_89ab_cdef);
+        let other = Run::from_bits(42);
+        for sequence in [0, 1, 10, u64::MAX].map(Sequence) {
+            assert_eq!(run.position(run.id(sequence).as_str()), Some(sequence));
+            assert_eq!(other.position(run.id(sequence).as_str()), None);
+        }
+        for bad in ["", "-1", "-01", "-", "-1x", "-+1", "-18446744073709551616"] {
+            assert_eq!(run.position(&format!("{run}{bad}")), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The IO contract and its implementations: the only home of mio, libc and unsafe.

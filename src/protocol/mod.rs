@@ -1,0 +1,1 @@
+//! The wire, pure: bytes in, values out and back. No sockets, no clock, no threads.

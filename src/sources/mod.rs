@@ -1,0 +1,1 @@
+//! Sources: one file and one thread each; they know nothing of the server.
