@@ -1,0 +1,418 @@
+//! The channel into a loop: bounded in messages and bytes, with one wake however many messages wait.
+//!
+//! Invariants: messages arrive in sequence order; an [`Inbox`] that was woken and found empty is woken again by the
+//! next message. The bounds are the sender's to respect ([`Outlet::has_room`]): room for gaps is kept beyond them,
+//! so that a loss can always be announced. Absent: any policy for a full channel; that is the sequencer's.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::event::{Broadcast, Event, EventId, Sequence, Topic};
+
+/// How full a channel may become before its senders must wait or drop.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelLimits {
+    /// Broadcasts waiting.
+    pub messages_max: usize,
+    /// Frame bytes waiting.
+    pub bytes_max: usize,
+}
+
+impl Default for ChannelLimits {
+    fn default() -> ChannelLimits {
+        ChannelLimits { messages_max: 4096, bytes_max: 16 << 20 }
+    }
+}
+
+/// What the loop hears.
+#[derive(Debug)]
+pub enum Message {
+    /// An event for everybody on its topic.
+    Broadcast(Broadcast),
+    /// Something is missing at this place in the order.
+    Gap(Gap),
+    /// A broker took, or refused, what a client published.
+    Published {
+        /// As it was handed to [`Publish::publish`].
+        ticket: Ticket,
+        /// Whether subscribers everywhere will receive it.
+        outcome: Result<(), PublishRefusal>,
+    },
+    /// What an operator asks of the process.
+    Control(Control),
+}
+
+/// A loss, announced to the subscribers of the topics it touches.
+#[derive(Debug)]
+pub struct Gap {
+    /// Its place in the order.
+    pub sequence: Sequence,
+    /// Its own id, so that a client that saw it is not told again.
+    pub id: EventId,
+    /// The id of the last event before it, if there was one.
+    pub last_id: Option<EventId>,
+    /// Why.
+    pub reason: GapReason,
+    /// Where.
+    pub scope: GapScope,
+}
+
+/// Why events are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapReason {
+    /// A source was away, and it keeps nothing.
+    SourceLost,
+    /// The loop could not keep up with its sources.
+    ChannelFull,
+    /// A message that can't be an event (not UTF-8, too large) was dropped.
+    Refused,
+}
+
+impl GapReason {
+    /// As it stands in the gap event's data and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GapReason::SourceLost => "source_lost",
+            GapReason::ChannelFull => "channel_full",
+            GapReason::Refused => "event_refused",
+        }
+    }
+}
+
+/// The topics that a gap touches.
+#[derive(Clone, Debug)]
+pub enum GapScope {
+    /// Every topic, also those that don't exist yet.
+    All,
+    /// These topics.
+    Topics(Arc<LostTopics>),
+}
+
+/// A set of topics that grows while its gap still waits in the channel and is sealed when the loop reads it.
+#[derive(Debug, Default)]
+pub struct LostTopics(Mutex<LostState>);
+
+#[derive(Debug, Default)]
+struct LostState {
+    topics: Vec<Topic>,
+    sealed: bool,
+}
+
+impl LostTopics {
+    /// Adds a topic; false when the loop has read the set already, so that the loss needs a gap of its own.
+    #[must_use]
+    pub fn add(&self, topic: &Topic) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.sealed {
+            return false;
+        }
+        if !state.topics.contains(topic) {
+            state.topics.push(topic.clone());
+        }
+        true
+    }
+
+    /// Ends the growing and tells the topics; every loop that reads the gap is told the same.
+    pub fn seal(&self) -> Vec<Topic> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.sealed = true;
+        state.topics.clone()
+    }
+}
+
+/// Which client's publish an answer belongs to; the loop makes it and reads it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
+/// What an operator asks of the process, by signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Leave in order; asked a second time, leave at once (SIGTERM, SIGINT).
+    Drain,
+}
+
+/// The way in for events that clients publish over HTTP.
+pub trait Publish {
+    /// Takes all the events or none. Never blocks.
+    fn publish(&self, events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal>;
+}
+
+/// What became of events that were taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// They are on their way to every subscriber.
+    Now(Vec<EventId>),
+    /// A broker has them; [`Message::Published`] will tell.
+    Later(Vec<EventId>),
+}
+
+/// Why a publish was refused; the client may try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishRefusal {
+    /// Too much is waiting already.
+    #[error("the server has more events waiting than it can take")]
+    Busy,
+    /// The broker can't be reached, or would not bring the event back to this node.
+    #[error("the broker is not reachable")]
+    BrokerDown,
+}
+
+/// The state of a source, written by its thread and read by health checks and metrics.
+#[derive(Debug)]
+pub struct SourceStatus {
+    name: &'static str,
+    up: AtomicBool,
+    received: AtomicU64,
+    reconnects: AtomicU64,
+    not_utf8: AtomicU64,
+    too_large: AtomicU64,
+    malformed: AtomicU64,
+    overlapping: AtomicU64,
+    last_error: Mutex<Option<String>>,
+}
+
+/// Why a source's message became no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The payload is not UTF-8.
+    NotUtf8,
+    /// The payload is longer than an event may be.
+    TooLarge,
+    /// Not an envelope, or a topic that can't be one.
+    Malformed,
+    /// The same message again, through another channel or pattern that matches too. Not a loss.
+    Overlapping,
+}
+
+impl SourceStatus {
+    /// A source that is not up yet.
+    pub fn new(name: &'static str) -> Arc<SourceStatus> {
+        Arc::new(SourceStatus {
+            name,
+            up: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            not_utf8: AtomicU64::new(0),
+            too_large: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            overlapping: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+        })
+    }
+
+    /// Its name in health, metrics and `--ready-requires`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// True while events can arrive.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// The source is connected and subscribed.
+    pub fn set_up(&self) {
+        self.up.store(true, Ordering::Release);
+    }
+
+    /// The source is gone, and why. No secret may stand in `error`.
+    pub fn set_down(&self, error: impl Into<String>) {
+        self.up.store(false, Ordering::Release);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.into());
+    }
+
+    /// Why it was last lost.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts a message that arrived.
+    pub fn count_received(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a return after a loss.
+    pub fn count_reconnect(&self) {
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a message that became no event.
+    pub fn count_refused(&self, refusal: Refusal) {
+        self.refusals(refusal).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages that arrived, refused ones among them.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Returns after a loss.
+    pub fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// Messages that became no event, by reason.
+    pub fn refused(&self) -> [(&'static str, u64); 4] {
+        let count = |refusal| self.refusals(refusal).load(Ordering::Relaxed);
+        [
+            ("not_utf8", count(Refusal::NotUtf8)),
+            ("too_large", count(Refusal::TooLarge)),
+            ("malformed", count(Refusal::Malformed)),
+            ("overlapping", count(Refusal::Overlapping)),
+        ]
+    }
+
+    fn refusals(&self, refusal: Refusal) -> &AtomicU64 {
+        match refusal {
+            Refusal::NotUtf8 => &self.not_utf8,
+            Refusal::TooLarge => &self.too_large,
+            Refusal::Malformed => &self.malformed,
+            Refusal::Overlapping => &self.overlapping,
+        }
+    }
+}
+
+/// Makes the two ends of a channel. `wake` must make the loop's wait return; it is called from any thread.
+pub fn channel(limits: ChannelLimits, wake: impl Fn() + Send + Sync + 'static) -> (Outlet, Inbox) {
+    // Between two broadcasts there is at most one gap, so gaps never need more room than this. Answers to
+    // publishers and controls come on top: bounded by the connections that wait for one.
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let shared = Arc::new(Shared {
+        limits,
+        messages: AtomicUsize::new(0),
+        bytes: AtomicUsize::new(0),
+        woken: AtomicBool::new(false),
+        wake: Box::new(wake),
+    });
+    (Outlet { sender, shared: Arc::clone(&shared) }, Inbox { receiver, shared })
+}
+
+struct Shared {
+    limits: ChannelLimits,
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+    woken: AtomicBool,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// The sending end. Cheap to clone.
+#[derive(Clone)]
+pub struct Outlet {
+    sender: Sender<Message>,
+    shared: Arc<Shared>,
+}
+
+impl Outlet {
+    /// True when so many broadcasts of so many bytes in all still fit.
+    pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
+        let Shared { limits, messages: queued_messages, bytes: queued_bytes, .. } = &*self.shared;
+        let queued = queued_messages.load(Ordering::Relaxed);
+        // A frame larger than the whole bound passes when it has the channel to itself.
+        queued + messages <= limits.messages_max
+            && (queued == 0 || queued_bytes.load(Ordering::Relaxed) + bytes <= limits.bytes_max)
+    }
+
+    /// Enqueues, and wakes the loop unless somebody has. A loop that is gone hears nothing: the process is ending.
+    pub fn send(&self, message: Message) {
+        if let Message::Broadcast(broadcast) = &message {
+            self.shared.messages.fetch_add(1, Ordering::Relaxed);
+            self.shared.bytes.fetch_add(broadcast.frame.len(), Ordering::Relaxed);
+        }
+        if self.sender.send(message).is_ok() && !self.shared.woken.swap(true, Ordering::AcqRel) {
+            (self.shared.wake)();
+        }
+    }
+}
+
+/// The receiving end: the loop's.
+pub struct Inbox {
+    receiver: Receiver<Message>,
+    shared: Arc<Shared>,
+}
+
+impl Inbox {
+    /// Call once before a run of [`Inbox::next`]: whatever is sent from now on wakes the loop again.
+    pub fn rearm(&self) {
+        self.shared.woken.store(false, Ordering::Release);
+        // Pairs with the swap in `send`: a message enqueued before this line is seen by the next receive.
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// The next message, if one waits.
+    #[allow(clippy::should_implement_trait, reason = "an inbox that is empty now is not at its end")]
+    pub fn next(&self) -> Option<Message> {
+        let message = self.receiver.try_recv().ok()?;
+        if let Message::Broadcast(broadcast) = &message {
+            self.shared.messages.fetch_sub(1, Ordering::Relaxed);
+            self.shared.bytes.fetch_sub(broadcast.frame.len(), Ordering::Relaxed);
+        }
+        Some(message)
+    }
+
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// True when none waits.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broadcast(sequence: u64, bytes: usize) -> Message {
+        Message::Broadcast(Broadcast {
+            sequence: Sequence(sequence),
+            topic: Topic::new("t").unwrap(),
+            id: EventId::new("i").unwrap(),
+            frame: vec![b'x'; bytes].into(),
+        })
+    }
+
+    fn counted(limits: ChannelLimits) -> (Outlet, Inbox, Arc<AtomicUsize>) {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&wakes);
+        let (outlet, inbox) = channel(limits, move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        (outlet, inbox, wakes)
+    }
+
+    #[test]
+    fn one_wake_covers_many_messages() {
+        let (outlet, inbox, wakes) = counted(ChannelLimits::default());
+        (1..=3).for_each(|n| outlet.send(broadcast(n, 1)));
+        assert_eq!(wakes.load(Ordering::SeqCst), 1);
+        inbox.rearm();
+        assert_eq!(std::iter::from_fn(|| inbox.next()).count(), 3);
+        outlet.send(broadcast(4, 1));
+        assert_eq!(wakes.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn room_ends_at_the_bounds_and_returns_with_what_is_read() {
+        let (outlet, inbox, _) = counted(ChannelLimits { messages_max: 3, bytes_max: 10 });
+        assert!(outlet.has_room(1, 1000), "a frame over the bound passes alone");
+        outlet.send(broadcast(1, 6));
+        assert!(outlet.has_room(2, 4));
+        assert!(!outlet.has_room(3, 1), "messages");
+        assert!(!outlet.has_room(1, 5), "bytes");
+        inbox.next();
+        assert!(outlet.has_room(3, 10));
+    }
+
+    #[test]
+    fn lost_topics_grow_until_they_are_read() {
+        let lost = LostTopics::default();
+        let [a, b] = ["a", "b"].map(|name| Topic::new(name).unwrap());
+        assert!(lost.add(&a) && lost.add(&b) && lost.add(&a));
+        assert_eq!(lost.seal(), [a.clone(), b]);
+        assert!(!lost.add(&a));
+    }
+}
