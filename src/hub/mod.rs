@@ -1,1 +1,533 @@
-//! The hub, pure: topics, subscriptions, topic logs, replay and gaps. Decides who receives what; sends nothing.
+//! The hub, pure: topics, subscriptions, topic logs, walks, replay and gaps. Decides who receives what.
+//!
+//! ```text
+//!  append ──▶ topic log ──▶ walk over the topic's subscribers, in slices ──▶ run for a subscriber's position
+//! ```
+//!
+//! Invariants:
+//! - Positions are sequences. A subscriber at position p has had everything at or before p of its topics. What it
+//!   gets next is [`Hub::run_for`]: everything after p across its topics, in order. A second visit finds nothing.
+//! - A log is evicted by count, bytes and age, and all logs together by bytes; never by who has read what. Only
+//!   [`Hub::would_outrun`] looks at readers: it lets the loop wait rather than evict what a walk has not brought
+//!   round yet.
+//!
+//! Absent: sockets, time (passed in as the time since the start), formatting, and what a laggard has half written.
+
+mod log;
+mod replay;
+mod run;
+mod subscriptions;
+mod topics;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+pub use replay::{MissedGap, MissedReason, Replay, Start};
+pub use run::{Run, RunLimits};
+pub use subscriptions::Subscriber;
+pub use topics::TopicKey;
+
+use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
+use log::{ENTRY_OVERHEAD_BYTES, Entry, Kind};
+use subscriptions::{Seat, Subscriptions};
+use topics::{TopicEntry, Topics, Walk};
+
+/// The bounds of what the hub remembers. Together with the subscribers they bound its memory.
+#[derive(Clone, Debug)]
+pub struct HubLimits {
+    /// Topics that exist at a time.
+    pub topics_max: usize,
+    /// Events that one topic remembers.
+    pub history_events_max: usize,
+    /// Bytes that one topic remembers: frames, ids and bookkeeping.
+    pub history_bytes_max: usize,
+    /// Bytes that all topics remember, with the frames that are evicted but half written to someone.
+    pub history_bytes_total_max: usize,
+    /// How long an event is remembered.
+    pub history_age_max: Duration,
+    /// Events that one replay brings at most.
+    pub replay_events_max: Option<usize>,
+}
+
+impl Default for HubLimits {
+    fn default() -> HubLimits {
+        HubLimits {
+            topics_max: 100_000,
+            history_events_max: 1000,
+            history_bytes_max: 1 << 20,
+            history_bytes_total_max: 64 << 20,
+            history_age_max: Duration::from_secs(300),
+            replay_events_max: None,
+        }
+    }
+}
+
+/// What became of a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is in its topic's log, and on its way if the topic has subscribers.
+    Logged,
+    /// The topic still remembers an event of this id.
+    Duplicate,
+    /// There is no room for another topic, and each has subscribers.
+    NoTopic,
+}
+
+/// There is no room for another topic, and each has subscribers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("as many topics as are allowed have subscribers already")]
+pub struct TopicsExhausted;
+
+/// A part of a walk.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// The topic whose subscribers these are.
+    pub topic: TopicKey,
+    /// When the walk started, if this slice ends it.
+    pub ends_walk_of: Option<Duration>,
+}
+
+/// What can be told of a topic.
+#[derive(Clone, Debug)]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: Topic,
+    /// Its subscribers.
+    pub subscribers: usize,
+    /// The id of its newest event that is remembered.
+    pub last_id: Option<EventId>,
+    /// Entries of its log.
+    pub retained_events: usize,
+    /// Bytes of its log, bookkeeping included.
+    pub retained_bytes: usize,
+}
+
+/// The hub. See the module's documentation.
+#[derive(Debug)]
+pub struct Hub {
+    run: RunName,
+    limits: HubLimits,
+    topics: Topics,
+    subscriptions: Subscriptions,
+    walks: VecDeque<TopicKey>,
+    /// All logs' entries in the order of their appending; those evicted by another bound are stale here.
+    order: VecDeque<Aging>,
+    head: Sequence,
+    /// Bytes of all logs.
+    bytes: usize,
+    entries: usize,
+    /// Frames that are in no log any more, but half written to someone.
+    pinned: Vec<Frame>,
+    pinned_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Aging {
+    topic: TopicKey,
+    sequence: Sequence,
+    appended_at: Duration,
+}
+
+impl Hub {
+    /// An empty hub of the run whose ids it knows.
+    pub fn new(run: RunName, limits: HubLimits) -> Hub {
+        let topics = Topics::new(limits.topics_max);
+        Hub {
+            run,
+            limits,
+            topics,
+            subscriptions: Subscriptions::default(),
+            walks: VecDeque::new(),
+            order: VecDeque::new(),
+            head: Sequence::ZERO,
+            bytes: 0,
+            entries: 0,
+            pinned: Vec::new(),
+            pinned_bytes: 0,
+        }
+    }
+
+    /// The newest position.
+    pub fn head(&self) -> Sequence {
+        self.head
+    }
+
+    /// The run whose ids it knows.
+    pub fn run(&self) -> RunName {
+        self.run
+    }
+
+    /// Its bounds.
+    pub fn limits(&self) -> &HubLimits {
+        &self.limits
+    }
+
+    // ---- what comes in ----
+
+    /// Appends a broadcast to its topic's log and starts, or prolongs, the walk over its subscribers.
+    pub fn append(&mut self, broadcast: Broadcast, now: Duration) -> Appended {
+        let Broadcast { sequence, topic, id, frame } = broadcast;
+        self.advance(sequence);
+        if self.remembers(topic.as_str(), &id) {
+            return Appended::Duplicate;
+        }
+        let Ok(key) = self.find_or_insert(&topic) else { return Appended::NoTopic };
+        let foreign_id = (self.run.position(id.as_str()) != Some(sequence)).then_some(id);
+        self.log(key, Entry { sequence, foreign_id, kind: Kind::Event, frame }, now);
+        Appended::Logged
+    }
+
+    /// Appends a gap to the logs of `topics`, or of all, under the one sequence, so that each subscriber hears it once.
+    pub fn append_gap(&mut self, sequence: Sequence, topics: Option<&[Topic]>, frame: &Frame, now: Duration) {
+        self.advance(sequence);
+        let keys: Vec<_> = match topics {
+            Some(topics) => topics.iter().filter_map(|topic| self.topics.find(topic.as_str())).collect(),
+            None => {
+                self.topics.raise_floor(sequence);
+                self.topics.iter().map(|(key, _)| key).collect()
+            }
+        };
+        for key in keys {
+            let entry = self.topics.get_mut(key);
+            if entry.subscribers.is_empty() && entry.log.is_empty() {
+                // Nobody to tell and nothing to stand beside: that something is gone says it all.
+                entry.log.skip_to(sequence);
+                continue;
+            }
+            self.log(key, Entry { sequence, foreign_id: None, kind: Kind::Gap, frame: frame.clone() }, now);
+        }
+    }
+
+    /// True while the topic remembers an event of this id.
+    pub fn remembers(&self, topic: &str, id: &EventId) -> bool {
+        let Some(key) = self.topics.find(topic) else { return false };
+        let log = &self.topics.get(key).log;
+        let own = || self.run.position(id.as_str()).is_some_and(|position| log.holds(position));
+        log.holds_foreign(id.as_str()) || own()
+    }
+
+    /// True when appending to `topic` now would evict something that the walk in progress has yet to bring round.
+    ///
+    /// A loop that waits here leaves the next message in the channel: it slows its sources down instead of failing
+    /// subscribers that read as fast as they are written to.
+    pub fn would_outrun(&self, topic: &str, frame_bytes: usize) -> bool {
+        let Some(key) = self.topics.find(topic) else { return false };
+        let entry = self.topics.get(key);
+        let full = entry.log.len() >= self.limits.history_events_max
+            || entry.log.bytes() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES > self.limits.history_bytes_max;
+        let unwalked = |oldest: &Entry| oldest.sequence > entry.walked_through;
+        entry.walk.is_some() && full && entry.log.oldest().is_some_and(unwalked)
+    }
+
+    fn advance(&mut self, sequence: Sequence) {
+        debug_assert!(sequence > self.head, "the channel keeps the sequencer's order");
+        self.head = sequence;
+    }
+
+    fn find_or_insert(&mut self, topic: &Topic) -> Result<TopicKey, TopicsExhausted> {
+        if let Some(key) = self.topics.find(topic.as_str()) {
+            return Ok(key);
+        }
+        if self.topics.is_full() {
+            let mut vanished = self.topics.take_unused().ok_or(TopicsExhausted)?;
+            while let Some(evicted) = vanished.log.evict_oldest() {
+                self.forget(evicted);
+            }
+        }
+        Ok(self.topics.insert(topic))
+    }
+
+    fn log(&mut self, key: TopicKey, entry: Entry, now: Duration) {
+        let (sequence, bytes) = (entry.sequence, entry.cost_bytes());
+        let log = &self.topics.get(key).log;
+        let over_events = (log.len() + 1).saturating_sub(self.limits.history_events_max);
+        (0..over_events).for_each(|_| self.evict_oldest_of(key));
+        while self.topics.get(key).log.bytes() + bytes > self.limits.history_bytes_max && self.evicts(key) {}
+        while self.bytes_total() + bytes > self.limits.history_bytes_total_max && self.evict_oldest_of_all() {}
+
+        let entry_of_topic = self.topics.get_mut(key);
+        let previous = entry_of_topic.log.last();
+        entry_of_topic.log.append(entry);
+        self.bytes += bytes;
+        self.entries += 1;
+        self.order.push_back(Aging { topic: key, sequence, appended_at: now });
+        self.start_walk(key, previous, now);
+    }
+
+    // ---- walks: who is to be visited ----
+
+    fn start_walk(&mut self, key: TopicKey, previous: Sequence, now: Duration) {
+        let entry = self.topics.get_mut(key);
+        match &mut entry.walk {
+            Some(walk) => walk.again = true,
+            None if entry.subscribers.is_empty() => {}
+            None => {
+                let target = entry.log.last();
+                entry.walked_through = previous;
+                entry.walk = Some(Walk { remaining: entry.subscribers.len(), again: false, target, started_at: now });
+                self.walks.push_back(key);
+            }
+        }
+    }
+
+    /// Takes up to `subscribers_max` subscribers that are to be visited now; topics take turns.
+    pub fn next_slice(&mut self, subscribers_max: usize, now: Duration, slice: &mut Vec<Subscriber>) -> Option<Slice> {
+        slice.clear();
+        let topic = self.walks.pop_front()?;
+        let entry = self.topics.get_mut(topic);
+        let walk = entry.walk.as_mut().expect("a topic in the queue of walks has one");
+        let end = walk.remaining.min(entry.subscribers.len());
+        let start = end.saturating_sub(subscribers_max);
+        slice.extend(entry.subscribers[start..end].iter().rev());
+        walk.remaining = start;
+        let mut ends_walk_of = None;
+        if start == 0 {
+            entry.walked_through = walk.target;
+            ends_walk_of = Some(walk.started_at);
+            if walk.again {
+                let (remaining, target) = (entry.subscribers.len(), entry.log.last());
+                *walk = Walk { remaining, again: false, target, started_at: now };
+            } else {
+                entry.walk = None;
+            }
+        }
+        if entry.walk.is_some() {
+            self.walks.push_back(topic);
+        }
+        Some(Slice { topic, ends_walk_of })
+    }
+
+    /// True while somebody is still to be visited.
+    pub fn is_walking(&self) -> bool {
+        !self.walks.is_empty()
+    }
+
+    // ---- runs: what they receive ----
+
+    /// The run for every subscriber of `topic` alone that stands where one at `after` stands.
+    pub fn run_for_topic(&self, topic: TopicKey, after: Sequence, limits: RunLimits, run: &mut Run) {
+        run.clear();
+        let log = &self.topics.get(topic).log;
+        let first = log.index_after(after);
+        let fitted = log.after(after).all(|entry| run.push(&entry.frame, entry.sequence, limits));
+        run.finish(fitted, after, self.head);
+        if let Some(next) = log.get(first) {
+            let before = first.checked_sub(1).and_then(|index| log.get(index));
+            let lowest = before.map_or(log.evicted_through(), |entry| entry.sequence);
+            run.cover(lowest, Sequence(next.sequence.0 - 1));
+        }
+    }
+
+    /// Adds to `run` what a subscriber at `after` gets next: everything newer across its topics, in order, but
+    /// nothing beyond `through`.
+    pub fn run_for(&self, subscriber: Subscriber, after: Sequence, through: Sequence, limits: RunLimits, run: &mut Run) {
+        let seats = self.subscriptions.of(subscriber);
+        let fitted = if let [seat] = seats {
+            let entries = self.topics.get(seat.topic).log.after(after);
+            let mut entries = entries.take_while(|entry| entry.sequence <= through);
+            entries.all(|entry| run.push(&entry.frame, entry.sequence, limits))
+        } else {
+            let logs: Vec<_> = seats.iter().map(|seat| &self.topics.get(seat.topic).log).collect();
+            let mut indexes: Vec<_> = logs.iter().map(|log| log.index_after(after)).collect();
+            loop {
+                // The lowest next sequence of all; equal ones are one gap in several logs, told once.
+                let nexts = logs.iter().zip(&indexes).filter_map(|(log, index)| log.get(*index));
+                let Some(next) = nexts.min_by_key(|entry| entry.sequence) else { break true };
+                if next.sequence > through {
+                    break true;
+                }
+                if !run.push(&next.frame, next.sequence, limits) {
+                    break false;
+                }
+                for (log, index) in logs.iter().zip(&mut indexes) {
+                    *index += usize::from(log.get(*index).is_some_and(|entry| entry.sequence == next.sequence));
+                }
+            }
+        };
+        run.finish(fitted, after, through.min(self.head));
+    }
+
+    /// Adds to `run` only the newest event of each of the subscriber's topics, and the newest gap, if newer than
+    /// `after`.
+    pub fn latest_run_for(&self, subscriber: Subscriber, after: Sequence, run: &mut Run) {
+        let mut newest: Vec<&Entry> = Vec::new();
+        for entry in self.entries_of(subscriber) {
+            newest.extend([Kind::Event, Kind::Gap].iter().filter_map(|kind| {
+                entry.log.after(after).rev().find(|entry| entry.kind == *kind)
+            }));
+        }
+        newest.sort_unstable_by_key(|entry| entry.sequence);
+        newest.dedup_by_key(|entry| entry.sequence);
+        let unlimited = RunLimits { frames_max: usize::MAX, bytes_max: usize::MAX };
+        let fitted = newest.iter().all(|entry| run.push(&entry.frame, entry.sequence, unlimited));
+        run.finish(fitted, after, self.head);
+    }
+
+    // ---- who comes and goes ----
+
+    /// Gives `subscriber` a seat in each of `topics` (no two the same), or in none.
+    pub fn subscribe(&mut self, subscriber: Subscriber, topics: &[Topic]) -> Result<(), TopicsExhausted> {
+        let mut seats = Vec::with_capacity(topics.len());
+        for topic in topics {
+            match self.find_or_insert(topic) {
+                Ok(topic) => {
+                    // Seated at once: an empty topic could make place for the next one.
+                    let list = &mut self.topics.get_mut(topic).subscribers;
+                    seats.push(Seat { topic, index: list.len() as u32 });
+                    list.push(subscriber);
+                }
+                Err(exhausted) => {
+                    self.subscriptions.seat(subscriber, seats);
+                    self.unsubscribe(subscriber);
+                    return Err(exhausted);
+                }
+            }
+        }
+        self.subscriptions.seat(subscriber, seats);
+        Ok(())
+    }
+
+    /// Takes its seats away. Walks in progress miss nobody else.
+    pub fn unsubscribe(&mut self, subscriber: Subscriber) {
+        for Seat { topic, index } in self.subscriptions.leave(subscriber) {
+            let list = &mut self.topics.get_mut(topic).subscribers;
+            list.swap_remove(index as usize);
+            match list.get(index as usize) {
+                Some(moved) => self.subscriptions.moved(*moved, topic, index),
+                None if list.is_empty() => {
+                    *list = Vec::new();
+                    self.topics.mark_unused(topic);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// True when the subscriber has just one topic, so that [`Hub::run_for_topic`] serves it.
+    pub fn has_one_topic(&self, subscriber: Subscriber) -> bool {
+        self.subscriptions.of(subscriber).len() == 1
+    }
+
+    fn entries_of(&self, subscriber: Subscriber) -> impl Iterator<Item = &TopicEntry> {
+        self.subscriptions.of(subscriber).iter().map(|seat| self.topics.get(seat.topic))
+    }
+
+    // ---- forgetting ----
+
+    /// Evicts what is older than the age limit, and lets go of pinned frames that nobody holds any more.
+    pub fn age(&mut self, now: Duration) {
+        while self.order.front().is_some_and(|oldest| oldest.appended_at + self.limits.history_age_max <= now) {
+            self.evict_oldest_of_all();
+        }
+        self.unpin();
+    }
+
+    /// Lets go of the pinned frames that nobody holds any more.
+    pub fn unpin(&mut self) {
+        let bytes = &mut self.pinned_bytes;
+        self.pinned.retain(|frame| {
+            let keep = frame.is_shared();
+            *bytes -= if keep { 0 } else { frame.len() };
+            keep
+        });
+    }
+
+    /// True when `frame_bytes` more would pass the bound over all topics while pinned frames count towards it: then
+    /// their holders go before anything is evicted for it.
+    pub fn is_pinned_over(&self, frame_bytes: usize) -> bool {
+        let bytes = self.bytes_total() + frame_bytes + ENTRY_OVERHEAD_BYTES;
+        self.pinned_bytes > 0 && bytes > self.limits.history_bytes_total_max
+    }
+
+    /// True when this frame is in no log any more.
+    pub fn is_pinned(&self, frame: &Frame) -> bool {
+        self.pinned.iter().any(|pinned| pinned.is_same(frame))
+    }
+
+    fn evicts(&mut self, key: TopicKey) -> bool {
+        let any = !self.topics.get(key).log.is_empty();
+        self.evict_oldest_of(key);
+        any
+    }
+
+    fn evict_oldest_of(&mut self, key: TopicKey) {
+        if let Some(evicted) = self.topics.get_mut(key).log.evict_oldest() {
+            self.forget(evicted);
+        }
+    }
+
+    fn evict_oldest_of_all(&mut self) -> bool {
+        while let Some(Aging { topic, sequence, .. }) = self.order.pop_front() {
+            let entry = self.topics.try_get(topic);
+            if entry.and_then(|entry| entry.log.oldest()).is_some_and(|oldest| oldest.sequence == sequence) {
+                self.evict_oldest_of(topic);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn forget(&mut self, evicted: Entry) {
+        self.bytes -= evicted.cost_bytes();
+        self.entries -= 1;
+        if evicted.frame.is_shared() {
+            self.pinned_bytes += evicted.frame.len();
+            self.pinned.push(evicted.frame);
+        }
+        // Stale places in the order may not outnumber the entries that stand there for long.
+        if self.order.len() > 2 * self.entries + 1024 {
+            let topics = &self.topics;
+            self.order.retain(|aging| topics.try_get(aging.topic).is_some_and(|entry| entry.log.holds(aging.sequence)));
+        }
+    }
+
+    // ---- what can be told ----
+
+    /// Bytes of all logs and pinned frames.
+    pub fn bytes_total(&self) -> usize {
+        self.bytes + self.pinned_bytes
+    }
+
+    /// Bytes of frames that are in no log any more, but half written to someone.
+    pub fn pinned_bytes(&self) -> usize {
+        self.pinned_bytes
+    }
+
+    /// Entries of all logs.
+    pub fn retained_events(&self) -> usize {
+        self.entries
+    }
+
+    /// How many topics exist.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Every topic, in no order.
+    pub fn topics(&self) -> impl Iterator<Item = TopicInfo> {
+        self.topics.iter().map(|(_, entry)| self.info(entry))
+    }
+
+    /// One topic, if it exists.
+    pub fn topic(&self, name: &str) -> Option<TopicInfo> {
+        self.topics.find(name).map(|key| self.info(self.topics.get(key)))
+    }
+
+    /// The newest event that a topic remembers: its position and its frame.
+    pub fn latest(&self, topic: &str) -> Option<(Sequence, &Frame)> {
+        let log = &self.topics.get(self.topics.find(topic)?).log;
+        let newest = log.after(Sequence::ZERO).rev().find(|entry| entry.kind == Kind::Event)?;
+        Some((newest.sequence, &newest.frame))
+    }
+
+    fn info(&self, entry: &TopicEntry) -> TopicInfo {
+        let newest = entry.log.after(Sequence::ZERO).next_back();
+        TopicInfo {
+            name: entry.name.clone(),
+            subscribers: entry.subscribers.len(),
+            last_id: newest.map(|entry| entry.foreign_id.clone().unwrap_or_else(|| self.run.id(entry.sequence))),
+            retained_events: entry.log.len(),
+            retained_bytes: entry.log.bytes(),
+        }
+    }
+}

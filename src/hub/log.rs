@@ -1,0 +1,200 @@
+//! Topic log: the frames a topic still remembers. Never copies frame bytes. Knows no sockets and no clock.
+//!
+//! It is both the replay history and every laggard's queue. Sequences rise from front to back; everything at or
+//! before `evicted_through` is gone, everything after it is here.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::event::{EventId, Frame, Sequence};
+
+/// What an entry costs besides its frame and id: its place here, in the hub's order, and in the index of ids.
+pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Event,
+    Gap,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) sequence: Sequence,
+    /// None: the id is the run's own, made of the sequence.
+    pub(super) foreign_id: Option<EventId>,
+    pub(super) kind: Kind,
+    pub(super) frame: Frame,
+}
+
+impl Entry {
+    pub(super) fn cost_bytes(&self) -> usize {
+        // A foreign id stands in the entry's frame, and once more, shared, in entry and index.
+        let id_bytes = self.foreign_id.as_ref().map_or(0, |id| id.as_str().len());
+        self.frame.len() + id_bytes + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct TopicLog {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    foreign: HashMap<EventId, Sequence>,
+    evicted_through: Sequence,
+    last_evicted_id: Option<EventId>,
+}
+
+impl TopicLog {
+    /// An empty log; what came at or before `floor` counts as evicted.
+    pub(super) fn new(floor: Sequence) -> TopicLog {
+        TopicLog {
+            entries: VecDeque::new(),
+            bytes: 0,
+            foreign: HashMap::new(),
+            evicted_through: floor,
+            last_evicted_id: None,
+        }
+    }
+
+    pub(super) fn append(&mut self, entry: Entry) {
+        debug_assert!(entry.sequence > self.last(), "the channel keeps the sequencer's order");
+        self.bytes += entry.cost_bytes();
+        if let Some(id) = &entry.foreign_id {
+            self.foreign.insert(id.clone(), entry.sequence);
+        }
+        self.entries.push_back(entry);
+    }
+
+    pub(super) fn evict_oldest(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= entry.cost_bytes();
+        self.evicted_through = entry.sequence;
+        if let Some(id) = &entry.foreign_id {
+            self.foreign.remove(id);
+        }
+        self.last_evicted_id.clone_from(&entry.foreign_id);
+        if self.entries.is_empty() {
+            // A quiet topic gives back what its busy hour took.
+            self.entries = VecDeque::new();
+            self.foreign = HashMap::new();
+        }
+        Some(entry)
+    }
+
+    /// Counts everything through `position` as gone, in a log that is empty.
+    pub(super) fn skip_to(&mut self, position: Sequence) {
+        debug_assert!(self.entries.is_empty(), "what is remembered is not gone");
+        if position > self.evicted_through {
+            self.evicted_through = position;
+            self.last_evicted_id = None;
+        }
+    }
+
+    /// The position of the event that `id`, not one of the run's own, names: remembered, or the last one evicted.
+    pub(super) fn position_of_foreign(&self, id: &str) -> Option<Sequence> {
+        let last_evicted = || self.last_evicted_id.as_ref().is_some_and(|last| last.as_str() == id);
+        self.foreign.get(id).copied().or_else(|| last_evicted().then_some(self.evicted_through))
+    }
+
+    /// True while the event with exactly this sequence is remembered.
+    pub(super) fn holds(&self, sequence: Sequence) -> bool {
+        self.entries.get(self.index_after(sequence).wrapping_sub(1)).is_some_and(|entry| entry.sequence == sequence)
+    }
+
+    /// True while the event with this foreign id is remembered.
+    pub(super) fn holds_foreign(&self, id: &str) -> bool {
+        self.foreign.contains_key(id)
+    }
+
+    /// The index of the first entry after `position`.
+    pub(super) fn index_after(&self, position: Sequence) -> usize {
+        // Live delivery asks about the newest few: look there before searching.
+        const NEWEST: usize = 4;
+        let near = self.entries.iter().rev().take(NEWEST).take_while(|entry| entry.sequence > position).count();
+        if near < NEWEST {
+            return self.entries.len() - near;
+        }
+        self.entries.partition_point(|entry| entry.sequence <= position)
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    pub(super) fn after(&self, position: Sequence) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
+        self.entries.range(self.index_after(position)..)
+    }
+
+    pub(super) fn oldest(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    /// The newest sequence this topic ever had.
+    pub(super) fn last(&self) -> Sequence {
+        self.entries.back().map_or(self.evicted_through, |entry| entry.sequence)
+    }
+
+    pub(super) fn evicted_through(&self) -> Sequence {
+        self.evicted_through
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(entries: &[(u64, Option<&str>)]) -> TopicLog {
+        let mut log = TopicLog::new(Sequence(2));
+        for (sequence, id) in entries {
+            log.append(Entry {
+                sequence: Sequence(*sequence),
+                foreign_id: id.map(|id| EventId::new(id).unwrap()),
+                kind: Kind::Event,
+                frame: vec![b'x'].into(),
+            });
+        }
+        log
+    }
+
+    #[test]
+    fn index_after_agrees_with_a_plain_scan() {
+        let log = log(&[3, 5, 6, 9, 12, 13, 20, 21].map(|n| (n, None)));
+        for position in (0..25).map(Sequence) {
+            let naive = log.entries.iter().take_while(|entry| entry.sequence <= position).count();
+            assert_eq!(log.index_after(position), naive, "{position}");
+            assert_eq!(log.holds(position), log.entries.iter().any(|entry| entry.sequence == position));
+        }
+    }
+
+    #[test]
+    fn the_last_evicted_id_is_still_a_known_position() {
+        let mut log = log(&[(3, Some("a")), (4, Some("b")), (7, Some("c"))]);
+        assert_eq!(log.position_of_foreign("a"), Some(Sequence(3)));
+        log.evict_oldest();
+        log.evict_oldest();
+        assert_eq!(log.evicted_through(), Sequence(4));
+        let check = |id, expected: Option<u64>| assert_eq!(log.position_of_foreign(id), expected.map(Sequence), "{id}");
+        check("a", None);
+        check("b", Some(4));
+        check("c", Some(7));
+        assert!(!log.holds_foreign("b") && log.holds_foreign("c"));
+    }
+
+    #[test]
+    fn bytes_return_to_zero() {
+        let mut log = log(&[(3, Some("a")), (4, None)]);
+        assert!(log.bytes() > 2 * ENTRY_OVERHEAD_BYTES);
+        while log.evict_oldest().is_some() {}
+        assert_eq!((log.bytes(), log.last(), log.len()), (0, Sequence(4), 0));
+    }
+}

@@ -1,0 +1,101 @@
+//! A run: the frames that one visit sends, in order, and the position that each of them brings a subscriber to.
+//!
+//! One run serves every subscriber whose position it [covers](Run::covers); that is how a broadcast to 100,000
+//! costs one look into the log.
+
+use crate::event::{Frame, Sequence};
+
+/// How much one run may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct RunLimits {
+    /// Frames at most (a vectored write takes no more than 1024).
+    pub frames_max: usize,
+    /// Bytes after which no further frame is added; the first is added whatever its size.
+    pub bytes_max: usize,
+}
+
+/// Frames to send, in order.
+#[derive(Debug, Default)]
+pub struct Run {
+    frames: Vec<Frame>,
+    positions: Vec<Sequence>,
+    bytes: usize,
+    /// The positions, first and last, from which this is the right run to send.
+    covered: Option<(Sequence, Sequence)>,
+    /// Where a subscriber stands that got all of it.
+    through: Sequence,
+    complete: bool,
+}
+
+impl Run {
+    /// The frames.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    /// How many bytes in all.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// True when there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Where a subscriber stands that got all of it.
+    pub fn through(&self) -> Sequence {
+        self.through
+    }
+
+    /// True when nothing more waits behind it.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The position that the frame at `index` brings a subscriber to.
+    pub fn position(&self, index: usize) -> Sequence {
+        self.positions[index]
+    }
+
+    /// True when this run is what a subscriber at `position` needs next.
+    pub fn covers(&self, position: Sequence) -> bool {
+        self.covered.is_some_and(|(first, last)| first <= position && position <= last)
+    }
+
+    /// Lets go of the frames, keeping the buffers.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.positions.clear();
+        self.bytes = 0;
+        self.covered = None;
+        self.complete = false;
+    }
+
+    /// Adds a frame that is in no log (a preamble, the rest of one half written), before any that is.
+    pub fn push_unlogged(&mut self, frame: Frame, position: Sequence) {
+        self.bytes += frame.len();
+        self.frames.push(frame);
+        self.positions.push(position);
+    }
+
+    /// Adds a logged frame; false when there was no room for it.
+    pub(super) fn push(&mut self, frame: &Frame, position: Sequence, limits: RunLimits) -> bool {
+        let first = self.frames.is_empty();
+        if !first && (self.frames.len() >= limits.frames_max || self.bytes + frame.len() > limits.bytes_max) {
+            return false;
+        }
+        self.push_unlogged(frame.clone(), position);
+        true
+    }
+
+    pub(super) fn cover(&mut self, first: Sequence, last: Sequence) {
+        self.covered = Some((first, last));
+    }
+
+    /// Ends the building: at `head` when everything fitted, else at the last frame that did.
+    pub(super) fn finish(&mut self, fitted: bool, after: Sequence, head: Sequence) {
+        self.complete = fitted;
+        self.through = if fitted { head } else { self.positions.last().copied().unwrap_or(after) };
+    }
+}
