@@ -1,0 +1,145 @@
+//! Listening sockets: opened with their backlog and with the options that every accepted connection inherits.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// A TCP address; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A unix socket at this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => write!(f, "http://{address}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What every accepted connection inherits from its listener, so that no call is spent on each.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOptions {
+    /// Connections that may wait to be accepted (capped by `net.core.somaxconn`).
+    pub backlog: u32,
+    /// SO_SNDBUF; the kernel doubles it. What one stalled subscriber can make the kernel hold.
+    pub send_buffer_bytes: usize,
+    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged.
+    pub user_timeout: Duration,
+    /// How long a TCP connection may be silent before the kernel probes it.
+    pub keepalive: Duration,
+}
+
+/// A listening socket, non-blocking. A unix socket's file goes when it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    descriptor: OwnedFd,
+    address: ListenAddress,
+}
+
+impl Listener {
+    /// Binds and listens.
+    pub fn open(address: &ListenAddress, options: &SocketOptions) -> io::Result<Listener> {
+        let socket = match address {
+            ListenAddress::Tcp(address) => {
+                let socket = Socket::new(Domain::for_address(*address), Type::STREAM.nonblocking(), None)?;
+                socket.set_reuse_address(true)?;
+                socket.set_tcp_nodelay(true)?;
+                socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+                let probes = TcpKeepalive::new().with_time(options.keepalive).with_interval(options.keepalive / 4);
+                socket.set_tcp_keepalive(&probes)?;
+                socket.set_send_buffer_size(options.send_buffer_bytes)?;
+                socket.bind(&(*address).into())?;
+                socket
+            }
+            ListenAddress::Unix(path) => {
+                remove_stale(path)?;
+                let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+                socket.set_send_buffer_size(options.send_buffer_bytes)?;
+                socket.bind(&SockAddr::unix(path)?)?;
+                // The proxy in front usually runs as another user; who may reach the folder may connect.
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+                socket
+            }
+        };
+        socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+        let address = match socket.local_addr()?.as_socket() {
+            Some(bound) => ListenAddress::Tcp(bound),
+            None => address.clone(),
+        };
+        Ok(Listener { descriptor: socket.into(), address })
+    }
+
+    /// Where it listens, with the port that was taken.
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let ListenAddress::Unix(path) = &self.address {
+            // Gone already is as good; nobody is left to tell.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes the socket file that a server which ended abruptly left behind; a live one's is left alone.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server listens on this path")),
+            Err(_) => std::fs::remove_file(path)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: SocketOptions = SocketOptions {
+        backlog: 512,
+        send_buffer_bytes: 16 << 10,
+        user_timeout: Duration::from_secs(60),
+        keepalive: Duration::from_secs(60),
+    };
+
+    #[test]
+    fn port_zero_takes_a_free_port() {
+        let listener = Listener::open(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()), &OPTIONS).unwrap();
+        assert!(matches!(listener.address(), ListenAddress::Tcp(address) if address.port() != 0));
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = ListenAddress::Unix(folder.path().join("fanfare.sock"));
+        let first = Listener::open(&address, &OPTIONS).unwrap();
+        let refused = Listener::open(&address, &OPTIONS).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        std::mem::forget(first); // keeps the file, as a killed server would, and the socket listening
+        drop(Listener::open(&ListenAddress::Unix(folder.path().join("other.sock")), &OPTIONS).unwrap());
+        assert!(!folder.path().join("other.sock").exists(), "an orderly end removes its file");
+    }
+}
