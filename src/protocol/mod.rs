@@ -20,6 +20,7 @@ mod fields;
 
 pub mod body;
 pub mod head;
+pub mod response;
 pub mod target;
 
 pub use error::RequestError;

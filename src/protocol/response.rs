@@ -1,0 +1,237 @@
+//! Responses: heads and small bodies as bytes, problem bodies (RFC 9457), and the head of a stream.
+//!
+//! Invariant: no header value can end its line, wherever it came from. The date is passed in; there is no clock here.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::RequestError;
+
+/// The interim answer to `Expect: 100-continue`.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// An answer whose body is in memory: everything but a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// `Content-Type`, of a body that has one.
+    pub content_type: Option<&'static str>,
+    /// Further headers, in the order they are written.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Whether the connection serves another request after this answer.
+    pub keep_alive: bool,
+}
+
+impl Response {
+    /// A bare answer: no body, connection kept.
+    pub fn new(status: u16) -> Response {
+        Response { status, content_type: None, headers: Vec::new(), body: Vec::new(), keep_alive: true }
+    }
+
+    /// With a body of some type.
+    #[must_use]
+    pub fn with_body(mut self, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
+        self.content_type = Some(content_type);
+        self.body = body.into();
+        self
+    }
+
+    /// With one more header. Control characters in the value become spaces on the wire.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Response {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The last answer on its connection.
+    #[must_use]
+    pub fn closing(mut self) -> Response {
+        self.keep_alive = false;
+        self
+    }
+
+    /// The bytes. `head_only` answers HEAD: the same head, its body's length included, without the body. The status
+    /// line says HTTP/1.1 to everybody (RFC 9110, 2.5); `minor_version` is the request's and decides `Connection`.
+    pub fn encode(&self, head_only: bool, minor_version: u8, date: &str) -> Vec<u8> {
+        // RFC 9110, 8.6 and 15.4.5: a length on these would speak of another answer's body.
+        let bodiless = matches!(self.status, 204 | 304);
+        let mut bytes = Vec::with_capacity(256 + if head_only { 0 } else { self.body.len() });
+        push_status_line(&mut bytes, self.status);
+        push_header(&mut bytes, "Date", date);
+        if !bodiless {
+            if let Some(content_type) = self.content_type {
+                push_header(&mut bytes, "Content-Type", content_type);
+            }
+            push_header(&mut bytes, "Content-Length", &self.body.len().to_string());
+        }
+        match (self.keep_alive, minor_version) {
+            (false, _) => push_header(&mut bytes, "Connection", "close"),
+            (true, 0) => push_header(&mut bytes, "Connection", "keep-alive"),
+            (true, _) => {}
+        }
+        for (name, value) in &self.headers {
+            push_header(&mut bytes, name, value);
+        }
+        bytes.extend_from_slice(b"\r\n");
+        if !head_only && !bodiless {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+}
+
+/// An error for programs and people alike: `application/problem+json` (RFC 9457).
+pub fn problem(status: u16, title: &str, detail: &str) -> Response {
+    #[derive(Serialize)]
+    struct Problem<'a> {
+        title: &'a str,
+        status: u16,
+        detail: &'a str,
+    }
+    let body = serde_json::to_vec(&Problem { title, status, detail }).expect("two strings and a number are JSON");
+    Response::new(status).with_body("application/problem+json", body)
+}
+
+impl From<RequestError> for Response {
+    /// The refusal, and the end of the connection: where the next request starts is not sure any more.
+    fn from(error: RequestError) -> Response {
+        problem(error.status(), error.title(), error.detail()).closing()
+    }
+}
+
+/// The head of a stream. Its body ends with the connection: no length and no chunks, so a frame's bytes are the same
+/// for every subscriber. HTTP/1.0, where keep-alive without a length means nothing, is told `close` as much as
+/// `closing` tells it to one whose stream ends at once.
+pub fn stream_head(extra_headers: &[(&str, &str)], minor_version: u8, date: &str, closing: bool) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(320);
+    push_status_line(&mut bytes, 200);
+    push_header(&mut bytes, "Content-Type", "text/event-stream; charset=utf-8");
+    push_header(&mut bytes, "Cache-Control", "no-cache, no-store, no-transform");
+    // nginx would hold events back until its buffer is full.
+    push_header(&mut bytes, "X-Accel-Buffering", "no");
+    push_header(&mut bytes, "Connection", if closing || minor_version == 0 { "close" } else { "keep-alive" });
+    push_header(&mut bytes, "Date", date);
+    for (name, value) in extra_headers {
+        push_header(&mut bytes, name, value);
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
+fn push_status_line(bytes: &mut Vec<u8>, status: u16) {
+    debug_assert!((200..600).contains(&status), "{status} is no final status");
+    write!(bytes, "HTTP/1.1 {status} {}\r\n", reason(status)).expect("a Vec takes all bytes");
+}
+
+fn push_header(bytes: &mut Vec<u8>, name: &str, value: &str) {
+    debug_assert!(!name.is_empty() && name.bytes().all(super::fields::is_token_byte), "{name:?} is no header name");
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(b": ");
+    // A value may echo what a client sent: a line end in it would let that client write headers of its own.
+    bytes.extend(value.bytes().map(|byte| if byte.is_ascii_control() && byte != b'\t' { b' ' } else { byte }));
+    bytes.extend_from_slice(b"\r\n");
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        // RFC 9112, 4: the phrase may be empty, the space before it may not.
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn check(response: &Response, (head_only, minor_version): (bool, u8), expected: &str) {
+        let bytes = response.encode(head_only, minor_version, DATE);
+        let expected = expected.replace('|', "\r\n").replace("DATE", DATE);
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn answers_say_how_long_they_are_and_what_happens_next() {
+        let json = Response::new(200).with_body("application/json", "{}").with_header("Allow", "GET");
+        let head = "HTTP/1.1 200 OK|Date: DATE|Content-Type: application/json|Content-Length: 2|";
+        check(&json, (false, 1), &format!("{head}Allow: GET||{{}}"));
+        check(&json, (true, 1), &format!("{head}Allow: GET||"));
+        check(&json, (false, 0), &format!("{head}Connection: keep-alive|Allow: GET||{{}}"));
+        check(&json.clone().closing(), (false, 1), &format!("{head}Connection: close|Allow: GET||{{}}"));
+        check(&json.closing(), (true, 0), &format!("{head}Connection: close|Allow: GET||"));
+        check(&Response::new(404), (false, 1), "HTTP/1.1 404 Not Found|Date: DATE|Content-Length: 0||");
+        check(&Response::new(299), (false, 1), "HTTP/1.1 299 |Date: DATE|Content-Length: 0||");
+    }
+
+    #[test]
+    fn no_content_and_not_modified_have_no_body() {
+        let cached = Response::new(304).with_body("text/plain", "x").with_header("ETag", "\"a\"");
+        check(&cached, (false, 1), "HTTP/1.1 304 Not Modified|Date: DATE|ETag: \"a\"||");
+        check(&Response::new(204), (false, 1), "HTTP/1.1 204 No Content|Date: DATE||");
+    }
+
+    #[test]
+    fn header_values_cannot_end_their_line() {
+        let response = Response::new(204).with_header("ETag", "a\r\nSet-Cookie: b\n\0c\u{7f}é\t");
+        check(&response, (false, 1), "HTTP/1.1 204 No Content|Date: DATE|ETag: a  Set-Cookie: b  c é\t||");
+    }
+
+    #[test]
+    fn problems_are_json() {
+        let problem = problem(400, "Malformed \"x\"", "a\nb");
+        let body = "{\"title\":\"Malformed \\\"x\\\"\",\"status\":400,\"detail\":\"a\\nb\"}";
+        assert_eq!(problem.content_type, Some("application/problem+json"));
+        assert_eq!(String::from_utf8(problem.body).unwrap(), body);
+        let refusal = Response::from(RequestError::TargetTooLong);
+        assert_eq!((refusal.status, refusal.keep_alive), (414, false));
+    }
+
+    #[test]
+    fn a_stream_is_delimited_by_its_close() {
+        let check = |extra: &[(&str, &str)], minor_version, closing, expected: &str| {
+            let head = String::from_utf8(stream_head(extra, minor_version, DATE, closing)).unwrap();
+            let fixed = "HTTP/1.1 200 OK|Content-Type: text/event-stream; charset=utf-8|Cache-Control: no-cache, no-store, \
+                         no-transform|X-Accel-Buffering: no|";
+            assert_eq!(head, format!("{fixed}{expected}").replace('|', "\r\n").replace("DATE", DATE));
+        };
+        check(&[], 1, false, "Connection: keep-alive|Date: DATE||");
+        check(&[], 1, true, "Connection: close|Date: DATE||");
+        check(&[], 0, false, "Connection: close|Date: DATE||");
+        check(&[("Vary", "a\r\nb")], 1, false, "Connection: keep-alive|Date: DATE|Vary: a  b||");
+    }
+}
