@@ -19,6 +19,8 @@ mod error;
 mod fields;
 
 pub mod body;
+pub mod decoder;
+pub mod encoder;
 pub mod head;
 pub mod response;
 pub mod target;

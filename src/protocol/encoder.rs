@@ -1,0 +1,174 @@
+//! The stream's frames: an event, and what the server says of itself, as WHATWG HTML 9.2.5 wants it written.
+//!
+//! Every frame is whole blocks: it ends in an empty line, so any frame may follow any other. Invariant: the decoder
+//! gives an event's data back with its line ends turned into `\n`, and nothing in it can pass for another field.
+
+use std::io::Write;
+use std::time::Duration;
+
+use memchr::memchr2_iter;
+use serde::Serialize;
+
+use crate::event::{Event, EventId, Frame, GAP_EVENT_TYPE};
+
+/// What is sent into a silence: a comment, which clients drop and proxies take for life.
+pub const HEARTBEAT: &[u8] = b": heartbeat\n\n";
+
+/// An event under its id. Empty data still has a `data:` line, without which clients would dispatch nothing.
+pub fn event(event: &Event, id: &EventId) -> Frame {
+    let data = event.data.as_bytes();
+    let event_type = event.event_type.as_ref().map_or("", |event_type| event_type.as_str());
+    // Every line end may add a field name; `\r\n` is counted twice, which only leaves room.
+    let lines = 1 + memchr2_iter(b'\r', b'\n', data).count();
+    let fields = id.as_str().len() + event_type.len() + FIELDS_BYTES_MAX;
+    let mut bytes = Vec::with_capacity(fields + data.len() + lines * "data: \n".len());
+    push_field(&mut bytes, "id", id.as_str());
+    if !event_type.is_empty() {
+        push_field(&mut bytes, "event", event_type);
+    }
+    if let Some(retry) = event.retry {
+        push_retry(&mut bytes, retry);
+    }
+    push_data(&mut bytes, data);
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+/// A stream's first frame: when to come back, and the position to come back to if nothing follows. An `id:` without
+/// data dispatches nothing, yet sets what the client sends as `Last-Event-ID`.
+pub fn preamble(retry: Duration, position: &EventId) -> Frame {
+    let mut bytes = Vec::with_capacity(FIELDS_BYTES_MAX + position.as_str().len());
+    push_retry(&mut bytes, retry);
+    push_field(&mut bytes, "id", position.as_str());
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+/// When to come back, and nothing else: the last frame of a stream that ends on purpose.
+pub fn retry_only(retry: Duration) -> Frame {
+    let mut bytes = Vec::with_capacity(FIELDS_BYTES_MAX);
+    push_retry(&mut bytes, retry);
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+/// A new position without an event, for one whose topics were quiet or skipped.
+pub fn position(id: &EventId) -> Frame {
+    let mut bytes = Vec::with_capacity(FIELDS_BYTES_MAX + id.as_str().len());
+    push_field(&mut bytes, "id", id.as_str());
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+/// "Something is missing here": why, of which topics, and the last id before it that is sure.
+pub fn gap(id: &EventId, reason: &str, topics: &[&str], last_id: Option<&str>) -> Frame {
+    #[derive(Serialize)]
+    struct Gap<'a> {
+        reason: &'a str,
+        topics: &'a [&'a str],
+        last_id: Option<&'a str>,
+    }
+    let data = serde_json::to_vec(&Gap { reason, topics, last_id }).expect("strings are JSON");
+    let mut bytes = Vec::with_capacity(FIELDS_BYTES_MAX + id.as_str().len() + data.len());
+    push_field(&mut bytes, "id", id.as_str());
+    push_field(&mut bytes, "event", GAP_EVENT_TYPE);
+    push_data(&mut bytes, &data);
+    bytes.push(b'\n');
+    bytes.into()
+}
+
+/// Room for every field's name, colon, space and line end, twenty digits, and the empty line.
+const FIELDS_BYTES_MAX: usize = "id: \nevent: \nretry: \ndata: \n\n".len() + 20;
+
+fn push_field(bytes: &mut Vec<u8>, name: &str, value: &str) {
+    debug_assert!(!value.contains(['\r', '\n']), "ids and types are checked when they are made");
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(b": ");
+    bytes.extend_from_slice(value.as_bytes());
+    bytes.push(b'\n');
+}
+
+fn push_retry(bytes: &mut Vec<u8>, retry: Duration) {
+    writeln!(bytes, "retry: {}", milliseconds(retry)).expect("a Vec takes all bytes");
+}
+
+/// A duration as clients and publishers write it; the part below a millisecond is dropped.
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn push_data(bytes: &mut Vec<u8>, data: &[u8]) {
+    let mut line_start = 0;
+    for line_end in memchr2_iter(b'\r', b'\n', data) {
+        // The line feed of a CRLF whose carriage return has ended the line already.
+        if line_end >= 1 && line_end == line_start && data[line_end] == b'\n' && data[line_end - 1] == b'\r' {
+            line_start = line_end + 1;
+            continue;
+        }
+        push_data_line(bytes, &data[line_start..line_end]);
+        line_start = line_end + 1;
+    }
+    push_data_line(bytes, &data[line_start..]);
+}
+
+fn push_data_line(bytes: &mut Vec<u8>, line: &[u8]) {
+    // The space is always written: clients cut exactly one off, and a line may start with its own.
+    bytes.extend_from_slice(b"data: ");
+    bytes.extend_from_slice(line);
+    bytes.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventType, Topic};
+
+    fn id(id: &str) -> EventId {
+        EventId::new(id).unwrap()
+    }
+
+    fn check(frame: &Frame, expected: &str) {
+        assert_eq!(std::str::from_utf8(frame.bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn data_is_split_at_every_kind_of_line_end() {
+        let check_data = |data: &str, expected: &str| {
+            let message = Event::message(Topic::new("t").unwrap(), data);
+            check(&event(&message, &id("7")), &format!("id: 7\n{expected}\n"));
+        };
+        check_data("a", "data: a\n");
+        check_data("", "data: \n");
+        check_data(" a", "data:  a\n");
+        check_data("a\nb", "data: a\ndata: b\n");
+        check_data("a\r\nb", "data: a\ndata: b\n");
+        check_data("a\rb", "data: a\ndata: b\n");
+        check_data("a\n\rb", "data: a\ndata: \ndata: b\n");
+        check_data("\r\n", "data: \ndata: \n");
+        check_data("\r\r\n\n", "data: \ndata: \ndata: \ndata: \n");
+        check_data("a\n", "data: a\ndata: \n");
+        check_data("id: 8\n\nevent: x", "data: id: 8\ndata: \ndata: event: x\n");
+    }
+
+    #[test]
+    fn fields_come_in_one_order() {
+        let full = Event {
+            event_type: Some(EventType::new("tick").unwrap()),
+            retry: Some(Duration::from_micros(1500)),
+            ..Event::message(Topic::new("t").unwrap(), "x")
+        };
+        check(&event(&full, &id("a-1")), "id: a-1\nevent: tick\nretry: 1\ndata: x\n\n");
+        check(&preamble(Duration::from_secs(3), &id("a-0")), "retry: 3000\nid: a-0\n\n");
+        check(&retry_only(Duration::from_secs(3)), "retry: 3000\n\n");
+        check(&position(&id("a-9")), "id: a-9\n\n");
+    }
+
+    #[test]
+    fn a_gap_is_an_event_with_json() {
+        let both = gap(&id("a-9"), "evicted", &["x", "line\nend"], Some("a-3"));
+        let json = r#"{"reason":"evicted","topics":["x","line\nend"],"last_id":"a-3"}"#;
+        check(&both, &format!("id: a-9\nevent: gap\ndata: {json}\n\n"));
+        let json = r#"{"reason":"unknown","topics":[],"last_id":null}"#;
+        check(&gap(&id("1"), "unknown", &[], None), &format!("id: 1\nevent: gap\ndata: {json}\n\n"));
+    }
+}
