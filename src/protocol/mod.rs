@@ -22,6 +22,7 @@ pub mod body;
 pub mod decoder;
 pub mod encoder;
 pub mod head;
+pub mod publish;
 pub mod response;
 pub mod target;
 

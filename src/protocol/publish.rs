@@ -1,0 +1,335 @@
+//! What publishers send: `{"topic", "data", "event"?, "id"?, "retry"?}`, one or an array of them, accepted or refused
+//! whole. And the reverse, the envelope in which events travel on a Redis channel.
+//!
+//! JSON data passes through byte for byte: it is never parsed into numbers and maps, so nothing about it can change.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::encoder::milliseconds;
+use crate::event::{Event, EventId, EventType, NameError, Topic};
+
+/// How much one publish body may hold; its own size is limited where it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishLimits {
+    /// Bytes of a topic's name.
+    pub topic_bytes_max: usize,
+    /// Bytes of one event's data.
+    pub data_bytes_max: usize,
+    /// Events in one array.
+    pub batch_max: usize,
+}
+
+/// Why a publish body was refused: what, where, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The body is not UTF-8.
+    #[error("the body is not UTF-8 at byte {0}")]
+    NotUtf8(usize),
+    /// The body is not JSON; the text has line and column.
+    #[error("the body is not JSON: {0}")]
+    NotJson(String),
+    /// An array without events.
+    #[error("the array is empty: at least one event is expected")]
+    Empty,
+    /// An array with too many events.
+    #[error("the array holds {count} events: at most {batch_max} are accepted at once")]
+    BatchTooLarge {
+        /// How many there were.
+        count: usize,
+        /// How many are accepted.
+        batch_max: usize,
+    },
+    /// One event is wrong, and with it the whole body.
+    #[error("{}{problem}", Position(*index))]
+    Event {
+        /// Which one, from 0, when there was an array.
+        index: Option<usize>,
+        /// What is wrong with it.
+        problem: EventProblem,
+    },
+}
+
+/// What is wrong with one event of a publish body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventProblem {
+    /// Something other than an object.
+    #[error("an event is a JSON object with \"topic\" and \"data\"")]
+    NotAnObject,
+    /// A field that events don't have.
+    #[error("unknown field {0:?}: the fields are topic, data, event, id and retry")]
+    UnknownField(String),
+    /// A field more than once.
+    #[error("field {0:?} is there more than once")]
+    RepeatedField(&'static str),
+    /// A field that every event has.
+    #[error("field {0:?} is missing")]
+    MissingField(&'static str),
+    /// A field of another type.
+    #[error("field {field:?} must be {expected}")]
+    WrongType {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// A topic, type or id that is no such thing.
+    #[error("field {field:?} {error}")]
+    Name {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        error: NameError,
+    },
+    /// More data than is accepted.
+    #[error("field \"data\" holds {bytes} bytes: at most {data_bytes_max} are accepted")]
+    DataTooLarge {
+        /// How many there were.
+        bytes: usize,
+        /// How many are accepted.
+        data_bytes_max: usize,
+    },
+}
+
+impl PublishError {
+    /// The status to answer: 413 where only less of it would be accepted, else 400.
+    pub fn status(&self) -> u16 {
+        match self {
+            PublishError::BatchTooLarge { .. }
+            | PublishError::Event { problem: EventProblem::DataTooLarge { .. }, .. } => 413,
+            _ => 400,
+        }
+    }
+}
+
+struct Position(Option<usize>);
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |index| write!(f, "event {index}: "))
+    }
+}
+
+/// Reads a publish body: one object, or an array of them.
+pub fn parse(body: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, PublishError> {
+    let text = std::str::from_utf8(body).map_err(|error| PublishError::NotUtf8(error.valid_up_to()))?;
+    let not_json = |error: serde_json::Error| PublishError::NotJson(error.to_string());
+    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('[') {
+        let value: &RawValue = serde_json::from_str(text).map_err(not_json)?;
+        let event = parse_event(value, limits).map_err(|problem| PublishError::Event { index: None, problem })?;
+        return Ok(vec![event]);
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let batch = Batch { kept_max: limits.batch_max }.deserialize(&mut json).map_err(not_json)?;
+    json.end().map_err(not_json)?;
+    match batch.count {
+        0 => Err(PublishError::Empty),
+        count if count > limits.batch_max => Err(PublishError::BatchTooLarge { count, batch_max: limits.batch_max }),
+        _ => batch
+            .kept
+            .into_iter()
+            .enumerate()
+            .map(|(index, value)| {
+                parse_event(value, limits).map_err(|problem| PublishError::Event { index: Some(index), problem })
+            })
+            .collect(),
+    }
+}
+
+/// The events as one publish body, for a Redis channel: what [`parse`] reads back into the same events. Data is always
+/// a JSON string, so that its bytes survive even where they are JSON; `retry` is in whole milliseconds.
+pub fn envelope(events: &[Event]) -> String {
+    #[derive(Serialize)]
+    struct Envelope<'a> {
+        topic: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        event: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry: Option<u64>,
+        data: &'a str,
+    }
+    let envelopes: Vec<_> = events
+        .iter()
+        .map(|event| Envelope {
+            topic: event.topic.as_str(),
+            id: event.id.as_ref().map(EventId::as_str),
+            event: event.event_type.as_ref().map(EventType::as_str),
+            retry: event.retry.map(|retry| milliseconds(retry).min(RETRY_MS_MAX)),
+            data: &event.data,
+        })
+        .collect();
+    serde_json::to_string(&envelopes).expect("strings and numbers are JSON")
+}
+
+const FIELDS: [&str; 5] = ["topic", "data", "event", "id", "retry"];
+/// 49 days: what fits 32 bits, which is what clients can be trusted with.
+const RETRY_MS_MAX: u64 = u32::MAX as u64;
+
+fn parse_event(value: &RawValue, limits: &PublishLimits) -> Result<Event, EventProblem> {
+    if !value.get().starts_with('{') {
+        return Err(EventProblem::NotAnObject);
+    }
+    let Members(members) = serde_json::from_str(value.get()).map_err(|_| EventProblem::NotAnObject)?;
+    let (mut topic, mut data, mut event, mut id, mut retry) = (None, None, None, None, None);
+    for (name, value) in members {
+        let Some(name) = FIELDS.into_iter().find(|field| *field == name) else {
+            return Err(EventProblem::UnknownField(shorten(&name)));
+        };
+        let slot = match name {
+            "topic" => &mut topic,
+            "data" => &mut data,
+            "event" => &mut event,
+            "id" => &mut id,
+            _ => &mut retry,
+        };
+        // Two readers of one object may disagree on which of the two counts.
+        if slot.replace(value).is_some() {
+            return Err(EventProblem::RepeatedField(name));
+        }
+    }
+    let topic = parse_topic(topic.ok_or(EventProblem::MissingField("topic"))?, limits)?;
+    let data = parse_data(data.ok_or(EventProblem::MissingField("data"))?, limits)?;
+    let id = parse_name("id", id, EventId::new)?;
+    let event_type = parse_name("event", event, EventType::new)?;
+    Ok(Event { topic, id, event_type, data, retry: parse_retry(retry)? })
+}
+
+fn parse_topic(value: &RawValue, limits: &PublishLimits) -> Result<Topic, EventProblem> {
+    let name = parse_string("topic", value)?;
+    let topic = if name.len() > limits.topic_bytes_max {
+        Err(NameError::TooLong(limits.topic_bytes_max))
+    } else {
+        Topic::new(&name)
+    };
+    topic.map_err(|error| EventProblem::Name { field: "topic", error })
+}
+
+/// A string's text, or any other JSON just as it was written.
+fn parse_data(value: &RawValue, limits: &PublishLimits) -> Result<String, EventProblem> {
+    let data =
+        if value.get().starts_with('"') { parse_string("data", value)?.into_owned() } else { value.get().to_owned() };
+    match data.len() {
+        bytes if bytes > limits.data_bytes_max => {
+            Err(EventProblem::DataTooLarge { bytes, data_bytes_max: limits.data_bytes_max })
+        }
+        _ => Ok(data),
+    }
+}
+
+fn parse_name<T>(
+    field: &'static str,
+    value: Option<&RawValue>,
+    new: impl Fn(&str) -> Result<T, NameError>,
+) -> Result<Option<T>, EventProblem> {
+    let Some(value) = present(value) else { return Ok(None) };
+    let name = parse_string(field, value)?;
+    new(&name).map(Some).map_err(|error| EventProblem::Name { field, error })
+}
+
+fn parse_retry(value: Option<&RawValue>) -> Result<Option<Duration>, EventProblem> {
+    let Some(value) = present(value) else { return Ok(None) };
+    let retry_ms: Result<u32, _> = serde_json::from_str(value.get());
+    retry_ms
+        .map(|retry_ms| Some(Duration::from_millis(retry_ms.into())))
+        .map_err(|_| EventProblem::WrongType { field: "retry", expected: "whole milliseconds from 0 to 4294967295" })
+}
+
+/// Most serializers write `null` for what is not there.
+fn present(value: Option<&RawValue>) -> Option<&RawValue> {
+    value.filter(|value| value.get() != "null")
+}
+
+fn parse_string<'a>(field: &'static str, value: &'a RawValue) -> Result<Cow<'a, str>, EventProblem> {
+    let text: Result<Text<'a>, _> = serde_json::from_str(value.get());
+    text.map(|Text(text)| text).map_err(|_| EventProblem::WrongType { field, expected: "a string of Unicode text" })
+}
+
+/// As much of a stranger's word as is worth repeating to them.
+fn shorten(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+/// A JSON string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// An object's members in order, repeated names included.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    // One more than there are fields is already wrong; the rest need not be held to say so.
+                    if members.len() <= FIELDS.len() {
+                        members.push((name, value));
+                    }
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// An array's elements as far as they are wanted, and how many there were: a body of a million `0,` costs no memory.
+struct Batch {
+    kept_max: usize,
+}
+
+struct Elements<'a> {
+    kept: Vec<&'a RawValue>,
+    count: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Batch {
+    type Value = Elements<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Batch {
+    type Value = Elements<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut kept = Vec::new();
+        while kept.len() < self.kept_max {
+            match seq.next_element()? {
+                Some(value) => kept.push(value),
+                None => return Ok(Elements { count: kept.len(), kept }),
+            }
+        }
+        let mut count = kept.len();
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            count += 1;
+        }
+        Ok(Elements { kept, count })
+    }
+}
+
+#[cfg(test)]
+#[path = "publish_tests.rs"]
+mod tests;
