@@ -88,9 +88,10 @@ impl fmt::Display for Topic {
     }
 }
 
-/// An event's id as clients see it and send back in `Last-Event-ID`: 1 to 128 visible ASCII characters.
+/// An event's id as clients see it and send back in `Last-Event-ID`: 1 to 128 visible ASCII characters. Cheap to
+/// clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct EventId(Box<str>);
+pub struct EventId(Arc<str>);
 
 impl EventId {
     /// Checks and takes an id.
@@ -227,15 +228,15 @@ pub struct Broadcast {
 ///
 /// Twelve characters of `[a-z2-7]` from the 60 bits that the caller drew, so that two starts never share one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Run([u8; Run::LEN]);
+pub struct RunName([u8; RunName::LEN]);
 
-impl Run {
+impl RunName {
     const LEN: usize = 12;
 
     /// Names a run from random bits.
-    pub fn from_bits(bits: u64) -> Run {
+    pub fn from_bits(bits: u64) -> RunName {
         const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-        Run(std::array::from_fn(|i| ALPHABET[(bits >> (5 * i)) as usize & 31]))
+        RunName(std::array::from_fn(|i| ALPHABET[(bits >> (5 * i)) as usize & 31]))
     }
 
     /// The name.
@@ -257,13 +258,13 @@ impl Run {
     }
 }
 
-impl fmt::Display for Run {
+impl fmt::Display for RunName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl fmt::Debug for Run {
+impl fmt::Debug for RunName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -312,8 +313,8 @@ mod tests {
 
     #[test]
     fn a_run_reads_only_the_ids_it_made() {
-        let run = Run::from_bits(0x0123_4567_89ab_cdef);
-        let other = Run::from_bits(42);
+        let run = RunName::from_bits(0x0123_4567_89ab_cdef);
+        let other = RunName::from_bits(42);
         for sequence in [0, 1, 10, u64::MAX].map(Sequence) {
             assert_eq!(run.position(run.id(sequence).as_str()), Some(sequence));
             assert_eq!(other.position(run.id(sequence).as_str()), None);

@@ -224,6 +224,11 @@ impl Hub {
         self.head = sequence;
     }
 
+    /// True when the topic exists, or could.
+    pub fn has_room_for(&self, topic: &str) -> bool {
+        self.topics.find(topic).is_some() || !self.topics.is_full() || self.topics.has_unused()
+    }
+
     fn find_or_insert(&mut self, topic: &Topic) -> Result<TopicKey, TopicsExhausted> {
         if let Some(key) = self.topics.find(topic.as_str()) {
             return Ok(key);
@@ -320,7 +325,14 @@ impl Hub {
 
     /// Adds to `run` what a subscriber at `after` gets next: everything newer across its topics, in order, but
     /// nothing beyond `through`.
-    pub fn run_for(&self, subscriber: Subscriber, after: Sequence, through: Sequence, limits: RunLimits, run: &mut Run) {
+    pub fn run_for(
+        &self,
+        subscriber: Subscriber,
+        after: Sequence,
+        through: Sequence,
+        limits: RunLimits,
+        run: &mut Run,
+    ) {
         let seats = self.subscriptions.of(subscriber);
         let fitted = if let [seat] = seats {
             let entries = self.topics.get(seat.topic).log.after(after);
@@ -352,9 +364,11 @@ impl Hub {
     pub fn latest_run_for(&self, subscriber: Subscriber, after: Sequence, run: &mut Run) {
         let mut newest: Vec<&Entry> = Vec::new();
         for entry in self.entries_of(subscriber) {
-            newest.extend([Kind::Event, Kind::Gap].iter().filter_map(|kind| {
-                entry.log.after(after).rev().find(|entry| entry.kind == *kind)
-            }));
+            newest.extend(
+                [Kind::Event, Kind::Gap]
+                    .iter()
+                    .filter_map(|kind| entry.log.after(after).rev().find(|entry| entry.kind == *kind)),
+            );
         }
         newest.sort_unstable_by_key(|entry| entry.sequence);
         newest.dedup_by_key(|entry| entry.sequence);
@@ -403,9 +417,9 @@ impl Hub {
         }
     }
 
-    /// True when the subscriber has just one topic, so that [`Hub::run_for_topic`] serves it.
-    pub fn has_one_topic(&self, subscriber: Subscriber) -> bool {
-        self.subscriptions.of(subscriber).len() == 1
+    /// The newest position of which something is gone from the log of one of the subscriber's topics.
+    pub fn evicted_through(&self, subscriber: Subscriber) -> Sequence {
+        self.entries_of(subscriber).map(|entry| entry.log.evicted_through()).max().unwrap_or_default()
     }
 
     fn entries_of(&self, subscriber: Subscriber) -> impl Iterator<Item = &TopicEntry> {

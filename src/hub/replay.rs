@@ -118,11 +118,11 @@ impl Hub {
 
     /// True when something after `position` is gone from the log of one of the subscriber's topics.
     pub fn is_evicted(&self, subscriber: Subscriber, position: Sequence) -> bool {
-        self.entries_of(subscriber).any(|entry| entry.log.evicted_through() > position)
+        self.evicted_through(subscriber) > position
     }
 
     fn missed_all(&self, subscriber: Subscriber) -> MissedGap {
-        let at = self.entries_of(subscriber).map(|entry| entry.log.evicted_through()).max().unwrap_or_default();
+        let at = self.evicted_through(subscriber);
         let topics = self.entries_of(subscriber).map(|entry| entry.name.clone()).collect();
         MissedGap { at, reason: MissedReason::UnknownId, topics, last_id: None }
     }

@@ -79,6 +79,11 @@ impl Run {
         self.positions.push(position);
     }
 
+    /// Ends a run of unlogged frames alone.
+    pub fn end_at(&mut self, position: Sequence) {
+        self.finish(true, position, position);
+    }
+
     /// Adds a logged frame; false when there was no room for it.
     pub(super) fn push(&mut self, frame: &Frame, position: Sequence, limits: RunLimits) -> bool {
         let first = self.frames.is_empty();

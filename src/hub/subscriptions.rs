@@ -20,7 +20,7 @@ enum Seats {
     #[default]
     None,
     One(Seat),
-    Many(Box<[Seat]>),
+    Many(Box<Vec<Seat>>), // a thin pointer: the boxed slice would not fit
 }
 
 const _: () = assert!(size_of::<Seats>() <= 16);
@@ -38,7 +38,7 @@ impl Subscriptions {
         debug_assert!(matches!(self.0[slot], Seats::None), "a slot is reused only once its subscriber left");
         self.0[slot] = match seats[..] {
             [seat] => Seats::One(seat),
-            _ => Seats::Many(seats.into()),
+            _ => Seats::Many(Box::new(seats)),
         };
     }
 
@@ -47,7 +47,7 @@ impl Subscriptions {
         match seats {
             Seats::None => Vec::new(),
             Seats::One(seat) => vec![seat],
-            Seats::Many(seats) => seats.into(),
+            Seats::Many(seats) => *seats,
         }
     }
 

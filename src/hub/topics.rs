@@ -89,10 +89,6 @@ impl Topics {
         self.entries.iter().map(|(slot, entry)| (TopicKey(slot as u32), entry))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (TopicKey, &mut TopicEntry)> {
-        self.entries.iter_mut().map(|(slot, entry)| (TopicKey(slot as u32), entry))
-    }
-
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -100,6 +96,11 @@ impl Topics {
     /// True when a further topic would need another one's place.
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= self.topics_max
+    }
+
+    /// True when some topic has no subscriber.
+    pub(super) fn has_unused(&self) -> bool {
+        self.unused.iter().any(|key| self.get(*key).subscribers.is_empty())
     }
 
     /// New topics start at `position` or later: who names an earlier one is told of a gap.

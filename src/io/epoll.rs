@@ -84,10 +84,10 @@ impl EpollIo {
 
     fn send_vector(&mut self, run: &[Frame], skip_bytes: usize, targets: &[Socket], outcomes: &mut Vec<Sent>) {
         const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        self.vector.extend(unsent(run, skip_bytes).map(|bytes| libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        }));
+        self.vector.extend(
+            unsent(run, skip_bytes)
+                .map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
+        );
         // SAFETY: msghdr is plain data for which zero means absent.
         let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
         message.msg_iov = self.vector.as_mut_ptr();

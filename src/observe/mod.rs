@@ -1,1 +1,6 @@
-//! What the server tells about itself: metrics, debug view, logging.
+//! What the server tells about itself: counters, the Prometheus page, logging.
+
+pub mod histogram;
+pub mod metrics;
+pub mod process;
+pub mod prometheus;

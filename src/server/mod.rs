@@ -1,1 +1,385 @@
-//! The event loop's story: tick phases in order, connection phases, routes, heartbeats, limits, drain.
+//! The event loop's story: one thread, every socket, one turn after the other.
+//!
+//! ```text
+//!  wait ─▶ accept ─▶ read (requests, routes, publishes) ─▶ inbox (append to logs) ─▶ walks (live delivery, sliced)
+//!     ▲                                                                                        │
+//!     └── reap ◀── leave (drain) ◀── housekeeping ◀── timers (heartbeats, timeouts) ◀── catch up (budgeted) ◀──┘
+//! ```
+//!
+//! Invariants:
+//! - Nothing blocks but the wait, and each phase has a budget, so that no one's work keeps all others waiting.
+//! - What a turn leaves undone makes the next wait zero.
+//! - A closed connection keeps its slot until the end of the turn; a late event is told from its slot's next tenant
+//!   by the generation.
+//! - No send is attempted on a socket that awaits writability, and none starts a frame before the last one ended.
+//!
+//! Absent: system calls (they are [`Io`]'s), who receives what (the hub's), time and randomness (passed in).
+
+mod accept;
+mod catch_up;
+mod connection;
+mod deliver;
+mod drain;
+mod housekeeping;
+mod inbox;
+mod publish;
+mod read;
+mod reports;
+mod request;
+mod respond;
+mod routes;
+pub mod settings;
+mod stream;
+mod timers;
+mod transmit;
+mod wheel;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::event::Frame;
+use crate::hub::{Hub, Run, Subscriber};
+use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
+use crate::observe::metrics::Counters;
+use crate::protocol::encoder;
+use crate::sources::channel::{Inbox, Message, Publish, SourceStatus};
+pub use connection::CloseReason;
+use connection::{AddressKey, Connection, Flags, Phase};
+use settings::Settings;
+use stream::{Pace, Preambles};
+use transmit::Laggard;
+use wheel::{Tick, Wheel};
+
+/// How much one read takes; shared by all connections.
+const READ_BYTES: usize = 64 << 10;
+/// The longest wait: housekeeping is due then.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A listener's part in the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerRole {
+    /// Everything, within the limits.
+    Public,
+    /// Health, metrics and debug view, outside the limits of streams and during a drain.
+    Admin,
+}
+
+/// What a server is put together from.
+pub struct Parts {
+    /// How it behaves.
+    pub settings: Settings,
+    /// The topics.
+    pub hub: Hub,
+    /// What sources send.
+    pub inbox: Inbox,
+    /// Where clients' events go.
+    pub publisher: Arc<dyn Publish + Send + Sync>,
+    /// The sources, for health and metrics.
+    pub sources: Vec<Arc<SourceStatus>>,
+    /// The role of each of the IO's listeners, in their order.
+    pub listeners: Vec<ListenerRole>,
+    /// For what is spread by chance: reconnection times and heartbeats.
+    pub seed: u64,
+}
+
+/// The event loop and everything it owns.
+pub struct Server<I: Io> {
+    io: I,
+    settings: Settings,
+    hub: Hub,
+    inbox: Inbox,
+    publisher: Arc<dyn Publish + Send + Sync>,
+    sources: Vec<Arc<SourceStatus>>,
+    jitter: Jitter,
+    now: Duration,
+
+    connections: Slab<Connection>,
+    generation: u32,
+    streams: usize,
+    addresses: HashMap<AddressKey, u32>,
+    /// What only those need that have something half written, or a gap coming.
+    laggards: HashMap<u32, Laggard>,
+    paces: HashMap<u32, Pace>,
+    wheel: Wheel,
+
+    ready: Vec<Readiness>,
+    acceptor: accept::Acceptor,
+    /// Connections that may have more to read.
+    readable: VecDeque<Token>,
+    /// A message that had to wait for the walk in progress.
+    held: Option<Message>,
+    inbox_has_more: bool,
+    catching_up: VecDeque<Token>,
+    dead: Vec<u32>,
+    drain: Option<drain::Drain>,
+    next_housekeeping: Duration,
+
+    counters: Counters,
+    preambles: Preambles,
+    heartbeat: Frame,
+    continue_frame: Frame,
+    date: respond::Date,
+    /// Origins that were refused and logged.
+    refused_origins: HashSet<String>,
+    scratch: Scratch,
+}
+
+/// Buffers that every turn uses again.
+struct Scratch {
+    read: Box<[u8]>,
+    slice: Vec<Subscriber>,
+    run: Run,
+    targets: Vec<u32>,
+    sockets: Vec<Socket>,
+    outcomes: Vec<Sent>,
+    due: Vec<u32>,
+}
+
+impl<I: Io> Server<I> {
+    /// Puts a server together; it does nothing before its first turn.
+    pub fn new(io: I, parts: Parts) -> Server<I> {
+        let Parts { settings, hub, inbox, publisher, sources, listeners, seed } = parts;
+        let now = io.now();
+        Server {
+            acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
+            counters: new_counters(),
+            jitter: Jitter(seed),
+            io,
+            settings,
+            hub,
+            inbox,
+            publisher,
+            sources,
+            now,
+            connections: Slab::new(),
+            generation: 0,
+            streams: 0,
+            addresses: HashMap::new(),
+            laggards: HashMap::new(),
+            paces: HashMap::new(),
+            wheel: Wheel::new(),
+            ready: Vec::new(),
+            readable: VecDeque::new(),
+            held: None,
+            inbox_has_more: false,
+            catching_up: VecDeque::new(),
+            dead: Vec::new(),
+            drain: None,
+            next_housekeeping: now + HOUSEKEEPING_INTERVAL,
+            preambles: Preambles::default(),
+            heartbeat: encoder::HEARTBEAT.into(),
+            continue_frame: crate::protocol::response::CONTINUE.into(),
+            date: respond::Date::default(),
+            refused_origins: HashSet::new(),
+            scratch: Scratch {
+                read: vec![0; READ_BYTES].into(),
+                slice: Vec::new(),
+                run: Run::default(),
+                targets: Vec::new(),
+                sockets: Vec::new(),
+                outcomes: Vec::new(),
+                due: Vec::new(),
+            },
+        }
+    }
+
+    /// Turns until a drain has ended.
+    pub fn run(&mut self) -> std::io::Result<()> {
+        while self.turn()? {}
+        Ok(())
+    }
+
+    /// One turn of the loop; false when the server has left.
+    pub fn turn(&mut self) -> std::io::Result<bool> {
+        self.io.wait(Some(self.wait_max()), &mut self.ready)?;
+        self.now = self.io.now();
+        self.note_readiness();
+        self.accept();
+        self.read();
+        self.take_from_inbox();
+        self.walk();
+        self.catch_up();
+        self.fire_timers();
+        self.keep_house();
+        let stays = self.leave();
+        self.reap();
+        self.counters.turn_duration.observe(self.io.now().saturating_sub(self.now));
+        Ok(stays)
+    }
+
+    /// How long the next wait may last: not at all if anything was left undone.
+    fn wait_max(&self) -> Duration {
+        let undone = !self.readable.is_empty()
+            || self.inbox_has_more
+            || self.hub.is_walking()
+            || !self.catching_up.is_empty()
+            || self.acceptor.is_due(self.io.now(), self.has_slot());
+        if undone {
+            return Duration::ZERO;
+        }
+        let next_timer = self.wheel.next_armed().map(Tick::time);
+        let next_step = self.drain.as_ref().map(|drain| drain.next_step());
+        let next = [Some(self.next_housekeeping), next_timer, next_step, self.acceptor.next_try()];
+        let next = next.into_iter().flatten().min().expect("housekeeping always comes");
+        next.saturating_sub(self.io.now())
+    }
+
+    /// Sorts what the wait reported into the queues of the phases to come.
+    fn note_readiness(&mut self) {
+        for ready in std::mem::take(&mut self.ready) {
+            match ready {
+                Readiness::Acceptable(listener) => self.acceptor.note_acceptable(listener),
+                Readiness::Readable(token) => self.queue_reading(token),
+                Readiness::Writable(token) => {
+                    if let Some(connection) = self.connection(token)
+                        && connection.flags.has(Flags::BLOCKED)
+                    {
+                        connection.flags.clear(Flags::BLOCKED);
+                        self.queue_catching_up(token.slot);
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- connections ----
+
+    /// The connection a token means, unless it has ended.
+    fn connection(&mut self, token: Token) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(token.slot as usize)?;
+        let current = connection.generation == token.generation && !matches!(connection.phase, Phase::Dead);
+        current.then_some(connection)
+    }
+
+    fn token(&self, slot: u32) -> Token {
+        Token { slot, generation: self.connections[slot as usize].generation }
+    }
+
+    /// Leaves it to the end of the walks to bring this subscriber, or this response, forward.
+    fn queue_catching_up(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.flags.has(Flags::CATCHING_UP) {
+            connection.flags.set(Flags::CATCHING_UP);
+            let token = Token { slot, generation: connection.generation };
+            self.catching_up.push_back(token);
+        }
+    }
+
+    /// Closes a connection's socket at once; its slot is reaped at the end of the turn.
+    fn close(&mut self, slot: u32, reason: CloseReason) {
+        let connection = &mut self.connections[slot as usize];
+        if matches!(connection.phase, Phase::Dead) {
+            return;
+        }
+        self.streams -= usize::from(matches!(connection.phase, Phase::Streaming));
+        // Who takes nothing would make the kernel hold its data, and the connection, for minutes more.
+        let how = if reason.is_eviction() { Close::Reset } else { Close::Graceful };
+        self.io.close(connection.socket, how);
+        connection.phase = Phase::Dead;
+        if reason.is_eviction() {
+            let lagging_bytes = self.laggards.get(&slot).map_or(0, Laggard::unsent_bytes);
+            let position = connection.delivered_through;
+            tracing::info!(peer = %connection.peer, reason = reason.as_str(), position = position.0, lagging_bytes,
+                "closed a subscriber that reads too slowly");
+        } else {
+            tracing::debug!(peer = %connection.peer, reason = reason.as_str(), "closed");
+        }
+        self.counters.closed.count(reason.as_str());
+        self.laggards.remove(&slot);
+        self.dead.push(slot);
+    }
+
+    /// Frees what closed connections still hold. Last in the turn: until here their slots had no other tenant.
+    fn reap(&mut self) {
+        for slot in std::mem::take(&mut self.dead) {
+            let connection = self.connections.remove(slot as usize);
+            self.paces.remove(&slot);
+            self.laggards.remove(&slot);
+            self.hub.unsubscribe(Subscriber(slot));
+            if let Some(key) = connection.peer.key() {
+                self.forget_address(key);
+            }
+        }
+    }
+
+    /// What the server counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The hub, to look at.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The outside world, as tests steer it.
+    pub fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// Open connections and, among them, streams.
+    pub fn open(&self) -> (usize, usize) {
+        (self.connections.len(), self.streams)
+    }
+}
+
+impl<I: Io> Drop for Server<I> {
+    fn drop(&mut self) {
+        for (_, connection) in &self.connections {
+            if !matches!(connection.phase, Phase::Dead) {
+                self.io.close(connection.socket, Close::Graceful);
+            }
+        }
+        for listener in 0..self.acceptor.listener_count() {
+            self.io.stop_listening(ListenerIndex(listener));
+        }
+    }
+}
+
+/// A small seeded generator (SplitMix64): for spreading things out, not for secrets.
+struct Jitter(u64);
+
+impl Jitter {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A duration between 80 and 120 percent of `mean`.
+    fn around(&mut self, mean: Duration) -> Duration {
+        mean * (800 + (self.next() % 401) as u32) / 1000
+    }
+}
+
+fn new_counters() -> Counters {
+    use crate::hub::MissedReason::{Evicted, ReplayLimit, TooSlow, UnknownId};
+    use crate::observe::metrics::Labelled;
+    use crate::sources::channel::GapReason::{ChannelFull, Refused, SourceLost};
+    let missed = [UnknownId, Evicted, ReplayLimit, TooSlow].map(|reason| reason.as_str());
+    let lost = [SourceLost, ChannelFull, Refused].map(|reason| reason.as_str());
+    Counters {
+        accepted: 0,
+        accept_pauses: Labelled::new(accept::PauseReason::ALL.map(accept::PauseReason::as_str)),
+        closed: Labelled::new(CloseReason::ALL.map(CloseReason::as_str)),
+        streams: 0,
+        refused: Labelled::new(stream::Refusal::ALL.map(stream::Refusal::as_str)),
+        responses: Labelled::new([]),
+        published_http: 0,
+        broadcasts: 0,
+        dropped: Labelled::new(["duplicate", "topics_exhausted"]),
+        gaps: Labelled::new(missed.into_iter().chain(lost)),
+        delivered_events: 0,
+        sent_bytes: 0,
+        sends: 0,
+        short_sends: 0,
+        skipped_blocked: 0,
+        heartbeats: 0,
+        broadcast_duration: Default::default(),
+        turn_duration: Default::default(),
+    }
+}

@@ -1,0 +1,220 @@
+//! The server's counters, plain numbers that the loop owns, and the page that shows them.
+
+use std::time::Duration;
+
+use super::histogram::Histogram;
+use super::process;
+use super::prometheus::{Kind, Page};
+
+/// Counters by the value of one label; every value stands there from the start, at zero.
+#[derive(Clone, Debug)]
+pub struct Labelled(Vec<(&'static str, u64)>);
+
+impl Labelled {
+    /// Zeros.
+    pub fn new(labels: impl IntoIterator<Item = &'static str>) -> Labelled {
+        Labelled(labels.into_iter().map(|label| (label, 0)).collect())
+    }
+
+    /// Adds one.
+    pub fn count(&mut self, label: &'static str) {
+        self.add(label, 1);
+    }
+
+    /// Adds several.
+    pub fn add(&mut self, label: &'static str, count: u64) {
+        match self.0.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, value)) => *value += count,
+            None => self.0.push((label, count)),
+        }
+    }
+
+    /// The count of one.
+    pub fn get(&self, label: &str) -> u64 {
+        self.0.iter().find(|(known, _)| *known == label).map_or(0, |(_, value)| *value)
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().copied()
+    }
+
+    /// Of all together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|(_, value)| value).sum()
+    }
+}
+
+/// What the loop counts.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Times that accepting paused, by reason.
+    pub accept_pauses: Labelled,
+    /// Connections closed, by reason.
+    pub closed: Labelled,
+    /// Streams started.
+    pub streams: u64,
+    /// Streams and connections refused, by reason.
+    pub refused: Labelled,
+    /// Requests answered, by status.
+    pub responses: Labelled,
+    /// Events published over HTTP.
+    pub published_http: u64,
+    /// Events that reached the logs.
+    pub broadcasts: u64,
+    /// Events that reached no log, by reason.
+    pub dropped: Labelled,
+    /// Gaps told, by reason.
+    pub gaps: Labelled,
+    /// Frames of events handed to the kernel whole, once for each subscriber.
+    pub delivered_events: u64,
+    /// Bytes handed to the kernel.
+    pub sent_bytes: u64,
+    /// Sends, each a system call or an entry of one.
+    pub sends: u64,
+    /// Sends that the kernel took only in part, or not at all.
+    pub short_sends: u64,
+    /// Visits that attempted no send because the socket awaits writability.
+    pub skipped_blocked: u64,
+    /// Heartbeats sent.
+    pub heartbeats: u64,
+    /// From appending an event to the end of the walk that brought it round.
+    pub broadcast_duration: Histogram,
+    /// How long one turn of the loop worked: what everybody else waited.
+    pub turn_duration: Histogram,
+}
+
+/// What the loop measures when it is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// Open connections, streams among them.
+    pub connections: usize,
+    /// Open streams.
+    pub streams: usize,
+    /// Subscribers with something half written, or behind.
+    pub lagging: usize,
+    /// Topics.
+    pub topics: usize,
+    /// Entries of all logs.
+    pub retained_events: usize,
+    /// Bytes of all logs.
+    pub retained_bytes: usize,
+    /// Bytes of evicted frames that are half written to someone.
+    pub pinned_bytes: usize,
+    /// Messages waiting in the channel.
+    pub channel_messages: usize,
+    /// Events that the sources had to drop because the channel stayed full.
+    pub uptime: Duration,
+    /// Draining: 0 no, 1 notice, 2 closing.
+    pub draining: u8,
+    /// The sources.
+    pub sources: Vec<SourceGauges>,
+}
+
+/// What a source's thread counts.
+#[derive(Clone, Debug)]
+pub struct SourceGauges {
+    /// Its name.
+    pub name: &'static str,
+    /// Connected and subscribed.
+    pub up: bool,
+    /// Messages that arrived.
+    pub received: u64,
+    /// Returns after a loss.
+    pub reconnects: u64,
+    /// Messages that became no event, by reason.
+    pub refused: Vec<(&'static str, u64)>,
+}
+
+/// Writes the page.
+pub fn render(counters: &Counters, gauges: &Gauges) -> String {
+    let mut page = Page::default();
+    connections(&mut page, counters, gauges);
+    events(&mut page, counters);
+    delivery(&mut page, counters, gauges);
+    sources(&mut page, gauges);
+    memory(&mut page, gauges);
+    page.into_text()
+}
+
+fn connections(page: &mut Page, counters: &Counters, gauges: &Gauges) {
+    let kinds = [("stream", gauges.streams), ("request", gauges.connections - gauges.streams)];
+    page.by(Kind::Gauge, "fanfare_connections", "Open connections.", "kind", kinds);
+    page.single(Kind::Counter, "fanfare_accepted_total", "Connections accepted.", counters.accepted);
+    let help = "Times that accepting paused until something was freed.";
+    page.by(Kind::Counter, "fanfare_accept_pauses_total", help, "reason", counters.accept_pauses.iter());
+    page.single(Kind::Counter, "fanfare_streams_total", "Streams started.", counters.streams);
+    let help = "Streams and connections refused.";
+    page.by(Kind::Counter, "fanfare_refused_total", help, "reason", counters.refused.iter());
+    page.by(Kind::Counter, "fanfare_closed_total", "Connections closed.", "reason", counters.closed.iter());
+    page.by(Kind::Counter, "fanfare_responses_total", "Requests answered.", "status", counters.responses.iter());
+}
+
+fn events(page: &mut Page, counters: &Counters) {
+    page.single(Kind::Counter, "fanfare_broadcasts_total", "Events that reached the logs.", counters.broadcasts);
+    let help = "Events that reached no log.";
+    page.by(Kind::Counter, "fanfare_dropped_events_total", help, "reason", counters.dropped.iter());
+    let help = "Gaps told: to a topic's subscribers together, or to one that reads too slowly or returns.";
+    page.by(Kind::Counter, "fanfare_gaps_total", help, "reason", counters.gaps.iter());
+}
+
+fn delivery(page: &mut Page, counters: &Counters, gauges: &Gauges) {
+    let help = "Events handed to the kernel whole, once for each subscriber.";
+    page.single(Kind::Counter, "fanfare_delivered_events_total", help, counters.delivered_events);
+    page.single(Kind::Counter, "fanfare_sent_bytes_total", "Bytes handed to the kernel.", counters.sent_bytes);
+    page.single(Kind::Counter, "fanfare_sends_total", "Sends attempted.", counters.sends);
+    let help = "Sends that the kernel took only in part, or not at all.";
+    page.single(Kind::Counter, "fanfare_short_sends_total", help, counters.short_sends);
+    let help = "Visits that attempted no send because the socket awaits writability.";
+    page.single(Kind::Counter, "fanfare_skipped_blocked_total", help, counters.skipped_blocked);
+    page.single(Kind::Counter, "fanfare_heartbeats_total", "Heartbeats sent.", counters.heartbeats);
+    let help = "Subscribers with something half written, or behind.";
+    page.single(Kind::Gauge, "fanfare_lagging_subscribers", help, gauges.lagging);
+    let help = "From an event's arrival in its log until every subscriber was visited.";
+    page.histogram("fanfare_broadcast_duration_seconds", help, &counters.broadcast_duration);
+    let help = "How long one turn of the loop worked: what everybody else waited.";
+    page.histogram("fanfare_loop_turn_duration_seconds", help, &counters.turn_duration);
+    let help = "Messages from sources that wait for the loop.";
+    page.single(Kind::Gauge, "fanfare_channel_messages", help, gauges.channel_messages);
+    let help = "0 serving, 1 giving notice (unready), 2 closing streams.";
+    page.single(Kind::Gauge, "fanfare_draining", help, gauges.draining);
+}
+
+fn sources(page: &mut Page, gauges: &Gauges) {
+    let all = &gauges.sources;
+    let up = all.iter().map(|source| (source.name, u8::from(source.up)));
+    page.by(Kind::Gauge, "fanfare_source_up", "1 while the source is connected and subscribed.", "source", up);
+    let received = all.iter().map(|source| (source.name, source.received));
+    page.by(Kind::Counter, "fanfare_published_events_total", "Events that arrived, by source.", "source", received);
+    let reconnects = all.iter().map(|source| (source.name, source.reconnects));
+    let help = "Returns of a source after a loss.";
+    page.by(Kind::Counter, "fanfare_source_reconnects_total", help, "source", reconnects);
+    let refused: Vec<_> = all
+        .iter()
+        .flat_map(|source| {
+            source.refused.iter().map(|(why, count)| ([("source", source.name), ("reason", *why)], count))
+        })
+        .collect();
+    let help = "Messages of a source that became no event.";
+    let samples = refused.iter().map(|(labels, count)| (&labels[..], *count));
+    page.family(Kind::Counter, "fanfare_source_refused_total", help, samples);
+}
+
+fn memory(page: &mut Page, gauges: &Gauges) {
+    page.single(Kind::Gauge, "fanfare_topics", "Topics that exist.", gauges.topics);
+    page.single(Kind::Gauge, "fanfare_retained_events", "Events in all logs.", gauges.retained_events);
+    page.single(Kind::Gauge, "fanfare_retained_bytes", "Bytes of all logs.", gauges.retained_bytes);
+    let help = "Bytes of frames no log holds any more, but half written to someone.";
+    page.single(Kind::Gauge, "fanfare_pinned_bytes", help, gauges.pinned_bytes);
+    page.single(Kind::Gauge, "fanfare_uptime_seconds", "Time since the start.", gauges.uptime.as_secs_f64());
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    page.family(Kind::Gauge, "fanfare_build_info", "Always 1.", [(&version[..], 1)]);
+    if let Some(bytes) = process::resident_bytes() {
+        page.single(Kind::Gauge, "process_resident_memory_bytes", "Resident memory.", bytes);
+    }
+    if let Some(count) = process::open_descriptors() {
+        page.single(Kind::Gauge, "process_open_fds", "Open descriptors.", count);
+    }
+}

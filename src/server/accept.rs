@@ -1,0 +1,257 @@
+//! Accepting: within a budget, at a rate, while there are slots; and what to do when descriptors run out.
+//!
+//! Listeners are edge-triggered, so one that has more is remembered until an accept would block. At EMFILE the
+//! spare descriptor lets one connection in at a time: a health check is answered, a stream told to come back.
+
+use std::time::Duration;
+
+use super::connection::{AddressKey, CompactPeer, Connection, Flags, Phase};
+use super::stream::Refusal;
+use super::wheel::Tick;
+use super::{ListenerRole, Server};
+use crate::event::Sequence;
+use crate::io::{Accept, Close, Io, ListenerIndex, Peer, Socket, Token};
+
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN_MAX: usize = 256;
+/// When nothing of ours is freed: how soon to look whether others freed descriptors.
+const EXHAUSTED_RETRY: Duration = Duration::from_millis(500);
+/// Connections of one address beyond the limit on its streams that may still send a request, to be told so.
+const REFUSALS_PER_ADDRESS_MAX: u32 = 16;
+
+/// Why accepting pauses. The connections wait in the kernel's backlog meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PauseReason {
+    /// No descriptor is left.
+    Descriptors,
+    /// Every slot is taken, the reserve for refusals and health checks too.
+    Slots,
+    /// As many as are allowed were accepted in this second.
+    Rate,
+}
+
+impl PauseReason {
+    pub(super) const ALL: [PauseReason; 3] = [PauseReason::Descriptors, PauseReason::Slots, PauseReason::Rate];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            PauseReason::Descriptors => "descriptors",
+            PauseReason::Slots => "slots",
+            PauseReason::Rate => "rate",
+        }
+    }
+}
+
+/// Which listeners have more, and what holds them up.
+pub(super) struct Acceptor {
+    listeners: Vec<Listening>,
+    /// No descriptor is left; look again then.
+    exhausted_until: Option<Duration>,
+    out_of_slots: bool,
+    allowance: Option<Allowance>,
+}
+
+struct Listening {
+    role: ListenerRole,
+    has_more: bool,
+}
+
+/// Accepts that are allowed still: a bucket that fills up to a second's worth.
+struct Allowance {
+    per_second_max: u32,
+    accepts: f64,
+    filled_at: Duration,
+    paused: bool,
+}
+
+impl Allowance {
+    fn refill(&mut self, now: Duration) {
+        let rate = f64::from(self.per_second_max);
+        let earned = now.saturating_sub(self.filled_at).as_secs_f64() * rate;
+        self.accepts = (self.accepts + earned).min(rate);
+        self.filled_at = now;
+        self.paused &= self.accepts < 1.0;
+    }
+
+    fn next_at(&self) -> Duration {
+        let missing = (1.0 - self.accepts).max(0.0);
+        self.filled_at + Duration::from_secs_f64(missing / f64::from(self.per_second_max))
+    }
+}
+
+impl Acceptor {
+    pub(super) fn new(roles: Vec<ListenerRole>, accepts_per_second_max: Option<u32>) -> Acceptor {
+        // Whoever connected before the first wait was reported to nobody: start by looking.
+        let listeners = roles.into_iter().map(|role| Listening { role, has_more: true }).collect();
+        let allowance = accepts_per_second_max.map(|per_second_max| Allowance {
+            per_second_max,
+            accepts: f64::from(per_second_max),
+            filled_at: Duration::ZERO,
+            paused: false,
+        });
+        Acceptor { listeners, exhausted_until: None, out_of_slots: false, allowance }
+    }
+
+    pub(super) fn listener_count(&self) -> usize {
+        self.listeners.len()
+    }
+
+    pub(super) fn note_acceptable(&mut self, listener: ListenerIndex) {
+        if let Some(listening) = self.listeners.get_mut(listener.0) {
+            listening.has_more = true;
+        }
+    }
+
+    /// The public listeners, which are to be closed; they have no more.
+    pub(super) fn close_public(&mut self) -> Vec<ListenerIndex> {
+        let is_public = |(_, listening): &(usize, &mut Listening)| listening.role == ListenerRole::Public;
+        let public = self.listeners.iter_mut().enumerate().filter(is_public);
+        public
+            .map(|(index, listening)| {
+                listening.has_more = false;
+                ListenerIndex(index)
+            })
+            .collect()
+    }
+
+    /// True when an accept would be tried now.
+    pub(super) fn is_due(&self, now: Duration, has_slot: bool) -> bool {
+        let exhausted = self.exhausted_until.is_some_and(|until| until > now);
+        let waits = |listening: &Listening| listening.has_more && !self.is_paused_for(listening.role, has_slot);
+        !exhausted && self.listeners.iter().any(waits)
+    }
+
+    /// When to look again, if that depends on time.
+    pub(super) fn next_try(&self) -> Option<Duration> {
+        let rate = self.allowance.as_ref().filter(|allowance| allowance.paused).map(Allowance::next_at);
+        self.exhausted_until.into_iter().chain(rate).min()
+    }
+
+    fn is_paused_for(&self, role: ListenerRole, has_slot: bool) -> bool {
+        let over_rate = self.allowance.as_ref().is_some_and(|allowance| allowance.paused);
+        role == ListenerRole::Public && (over_rate || !has_slot)
+    }
+}
+
+impl<I: Io> Server<I> {
+    /// True while a public connection may take a slot.
+    pub(super) fn has_slot(&self) -> bool {
+        self.connections.len() < self.settings.connections_total_max
+    }
+
+    /// Accepts what waits, as far as budget, rate, slots and descriptors allow.
+    pub(super) fn accept(&mut self) {
+        if self.acceptor.exhausted_until.is_some() && self.io.keep_spare() {
+            self.acceptor.exhausted_until = None;
+        }
+        if let Some(allowance) = &mut self.acceptor.allowance {
+            allowance.refill(self.now);
+        }
+        let mut budget = ACCEPTS_PER_TURN_MAX;
+        for index in 0..self.acceptor.listeners.len() {
+            while budget > 0 && self.acceptor.listeners[index].has_more && self.may_accept(index) {
+                budget -= 1;
+                self.accept_one(ListenerIndex(index));
+            }
+        }
+    }
+
+    fn may_accept(&mut self, index: usize) -> bool {
+        if self.acceptor.exhausted_until.is_some_and(|until| until > self.now) {
+            return false;
+        }
+        if self.acceptor.listeners[index].role == ListenerRole::Admin {
+            return true;
+        }
+        let has_slot = self.has_slot();
+        if !has_slot && !self.acceptor.out_of_slots {
+            self.counters.accept_pauses.count(PauseReason::Slots.as_str());
+            tracing::warn!(connections = self.connections.len(), "every slot is taken: accepting pauses");
+        }
+        self.acceptor.out_of_slots = !has_slot;
+        let Some(allowance) = &mut self.acceptor.allowance else { return has_slot };
+        if allowance.accepts < 1.0 && !allowance.paused {
+            allowance.paused = true;
+            self.counters.accept_pauses.count(PauseReason::Rate.as_str());
+        }
+        has_slot && !allowance.paused
+    }
+
+    fn accept_one(&mut self, listener: ListenerIndex) {
+        match self.io.accept(listener) {
+            Accept::Connection(socket, peer) => self.admit(socket, peer, listener, Flags::default()),
+            Accept::Aborted => {}
+            Accept::WouldBlock => self.acceptor.listeners[listener.0].has_more = false,
+            Accept::Exhausted => self.accept_on_spare(listener),
+        }
+    }
+
+    /// No descriptor is left: lets one connection in on the spare one, and pauses until there is a spare again.
+    fn accept_on_spare(&mut self, listener: ListenerIndex) {
+        self.acceptor.exhausted_until = Some(self.now + EXHAUSTED_RETRY);
+        if !self.io.release_spare() {
+            return;
+        }
+        self.counters.accept_pauses.count(PauseReason::Descriptors.as_str());
+        tracing::warn!(connections = self.connections.len(), "no descriptor is left: accepting pauses");
+        if let Accept::Connection(socket, peer) = self.io.accept(listener) {
+            self.admit(socket, peer, listener, Flags::ON_SPARE);
+        }
+    }
+
+    fn admit(&mut self, socket: Socket, peer: Peer, listener: ListenerIndex, mut flags: Flags) {
+        self.counters.accepted += 1;
+        let is_admin = self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
+        if is_admin {
+            flags.set(Flags::ADMIN);
+        } else if let Some(allowance) = &mut self.acceptor.allowance {
+            allowance.accepts -= 1.0;
+        }
+        let peer = CompactPeer::new(peer);
+        let of_address = peer.key().map_or(0, |key| self.remember_address(key));
+        let limit = self.settings.limits.connections_per_address_max.filter(|_| !is_admin);
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.connections.vacant_key() as u32;
+        let token = Token { slot, generation: self.generation };
+        let beyond_telling = limit.is_some_and(|limit| of_address > limit.saturating_add(REFUSALS_PER_ADDRESS_MAX));
+        if beyond_telling || self.io.watch(socket, token).is_err() {
+            self.counters.refused.count(Refusal::AddressLimit.as_str());
+            self.io.close(socket, Close::Reset);
+            if let Some(key) = peer.key() {
+                self.forget_address(key);
+            }
+            return;
+        }
+        let since = Tick::of(self.now);
+        self.connections.insert(Connection {
+            socket,
+            generation: self.generation,
+            delivered_through: Sequence::ZERO,
+            phase: Phase::Idle,
+            peer,
+            flags,
+            since,
+            armed_for: Tick(u32::MAX),
+        });
+        self.arm_deadline(slot);
+    }
+
+    /// Counts a connection of an address; how many it has now. Nothing is kept without a limit.
+    fn remember_address(&mut self, key: AddressKey) -> u32 {
+        if self.settings.limits.connections_per_address_max.is_none() {
+            return 0;
+        }
+        let count = self.addresses.entry(key).or_insert(0);
+        *count += 1;
+        *count
+    }
+
+    pub(super) fn forget_address(&mut self, key: AddressKey) {
+        if let Some(count) = self.addresses.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A connection: what the loop knows of one socket, in at most 64 bytes.
+//!
+//! What only few connections need (a request half read, a frame half written, a pace) lives elsewhere, and only as
+//! long as it is needed.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::request::Request;
+use super::wheel::Tick;
+use crate::event::{EventId, Sequence};
+use crate::io::{Gone, Peer, Socket};
+use crate::protocol::head::RequestHead;
+
+/// One connection; its slot in the slab is its name, with `generation` to tell it from the slot's other tenants.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    pub(super) generation: u32,
+    /// Every event of its topics through here was sent, or at least begun.
+    pub(super) delivered_through: Sequence,
+    pub(super) phase: Phase,
+    pub(super) peer: CompactPeer,
+    pub(super) flags: Flags,
+    /// When its phase began, or of a stream when something was last written.
+    pub(super) since: Tick,
+    /// The one tick at which the wheel's entry for it counts.
+    pub(super) armed_for: Tick,
+}
+
+const _: () = assert!(size_of::<Option<Connection>>() <= 64, "a slab entry");
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Between requests; no byte of the next one is here.
+    Idle,
+    /// A request is being read.
+    Requesting(Box<Request>),
+    /// A response is being written.
+    Responding(Box<Responding>),
+    /// A broker has what it published; the answer waits for it.
+    Publishing(Box<Publishing>),
+    /// A subscriber.
+    Streaming,
+    /// Everything was said, for this reason; what the peer still sends is discarded until it closes too.
+    Lingering(CloseReason),
+    /// Its socket is closed; its slot is reaped at the end of the tick.
+    Dead,
+}
+
+/// What follows a response that is being written.
+#[derive(Debug)]
+pub(super) struct Responding {
+    /// What arrived behind the request that it answers.
+    pub(super) request: Request,
+    /// It is the connection's last, for this reason.
+    pub(super) last: Option<CloseReason>,
+}
+
+/// What is needed to answer once the broker has.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    pub(super) answer: PublishAnswer,
+    pub(super) head: RequestHead,
+    pub(super) request: Request,
+}
+
+/// The ids a publish is answered with.
+#[derive(Debug)]
+pub(super) struct PublishAnswer {
+    pub(super) ids: Vec<EventId>,
+    pub(super) duplicates: Vec<EventId>,
+    /// It came as an array.
+    pub(super) batch: bool,
+}
+
+/// Small facts about a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags(u16);
+
+impl Flags {
+    /// The last send took less than all: no other is attempted before the socket is writable.
+    pub(super) const BLOCKED: Flags = Flags(1);
+    /// It stands in the queue of those that are behind; walks leave it to that.
+    pub(super) const CATCHING_UP: Flags = Flags(1 << 1);
+    /// It gets events at most once per interval.
+    pub(super) const PACED: Flags = Flags(1 << 2);
+    /// It gets only the newest event of each topic.
+    pub(super) const LATEST: Flags = Flags(1 << 3);
+    /// Something waits for its next interval.
+    pub(super) const PACE_DUE: Flags = Flags(1 << 4);
+    /// It has several topics.
+    pub(super) const SEVERAL_TOPICS: Flags = Flags(1 << 5);
+    /// It came through the admin listener.
+    pub(super) const ADMIN: Flags = Flags(1 << 6);
+    /// It has the descriptor that is kept for when there is no other.
+    pub(super) const ON_SPARE: Flags = Flags(1 << 7);
+    /// The peer will send no more.
+    pub(super) const ENDED: Flags = Flags(1 << 8);
+    /// It stands in the queue of those that may have more to read.
+    pub(super) const READABLE: Flags = Flags(1 << 9);
+
+    /// Flags for which a walk can't just send.
+    pub(super) const NOT_PLAIN: Flags =
+        Flags(Flags::BLOCKED.0 | Flags::CATCHING_UP.0 | Flags::PACED.0 | Flags::LATEST.0 | Flags::SEVERAL_TOPICS.0);
+
+    pub(super) fn has(self, any: Flags) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    pub(super) fn set(&mut self, flags: Flags) {
+        self.0 |= flags.0;
+    }
+
+    pub(super) fn clear(&mut self, flags: Flags) {
+        self.0 &= !flags.0;
+    }
+}
+
+/// A peer's address without what is not needed, in 18 bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct CompactPeer {
+    address: [u8; 16],
+    port: u16,
+}
+
+/// What connections are counted by: an address.
+pub(super) type AddressKey = [u8; 16];
+
+impl CompactPeer {
+    pub(super) fn new(peer: Peer) -> CompactPeer {
+        match peer {
+            Peer::Unix => CompactPeer { address: [0; 16], port: 0 },
+            Peer::Inet(address) => {
+                let ip = match address.ip() {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                    IpAddr::V6(v6) => v6,
+                };
+                CompactPeer { address: ip.octets(), port: address.port() }
+            }
+        }
+    }
+
+    /// The address that limits count, if the peer has one: of IPv6 the /64 that one customer gets.
+    pub(super) fn key(self) -> Option<AddressKey> {
+        let ip = Ipv6Addr::from(self.address);
+        match ip.to_ipv4_mapped() {
+            _ if ip.is_unspecified() => None,
+            Some(_) => Some(self.address),
+            None => {
+                let mut network = self.address;
+                network[8..].fill(0);
+                Some(network)
+            }
+        }
+    }
+}
+
+impl fmt::Display for CompactPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = Ipv6Addr::from(self.address);
+        match ip.is_unspecified() {
+            true => f.write_str("unix"),
+            false => SocketAddr::new(ip.to_canonical(), self.port).fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for CompactPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a connection ended. Each has its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The peer closed it.
+    PeerClosed,
+    /// The peer reset it.
+    Reset,
+    /// The kernel gave up on an unresponsive peer.
+    TimedOut,
+    /// Another error on the socket.
+    SocketError,
+    /// It took no byte for the stall timeout.
+    Stalled,
+    /// It was so slow that its next event is forgotten.
+    Evicted,
+    /// It held a forgotten frame while the memory was needed.
+    MemoryBound,
+    /// Its request took too long.
+    RequestTimeout,
+    /// It kept a connection without a request for too long.
+    IdleTimeout,
+    /// It asked for that, or spoke HTTP/1.0.
+    Answered,
+    /// Its request could not be understood.
+    BadRequest,
+    /// A limit; told to come back.
+    Refused,
+    /// The server is leaving.
+    Drained,
+}
+
+impl CloseReason {
+    /// All of them, in the order of their counters.
+    pub const ALL: [CloseReason; 13] = [
+        CloseReason::PeerClosed,
+        CloseReason::Reset,
+        CloseReason::TimedOut,
+        CloseReason::SocketError,
+        CloseReason::Stalled,
+        CloseReason::Evicted,
+        CloseReason::MemoryBound,
+        CloseReason::RequestTimeout,
+        CloseReason::IdleTimeout,
+        CloseReason::Answered,
+        CloseReason::BadRequest,
+        CloseReason::Refused,
+        CloseReason::Drained,
+    ];
+
+    /// As it stands in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::PeerClosed => "peer_closed",
+            CloseReason::Reset => "reset",
+            CloseReason::TimedOut => "timed_out",
+            CloseReason::SocketError => "socket_error",
+            CloseReason::Stalled => "stalled",
+            CloseReason::Evicted => "evicted",
+            CloseReason::MemoryBound => "memory_bound",
+            CloseReason::RequestTimeout => "request_timeout",
+            CloseReason::IdleTimeout => "idle_timeout",
+            CloseReason::Answered => "answered",
+            CloseReason::BadRequest => "bad_request",
+            CloseReason::Refused => "refused",
+            CloseReason::Drained => "drained",
+        }
+    }
+
+    /// The server gave up on this peer: an operator may want to know whom.
+    pub(super) fn is_eviction(self) -> bool {
+        matches!(self, CloseReason::Stalled | CloseReason::Evicted | CloseReason::MemoryBound)
+    }
+}
+
+impl From<Gone> for CloseReason {
+    fn from(gone: Gone) -> CloseReason {
+        match gone {
+            Gone::Reset => CloseReason::Reset,
+            Gone::TimedOut => CloseReason::TimedOut,
+            Gone::Error(_) => CloseReason::SocketError,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_counted_by_address_and_ipv6_network() {
+        let check = |address: &str, key: Option<&str>, shown: &str| {
+            let peer = CompactPeer::new(Peer::Inet(address.parse().unwrap()));
+            assert_eq!(peer.key().map(|key| Ipv6Addr::from(key).to_canonical().to_string()).as_deref(), key);
+            assert_eq!(peer.to_string(), shown);
+        };
+        check("192.0.2.7:80", Some("192.0.2.7"), "192.0.2.7:80");
+        check("[::ffff:192.0.2.7]:80", Some("192.0.2.7"), "192.0.2.7:80");
+        check("[2001:db8:1:2:3:4:5:6]:80", Some("2001:db8:1:2::"), "[2001:db8:1:2:3:4:5:6]:80");
+        let unix = CompactPeer::new(Peer::Unix);
+        assert_eq!((unix.key(), unix.to_string().as_str()), (None, "unix"));
+    }
+
+    #[test]
+    fn every_close_reason_has_its_own_counter() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+}

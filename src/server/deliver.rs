@@ -1,0 +1,120 @@
+//! Live delivery: walks over the subscribers of topics that have something new, in slices.
+//!
+//! Nearly everybody stands at the same position, so one run serves a whole batch of sockets. Whoever doesn't fit (has
+//! several topics, a pace, something half written) is sent its own run, or left to catch up.
+
+use super::Server;
+use super::connection::{Connection, Flags, Phase};
+use super::transmit::{Laggard, RUN_LIMITS};
+use super::wheel::Tick;
+use crate::hub::{Run, Subscriber, TopicKey};
+use crate::io::{Io, Sent};
+
+/// Visits in one turn: about 5 ms of sends, so that accepting, health checks and other topics get their turn.
+const VISITS_PER_TURN_MAX: usize = 1024;
+/// Bytes in one turn, for the same reason, when frames are large.
+const BYTES_PER_TURN_MAX: usize = 4 << 20;
+/// Visits between two topics' turns.
+const VISITS_PER_SLICE: usize = 256;
+
+impl<I: Io> Server<I> {
+    /// Brings walks forward by one turn's worth.
+    pub(super) fn walk(&mut self) {
+        let mut visits = 0;
+        let bytes_before = self.counters.sent_bytes;
+        while visits < VISITS_PER_TURN_MAX && self.counters.sent_bytes - bytes_before < BYTES_PER_TURN_MAX as u64 {
+            let mut slice = std::mem::take(&mut self.scratch.slice);
+            let Some(taken) = self.hub.next_slice(VISITS_PER_SLICE, self.now, &mut slice) else {
+                self.scratch.slice = slice;
+                return;
+            };
+            visits += slice.len().max(1);
+            self.visit(taken.topic, &slice);
+            self.scratch.slice = slice;
+            if let Some(started_at) = taken.ends_walk_of {
+                self.counters.broadcast_duration.observe(self.io.now().saturating_sub(started_at));
+            }
+        }
+    }
+
+    fn visit(&mut self, topic: TopicKey, slice: &[Subscriber]) {
+        let mut run = std::mem::take(&mut self.scratch.run);
+        run.clear();
+        for &Subscriber(slot) in slice {
+            let Connection { flags, delivered_through, socket, phase, .. } = &self.connections[slot as usize];
+            if *delivered_through >= self.hub.head() || !matches!(phase, Phase::Streaming) {
+                continue;
+            }
+            let (position, socket) = (*delivered_through, *socket);
+            if flags.has(Flags::NOT_PLAIN) {
+                self.send_batch(&run);
+                self.scratch.run = run;
+                self.visit_special(slot);
+                run = std::mem::take(&mut self.scratch.run);
+                continue;
+            }
+            if !run.covers(position) {
+                self.send_batch(&run);
+                self.hub.run_for_topic(topic, position, RUN_LIMITS, &mut run);
+            }
+            if run.covers(position) {
+                self.scratch.targets.push(slot);
+                self.scratch.sockets.push(socket);
+            } else if !run.is_empty() {
+                // What it should get next is forgotten already: that wants a decision, not a send.
+                self.queue_catching_up(slot);
+            }
+        }
+        self.send_batch(&run);
+        // A frame kept here would look as if a subscriber still held it.
+        run.clear();
+        self.scratch.run = run;
+    }
+
+    /// Visits a subscriber to which a shared run can't just be sent.
+    fn visit_special(&mut self, slot: u32) {
+        let flags = self.connections[slot as usize].flags;
+        if flags.has(Flags::BLOCKED) {
+            self.counters.skipped_blocked += 1;
+        } else if flags.has(Flags::CATCHING_UP) {
+            // Its turn comes after the walks.
+        } else if flags.has(Flags::PACED) {
+            self.pace(slot);
+        } else if !self.transmit(slot) && !self.connections[slot as usize].flags.has(Flags::BLOCKED) {
+            self.queue_catching_up(slot);
+        }
+    }
+
+    /// Sends the run to everybody gathered so far.
+    fn send_batch(&mut self, run: &Run) {
+        if self.scratch.targets.is_empty() {
+            return;
+        }
+        let mut targets = std::mem::take(&mut self.scratch.targets);
+        let mut outcomes = std::mem::take(&mut self.scratch.outcomes);
+        self.io.send(run.frames(), 0, &self.scratch.sockets, &mut outcomes);
+        let now = Tick::of(self.now);
+        let mut whole = 0;
+        for (&slot, &sent) in targets.iter().zip(&outcomes) {
+            if sent == Sent::Bytes(run.bytes()) {
+                let connection = &mut self.connections[slot as usize];
+                connection.delivered_through = run.through();
+                connection.since = now;
+                whole += 1;
+                if !run.is_complete() {
+                    self.queue_catching_up(slot);
+                }
+            } else {
+                self.settle(slot, Laggard::new(Vec::new(), self.now), run, None, sent);
+            }
+        }
+        self.counters.sends += whole;
+        self.counters.sent_bytes += whole * run.bytes() as u64;
+        self.counters.delivered_events += whole * run.frames().len() as u64;
+        targets.clear();
+        outcomes.clear();
+        self.scratch.sockets.clear();
+        self.scratch.targets = targets;
+        self.scratch.outcomes = outcomes;
+    }
+}

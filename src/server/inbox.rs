@@ -1,0 +1,78 @@
+//! The inbox: what sources and signals sent, appended to the logs in order, within a budget.
+
+use super::publish::ticket_token;
+use super::{CloseReason, Server};
+use crate::event::{Broadcast, EventId, Topic};
+use crate::hub::Appended;
+use crate::io::Io;
+use crate::protocol::encoder;
+use crate::sources::channel::{Control, Gap, GapScope, Message};
+
+/// Messages in one turn.
+const MESSAGES_PER_TURN_MAX: usize = 512;
+
+impl<I: Io> Server<I> {
+    /// Takes what waits, until the budget is spent or a log would lose what its walk has yet to bring round.
+    pub(super) fn take_from_inbox(&mut self) {
+        self.inbox.rearm();
+        self.inbox_has_more = false;
+        for _ in 0..MESSAGES_PER_TURN_MAX {
+            let Some(message) = self.held.take().or_else(|| self.inbox.next()) else { return };
+            match message {
+                Message::Broadcast(broadcast) => {
+                    if self.hub.would_outrun(broadcast.topic.as_str(), broadcast.frame.len()) {
+                        // The walk makes the next wait zero, so this is looked at again at once.
+                        self.held = Some(Message::Broadcast(broadcast));
+                        return;
+                    }
+                    self.append(broadcast);
+                }
+                Message::Gap(gap) => self.append_gap(&gap),
+                Message::Published { ticket, outcome } => self.finish_publish(ticket_token(ticket), outcome),
+                Message::Control(Control::Drain) => self.start_drain(),
+            }
+        }
+        self.inbox_has_more = true;
+    }
+
+    fn append(&mut self, broadcast: Broadcast) {
+        if self.hub.is_pinned_over(broadcast.frame.len()) {
+            self.close_pinners();
+        }
+        let topic = broadcast.topic.clone();
+        match self.hub.append(broadcast, self.now) {
+            Appended::Logged => self.counters.broadcasts += 1,
+            Appended::Duplicate => self.counters.dropped.count("duplicate"),
+            Appended::NoTopic => {
+                self.counters.dropped.count("topics_exhausted");
+                tracing::warn!(%topic, "dropped an event: as many topics as are allowed have subscribers");
+            }
+        }
+    }
+
+    fn append_gap(&mut self, gap: &Gap) {
+        let topics = match &gap.scope {
+            GapScope::All => None,
+            GapScope::Topics(lost) => Some(lost.seal()),
+        };
+        let reason = gap.reason.as_str();
+        let names: Vec<_> = topics.iter().flatten().map(Topic::as_str).collect();
+        let names = if topics.is_some() { &names[..] } else { &["*"] };
+        tracing::warn!(reason, topics = ?names, id = %gap.id, "events may be missing: subscribers are told of a gap");
+        self.counters.gaps.count(reason);
+        let last_id = gap.last_id.as_ref().map(EventId::as_str);
+        let frame = encoder::gap(&gap.id, reason, names, last_id);
+        self.hub.append_gap(gap.sequence, topics.as_deref(), &frame, self.now);
+    }
+
+    /// Memory is needed that evicted frames still take: whoever holds them goes first.
+    fn close_pinners(&mut self) {
+        self.hub.unpin();
+        let holds = |slot: &u32| self.laggards[slot].unsent().iter().any(|frame| self.hub.is_pinned(frame));
+        let holders: Vec<u32> = self.laggards.keys().copied().filter(holds).collect();
+        for slot in holders {
+            self.close(slot, CloseReason::MemoryBound);
+        }
+        self.hub.unpin();
+    }
+}

@@ -1,0 +1,152 @@
+//! `POST /publish`: who may, what it says, and the answer once the events are on their way.
+
+use super::Server;
+use super::connection::{Phase, PublishAnswer, Publishing};
+use super::request::Request;
+use super::settings::Publishing as Policy;
+use super::stream::json;
+use super::wheel::Tick;
+use crate::auth::Denied;
+use crate::event::{Event, EventId};
+use crate::io::{Io, Token};
+use crate::protocol::head::RequestHead;
+use crate::protocol::publish;
+use crate::protocol::response::{self, Response};
+use crate::sources::channel::{Accepted, PublishRefusal, Ticket};
+
+/// A publish's ticket is the connection that waits for its answer.
+fn ticket(token: Token) -> Ticket {
+    Ticket(u64::from(token.slot) | u64::from(token.generation) << 32)
+}
+
+pub(super) fn ticket_token(Ticket(ticket): Ticket) -> Token {
+    Token { slot: ticket as u32, generation: (ticket >> 32) as u32 }
+}
+
+impl<I: Io> Server<I> {
+    pub(super) fn publish(&mut self, slot: u32, head: &RequestHead, body: &[u8]) {
+        if let Err(response) = self.may_publish(head) {
+            return self.respond(slot, head, response);
+        }
+        let events = match publish::parse(body, &self.settings.limits.publish) {
+            Ok(events) => events,
+            Err(error) => {
+                return self.respond_problem(slot, head, error.status(), "Bad publish body", &error.to_string());
+            }
+        };
+        if events.iter().any(|event| !self.hub.has_room_for(event.topic.as_str())) {
+            let detail = "as many topics as this server allows have subscribers";
+            return self.respond_problem(slot, head, 503, "Too many topics", detail);
+        }
+        let batch = body.trim_ascii_start().starts_with(b"[");
+        let (fresh, duplicates) = self.split_duplicates(events);
+        let count = fresh.len() as u64;
+        let answer = |ids| PublishAnswer { ids, duplicates, batch };
+        if fresh.is_empty() {
+            return self.respond(slot, head, accepted(&answer(Vec::new())));
+        }
+        match self.publisher.publish(fresh, ticket(self.token(slot))) {
+            Ok(Accepted::Now(ids)) => {
+                self.counters.published_http += count;
+                self.inbox_has_more = true;
+                self.respond(slot, head, accepted(&answer(ids)));
+            }
+            Ok(Accepted::Later(ids)) => {
+                self.counters.published_http += count;
+                self.await_broker(slot, head, answer(ids));
+            }
+            Err(refusal) => self.respond(slot, head, refused(refusal)),
+        }
+    }
+
+    fn may_publish(&mut self, head: &RequestHead) -> Result<(), Response> {
+        let foreign_page = head.origin.as_ref().is_some_and(|origin| !self.settings.cors.allows(origin));
+        match &self.settings.publishing {
+            Policy::Refused => {
+                let detail = "publishing over HTTP is off: start the server with --publish-token-file, or with --dev";
+                Err(response::problem(403, "Publishing is off", detail))
+            }
+            Policy::Tokens(tokens) => tokens.check(head.authorization.as_deref()).map_err(denied),
+            // A proxy carries strangers to the loopback address, and a browser carries strangers' pages.
+            Policy::Loopback(_) if !head.forwarded && !foreign_page => Ok(()),
+            Policy::Loopback(tokens) => tokens.check(head.authorization.as_deref()).map_err(denied),
+        }
+    }
+
+    /// Leaves out the events whose id their topic still remembers, or that stands in the same array before.
+    fn split_duplicates(&self, events: Vec<Event>) -> (Vec<Event>, Vec<EventId>) {
+        let (mut fresh, mut duplicates) = (Vec::<Event>::with_capacity(events.len()), Vec::new());
+        let mut seen = std::collections::HashSet::new();
+        for event in events {
+            match &event.id {
+                Some(id)
+                    if self.hub.remembers(event.topic.as_str(), id)
+                        || !seen.insert((event.topic.clone(), id.clone())) =>
+                {
+                    duplicates.push(id.clone());
+                }
+                _ => fresh.push(event),
+            }
+        }
+        (fresh, duplicates)
+    }
+
+    fn await_broker(&mut self, slot: u32, head: &RequestHead, answer: PublishAnswer) {
+        let connection = &mut self.connections[slot as usize];
+        let request = match std::mem::replace(&mut connection.phase, Phase::Idle) {
+            Phase::Requesting(request) => *request,
+            _ => Request::default(),
+        };
+        let publishing = Publishing { answer, head: head.clone(), request };
+        connection.phase = Phase::Publishing(Box::new(publishing));
+        connection.since = Tick::of(self.now);
+        self.arm_deadline(slot);
+    }
+
+    /// The broker has answered, or time is up; whoever left meanwhile is not told.
+    pub(super) fn finish_publish(&mut self, token: Token, outcome: Result<(), PublishRefusal>) {
+        let Some(connection) = self.connection(token) else { return };
+        let Phase::Publishing(publishing) = &mut connection.phase else { return };
+        let head = publishing.head.clone();
+        let response = match outcome {
+            Ok(()) => accepted(&publishing.answer),
+            Err(refusal) => refused(refusal),
+        };
+        self.respond(token.slot, &head, response);
+        self.after_publish(token);
+    }
+
+    pub(super) fn time_out_publish(&mut self, slot: u32) {
+        self.finish_publish(self.token(slot), Err(PublishRefusal::BrokerDown));
+    }
+
+    fn after_publish(&mut self, token: Token) {
+        if self.connection(token).is_some_and(|connection| matches!(connection.phase, Phase::Requesting(_))) {
+            self.resume_reading(token.slot);
+        }
+    }
+}
+
+fn accepted(answer: &PublishAnswer) -> Response {
+    let texts = |ids: &[EventId]| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
+    let (ids, duplicates) = (texts(&answer.ids), texts(&answer.duplicates));
+    let body = match (answer.batch, &ids[..], &duplicates[..]) {
+        (false, [id], _) => serde_json::json!({ "id": id }),
+        (false, _, [id, ..]) => serde_json::json!({ "id": id, "duplicate": true }),
+        _ if duplicates.is_empty() => serde_json::json!({ "ids": ids }),
+        _ => serde_json::json!({ "ids": ids, "duplicates": duplicates }),
+    };
+    json(202, &body)
+}
+
+fn refused(refusal: PublishRefusal) -> Response {
+    response::problem(503, "Not published", &refusal.to_string()).with_header("Retry-After", "1")
+}
+
+fn denied(denied: Denied) -> Response {
+    let (challenge, detail) = match denied {
+        Denied::Missing => ("Bearer realm=\"publish\"", "publishing needs an Authorization: Bearer token"),
+        Denied::Wrong => ("Bearer realm=\"publish\", error=\"invalid_token\"", "this token may not publish"),
+    };
+    response::problem(401, "Not authorized", detail).with_header("WWW-Authenticate", challenge)
+}

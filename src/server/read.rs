@@ -1,0 +1,142 @@
+//! Reading: requests as they arrive, and whatever subscribers send, to be discarded.
+//!
+//! A socket is read until it would block, because edge-triggered readiness will not be told again; but only so much
+//! in one turn, and not while an earlier request of it is being answered.
+
+use super::connection::{Flags, Phase};
+use super::request::{Progress, Request};
+use super::wheel::Tick;
+use super::{CloseReason, Server};
+use crate::io::{Io, Read, Token};
+use crate::protocol::response;
+
+/// Reads of one connection in one turn.
+const READS_PER_TURN_MAX: usize = 4;
+
+impl<I: Io> Server<I> {
+    pub(super) fn queue_reading(&mut self, token: Token) {
+        if let Some(connection) = self.connection(token)
+            && !connection.flags.has(Flags::READABLE)
+        {
+            connection.flags.set(Flags::READABLE);
+            self.readable.push_back(token);
+        }
+    }
+
+    /// Reads every connection that may have something, each within its budget.
+    pub(super) fn read(&mut self) {
+        for _ in 0..self.readable.len() {
+            let Some(token) = self.readable.pop_front() else { return };
+            if self.connection(token).is_some() && !self.read_connection(token) {
+                self.readable.push_back(token);
+            }
+        }
+    }
+
+    /// Reads one connection; false when it may have more for the next turn.
+    fn read_connection(&mut self, token: Token) -> bool {
+        for _ in 0..READS_PER_TURN_MAX {
+            let Some(connection) = self.connection(token) else { return true };
+            if matches!(connection.phase, Phase::Responding(_) | Phase::Publishing(_)) {
+                // One request at a time: the rest waits in the kernel until this one is answered.
+                return true;
+            }
+            let socket = connection.socket;
+            let mut buffer = std::mem::take(&mut self.scratch.read);
+            let read = self.io.read(socket, &mut buffer);
+            if let Read::Bytes(count) = read {
+                self.receive(token.slot, &buffer[..count]);
+            }
+            self.scratch.read = buffer;
+            match read {
+                Read::Bytes(_) => {}
+                Read::WouldBlock => {
+                    self.connections[token.slot as usize].flags.clear(Flags::READABLE);
+                    return true;
+                }
+                Read::Ended => {
+                    self.end_of_input(token.slot);
+                    return true;
+                }
+                Read::Gone(gone) => {
+                    self.close(token.slot, gone.into());
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn receive(&mut self, slot: u32, bytes: &[u8]) {
+        let connection = &mut self.connections[slot as usize];
+        match &mut connection.phase {
+            Phase::Idle => {
+                let mut request = Box::<Request>::default();
+                request.receive(bytes);
+                connection.phase = Phase::Requesting(request);
+                connection.since = Tick::of(self.now);
+                self.advance_requests(slot);
+                self.arm_deadline(slot);
+            }
+            Phase::Requesting(request) => {
+                request.receive(bytes);
+                self.advance_requests(slot);
+                self.arm_deadline(slot);
+            }
+            Phase::Responding(_) | Phase::Publishing(_) => debug_assert!(false, "not read while it is answered"),
+            Phase::Streaming | Phase::Lingering(_) | Phase::Dead => {}
+        }
+    }
+
+    /// The peer will send no more: a subscriber has left, a request that is being answered is answered still.
+    fn end_of_input(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.flags.clear(Flags::READABLE);
+        connection.flags.set(Flags::ENDED);
+        match connection.phase {
+            Phase::Responding(_) | Phase::Publishing(_) | Phase::Dead => {}
+            Phase::Idle | Phase::Requesting(_) | Phase::Streaming => self.close(slot, CloseReason::PeerClosed),
+            Phase::Lingering(reason) => self.close(slot, reason),
+        }
+    }
+
+    /// Takes requests from what has arrived, one after the other, until one needs more or must be waited for.
+    pub(super) fn advance_requests(&mut self, slot: u32) {
+        loop {
+            let connection = &mut self.connections[slot as usize];
+            let Phase::Requesting(request) = &mut connection.phase else { return };
+            match request.advance(&self.settings.limits) {
+                Ok(Progress::NeedMore) => {
+                    if request.is_empty() {
+                        connection.phase = Phase::Idle;
+                        connection.since = Tick::of(self.now);
+                    }
+                    return;
+                }
+                Ok(Progress::Continue) => self.say(slot, self.continue_frame.clone()),
+                Ok(Progress::Complete { head, body }) => self.answer(slot, &head, &body),
+                Err(error) => {
+                    tracing::debug!(peer = %connection.peer, %error, "refused a request");
+                    // Where the next request would start is not sure any more: what follows is discarded.
+                    **request = Request::default();
+                    let problem = response::problem(error.status(), error.title(), error.detail());
+                    self.respond_last(slot, &problem, CloseReason::BadRequest);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// After an answer: the requests that arrived meanwhile, and then whatever the kernel still holds.
+    pub(super) fn resume_reading(&mut self, slot: u32) {
+        self.advance_requests(slot);
+        let connection = &self.connections[slot as usize];
+        if matches!(connection.phase, Phase::Idle | Phase::Requesting(_)) {
+            if connection.flags.has(Flags::ENDED) {
+                self.close(slot, CloseReason::PeerClosed);
+            } else if connection.flags.has(Flags::READABLE) {
+                self.readable.push_back(self.token(slot));
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Reports: health, metrics, topics, the snapshot and the debug view. All of them read; none changes anything.
+
+use std::time::Duration;
+
+use serde_json::{Value, json as object};
+
+use super::Server;
+use super::connection::Phase;
+use super::routes::Probe;
+use super::stream::json;
+use crate::event::EventId;
+use crate::hub::TopicInfo;
+use crate::io::Io;
+use crate::observe::metrics::{self, Gauges, SourceGauges};
+use crate::observe::process;
+use crate::protocol::decoder::{Decoder, Item};
+use crate::protocol::head::RequestHead;
+use crate::protocol::response::{self, Response};
+
+/// Topics that one answer lists at most.
+const TOPICS_LISTED_MAX: usize = 1000;
+
+impl<I: Io> Server<I> {
+    pub(super) fn health(&self, probe: Probe) -> Response {
+        let down: Vec<_> = self.sources.iter().filter(|source| !source.is_up()).collect();
+        let required = |name: &str| self.settings.ready_requires.iter().any(|required| required == name);
+        let missing = down.iter().any(|source| required(source.name()));
+        let state = match (self.is_draining(), missing, down.is_empty()) {
+            (true, ..) => "draining",
+            (_, true, _) => "unready",
+            (_, _, false) => "degraded",
+            _ => "ok",
+        };
+        let ready = !self.is_draining() && !missing;
+        let status = if ready || probe != Probe::Ready { 200 } else { 503 };
+        if probe == Probe::Live {
+            return json(200, &object!({ "status": "live" }));
+        }
+        let sources = self.sources.iter().map(|source| {
+            let error = source.last_error().filter(|_| !source.is_up());
+            (source.name().to_owned(), object!({ "up": source.is_up(), "error": error }))
+        });
+        let sources: serde_json::Map<String, Value> = sources.collect();
+        let body = object!({ "status": state, "ready": ready, "sources": sources, "streams": self.streams });
+        json(status, &body).with_header("Cache-Control", "no-store")
+    }
+
+    pub(super) fn metrics_page(&self) -> Response {
+        let text = metrics::render(&self.counters, &self.gauges());
+        Response::new(200).with_body("text/plain; version=0.0.4; charset=utf-8", text)
+    }
+
+    pub(super) fn topic_list(&self) -> Response {
+        let topics: Vec<_> = self.hub.topics().take(TOPICS_LISTED_MAX).map(|info| topic_object(&info)).collect();
+        json(200, &object!({ "count": self.hub.topic_count(), "topics": topics }))
+    }
+
+    pub(super) fn topic_view(&self, name: &str) -> Response {
+        match self.hub.topic(name) {
+            Some(info) => json(200, &topic_object(&info)),
+            None => response::problem(404, "No such topic", "nobody has published to it or subscribes to it"),
+        }
+    }
+
+    /// The latest event of each topic, and the position they belong to: a stream from there on loses nothing.
+    pub(super) fn snapshot(&self, head: &RequestHead) -> Response {
+        let named: Vec<_> = head.target.get_all("topic").collect();
+        let names: Vec<String> = match named.is_empty() {
+            true => self.hub.topics().take(TOPICS_LISTED_MAX).map(|info| info.name.as_str().to_owned()).collect(),
+            false => named.into_iter().map(str::to_owned).collect(),
+        };
+        let latest = names.into_iter().filter_map(|name| {
+            let (_, frame) = self.hub.latest(&name)?;
+            Some((name, event_object(frame.bytes())?))
+        });
+        let topics: serde_json::Map<String, Value> = latest.collect();
+        let id = self.hub.run().id(self.hub.head());
+        json(200, &object!({ "id": id.as_str(), "topics": topics })).with_header("Cache-Control", "no-store")
+    }
+
+    pub(super) fn debug_view(&self) -> Response {
+        let gauges = self.gauges();
+        let settings = &self.settings;
+        let closed: serde_json::Map<String, Value> =
+            self.counters.closed.iter().map(|(reason, count)| (reason.to_owned(), count.into())).collect();
+        let sources: Vec<_> = self
+            .sources
+            .iter()
+            .map(|source| {
+                object!({
+                    "name": source.name(),
+                    "up": source.is_up(),
+                    "received": source.received(),
+                    "reconnects": source.reconnects(),
+                    "last_error": source.last_error(),
+                })
+            })
+            .collect();
+        let mut busiest: Vec<_> = self.hub.topics().collect();
+        busiest.sort_by_key(|info| std::cmp::Reverse(info.subscribers));
+        let busiest: Vec<_> = busiest.iter().take(20).map(topic_object).collect();
+        let view = object!({
+            "build": { "version": env!("CARGO_PKG_VERSION"), "run": self.hub.run().as_str() },
+            "uptime_seconds": gauges.uptime.as_secs(),
+            "draining": self.is_draining(),
+            "connections": self.phases(),
+            "lagging_subscribers": gauges.lagging,
+            "catching_up": self.catching_up.len(),
+            "closed": closed,
+            "position": self.hub.run().id(self.hub.head()).as_str(),
+            "topics": { "count": gauges.topics, "busiest": busiest },
+            "logs": {
+                "retained_events": gauges.retained_events,
+                "retained_bytes": gauges.retained_bytes,
+                "pinned_bytes": gauges.pinned_bytes,
+            },
+            "channel_messages": gauges.channel_messages,
+            "sources": sources,
+            "limits": {
+                "streams_max": settings.limits.streams_max,
+                "connections_total_max": settings.connections_total_max,
+                "connections_per_address_max": settings.limits.connections_per_address_max,
+                "topics_max": self.hub.limits().topics_max,
+                "topics_per_subscriber_max": settings.limits.topics_per_subscriber_max,
+                "history_events_max": self.hub.limits().history_events_max,
+                "history_bytes_max": self.hub.limits().history_bytes_max,
+                "history_bytes_total_max": self.hub.limits().history_bytes_total_max,
+                "body_bytes_max": settings.limits.body_bytes_max,
+            },
+            "memory_bytes": process::resident_bytes(),
+        });
+        json(200, &view).with_header("Cache-Control", "no-store")
+    }
+
+    fn phases(&self) -> Value {
+        let mut counts = [0usize; 7];
+        for (_, connection) in &self.connections {
+            counts[match connection.phase {
+                Phase::Idle => 0,
+                Phase::Requesting(_) => 1,
+                Phase::Responding(_) => 2,
+                Phase::Publishing(_) => 3,
+                Phase::Streaming => 4,
+                Phase::Lingering(_) => 5,
+                Phase::Dead => 6,
+            }] += 1;
+        }
+        let [idle, requesting, responding, publishing, streaming, lingering, dead] = counts;
+        object!({
+            "idle": idle, "requesting": requesting, "responding": responding, "publishing": publishing,
+            "streaming": streaming, "lingering": lingering, "dead": dead,
+        })
+    }
+
+    fn gauges(&self) -> Gauges {
+        let source_gauges = |source: &std::sync::Arc<crate::sources::channel::SourceStatus>| SourceGauges {
+            name: source.name(),
+            up: source.is_up(),
+            received: source.received(),
+            reconnects: source.reconnects(),
+            refused: source.refused().to_vec(),
+        };
+        let http = SourceGauges {
+            name: "http",
+            up: true,
+            received: self.counters.published_http,
+            reconnects: 0,
+            refused: Vec::new(),
+        };
+        Gauges {
+            connections: self.connections.len(),
+            streams: self.streams,
+            lagging: self.laggards.len(),
+            topics: self.hub.topic_count(),
+            retained_events: self.hub.retained_events(),
+            retained_bytes: self.hub.bytes_total(),
+            pinned_bytes: self.hub.pinned_bytes(),
+            channel_messages: self.inbox.len(),
+            uptime: self.now.max(Duration::ZERO),
+            draining: self.drain_stage(),
+            sources: self.sources.iter().map(source_gauges).chain([http]).collect(),
+        }
+    }
+}
+
+fn topic_object(info: &TopicInfo) -> Value {
+    object!({
+        "topic": info.name.as_str(),
+        "subscribers": info.subscribers,
+        "last_id": info.last_id.as_ref().map(EventId::as_str),
+        "retained_events": info.retained_events,
+        "retained_bytes": info.retained_bytes,
+    })
+}
+
+/// An event read back from its own frame, so that nothing is kept twice.
+fn event_object(frame: &[u8]) -> Option<Value> {
+    let mut event = None;
+    let read = Decoder::new().feed(frame, |item| {
+        if let Item::Event { event_type, data, id } = item {
+            // Data that is JSON stands there as JSON; any other as a string.
+            let data = serde_json::from_str::<Value>(data).unwrap_or_else(|_| data.into());
+            event = Some(object!({ "id": id, "event": event_type, "data": data }));
+        }
+    });
+    read.ok()?;
+    event
+}

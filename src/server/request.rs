@@ -1,0 +1,85 @@
+//! A request being read: its bytes until they are a head, its body until it is whole. Exists only meanwhile.
+
+use super::settings::Limits;
+use crate::protocol::body::{BodyFraming, BodyReader};
+use crate::protocol::head::{self, RequestHead};
+use crate::protocol::{Parsed, RequestError};
+
+/// A request being read, with whatever the client sent behind it.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    unparsed: Vec<u8>,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    head: RequestHead,
+    reader: BodyReader,
+    body: Vec<u8>,
+    told_to_continue: bool,
+}
+
+/// How far a request is.
+#[derive(Debug)]
+pub(super) enum Progress {
+    NeedMore,
+    /// The client waits for `100 Continue` before it sends the body.
+    Continue,
+    Complete {
+        head: Box<RequestHead>,
+        body: Vec<u8>,
+    },
+}
+
+impl Request {
+    /// Takes what arrived.
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        self.unparsed.extend_from_slice(bytes);
+    }
+
+    /// True when not a byte of a request is here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.unparsed.is_empty() && self.current.is_none()
+    }
+
+    /// True while the head is complete and the body is not.
+    pub(super) fn is_in_body(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Reads as far as the bytes reach.
+    pub(super) fn advance(&mut self, limits: &Limits) -> Result<Progress, RequestError> {
+        if self.current.is_none() {
+            let Parsed::Complete { value: head, consumed } = head::parse(&self.unparsed, &limits.head)? else {
+                return Ok(Progress::NeedMore);
+            };
+            self.unparsed.drain(..consumed);
+            if head.framing == BodyFraming::None {
+                self.release();
+                return Ok(Progress::Complete { head: Box::new(head), body: Vec::new() });
+            }
+            let reader = BodyReader::new(head.framing, limits.body_bytes_max);
+            self.current = Some(Current { head, reader, body: Vec::new(), told_to_continue: false });
+        }
+        let current = self.current.as_mut().expect("set above, unless it was already");
+        let progress = current.reader.feed(&self.unparsed, &mut current.body)?;
+        self.unparsed.drain(..progress.consumed);
+        if progress.complete {
+            let Current { head, body, .. } = self.current.take().expect("it was just fed");
+            self.release();
+            return Ok(Progress::Complete { head: Box::new(head), body });
+        }
+        if current.head.expect_continue && !current.told_to_continue && current.body.is_empty() {
+            current.told_to_continue = true;
+            return Ok(Progress::Continue);
+        }
+        Ok(Progress::NeedMore)
+    }
+
+    fn release(&mut self) {
+        if self.unparsed.is_empty() {
+            self.unparsed = Vec::new();
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Responses: encoded, written, and then the next request or the end. An error's end lingers, or the client would see
+//! a reset instead of the answer.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::connection::{Flags, Phase, Responding};
+use super::request::Request;
+use super::wheel::Tick;
+use super::{CloseReason, Server};
+use crate::event::Frame;
+use crate::io::Io;
+use crate::protocol::head::{Method, RequestHead};
+use crate::protocol::response::{self, Response};
+
+/// Origins remembered, so that each is logged once.
+const REFUSED_ORIGINS_MAX: usize = 100;
+
+/// The `Date` header, formatted once a second.
+#[derive(Debug, Default)]
+pub(super) struct Date {
+    second: u64,
+    text: String,
+}
+
+impl Date {
+    pub(super) fn at(&mut self, time: SystemTime) -> &str {
+        let second = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.text.is_empty() || self.second != second {
+            self.second = second;
+            self.text = httpdate::fmt_http_date(time);
+        }
+        &self.text
+    }
+}
+
+impl<I: Io> Server<I> {
+    /// Answers a request; the connection goes on if the client wants it to.
+    pub(super) fn respond(&mut self, slot: u32, head: &RequestHead, mut response: Response) {
+        response.keep_alive &= head.keep_alive && !self.is_closing_streams();
+        let last = (!response.keep_alive).then_some(CloseReason::Answered);
+        response.headers.extend(self.cors_headers(head));
+        self.count_response(response.status);
+        let date = self.date.at(self.io.unix_time());
+        let bytes = response.encode(head.method == Method::Head, head.minor_version, date);
+        self.write_response(slot, bytes, last);
+    }
+
+    /// Answers with an error.
+    pub(super) fn respond_problem(&mut self, slot: u32, head: &RequestHead, status: u16, title: &str, detail: &str) {
+        self.respond(slot, head, response::problem(status, title, detail));
+    }
+
+    /// Answers a request that could not be understood, or did not arrive in time; the connection ends.
+    pub(super) fn respond_last(&mut self, slot: u32, problem: &Response, reason: CloseReason) {
+        self.count_response(problem.status);
+        let date = self.date.at(self.io.unix_time());
+        let bytes = problem.clone().closing().encode(false, 1, date);
+        self.write_response(slot, bytes, Some(reason));
+    }
+
+    /// Writes bytes that are a whole response; with a reason, the connection's last.
+    pub(super) fn write_response(&mut self, slot: u32, bytes: Vec<u8>, last: Option<CloseReason>) {
+        let now = Tick::of(self.now);
+        let connection = &mut self.connections[slot as usize];
+        let request = match std::mem::replace(&mut connection.phase, Phase::Idle) {
+            Phase::Requesting(request) => *request,
+            Phase::Publishing(publishing) => publishing.request,
+            _ => Request::default(),
+        };
+        connection.phase = Phase::Responding(Box::new(Responding { request, last }));
+        connection.since = now;
+        self.say(slot, Frame::from(bytes));
+        self.finish_response(slot);
+        self.arm_if_open(slot);
+    }
+
+    /// What follows once everything is written. Called for whatever was transmitted; most of it is no response.
+    pub(super) fn after_transmission(&mut self, slot: u32) {
+        if matches!(self.connections[slot as usize].phase, Phase::Responding(_)) {
+            self.finish_response(slot);
+            self.resume_reading(slot);
+            self.arm_if_open(slot);
+        }
+    }
+
+    /// Ends the response if it is written whole: on to the next request, or to the end.
+    fn finish_response(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if self.laggards.contains_key(&slot) {
+            return;
+        }
+        match std::mem::replace(&mut connection.phase, Phase::Idle) {
+            Phase::Responding(responding) => {
+                let Responding { request, last } = *responding;
+                connection.phase = Phase::Requesting(Box::new(request));
+                connection.since = Tick::of(self.now);
+                if let Some(reason) = last {
+                    self.linger(slot, reason);
+                }
+            }
+            other => connection.phase = other,
+        }
+    }
+
+    /// Says that nothing more will come, and waits for the peer to close: closing first could reset the connection
+    /// and take the answer with it.
+    pub(super) fn linger(&mut self, slot: u32, reason: CloseReason) {
+        let connection = &mut self.connections[slot as usize];
+        if connection.flags.has(Flags::ENDED) {
+            return self.close(slot, reason);
+        }
+        self.io.end(connection.socket);
+        connection.phase = Phase::Lingering(reason);
+        connection.since = Tick::of(self.now);
+        if connection.flags.has(Flags::READABLE) {
+            let token = self.token(slot);
+            self.readable.push_back(token);
+        }
+        self.arm_if_open(slot);
+    }
+
+    pub(super) fn arm_if_open(&mut self, slot: u32) {
+        if !matches!(self.connections[slot as usize].phase, Phase::Dead) {
+            self.arm_deadline(slot);
+        }
+    }
+
+    pub(super) fn time_out_request(&mut self, slot: u32) {
+        let detail = "the request did not arrive in time";
+        self.respond_last(slot, &response::problem(408, "Request timeout", detail), CloseReason::RequestTimeout);
+    }
+
+    /// What a page's origin may know; a refused origin is logged once, with what would permit it.
+    pub(super) fn cors_headers(&mut self, head: &RequestHead) -> Vec<(&'static str, String)> {
+        let Some(origin) = &head.origin else { return Vec::new() };
+        if self.settings.cors.allows(origin) {
+            let exposed = ("Access-Control-Expose-Headers", "Retry-After".to_owned());
+            return vec![("Access-Control-Allow-Origin", origin.clone()), exposed, ("Vary", "Origin".to_owned())];
+        }
+        let same_origin =
+            head.host.as_ref().is_some_and(|host| origin.split_once("://").is_some_and(|(_, at)| at == host));
+        if !same_origin
+            && self.refused_origins.len() < REFUSED_ORIGINS_MAX
+            && self.refused_origins.insert(origin.clone())
+        {
+            tracing::warn!(%origin, "a page of this origin may not read; --cors-origin {origin} would permit it");
+        }
+        vec![("Vary", "Origin".to_owned())]
+    }
+
+    fn count_response(&mut self, status: u16) {
+        self.counters.responses.count(status_label(status));
+    }
+}
+
+/// The statuses that this server answers, as labels.
+fn status_label(status: u16) -> &'static str {
+    const LABELS: [(u16, &str); 19] = [
+        (200, "200"),
+        (202, "202"),
+        (204, "204"),
+        (304, "304"),
+        (400, "400"),
+        (401, "401"),
+        (403, "403"),
+        (404, "404"),
+        (405, "405"),
+        (408, "408"),
+        (409, "409"),
+        (413, "413"),
+        (414, "414"),
+        (415, "415"),
+        (429, "429"),
+        (431, "431"),
+        (501, "501"),
+        (503, "503"),
+        (505, "505"),
+    ];
+    LABELS.iter().find(|(known, _)| *known == status).map_or("other", |(_, label)| label)
+}

@@ -1,0 +1,149 @@
+//! Routes: which path means what, and who may ask for it through which listener.
+
+use super::Server;
+use super::connection::Flags;
+use super::settings::Settings;
+use super::stream::json;
+use crate::event::Topic;
+use crate::io::Io;
+use crate::protocol::head::{Method, RequestHead};
+use crate::protocol::response::{self, Response};
+
+/// What a path means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Route {
+    Index,
+    /// A stream of one topic, or of those that the query names.
+    Stream(Option<Topic>),
+    Publish,
+    Health(Probe),
+    Debug,
+    Data,
+    Topics,
+    Topic(String),
+    Metrics,
+    Page,
+}
+
+/// What a health check asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// Everything.
+    Whole,
+    /// Does the loop turn?
+    Live,
+    /// Should requests be sent here?
+    Ready,
+}
+
+impl Route {
+    fn of(path: &str, settings: &Settings) -> Option<Route> {
+        if settings.stream_endpoint.as_deref() == Some(path) {
+            return Some(Route::Stream(None));
+        }
+        Some(match path {
+            "/" => Route::Index,
+            "/events" => Route::Stream(None),
+            "/dashboard/stream" => Route::Stream(Some(settings.dashboard_topic.clone())),
+            "/publish" => Route::Publish,
+            "/health" => Route::Health(Probe::Whole),
+            "/health/live" => Route::Health(Probe::Live),
+            "/health/ready" => Route::Health(Probe::Ready),
+            "/dashboard/debug" => Route::Debug,
+            "/dashboard/data" => Route::Data,
+            "/topics" => Route::Topics,
+            "/metrics" => Route::Metrics,
+            "/dashboard" => Route::Page,
+            _ => Route::Topic(path.strip_prefix("/topics/").filter(|name| !name.is_empty())?.to_owned()),
+        })
+    }
+
+    /// True for what operators watch a server with: the admin listener answers this and nothing else.
+    fn is_admin(&self) -> bool {
+        matches!(self, Route::Health(_) | Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_))
+    }
+
+    fn methods(&self) -> &'static str {
+        match self {
+            Route::Publish => "POST, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
+        }
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        match self {
+            Route::Publish => *method == Method::Post,
+            _ => matches!(method, Method::Get | Method::Head),
+        }
+    }
+}
+
+impl<I: Io> Server<I> {
+    /// Answers one request.
+    pub(super) fn answer(&mut self, slot: u32, head: &RequestHead, body: &[u8]) {
+        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
+        let route = Route::of(&head.target.path, &self.settings).filter(|route| !is_admin || route.is_admin());
+        tracing::trace!(peer = %self.connections[slot as usize].peer, method = head.method.as_str(),
+            path = head.target.path, "request");
+        if head.method == Method::Options {
+            let response = self.preflight(head, route.as_ref());
+            return self.respond(slot, head, response);
+        }
+        let Some(route) = route else {
+            let detail = format!("nothing is at {}; GET / lists what there is", head.target.path);
+            return self.respond_problem(slot, head, 404, "Not found", &detail);
+        };
+        if !route.takes(&head.method) {
+            let detail = format!("{} is not for {}", head.target.path, head.method.as_str());
+            let problem = response::problem(405, "Method not allowed", &detail);
+            return self.respond(slot, head, problem.with_header("Allow", route.methods()));
+        }
+        let response = match route {
+            Route::Stream(_) if head.method == Method::Head => return self.respond_stream_head(slot, head),
+            Route::Stream(topic) => return self.open_stream(slot, head, topic),
+            Route::Publish => return self.publish(slot, head, body),
+            Route::Index => index(&self.settings),
+            Route::Health(probe) => self.health(probe),
+            Route::Debug => self.debug_view(),
+            Route::Data => self.snapshot(head),
+            Route::Topics => self.topic_list(),
+            Route::Topic(name) => self.topic_view(&name),
+            Route::Metrics => self.metrics_page(),
+            Route::Page => response::problem(404, "Not found", "this version has no dashboard page yet"),
+        };
+        self.respond(slot, head, response);
+    }
+
+    fn preflight(&mut self, head: &RequestHead, route: Option<&Route>) -> Response {
+        let methods = route.map_or("GET, HEAD, POST, OPTIONS", Route::methods);
+        let response = Response::new(204).with_header("Allow", methods);
+        let allowed = head.origin.as_ref().is_some_and(|origin| self.settings.cors.allows(origin));
+        if !allowed || head.access_control_request_method.is_none() {
+            return response;
+        }
+        response
+            .with_header("Access-Control-Allow-Methods", methods)
+            .with_header("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Last-Event-ID")
+            .with_header("Access-Control-Max-Age", "600")
+    }
+}
+
+/// The list of endpoints, for whoever comes without a path.
+fn index(settings: &Settings) -> Response {
+    let mut streams = vec!["/events?topic=NAME", "/dashboard/stream"];
+    streams.extend(settings.stream_endpoint.as_deref());
+    json(
+        200,
+        &serde_json::json!({
+            "server": "fanfare",
+            "version": env!("CARGO_PKG_VERSION"),
+            "streams": streams,
+            "publish": "/publish",
+            "snapshot": "/dashboard/data",
+            "topics": ["/topics", "/topics/NAME"],
+            "health": ["/health", "/health/live", "/health/ready"],
+            "metrics": "/metrics",
+            "debug": "/dashboard/debug",
+        }),
+    )
+}

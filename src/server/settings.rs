@@ -1,0 +1,151 @@
+//! What the loop is told: resolved values, no files, flags or environment.
+
+use std::time::Duration;
+
+use crate::auth::Tokens;
+use crate::event::Topic;
+use crate::protocol::head::HeadLimits;
+use crate::protocol::publish::PublishLimits;
+
+/// How the loop behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The stream of `GET /events` that names no topic, and of `stream_endpoint`.
+    pub default_topic: Topic,
+    /// The stream of `GET /dashboard/stream`.
+    pub dashboard_topic: Topic,
+    /// Another path for the default stream.
+    pub stream_endpoint: Option<String>,
+    /// How streams are delivered.
+    pub delivery: Delivery,
+    /// What is bounded, and by how much.
+    pub limits: Limits,
+    /// Who may publish.
+    pub publishing: Publishing,
+    /// Which pages of other origins may read and publish.
+    pub cors: Cors,
+    /// How the server leaves.
+    pub drain: Drain,
+    /// Sources whose loss makes the server unready.
+    pub ready_requires: Vec<String>,
+    /// How many connections the descriptors allow for in all.
+    pub connections_total_max: usize,
+}
+
+/// How streams are delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// The reconnection time told to clients, before jitter.
+    pub retry: Duration,
+    /// The longest silence of a stream.
+    pub heartbeat_interval: Duration,
+    /// How long a subscriber may take no byte.
+    pub stall_timeout: Duration,
+    /// What happens to a subscriber whose next event is forgotten.
+    pub slow_policy: SlowPolicy,
+    /// The shortest interval between two deliveries to one subscriber; zero delivers at once.
+    pub interval_floor: Duration,
+    /// What catching up may send in one tick.
+    pub catch_up_bytes_per_tick: usize,
+}
+
+/// What happens to a subscriber whose next event is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// It is closed, and comes back with the id it has.
+    Close,
+    /// It is told of a gap and goes on with the newest.
+    Skip,
+}
+
+/// What is bounded, and by how much.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open streams.
+    pub streams_max: usize,
+    /// Connections from one address (of IPv6: one /64).
+    pub connections_per_address_max: Option<u32>,
+    /// Connections accepted in a second.
+    pub accepts_per_second_max: Option<u32>,
+    /// A request's head.
+    pub head: HeadLimits,
+    /// How long a request's head may take.
+    pub head_timeout: Duration,
+    /// A request's body.
+    pub body_bytes_max: usize,
+    /// How long a request with a body may take.
+    pub body_timeout: Duration,
+    /// How long a connection may be kept without a request.
+    pub idle_timeout: Duration,
+    /// Topics of one stream.
+    pub topics_per_subscriber_max: usize,
+    /// What is published.
+    pub publish: PublishLimits,
+}
+
+/// Who may publish over HTTP.
+#[derive(Clone, Debug)]
+pub enum Publishing {
+    /// Nobody: no token is configured.
+    Refused,
+    /// Whoever shows one of these.
+    Tokens(Tokens),
+    /// Anybody on this host (`--dev`), unless the request came through a proxy; that needs a token.
+    Loopback(Tokens),
+}
+
+/// Which pages of other origins may read and publish.
+#[derive(Clone, Debug, Default)]
+pub struct Cors {
+    /// Exactly these origins.
+    pub origins: Vec<String>,
+    /// Any origin on this host, with any port (`--dev`).
+    pub any_localhost: bool,
+}
+
+impl Cors {
+    /// True when pages of this origin may.
+    pub fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+            || (self.any_localhost && is_localhost(origin))
+    }
+}
+
+fn is_localhost(origin: &str) -> bool {
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    let host = authority.map(|authority| match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    });
+    matches!(host, Some("localhost" | "127.0.0.1" | "[::1]"))
+}
+
+/// How the server leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// How long it is unready but still accepts.
+    pub notice: Duration,
+    /// Over how long the streams are closed then.
+    pub duration: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_exact_and_localhost_is_a_host_not_a_prefix() {
+        let cors = Cors { origins: vec!["https://app.example".into()], any_localhost: true };
+        let check = |origin: &str, allowed: bool| assert_eq!(cors.allows(origin), allowed, "{origin}");
+        check("https://app.example", true);
+        check("https://APP.example", true);
+        check("https://app.example:8443", false);
+        check("https://app.example.evil.test", false);
+        check("http://localhost:5173", true);
+        check("http://127.0.0.1", true);
+        check("http://[::1]:80", true);
+        check("http://localhost.evil.test", false);
+        check("http://localhost:5173@evil.test", false);
+        check("null", false);
+    }
+}

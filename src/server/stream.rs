@@ -1,0 +1,321 @@
+//! Streams: who becomes a subscriber, where its stream starts, at what pace it goes, and who is told to come later.
+
+use std::time::Duration;
+
+use super::connection::{Flags, Phase};
+use super::transmit::{DueGap, Laggard, Reach};
+use super::wheel::Tick;
+use super::{CloseReason, Jitter, Server};
+use crate::event::{EventId, Frame, Sequence, Topic};
+use crate::hub::{Replay, Run, Start, Subscriber};
+use crate::io::Io;
+use crate::protocol::head::RequestHead;
+use crate::protocol::response::{self, Response};
+use crate::protocol::{encoder, target::Target};
+
+/// The longest `interval_ms` that a client may ask for.
+const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// Why a stream, or a connection, is refused for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// As many streams as are allowed are open.
+    StreamLimit,
+    /// As many connections as one address may have are open.
+    AddressLimit,
+    /// The last descriptor is in use for telling so.
+    Descriptors,
+    /// As many topics as are allowed have subscribers.
+    TopicLimit,
+    /// The server is leaving.
+    Draining,
+}
+
+impl Refusal {
+    pub(super) const ALL: [Refusal; 5] =
+        [Refusal::StreamLimit, Refusal::AddressLimit, Refusal::Descriptors, Refusal::TopicLimit, Refusal::Draining];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Refusal::StreamLimit => "stream_limit",
+            Refusal::AddressLimit => "address_limit",
+            Refusal::Descriptors => "descriptors",
+            Refusal::TopicLimit => "topic_limit",
+            Refusal::Draining => "draining",
+        }
+    }
+
+    fn status(self) -> u16 {
+        if self == Refusal::AddressLimit { 429 } else { 503 }
+    }
+
+    fn detail(self) -> &'static str {
+        match self {
+            Refusal::StreamLimit => "as many streams as this server allows are open",
+            Refusal::AddressLimit => "as many connections as one address may have are open",
+            Refusal::Descriptors => "this server has no file descriptor left",
+            Refusal::TopicLimit => "as many topics as this server allows have subscribers",
+            Refusal::Draining => "this server is going away",
+        }
+    }
+}
+
+/// How often a subscriber wants events.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    interval: Duration,
+    pub(super) next_at: Tick,
+}
+
+/// What a client asks of a stream beyond its topics.
+#[derive(Debug)]
+struct Wishes {
+    replay: Replay,
+    interval: Duration,
+    latest: bool,
+}
+
+impl Wishes {
+    fn read(target: &Target, interval_floor: Duration) -> Result<Wishes, String> {
+        let replay = match target.get("replay") {
+            None | Some("missed") => Replay::Missed,
+            Some("all") => Replay::All,
+            Some("latest") => Replay::Latest,
+            Some("none") => Replay::None,
+            Some(other) => return Err(format!("replay={other}: allowed are all, latest, none and missed")),
+        };
+        let interval = match target.get("interval_ms").map(|text| (text, text.parse().map(Duration::from_millis))) {
+            None => Duration::ZERO,
+            Some((_, Ok(interval))) if interval <= INTERVAL_MAX => interval,
+            Some((text, _)) => {
+                return Err(format!("interval_ms={text}: allowed are 0 to {}", INTERVAL_MAX.as_millis()));
+            }
+        };
+        let latest = match target.get("latest") {
+            None | Some("0" | "false") => false,
+            Some("1" | "true" | "") => true,
+            Some(other) => return Err(format!("latest={other}: allowed are 0 and 1")),
+        };
+        Ok(Wishes { replay, interval: interval.max(interval_floor), latest })
+    }
+}
+
+/// The first frames of streams that start now: one for each of 64 reconnection times, shared by all.
+#[derive(Debug, Default)]
+pub(super) struct Preambles {
+    position: Sequence,
+    frames: Vec<Option<Frame>>,
+}
+
+impl Preambles {
+    const COUNT: u64 = 64;
+
+    fn get(&mut self, position: Sequence, id: &EventId, retry: Duration, jitter: &mut Jitter) -> Frame {
+        if self.position != position || self.frames.is_empty() {
+            self.position = position;
+            self.frames = vec![None; Preambles::COUNT as usize];
+        }
+        let choice = jitter.next() % Preambles::COUNT;
+        let frame = &mut self.frames[choice as usize];
+        frame.get_or_insert_with(|| encoder::preamble(spread(retry, choice), id)).clone()
+    }
+}
+
+/// One of 64 times between 80 and 120 percent of `retry`: browsers add no jitter of their own.
+fn spread(retry: Duration, choice: u64) -> Duration {
+    retry * (800 + 400 * choice as u32 / (Preambles::COUNT as u32 - 1)) / 1000
+}
+
+impl<I: Io> Server<I> {
+    /// Answers a request for a stream of `topics`, or of the topics that its query names.
+    pub(super) fn open_stream(&mut self, slot: u32, head: &RequestHead, topics: Option<Topic>) {
+        let limits = &self.settings.limits;
+        let topics = match topics.map_or_else(|| self.named_topics(&head.target), |topic| Ok(vec![topic])) {
+            Ok(topics) => topics,
+            Err(detail) => return self.respond_problem(slot, head, 400, "Bad topic", &detail),
+        };
+        if topics.len() > limits.topics_per_subscriber_max {
+            let detail = format!("at most {} topics in one stream", limits.topics_per_subscriber_max);
+            return self.respond_problem(slot, head, 400, "Too many topics", &detail);
+        }
+        let wishes = match Wishes::read(&head.target, self.settings.delivery.interval_floor) {
+            Ok(wishes) => wishes,
+            Err(detail) => return self.respond_problem(slot, head, 400, "Bad parameter", &detail),
+        };
+        if let Some(refusal) = self.refusal(slot) {
+            return self.refuse_stream(slot, head, refusal);
+        }
+        if self.hub.subscribe(Subscriber(slot), &topics).is_err() {
+            return self.refuse_stream(slot, head, Refusal::TopicLimit);
+        }
+        self.start_stream(slot, head, &wishes, topics.len());
+    }
+
+    fn named_topics(&self, target: &Target) -> Result<Vec<Topic>, String> {
+        let mut topics = Vec::new();
+        for name in target.get_all("topic") {
+            let topic = self.check_topic(name)?;
+            if !topics.contains(&topic) {
+                topics.push(topic);
+            }
+        }
+        if topics.is_empty() {
+            topics.push(self.settings.default_topic.clone());
+        }
+        Ok(topics)
+    }
+
+    pub(super) fn check_topic(&self, name: &str) -> Result<Topic, String> {
+        let bytes_max = self.settings.limits.publish.topic_bytes_max;
+        if name.len() > bytes_max {
+            return Err(format!("a topic's name has at most {bytes_max} bytes"));
+        }
+        Topic::new(name).map_err(|error| format!("the topic's name {error}"))
+    }
+
+    fn refusal(&self, slot: u32) -> Option<Refusal> {
+        let connection = &self.connections[slot as usize];
+        let limits = &self.settings.limits;
+        let of_address = connection.peer.key().and_then(|key| self.addresses.get(&key)).copied().unwrap_or(0);
+        if self.is_closing_streams() {
+            Some(Refusal::Draining)
+        } else if connection.flags.has(Flags::ON_SPARE) {
+            Some(Refusal::Descriptors)
+        } else if self.streams >= limits.streams_max {
+            Some(Refusal::StreamLimit)
+        } else if limits.connections_per_address_max.is_some_and(|limit| of_address > limit) {
+            Some(Refusal::AddressLimit)
+        } else {
+            None
+        }
+    }
+
+    /// An EventSource gives up for ever on anything but 200: it gets one that only tells it when to come back.
+    fn refuse_stream(&mut self, slot: u32, head: &RequestHead, refusal: Refusal) {
+        self.counters.refused.count(refusal.as_str());
+        let retry = self.jitter.around(self.settings.delivery.retry);
+        if head.accepts_event_stream {
+            let mut bytes = self.stream_head(head, true);
+            bytes.extend_from_slice(encoder::retry_only(retry).bytes());
+            return self.write_response(slot, bytes, Some(CloseReason::Refused));
+        }
+        let mut problem = response::problem(refusal.status(), "Come back later", refusal.detail());
+        problem.headers.push(("Retry-After", retry.as_secs_f64().ceil().max(1.0).to_string()));
+        self.respond(slot, head, problem);
+    }
+
+    fn start_stream(&mut self, slot: u32, head: &RequestHead, wishes: &Wishes, topic_count: usize) {
+        let subscriber = Subscriber(slot);
+        let last_event_id = last_event_id(head);
+        let start = self.hub.start(subscriber, last_event_id, wishes.replay);
+        let mut laggard = Laggard::new(vec![self.stream_head(head, false).into()], self.now);
+        self.push_preamble(&mut laggard, &start, last_event_id, wishes);
+        let position = if wishes.replay == Replay::Latest {
+            let mut run = Run::default();
+            self.hub.latest_run_for(subscriber, start.position, &mut run);
+            run.frames().iter().for_each(|frame| laggard.push(frame.clone()));
+            self.hub.head()
+        } else {
+            laggard.gap = match &start.gap {
+                Some(missed) if !wishes.latest => Some(self.due_gap(missed)),
+                // Without a named id the past is wanted, not owed: what of it is forgotten is no gap.
+                _ if !start.id_is_known => Some(DueGap::silent(self.hub.evicted_through(subscriber))),
+                _ => None,
+            };
+            start.position
+        };
+
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Streaming;
+        connection.delivered_through = position;
+        connection.since = Tick::of(self.now);
+        if topic_count > 1 {
+            connection.flags.set(Flags::SEVERAL_TOPICS);
+        }
+        if wishes.latest {
+            connection.flags.set(Flags::LATEST);
+        }
+        if wishes.latest || !wishes.interval.is_zero() {
+            connection.flags.set(Flags::PACED);
+            self.paces.insert(slot, Pace { interval: wishes.interval, next_at: Tick(0) });
+        }
+        self.streams += 1;
+        self.counters.streams += 1;
+
+        let behind = position < self.hub.head() || laggard.owes_gap();
+        if !behind {
+            laggard.gap = None;
+        }
+        self.transmit_with(slot, laggard, Reach::Unsent);
+        // The rest of a replay goes out under the budget for catching up; what is blocked waits to be writable.
+        let connection = &self.connections[slot as usize];
+        if behind && matches!(connection.phase, Phase::Streaming) && !connection.flags.has(Flags::BLOCKED) {
+            self.queue_catching_up(slot);
+        }
+    }
+
+    /// The `retry:` and, as the position from which a drop before the first event is resumed, the `id:`.
+    fn push_preamble(&mut self, laggard: &mut Laggard, start: &Start, last_event_id: &[u8], wishes: &Wishes) {
+        let retry = self.settings.delivery.retry;
+        let named = std::str::from_utf8(last_event_id).ok().and_then(|id| EventId::new(id).ok());
+        let frame = match named.filter(|_| start.id_is_known) {
+            // A source's own id means something to other nodes too, so it is not replaced by ours.
+            Some(id) => encoder::preamble(self.jitter.around(retry), &id),
+            // The gap's own id follows at once.
+            None if start.gap.is_some() && !wishes.latest => encoder::retry_only(self.jitter.around(retry)),
+            None => {
+                let id = self.hub.run().id(start.position);
+                self.preambles.get(start.position, &id, retry, &mut self.jitter)
+            }
+        };
+        laggard.push(frame);
+    }
+
+    // ---- pace ----
+
+    /// A walk came by: what is new goes out now if the interval has passed, else when it has.
+    pub(super) fn pace(&mut self, slot: u32) {
+        if self.paces[&slot].next_at <= Tick::of(self.now) {
+            return self.queue_catching_up(slot);
+        }
+        let connection = &mut self.connections[slot as usize];
+        if !connection.flags.has(Flags::PACE_DUE) {
+            connection.flags.set(Flags::PACE_DUE);
+            self.arm_deadline(slot);
+        }
+    }
+
+    /// Everything pending went out: the next interval starts.
+    pub(super) fn note_pace(&mut self, slot: u32, now: Tick) {
+        if let Some(pace) = self.paces.get_mut(&slot) {
+            pace.next_at = if pace.interval.is_zero() { now } else { now.after(pace.interval) };
+        }
+    }
+}
+
+/// The header, else the query's parameter under any of the names in use; empty when there is none.
+fn last_event_id(head: &RequestHead) -> &[u8] {
+    let in_query = || ["last_event_id", "lastEventId", "lastEventID"].iter().find_map(|name| head.target.get(name));
+    head.last_event_id.as_deref().or_else(|| in_query().map(str::as_bytes)).unwrap_or_default()
+}
+
+impl<I: Io> Server<I> {
+    /// The head of a stream's response, with what its origin may know.
+    fn stream_head(&mut self, head: &RequestHead, closing: bool) -> Vec<u8> {
+        let cors = self.cors_headers(head);
+        let extra: Vec<_> = cors.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let date = self.date.at(self.io.unix_time());
+        response::stream_head(&extra, head.minor_version, date, closing)
+    }
+
+    /// A stream asked for by HEAD: the head it would have.
+    pub(super) fn respond_stream_head(&mut self, slot: u32, head: &RequestHead) {
+        let bytes = self.stream_head(head, true);
+        self.write_response(slot, bytes, Some(CloseReason::Answered));
+    }
+}
+
+/// A response with a body that is JSON.
+pub(super) fn json(status: u16, value: &serde_json::Value) -> Response {
+    Response::new(status).with_body("application/json", value.to_string().into_bytes())
+}

@@ -1,0 +1,109 @@
+//! Deadlines: one for each connection, whatever it waits for. Heartbeats are spread, so that a broadcast to all is
+//! not followed by a heartbeat to all half a minute later.
+
+use std::time::Duration;
+
+use super::connection::{Flags, Phase};
+use super::wheel::Tick;
+use super::{CloseReason, Server};
+use crate::io::Io;
+
+/// How long a peer may take to close after it was told all.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a broker may take to answer a publish.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request on the spare descriptor may take: others wait for it.
+const SPARE_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl<I: Io> Server<I> {
+    /// Acts on every deadline that has passed.
+    pub(super) fn fire_timers(&mut self) {
+        let now = Tick::of(self.now);
+        let mut due = std::mem::take(&mut self.scratch.due);
+        while let Some(tick) = self.wheel.fire(now, &mut due) {
+            for &slot in &due {
+                let is_armed = |connection: &super::Connection| connection.armed_for == tick;
+                if self.connections.get(slot as usize).is_some_and(is_armed) {
+                    self.connections[slot as usize].armed_for = Tick(u32::MAX);
+                    self.fire(slot, now);
+                }
+            }
+        }
+        self.scratch.due = due;
+    }
+
+    fn fire(&mut self, slot: u32, now: Tick) {
+        if self.deadline(slot).is_some_and(|deadline| deadline <= now) {
+            self.act_on_deadline(slot, now);
+        }
+        self.arm_deadline(slot);
+    }
+
+    /// Arms the wheel for a connection's deadline, unless it is armed for an earlier tick anyway.
+    pub(super) fn arm_deadline(&mut self, slot: u32) {
+        let Some(deadline) = self.deadline(slot) else { return };
+        if deadline < self.connections[slot as usize].armed_for {
+            self.connections[slot as usize].armed_for = self.wheel.arm(slot, deadline);
+        }
+    }
+
+    fn deadline(&self, slot: u32) -> Option<Tick> {
+        let connection = &self.connections[slot as usize];
+        let limits = &self.settings.limits;
+        let on_spare = connection.flags.has(Flags::ON_SPARE);
+        let wait = match &connection.phase {
+            Phase::Dead => return None,
+            Phase::Idle | Phase::Requesting(_) | Phase::Responding(_) if on_spare => SPARE_TIMEOUT,
+            Phase::Idle => limits.idle_timeout,
+            Phase::Requesting(request) if request.is_in_body() => limits.body_timeout,
+            Phase::Requesting(_) => limits.head_timeout,
+            Phase::Responding(_) => self.settings.delivery.stall_timeout,
+            Phase::Publishing(_) => PUBLISH_TIMEOUT,
+            Phase::Lingering(_) => LINGER_TIMEOUT,
+            Phase::Streaming => {
+                let heartbeat = connection.since.after(self.heartbeat_wait(slot));
+                let pace = connection.flags.has(Flags::PACE_DUE).then(|| self.paces[&slot].next_at);
+                return Some(pace.map_or(heartbeat, |pace| pace.min(heartbeat)));
+            }
+        };
+        Some(connection.since.after(wait))
+    }
+
+    /// The heartbeat interval less up to a fifth, different from slot to slot.
+    fn heartbeat_wait(&self, slot: u32) -> Duration {
+        let spread = slot.wrapping_mul(0x9e37_79b9) >> 22; // 10 well mixed bits
+        self.settings.delivery.heartbeat_interval * (5120 - spread) / 5120
+    }
+
+    fn act_on_deadline(&mut self, slot: u32, now: Tick) {
+        let connection = &mut self.connections[slot as usize];
+        match connection.phase {
+            Phase::Dead => {}
+            Phase::Idle => self.close(slot, CloseReason::IdleTimeout),
+            Phase::Requesting(_) => self.time_out_request(slot),
+            Phase::Responding(_) => self.close(slot, CloseReason::Stalled),
+            Phase::Publishing(_) => self.time_out_publish(slot),
+            Phase::Lingering(reason) => self.close(slot, reason),
+            Phase::Streaming => {
+                if connection.flags.has(Flags::PACE_DUE) && self.paces[&slot].next_at <= now {
+                    connection.flags.clear(Flags::PACE_DUE);
+                    if !connection.flags.has(Flags::BLOCKED) {
+                        self.queue_catching_up(slot);
+                    }
+                } else {
+                    self.beat(slot, now);
+                }
+            }
+        }
+    }
+
+    fn beat(&mut self, slot: u32, now: Tick) {
+        let connection = &mut self.connections[slot as usize];
+        // Silence is counted anew even when nothing could be said: whoever is behind is watched elsewhere.
+        connection.since = now;
+        if !connection.flags.has(Flags::BLOCKED) && !connection.flags.has(Flags::CATCHING_UP) {
+            self.counters.heartbeats += 1;
+            self.say(slot, self.heartbeat.clone());
+        }
+    }
+}
