@@ -243,14 +243,31 @@ impl Setting {
     }
 }
 
-/// The names of the replaced systems' variables, the options they set, and how their values read here. `SSE_HOST` is
-/// absent on purpose: in their files it is the public name, and binding to it would open a server that was local.
-const FORMER_VARIABLES: [(&str, &str, fn(&str, &[String]) -> Vec<String>); 5] = [
-    ("SSE_PORT", "listen", with_port),
-    ("SSE_ENDPOINT", "stream-endpoint", |value, _| vec![value.to_owned()]),
-    ("SSE_RETRY_INTERVAL", "retry", |value, _| vec![format!("{value}ms")]),
-    ("REDIS_URL", "redis-url", |value, _| vec![value.to_owned()]),
-    ("LOG_LEVEL", "log-level", |value, _| vec![value.to_owned()]),
+/// One of the variables that the replaced systems read.
+struct FormerVariable {
+    variable: &'static str,
+    option: &'static str,
+    /// How its value reads here, given the texts of the layers below.
+    texts: fn(&str, &[String]) -> Vec<String>,
+}
+
+impl FormerVariable {
+    const fn new(variable: &'static str, option: &'static str) -> FormerVariable {
+        FormerVariable { variable, option, texts: |value, _| vec![value.to_owned()] }
+    }
+}
+
+/// `SSE_HOST` is absent on purpose: in their files it is the public name, and binding to it would open a server that
+/// was local.
+const FORMER_VARIABLES: [FormerVariable; 5] = [
+    FormerVariable { texts: with_port, ..FormerVariable::new("SSE_PORT", "listen") },
+    FormerVariable {
+        texts: |value, _| vec![format!("{value}ms")],
+        ..FormerVariable::new("SSE_RETRY_INTERVAL", "retry")
+    },
+    FormerVariable::new("SSE_ENDPOINT", "stream-endpoint"),
+    FormerVariable::new("REDIS_URL", "redis-url"),
+    FormerVariable::new("LOG_LEVEL", "log-level"),
 ];
 
 /// The listeners of the layers below, the first TCP one with another port.
@@ -319,9 +336,9 @@ fn environment_setting(arg: &clap::Arg, env: &Environment, below: &Setting) -> O
         Some(value) if below.is_list => (own, value, value.split(',').map(|text| text.trim().to_owned()).collect()),
         Some(value) => (own, value, vec![value.clone()]),
         None => {
-            let (variable, _, texts) = FORMER_VARIABLES.iter().find(|(_, option, _)| *option == name)?;
-            let value = get(variable)?;
-            ((*variable).to_owned(), value, texts(value, &below.texts))
+            let former = FORMER_VARIABLES.iter().find(|former| former.option == name)?;
+            let value = get(former.variable)?;
+            (former.variable.to_owned(), value, (former.texts)(value, &below.texts))
         }
     };
     Some(Setting { written: written.clone(), texts, origin: Origin::Environment(variable), ..below.clone() })

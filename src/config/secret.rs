@@ -99,9 +99,18 @@ impl SecretFile {
         self.lines.iter().map(|line| Secret::token(line)).collect()
     }
 
+    /// The first line as a bearer token.
+    pub fn token(&self) -> Result<Secret, SecretError> {
+        Secret::token(self.first_line())
+    }
+
     /// The first line as a password.
     pub fn password(&self) -> Result<Secret, SecretError> {
-        Secret::password(self.lines.first().map_or("", String::as_str))
+        Secret::password(self.first_line())
+    }
+
+    fn first_line(&self) -> &str {
+        self.lines.first().map_or("", String::as_str)
     }
 }
 

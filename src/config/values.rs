@@ -190,7 +190,7 @@ impl FromStr for EndpointPath {
         }
         let in_tree =
             |tree: &&str| text.strip_prefix(*tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if TAKEN.contains(&text) || TAKEN_TREES.iter().any(|tree| in_tree(tree)) {
+        if TAKEN.contains(&text) || TAKEN_TREES.iter().any(in_tree) {
             return Err("that path is the server's own; allowed is any other, such as /sse".into());
         }
         Ok(EndpointPath(text.to_owned()))
