@@ -1,1 +1,3 @@
 //! What the server tells about itself: metrics, debug view, logging.
+
+pub mod logging;
