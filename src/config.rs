@@ -1,1 +1,0 @@
-//! The configuration, resolved and validated: flag over environment over file over default.

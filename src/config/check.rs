@@ -1,0 +1,106 @@
+//! What must hold between several options. Each refusal names both as the user wrote them, and the way out.
+
+use std::collections::HashSet;
+
+use super::options::{IoBackend, Options, RequiredSource};
+use super::{ConfigError, CorsOrigin, Environment, ListenAddress, REDIS_PASSWORD_VARIABLE, Settings};
+
+/// Refuses options that contradict each other, or that ask for what is not built.
+pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let listeners = || options.listen.public.iter().chain(&options.listen.admin);
+    let has_any_origin = options.security.cors_origins.iter().any(CorsOrigin::is_any);
+    let pair = |first: &str, second: &str| (settings.get(first).to_string(), settings.get(second).to_string());
+
+    if options.security.dev && !listeners().all(ListenAddress::is_local) {
+        return refuse(
+            pair("dev", "listen"),
+            "--dev lets everybody who reaches a listener publish: listen on loopback",
+        );
+    }
+    if options.security.dev && has_any_origin {
+        return refuse(
+            pair("dev", "cors-origin"),
+            "every page that a browser here opens could publish: name the origins",
+        );
+    }
+    if has_any_origin && options.security.cors_origins.len() > 1 {
+        let setting = settings.get("cors-origin").to_string();
+        return Err(ConfigError::Value {
+            setting,
+            reason: "* already allows every origin: leave out the others".into(),
+        });
+    }
+    if let Some(twice) = first_repeated(listeners().filter(|address| !is_port_picked(address))) {
+        let reason = format!("{twice} can be listened on only once");
+        return refuse(pair("listen", "admin-listen"), &reason);
+    }
+    if options.delivery.stall_timeout >= options.io.tcp_user_timeout {
+        let reason = "the kernel would close slow subscribers before they count as stalled: \
+                      tcp-user-timeout must exceed stall-timeout";
+        return refuse(pair("stall-timeout", "tcp-user-timeout"), reason);
+    }
+    if options.history.bytes_max < options.limits.event_bytes_max {
+        let reason = "a topic could not remember its largest event: history-bytes must be at least event-bytes";
+        return refuse(pair("history-bytes", "event-bytes"), reason);
+    }
+    if options.history.bytes_total_max < options.history.bytes_max {
+        let reason = "history-bytes-total must be at least history-bytes";
+        return refuse(pair("history-bytes-total", "history-bytes"), reason);
+    }
+    for (name, topic) in
+        [("default-topic", &options.delivery.default_topic), ("dashboard-topic", &options.delivery.dashboard_topic)]
+    {
+        if topic.as_str().len() > options.limits.topic_bytes_max {
+            return refuse(pair(name, "topic-bytes"), "the name is longer than topics may be");
+        }
+    }
+    if options.redis.url.is_some() && options.redis.channels.contains(&options.redis.bus) {
+        return refuse(
+            pair("redis-bus", "redis-channel"),
+            "the bus carries Fanfare's own messages: name another channel",
+        );
+    }
+    if options.redis.url.is_none() && options.redis.ready_requires.contains(&RequiredSource::Redis) {
+        let setting = settings.get("ready-requires").to_string();
+        return Err(ConfigError::Value { setting, reason: "no redis-url is given, so it would never be ready".into() });
+    }
+    not_built_yet(options, settings)
+}
+
+/// What is allowed but can't be meant.
+pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment, warnings: &mut Vec<String>) {
+    if options.redis.url.is_some() {
+        return;
+    }
+    for name in ["redis-password-file", "redis-channel", "redis-pattern", "redis-payload", "redis-bus"] {
+        let setting = settings.get(name);
+        if setting.is_explicit() {
+            warnings.push(format!("{setting} has no effect without redis-url"));
+        }
+    }
+    if env.contains_key(REDIS_PASSWORD_VARIABLE) {
+        warnings.push(format!("{REDIS_PASSWORD_VARIABLE} has no effect without redis-url"));
+    }
+}
+
+fn not_built_yet(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let (name, reason) = match (options.io.backend, options.io.loops) {
+        (IoBackend::IoUring, _) => ("io", "io_uring is not built yet; allowed is auto or epoll"),
+        (_, 2..) => ("loops", "several loops are not built yet; allowed is 1"),
+        _ => return Ok(()),
+    };
+    Err(ConfigError::Value { setting: settings.get(name).to_string(), reason: reason.to_owned() })
+}
+
+fn refuse((first, second): (String, String), reason: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::Contradiction(format!("{first} and {second}: {reason}")))
+}
+
+fn is_port_picked(address: &ListenAddress) -> bool {
+    matches!(address, ListenAddress::Tcp(address) if address.port() == 0)
+}
+
+fn first_repeated<'a>(addresses: impl Iterator<Item = &'a ListenAddress>) -> Option<String> {
+    let mut seen = HashSet::new();
+    addresses.map(ToString::to_string).find(|address| !seen.insert(address.clone()))
+}

@@ -1,0 +1,378 @@
+//! Layers: flag over environment over file over default, option by option, as text.
+//!
+//! The declarations in `options` are the only list of options: this module asks them for names, defaults and
+//! headings, lets every layer speak in text, and has the winning texts read once, by the declared readers. So an
+//! error can name the option as the user wrote it, and `--print-config` shows values in the user's own units.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, Command, FromArgMatches};
+
+use super::ConfigError;
+use super::options::Options;
+use super::secret::redact_url;
+
+/// What the process's environment holds; passed in, so that tests need not change their own.
+pub type Environment = BTreeMap<String, String>;
+
+/// Flags as typed: an option's name and its texts.
+pub type Flags = BTreeMap<String, Vec<String>>;
+
+/// The word that unsets an option without a default, where a lower layer has set it.
+const OFF: &str = "off";
+
+/// The one option whose value may hold a secret.
+const SECRET_OPTION: &str = "redis-url";
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// The environment's variable of this name.
+    Environment(String),
+    /// The configuration file.
+    File(PathBuf),
+    /// Nobody said anything.
+    Default,
+}
+
+/// One option's winning value, as text.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The option's name, without dashes in front.
+    pub name: String,
+    /// Where the value came from.
+    pub origin: Origin,
+    heading: String,
+    is_list: bool,
+    has_default: bool,
+    /// As the layer wrote it.
+    written: String,
+    /// As the option's reader takes it; empty when the option is unset.
+    texts: Vec<String>,
+}
+
+/// Every option with its value's text and origin, in the order in which the help shows them.
+#[derive(Clone, Debug)]
+pub struct Settings(Vec<Setting>);
+
+impl Settings {
+    /// Weighs the layers. `file` is the parsed configuration file with its path.
+    pub fn merge(flags: &Flags, env: &Environment, file: Option<&ConfigFile>) -> Result<Settings, ConfigError> {
+        let command = command();
+        if let Some(file) = file {
+            file.check_keys(&command)?;
+        }
+        let settings = command.get_arguments().map(|arg| {
+            let below = match file.map(|file| file.setting(arg)).transpose()?.flatten() {
+                Some(setting) => setting,
+                None => default_setting(arg),
+            };
+            Ok(flag_setting(arg, flags).or_else(|| environment_setting(arg, env, &below)).unwrap_or(below))
+        });
+        settings.collect::<Result<Vec<Setting>, ConfigError>>().map(Settings)
+    }
+
+    /// Has every text read by its option's declared reader.
+    pub fn read(&self) -> Result<Options, ConfigError> {
+        let explicit = self.0.iter().filter(|setting| setting.origin != Origin::Default);
+        let args = explicit.flat_map(|s| s.texts_or_off().iter().map(|text| format!("--{}={text}", s.name)));
+        let matches = command().try_get_matches_from(args).map_err(|error| self.explain(&error))?;
+        Options::from_arg_matches(&matches).map_err(|error| self.explain(&error))
+    }
+
+    /// The setting of an option that is known to exist.
+    pub fn get(&self, name: &str) -> &Setting {
+        self.0.iter().find(|setting| setting.name == name).expect("callers name options that are declared")
+    }
+
+    /// The effective configuration as a TOML file, each line with its origin.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let mut heading = "";
+        for setting in &self.0 {
+            if setting.heading != heading {
+                heading = &setting.heading;
+                let _ = writeln!(text, "\n# {heading}"); // writing to a String can't fail
+            }
+            text.push_str(&setting.to_toml_line());
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Turns clap's error about a value into ours: clap sees one argument list and can't know the origins.
+    fn explain(&self, error: &clap::Error) -> ConfigError {
+        let option = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(usage)) => usage.trim_start_matches('-').split([' ', '=', '[']).next(),
+            _ => None,
+        };
+        let Some(setting) = option.and_then(|name| self.0.iter().find(|s| s.name == name)) else {
+            return ConfigError::Contradiction(error.to_string());
+        };
+        let reason = match (error.kind(), error.get(ContextKind::ValidValue)) {
+            (ErrorKind::InvalidValue, Some(ContextValue::Strings(allowed))) => {
+                format!("allowed is {}", allowed.join(" or "))
+            }
+            _ => match std::error::Error::source(error) {
+                Some(source) => source.to_string(),
+                None => "is not allowed".to_owned(),
+            },
+        };
+        ConfigError::Value { setting: setting.to_string(), reason }
+    }
+}
+
+impl Setting {
+    /// True when somebody set it, in whatever layer.
+    pub fn is_explicit(&self) -> bool {
+        self.origin != Origin::Default
+    }
+
+    /// The texts, or none when the word `off` unsets the option.
+    fn texts_or_off(&self) -> &[String] {
+        if self.texts == [OFF] && !self.has_default { &[] } else { &self.texts }
+    }
+
+    fn to_toml_line(&self) -> String {
+        let values: Vec<String> = self.texts.iter().map(|text| toml_text(&shown(&self.name, text))).collect();
+        let value = match (self.is_list, values.as_slice()) {
+            (_, []) => return format!("# {} is not set", self.name),
+            (false, [value, ..]) => value.clone(),
+            (true, values) => format!("[{}]", values.join(", ")),
+        };
+        let origin = match &self.origin {
+            Origin::Flag => format!("--{}", self.name),
+            Origin::Environment(variable) => variable.clone(),
+            Origin::File(path) => path.display().to_string().replace(char::is_control, "?"),
+            Origin::Default => "default".to_owned(),
+        };
+        format!("{} = {value} # {origin}", self.name)
+    }
+}
+
+/// The option and its value as the user wrote them, secrets redacted.
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let written = shown(&self.name, &self.written);
+        match &self.origin {
+            Origin::Flag if written == "true" => write!(f, "--{}", self.name),
+            Origin::Flag => write!(f, "--{} {written}", self.name),
+            Origin::Environment(variable) => write!(f, "{variable}={written}"),
+            Origin::File(path) => write!(f, "{} = {written} in {}", self.name, path.display()),
+            Origin::Default => write!(f, "{} {written} (the default)", self.name),
+        }
+    }
+}
+
+/// A configuration file: a flat table of option names.
+#[derive(Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    table: toml::Table,
+}
+
+impl ConfigFile {
+    /// Reads and parses the file. An error shows no line of it: the line may hold a password.
+    pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::File { path: path.to_owned(), reason: source.to_string() })?;
+        ConfigFile::parse(path, &text)
+    }
+
+    /// Parses a file's text.
+    pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
+        let table = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            let reason = format!("line {line}: {}", error.message());
+            ConfigError::File { path: path.to_owned(), reason }
+        })?;
+        Ok(ConfigFile { path: path.to_owned(), table })
+    }
+
+    fn check_keys(&self, command: &Command) -> Result<(), ConfigError> {
+        let names: Vec<&str> = command.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+        match self.table.keys().find(|key| !names.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(ConfigError::UnknownKey {
+                path: self.path.clone(),
+                key: key.clone(),
+                advice: match nearest(key, names.iter().copied(), key.len().max(6) / 3) {
+                    Some(name) => format!("did you mean {name}?"),
+                    None => "the keys are the flags' names: see fanfare serve --help".to_owned(),
+                },
+            }),
+        }
+    }
+
+    fn setting(&self, arg: &clap::Arg) -> Result<Option<Setting>, ConfigError> {
+        let Some(value) = self.table.get(arg.get_id().as_str()) else { return Ok(None) };
+        let mut setting = Setting {
+            written: value.to_string(),
+            texts: Vec::new(),
+            origin: Origin::File(self.path.clone()),
+            ..default_setting(arg)
+        };
+        let values = match value {
+            toml::Value::Array(values) if setting.is_list => values.as_slice(),
+            value => std::slice::from_ref(value),
+        };
+        for value in values {
+            match value {
+                toml::Value::String(text) => setting.texts.push(text.clone()),
+                toml::Value::Integer(number) => setting.texts.push(number.to_string()),
+                toml::Value::Boolean(truth) => setting.texts.push(truth.to_string()),
+                _ if setting.is_list => return Err(setting.refused("allowed is a list of texts in quotes")),
+                _ => return Err(setting.refused("allowed is one text in quotes, one whole number, or true or false")),
+            }
+        }
+        if setting.texts.is_empty() && setting.has_default {
+            return Err(setting.refused("allowed is at least one value, or to leave the key out for the default"));
+        }
+        Ok(Some(setting))
+    }
+}
+
+impl Setting {
+    fn refused(&self, reason: &str) -> ConfigError {
+        ConfigError::Value { setting: self.to_string(), reason: reason.to_owned() }
+    }
+}
+
+/// One of the variables that the replaced systems read.
+struct FormerVariable {
+    variable: &'static str,
+    option: &'static str,
+    /// How its value reads here, given the texts of the layers below.
+    texts: fn(&str, &[String]) -> Vec<String>,
+}
+
+impl FormerVariable {
+    const fn new(variable: &'static str, option: &'static str) -> FormerVariable {
+        FormerVariable { variable, option, texts: |value, _| vec![value.to_owned()] }
+    }
+}
+
+/// `SSE_HOST` is absent on purpose: in their files it is the public name, and binding to it would open a server that
+/// was local.
+const FORMER_VARIABLES: [FormerVariable; 5] = [
+    FormerVariable { texts: with_port, ..FormerVariable::new("SSE_PORT", "listen") },
+    FormerVariable {
+        texts: |value, _| vec![format!("{value}ms")],
+        ..FormerVariable::new("SSE_RETRY_INTERVAL", "retry")
+    },
+    FormerVariable::new("SSE_ENDPOINT", "stream-endpoint"),
+    FormerVariable::new("REDIS_URL", "redis-url"),
+    FormerVariable::new("LOG_LEVEL", "log-level"),
+];
+
+/// The listeners of the layers below, the first TCP one with another port.
+fn with_port(port: &str, below: &[String]) -> Vec<String> {
+    let mut listeners = below.to_vec();
+    if let Some(first) = listeners.iter_mut().find(|listener| !listener.starts_with("unix:")) {
+        let host = first.rsplit_once(':').map_or(first.as_str(), |(host, _)| host);
+        *first = format!("{host}:{port}");
+    }
+    listeners
+}
+
+/// Variables near enough to an option's to be a misspelt one. Others are left alone: an orchestrator may well inject
+/// `FANFARE_SERVICE_HOST` and the like.
+pub(super) fn misspelt_variables(env: &Environment) -> Vec<String> {
+    let command = command();
+    let known: Vec<String> = command
+        .get_arguments()
+        .map(|arg| variable(arg.get_id().as_str()))
+        .chain(super::SECRET_VARIABLES.map(str::to_owned))
+        .chain([variable("config")])
+        .collect();
+    env.keys()
+        .filter(|name| name.starts_with("FANFARE_") && !known.contains(name))
+        .filter_map(|name| {
+            let meant = nearest(name, known.iter().map(String::as_str), 2)?;
+            Some(format!("{name} in the environment is no option; did you mean {meant}?"))
+        })
+        .collect()
+}
+
+/// The environment's variable for an option.
+pub fn variable(name: &str) -> String {
+    format!("FANFARE_{}", name.replace('-', "_").to_ascii_uppercase())
+}
+
+/// The options as a command of their own, without the rest of the command line.
+fn command() -> Command {
+    Options::augment_args(Command::new("fanfare").no_binary_name(true).disable_help_flag(true))
+}
+
+fn default_setting(arg: &clap::Arg) -> Setting {
+    let texts: Vec<String> = arg.get_default_values().iter().map(|text| text.to_string_lossy().into_owned()).collect();
+    Setting {
+        name: arg.get_id().to_string(),
+        heading: arg.get_help_heading().unwrap_or("Options").to_owned(),
+        is_list: matches!(arg.get_action(), ArgAction::Append),
+        has_default: !texts.is_empty(),
+        written: texts.join(", "),
+        texts,
+        origin: Origin::Default,
+    }
+}
+
+fn flag_setting(arg: &clap::Arg, flags: &Flags) -> Option<Setting> {
+    let texts = flags.get(arg.get_id().as_str())?.clone();
+    Some(Setting { written: texts.join(", "), texts, origin: Origin::Flag, ..default_setting(arg) })
+}
+
+/// An empty variable counts as none, as compose files and unit files leave them behind.
+fn environment_setting(arg: &clap::Arg, env: &Environment, below: &Setting) -> Option<Setting> {
+    let get = |name: &str| env.get(name).filter(|value| !value.is_empty());
+    let name = arg.get_id().as_str();
+    let own = variable(name);
+    let (variable, written, texts) = match get(&own) {
+        Some(value) if below.is_list => (own, value, value.split(',').map(|text| text.trim().to_owned()).collect()),
+        Some(value) => (own, value, vec![value.clone()]),
+        None => {
+            let former = FORMER_VARIABLES.iter().find(|former| former.option == name)?;
+            let value = get(former.variable)?;
+            (former.variable.to_owned(), value, (former.texts)(value, &below.texts))
+        }
+    };
+    Some(Setting { written: written.clone(), texts, origin: Origin::Environment(variable), ..below.clone() })
+}
+
+fn shown(name: &str, text: &str) -> String {
+    if name == SECRET_OPTION { redact_url(text) } else { text.to_owned() }
+}
+
+/// A text as a TOML value: numbers and truth values bare, everything else quoted.
+fn toml_text(text: &str) -> String {
+    let is_number = text.parse::<i64>().is_ok_and(|number| number.to_string() == text);
+    if is_number || matches!(text, "true" | "false") {
+        return text.to_owned();
+    }
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// The name that fewest edits away, if any is within `edits_max`.
+fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>, edits_max: usize) -> Option<&'a str> {
+    let (edits, name) = names.map(|name| (edits_between(word, name), name)).min()?;
+    (edits <= edits_max).then_some(name)
+}
+
+/// The Levenshtein distance, in bytes.
+fn edits_between(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, left) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, right) in b.bytes().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (diagonal + usize::from(left != right)).min(above + 1).min(row[j] + 1);
+            diagonal = above;
+        }
+    }
+    row[b.len()]
+}

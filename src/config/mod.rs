@@ -1,0 +1,271 @@
+//! The configuration, resolved and validated: flag over environment over file over default.
+//!
+//! `options` declares every option once; `layers` weighs the layers and remembers where each value came from;
+//! `check` refuses what contradicts itself. What comes out is plain data. Reads files of secrets; opens nothing else.
+
+mod check;
+mod layers;
+mod options;
+mod secret;
+mod values;
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+pub use layers::{ConfigFile, Environment, Flags, Origin, Setting, Settings, variable};
+pub use options::{
+    DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
+    Options, RedisPayload, RequiredSource, SlowPolicy,
+};
+pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, redact_url};
+pub use values::{
+    CorsOrigin, EndpointPath, ListenAddress, LogFilter, count_within, duration, duration_text, duration_within, size,
+    size_text, size_within, topic,
+};
+
+use crate::event::Topic;
+use options::{RedisOptions, SecurityOptions};
+
+/// Holds a token that may publish; read by `fanfare publish` too.
+pub const PUBLISH_TOKEN_VARIABLE: &str = "FANFARE_PUBLISH_TOKEN";
+/// Holds a token for what operators see.
+pub const OPERATOR_TOKEN_VARIABLE: &str = "FANFARE_OPERATOR_TOKEN";
+/// Holds the password for Redis.
+pub const REDIS_PASSWORD_VARIABLE: &str = "FANFARE_REDIS_PASSWORD";
+
+/// The variables that hold secrets themselves. No flag does: every user of a host sees its arguments.
+const SECRET_VARIABLES: [&str; 3] = [PUBLISH_TOKEN_VARIABLE, OPERATOR_TOKEN_VARIABLE, REDIS_PASSWORD_VARIABLE];
+
+/// What `fanfare serve` runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: ListenConfig,
+    /// The Redis it bridges, if any.
+    pub redis: Option<RedisConfig>,
+    /// What subscribers get, and when.
+    pub delivery: DeliveryConfig,
+    /// What topics remember.
+    pub history: HistoryConfig,
+    /// What is refused.
+    pub limits: LimitsConfig,
+    /// Who may do what.
+    pub security: SecurityConfig,
+    /// How it goes away.
+    pub drain: DrainConfig,
+    /// How bytes move.
+    pub io: IoConfig,
+    /// What it logs.
+    pub log: LogConfig,
+}
+
+/// The Redis that is bridged.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// Where it is, with its password in place.
+    pub url: RedisUrl,
+    /// Channels to subscribe to; each is a topic.
+    pub channels: Vec<Topic>,
+    /// Patterns of channels to subscribe to.
+    pub patterns: Vec<Topic>,
+    /// What a message's payload is.
+    pub payload: RedisPayload,
+    /// The channel for what is published over HTTP.
+    pub bus: Topic,
+    /// True when a lost Redis makes the server unready instead of degraded.
+    pub is_required: bool,
+}
+
+/// Who may do what.
+#[derive(Clone, Debug)]
+pub struct SecurityConfig {
+    /// `--dev`: publishing on loopback needs no token, pages of localhost may read streams.
+    pub dev: bool,
+    /// Tokens that may publish.
+    pub publish_tokens: Vec<Secret>,
+    /// Tokens for debug view, metrics and the list of topics.
+    pub operator_tokens: Vec<Secret>,
+    /// Pages that may read streams.
+    pub cors: CorsPolicy,
+}
+
+/// Whose pages may read streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsPolicy {
+    /// Those of these origins; none by default.
+    Listed(Vec<CorsOrigin>),
+    /// Everybody's.
+    Any,
+}
+
+/// A configuration with its history: what it is, where it came from, and what is odd about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What to run with.
+    pub config: Config,
+    /// Every option's text and origin.
+    pub settings: Settings,
+    /// What is allowed but probably not meant; to be logged once.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is no configuration. Every one exits 2 and is complete as a message: the option as the user wrote it,
+/// its value, and what is allowed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value that its option does not take.
+    #[error("{setting}: {reason}")]
+    Value {
+        /// The option and value as written.
+        setting: String,
+        /// What is allowed.
+        reason: String,
+    },
+    /// Values that don't go together.
+    #[error("{0}")]
+    Contradiction(String),
+    /// A key that is no option's name.
+    #[error("{}: unknown key {key}; {advice}", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The nearest known one.
+        advice: String,
+    },
+    /// A file that can't be read or is no TOML.
+    #[error("configuration file {}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Loaded {
+    /// Resolves a configuration from flags, environment and the file that one of them names.
+    pub fn new(flags: &Flags, config_file: Option<&Path>, env: &Environment) -> Result<Loaded, ConfigError> {
+        let named_by_env = env.get(&variable("config")).filter(|path| !path.is_empty()).map(Path::new);
+        let file = config_file.or(named_by_env).map(ConfigFile::read).transpose()?;
+        let settings = Settings::merge(flags, env, file.as_ref())?;
+        let options = settings.read()?;
+        let mut warnings = layers::misspelt_variables(env);
+        check::contradictions(&options, &settings)?;
+        check::oddities(&options, &settings, env, &mut warnings);
+        let config = resolve(options, &settings, env, &mut warnings)?;
+        Ok(Loaded { config, settings, warnings })
+    }
+
+    /// The effective configuration as a TOML file that says where each value came from; no secret is in it.
+    pub fn to_toml(&self) -> String {
+        let mut text =
+            "# The effective configuration of fanfare serve; behind each value is where it came from.\n".to_owned();
+        text.push_str(&self.settings.to_toml());
+        let security = &self.config.security;
+        text.push_str("\n# Secrets, which are never shown\n");
+        for (what, count) in [("publish", security.publish_tokens.len()), ("operator", security.operator_tokens.len())]
+        {
+            let _ = writeln!(text, "# {what} tokens: {count}"); // writing to a String can't fail
+        }
+        text
+    }
+}
+
+/// Options to configuration: files of secrets are read, and what is only there with a Redis is put under it.
+fn resolve(
+    options: Options,
+    settings: &Settings,
+    env: &Environment,
+    warnings: &mut Vec<String>,
+) -> Result<Config, ConfigError> {
+    let mut secrets = SecretReader { settings, env, warnings };
+    Ok(Config {
+        redis: redis_config(options.redis, &mut secrets)?,
+        security: security_config(options.security, &mut secrets)?,
+        listen: options.listen,
+        delivery: options.delivery,
+        history: options.history,
+        limits: options.limits,
+        drain: options.drain,
+        io: options.io,
+        log: options.log,
+    })
+}
+
+fn redis_config(options: RedisOptions, secrets: &mut SecretReader<'_>) -> Result<Option<RedisConfig>, ConfigError> {
+    let Some(mut url) = options.url else { return Ok(None) };
+    let from_file = secrets.file("redis-password-file", options.password_file.as_deref(), SecretFile::password)?;
+    match from_file.or(secrets.variable(REDIS_PASSWORD_VARIABLE, Secret::password)?) {
+        Some(password) => url = url.with_password(&password),
+        None if url.is_redacted() => secrets
+            .warnings
+            .push(format!("redis-url has {REDACTED} for a password, which was redacted: give redis-password-file")),
+        None => {}
+    }
+    Ok(Some(RedisConfig {
+        url,
+        channels: options.channels,
+        patterns: options.patterns,
+        payload: options.payload,
+        bus: options.bus,
+        is_required: options.ready_requires.contains(&RequiredSource::Redis),
+    }))
+}
+
+fn security_config(options: SecurityOptions, secrets: &mut SecretReader<'_>) -> Result<SecurityConfig, ConfigError> {
+    let mut tokens = |option, file: Option<PathBuf>, variable| {
+        let mut tokens = secrets.file(option, file.as_deref(), SecretFile::tokens)?.unwrap_or_default();
+        tokens.extend(secrets.variable(variable, Secret::token)?);
+        Ok(tokens)
+    };
+    Ok(SecurityConfig {
+        dev: options.dev,
+        publish_tokens: tokens("publish-token-file", options.publish_token_file, PUBLISH_TOKEN_VARIABLE)?,
+        operator_tokens: tokens("operator-token-file", options.operator_token_file, OPERATOR_TOKEN_VARIABLE)?,
+        cors: match options.cors_origins {
+            origins if origins.iter().any(CorsOrigin::is_any) => CorsPolicy::Any,
+            origins => CorsPolicy::Listed(origins),
+        },
+    })
+}
+
+/// Reads secrets where the options and the environment say, and words what is wrong with them.
+struct SecretReader<'a> {
+    settings: &'a Settings,
+    env: &'a Environment,
+    warnings: &'a mut Vec<String>,
+}
+
+impl SecretReader<'_> {
+    fn file<T>(
+        &mut self,
+        option: &str,
+        path: Option<&Path>,
+        take: fn(&SecretFile) -> Result<T, SecretError>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(path) = path else { return Ok(None) };
+        let setting = self.settings.get(option);
+        let refused =
+            |error: SecretError| ConfigError::Value { setting: setting.to_string(), reason: error.to_string() };
+        let file = SecretFile::read(path).map_err(refused)?;
+        if file.is_open_to_others {
+            self.warnings.push(format!("{setting}: every user of this host may read it; chmod o-r {}", path.display()));
+        }
+        take(&file).map(Some).map_err(refused)
+    }
+
+    fn variable(
+        &self,
+        name: &str,
+        take: fn(&str) -> Result<Secret, SecretError>,
+    ) -> Result<Option<Secret>, ConfigError> {
+        let Some(text) = self.env.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let refused = |error: SecretError| ConfigError::Value { setting: name.to_owned(), reason: error.to_string() };
+        take(text).map(Some).map_err(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,343 @@
+//! The options of `fanfare serve`: each declared here once, with its name, default, bounds and help.
+//!
+//! A field's `id` is the flag's name, the file's key and, as `FANFARE_<ID>`, the environment's variable; its comment
+//! is the flag's help. `layers` brings every layer's text to these declarations, so nothing is read twice.
+//! What must hold between several options is in `check`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::secret::RedisUrl;
+use super::values::{
+    COUNT_MAX, CorsOrigin, EndpointPath, ListenAddress, LogFilter, count_within, duration_within, size_within, topic,
+};
+use crate::event::{TOPIC_BYTES_MAX, Topic};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+
+/// Every option, before what they say together is checked and the secrets' files are read.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    pub(super) listen: ListenConfig,
+    #[command(flatten)]
+    pub(super) redis: RedisOptions,
+    #[command(flatten)]
+    pub(super) delivery: DeliveryConfig,
+    #[command(flatten)]
+    pub(super) history: HistoryConfig,
+    #[command(flatten)]
+    pub(super) limits: LimitsConfig,
+    #[command(flatten)]
+    pub(super) security: SecurityOptions,
+    #[command(flatten)]
+    pub(super) drain: DrainConfig,
+    #[command(flatten)]
+    pub(super) io: IoConfig,
+    #[command(flatten)]
+    pub(super) log: LogConfig,
+}
+
+/// Where the server listens.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Listening")]
+pub struct ListenConfig {
+    /// Where subscribers connect: ADDR:PORT or unix:PATH; repeatable. Port 0 picks a free one
+    ///
+    /// Names are not looked up, but localhost is 127.0.0.1. A unix socket spares a proxy on the same host its
+    /// ephemeral ports. SSE_PORT in the environment sets the port alone; SSE_HOST is a public name and sets nothing.
+    #[arg(id = "listen", long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
+    pub public: Vec<ListenAddress>,
+
+    /// Where health, metrics and the debug view answer outside all stream limits, also while draining; repeatable
+    #[arg(id = "admin-listen", long, value_name = "ADDR")]
+    pub admin: Vec<ListenAddress>,
+
+    /// Connections that the kernel may hold until they are accepted; net.core.somaxconn caps it
+    #[arg(id = "backlog", long, value_name = "N", default_value = "4096", value_parser = count_within(1, 1 << 20))]
+    pub backlog: u32,
+}
+
+/// The options about Redis as given; [`super::RedisConfig`] is what remains of them when there is a URL.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Redis")]
+pub(super) struct RedisOptions {
+    /// The Redis to subscribe to: redis://, rediss:// (TLS) or unix://; also from REDIS_URL
+    ///
+    /// A password in it is never shown, but arguments are visible to every user of the host: prefer the environment,
+    /// or --redis-password-file.
+    #[arg(id = "redis-url", long, value_name = "URL")]
+    pub(super) url: Option<RedisUrl>,
+
+    /// A file whose first line is the password for Redis; FANFARE_REDIS_PASSWORD holds the password itself
+    #[arg(id = "redis-password-file", long, value_name = "FILE")]
+    pub(super) password_file: Option<PathBuf>,
+
+    /// A channel to subscribe to; its name is the topic; repeatable
+    #[arg(id = "redis-channel", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = topic)]
+    pub(super) channels: Vec<Topic>,
+
+    /// A pattern of channels to subscribe to, such as orders.*; repeatable
+    #[arg(id = "redis-pattern", long, value_name = "GLOB", value_parser = topic)]
+    pub(super) patterns: Vec<Topic>,
+
+    /// What a message is: the data itself, or the JSON that POST /publish takes
+    #[arg(id = "redis-payload", long, value_name = "FORMAT", default_value = "raw")]
+    pub(super) payload: RedisPayload,
+
+    /// The channel on which Fanfare's nodes tell each other what was published over HTTP
+    #[arg(id = "redis-bus", long, value_name = "NAME", default_value = "fanfare:bus", value_parser = topic)]
+    pub(super) bus: Topic,
+
+    /// A source without which /health/ready answers 503 (by default it says "degraded"); repeatable
+    #[arg(id = "ready-requires", long, value_name = "SOURCE")]
+    pub(super) ready_requires: Vec<RequiredSource>,
+}
+
+/// What subscribers get, and when.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Delivery")]
+pub struct DeliveryConfig {
+    /// The topic of GET /events when none is named
+    #[arg(id = "default-topic", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = topic)]
+    pub default_topic: Topic,
+
+    /// The topic of GET /dashboard/stream
+    #[arg(id = "dashboard-topic", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = topic)]
+    pub dashboard_topic: Topic,
+
+    /// One more path that streams the default topic; also from SSE_ENDPOINT
+    #[arg(id = "stream-endpoint", long, value_name = "PATH")]
+    pub stream_endpoint: Option<EndpointPath>,
+
+    /// How long clients wait before they reconnect (jitter is added); also from SSE_RETRY_INTERVAL, in milliseconds
+    #[arg(id = "retry", long, value_name = "TIME", default_value = "3s", value_parser = duration_within(100 * MS, HOUR))]
+    pub retry: Duration,
+
+    /// A comment goes out after this much silence, so that proxies keep the stream and dead clients are noticed
+    #[arg(id = "heartbeat", long, value_name = "TIME", default_value = "30s", value_parser = duration_within(SECOND, HOUR))]
+    pub heartbeat_interval: Duration,
+
+    /// A subscriber that accepts no byte for this long is slow
+    #[arg(id = "stall-timeout", long, value_name = "TIME", default_value = "30s", value_parser = duration_within(SECOND, HOUR))]
+    pub stall_timeout: Duration,
+
+    /// What becomes of a slow one: closed, to resume where it was; or skipped to the newest event, with a gap
+    #[arg(id = "slow-policy", long, value_name = "POLICY", default_value = "close")]
+    pub slow_policy: SlowPolicy,
+
+    /// Deliver to each subscriber at most once per interval, everything pending at once; 0s delivers at once
+    #[arg(id = "interval-floor", long, value_name = "TIME", default_value = "0s", value_parser = duration_within(Duration::ZERO, HOUR))]
+    pub interval_floor: Duration,
+}
+
+/// What a topic remembers, for replays and for subscribers that lag.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "History")]
+pub struct HistoryConfig {
+    /// Events that a topic remembers
+    #[arg(id = "history-events", long, value_name = "N", default_value = "1000", value_parser = count_within(1, COUNT_MAX))]
+    pub events_max: u32,
+
+    /// Bytes that a topic remembers; at least one largest event
+    #[arg(id = "history-bytes", long, value_name = "SIZE", default_value = "1MiB", value_parser = size_within(KIB, 16 * GIB))]
+    pub bytes_max: usize,
+
+    /// Bytes that all topics together remember
+    #[arg(id = "history-bytes-total", long, value_name = "SIZE", default_value = "64MiB", value_parser = size_within(KIB, 1024 * GIB))]
+    pub bytes_total_max: usize,
+
+    /// How long an event is remembered
+    #[arg(id = "history-age", long, value_name = "TIME", default_value = "5m", value_parser = duration_within(SECOND, 365 * DAY))]
+    pub age_max: Duration,
+
+    /// Events that one replay may hold, the newest ones; a client that misses more gets a gap. Unset: all remembered
+    #[arg(id = "replay-max", long, value_name = "N", value_parser = count_within(0, COUNT_MAX))]
+    pub replay_events_max: Option<u32>,
+
+    /// Bytes per turn of the loop for replays and laggards, after live delivery
+    #[arg(id = "catch-up-bytes", long, value_name = "SIZE", default_value = "1MiB", value_parser = size_within(4 * KIB, GIB))]
+    pub catch_up_bytes_max: usize,
+}
+
+/// What is refused.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitsConfig {
+    /// Open connections. Unset: what the descriptor limit allows
+    #[arg(id = "max-connections", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    pub connections_max: Option<u32>,
+
+    /// Open connections per client address. Unset: no limit, since behind a proxy everybody has the same
+    #[arg(id = "max-connections-per-ip", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    pub connections_per_ip_max: Option<u32>,
+
+    /// Connections accepted per second. Unset: no limit
+    #[arg(id = "accept-rate", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    pub accepts_per_second_max: Option<u32>,
+
+    /// A request's head
+    #[arg(id = "head-bytes", long, value_name = "SIZE", default_value = "16KiB", value_parser = size_within(KIB, MIB))]
+    pub head_bytes_max: usize,
+
+    /// Time for a request's head to arrive
+    #[arg(id = "head-timeout", long, value_name = "TIME", default_value = "10s", value_parser = duration_within(100 * MS, HOUR))]
+    pub head_timeout: Duration,
+
+    /// A request's body
+    #[arg(id = "body-bytes", long, value_name = "SIZE", default_value = "1MiB", value_parser = size_within(KIB, GIB))]
+    pub body_bytes_max: usize,
+
+    /// Time for a request's body to arrive
+    #[arg(id = "body-timeout", long, value_name = "TIME", default_value = "30s", value_parser = duration_within(100 * MS, HOUR))]
+    pub body_timeout: Duration,
+
+    /// A connection kept alive without a request closes after this long
+    #[arg(id = "idle-timeout", long, value_name = "TIME", default_value = "75s", value_parser = duration_within(100 * MS, DAY))]
+    pub idle_timeout: Duration,
+
+    /// Topics that one subscriber may name
+    #[arg(id = "topics-per-subscriber", long, value_name = "N", default_value = "64", value_parser = count_within(1, 10_000))]
+    pub topics_per_subscriber_max: u32,
+
+    /// A topic's name
+    #[arg(id = "topic-bytes", long, value_name = "SIZE", default_value = "256", value_parser = size_within(1, TOPIC_BYTES_MAX))]
+    pub topic_bytes_max: usize,
+
+    /// Topics in all
+    #[arg(id = "max-topics", long, value_name = "N", default_value = "100000", value_parser = count_within(1, COUNT_MAX))]
+    pub topics_max: u32,
+
+    /// An event's data
+    #[arg(id = "event-bytes", long, value_name = "SIZE", default_value = "256KiB", value_parser = size_within(KIB, GIB))]
+    pub event_bytes_max: usize,
+}
+
+/// The options about who may do what, as given; [`super::SecurityConfig`] holds the tokens themselves.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Security")]
+pub(super) struct SecurityOptions {
+    /// Open POST /publish without a token on loopback, and show live statistics of this host: to try things out
+    #[arg(
+        id = "dev", long, action = clap::ArgAction::Set, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub(super) dev: bool,
+
+    /// A file of tokens that may publish: one per line, several for a rotation; FANFARE_PUBLISH_TOKEN holds one itself
+    #[arg(id = "publish-token-file", long, value_name = "FILE")]
+    pub(super) publish_token_file: Option<PathBuf>,
+
+    /// A file of tokens for debug view, metrics and list of topics; FANFARE_OPERATOR_TOKEN holds one itself
+    #[arg(id = "operator-token-file", long, value_name = "FILE")]
+    pub(super) operator_token_file: Option<PathBuf>,
+
+    /// An origin whose pages may read streams, such as https://app.example.com; repeatable
+    ///
+    /// `*` allows every page that a visitor opens to read the streams, also from inside your network: fit for public
+    /// data only.
+    #[arg(id = "cors-origin", long, value_name = "ORIGIN")]
+    pub(super) cors_origins: Vec<CorsOrigin>,
+}
+
+/// How the server goes away on SIGTERM.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Drain")]
+pub struct DrainConfig {
+    /// How long readiness says 503 while connections are still accepted: time for a balancer to look elsewhere
+    #[arg(id = "drain-notice", long, value_name = "TIME", default_value = "0s", value_parser = duration_within(Duration::ZERO, HOUR))]
+    pub notice: Duration,
+
+    /// Over how long the streams are closed, evenly; the service's stop timeout must exceed both together
+    #[arg(id = "drain", long, value_name = "TIME", default_value = "10s", value_parser = duration_within(Duration::ZERO, HOUR))]
+    pub duration: Duration,
+}
+
+/// How bytes move.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "IO")]
+pub struct IoConfig {
+    /// How the kernel is asked; auto is epoll, and io_uring is not built yet
+    #[arg(id = "io", long, value_name = "BACKEND", default_value = "auto")]
+    pub backend: IoBackend,
+
+    /// Event loops; only 1 for now
+    #[arg(id = "loops", long, value_name = "N", default_value = "1", value_parser = count_within(1, 1024))]
+    pub loops: u32,
+
+    /// What the kernel buffers per connection for a subscriber that does not read (SO_SNDBUF)
+    #[arg(id = "send-buffer", long, value_name = "SIZE", default_value = "16KiB", value_parser = size_within(4 * KIB, 64 * MIB))]
+    pub send_buffer_bytes: usize,
+
+    /// The kernel gives a connection up when sent bytes stay unacknowledged for this long; exceeds --stall-timeout
+    #[arg(id = "tcp-user-timeout", long, value_name = "TIME", default_value = "60s", value_parser = duration_within(SECOND, DAY))]
+    pub tcp_user_timeout: Duration,
+}
+
+/// What is written to standard error.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logging")]
+pub struct LogConfig {
+    /// trace, debug, info, warn, error, off, or directives such as info,fanfare::sources=debug; also from LOG_LEVEL
+    #[arg(id = "log-level", long, value_name = "LEVEL", default_value = "info")]
+    pub filter: LogFilter,
+
+    /// One line of text, or one JSON object, per entry
+    #[arg(id = "log-format", long, value_name = "FORMAT", default_value = "text")]
+    pub format: LogFormat,
+}
+
+/// What a Redis message's payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RedisPayload {
+    /// The event's data, as it is.
+    Raw,
+    /// The JSON object that POST /publish takes.
+    Envelope,
+}
+
+/// A source that readiness may depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RequiredSource {
+    /// The Redis pub/sub subscription.
+    Redis,
+}
+
+/// What becomes of a subscriber that is stalled or whose position is no longer remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SlowPolicy {
+    /// Closed with a reason; it reconnects and resumes.
+    Close,
+    /// Skipped to the newest event, told by a gap.
+    Skip,
+}
+
+/// How the kernel is asked to move bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IoBackend {
+    /// The best one that is built and works here.
+    Auto,
+    /// epoll.
+    Epoll,
+    /// io_uring.
+    #[value(name = "io_uring")]
+    IoUring,
+}
+
+/// How a log entry looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line of text.
+    Text,
+    /// A JSON object.
+    Json,
+}

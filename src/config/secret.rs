@@ -1,0 +1,280 @@
+//! Secrets: tokens and passwords, read from files or the environment, never from a flag and never shown.
+//!
+//! `Debug` and `Display` of everything here are safe to log; the one way to the text is called `expose`. Comparing
+//! tokens in constant time is the `auth` module's work.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::str::FromStr;
+
+use redis::IntoConnectionInfo;
+use url::Url;
+
+/// What stands for a secret wherever one would be printed.
+pub const REDACTED: &str = "***";
+
+/// Largest secrets file that is read: a wrong path to a large file is refused, not loaded.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// A token or password. Shows itself as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Takes a bearer token: visible ASCII, so that it survives an HTTP header (RFC 6750 section 2.1).
+    pub fn token(text: &str) -> Result<Secret, SecretError> {
+        match text {
+            "" => Err(SecretError::Empty),
+            _ if !text.bytes().all(|b| b.is_ascii_graphic()) => Err(SecretError::Character),
+            _ => Ok(Secret(text.into())),
+        }
+    }
+
+    /// Takes a password: anything but nothing.
+    pub fn password(text: &str) -> Result<Secret, SecretError> {
+        if text.is_empty() { Err(SecretError::Empty) } else { Ok(Secret(text.into())) }
+    }
+
+    /// The secret itself, for a comparison or a connection; never for a message.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// Why a secret could not be had. Says nothing of what was read.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file can't be opened or read.
+    #[error("{0}")]
+    Read(#[from] io::Error),
+    /// More than a file of secrets ever is.
+    #[error("is larger than {FILE_BYTES_MAX} bytes, which no file of secrets is")]
+    TooLarge,
+    /// No line with a secret.
+    #[error("holds no secret: write one per line")]
+    Empty,
+    /// A character that no header can carry.
+    #[error("holds a token with a character other than visible ASCII")]
+    Character,
+}
+
+/// The secrets of one file: one per line; `#` starts a comment line. Several tokens allow a rotation.
+#[derive(Debug)]
+pub struct SecretFile {
+    lines: Vec<String>,
+    /// True when every user of this host may read it.
+    pub is_open_to_others: bool,
+}
+
+impl SecretFile {
+    /// Reads a file of secrets.
+    pub fn read(path: &Path) -> Result<SecretFile, SecretError> {
+        let mut file = File::open(path)?;
+        let is_open_to_others = file.metadata()?.permissions().mode() & 0o004 != 0;
+        let mut text = String::new();
+        // A pipe or a device has no length to check first, so the bound is on what is read.
+        let read_bytes = Read::by_ref(&mut file).take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+        if read_bytes as u64 > FILE_BYTES_MAX {
+            return Err(SecretError::TooLarge);
+        }
+        let is_secret = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        let lines: Vec<String> = text.lines().map(str::trim).filter(is_secret).map(str::to_owned).collect();
+        if lines.is_empty() {
+            return Err(SecretError::Empty);
+        }
+        Ok(SecretFile { lines, is_open_to_others })
+    }
+
+    /// Every line as a bearer token.
+    pub fn tokens(&self) -> Result<Vec<Secret>, SecretError> {
+        self.lines.iter().map(|line| Secret::token(line)).collect()
+    }
+
+    /// The first line as a bearer token.
+    pub fn token(&self) -> Result<Secret, SecretError> {
+        Secret::token(self.first_line())
+    }
+
+    /// The first line as a password.
+    pub fn password(&self) -> Result<Secret, SecretError> {
+        Secret::password(self.first_line())
+    }
+
+    fn first_line(&self) -> &str {
+        self.lines.first().map_or("", String::as_str)
+    }
+}
+
+/// Where Redis is: `redis://`, `rediss://` or `unix://`. Shows itself without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(Url);
+
+impl RedisUrl {
+    /// The whole URL, its password included, as the redis crate takes it.
+    pub fn expose(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// True when the URL came out of something that had redacted it: its password is kept elsewhere.
+    pub fn is_redacted(&self) -> bool {
+        self.0.password() == Some(REDACTED)
+            || self.0.query_pairs().any(|(key, value)| key == "pass" && value == REDACTED)
+    }
+
+    /// The same place with another password.
+    #[must_use]
+    pub fn with_password(&self, password: &Secret) -> RedisUrl {
+        let mut url = self.0.clone();
+        if url.set_password(Some(password.expose())).is_err() {
+            // A unix socket's URL has no host and so no place for a password but the query.
+            let others: Vec<(String, String)> =
+                self.0.query_pairs().filter(|(key, _)| key != "pass").map(|(k, v)| (k.into(), v.into())).collect();
+            url.query_pairs_mut().clear().extend_pairs(others).append_pair("pass", password.expose());
+        }
+        RedisUrl(url)
+    }
+}
+
+impl FromStr for RedisUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RedisUrl, String> {
+        const ADVICE: &str =
+            "allowed is redis://[user[:password]@]host[:port][/db], rediss:// likewise, or unix:///path?db=0";
+        let url = redis::parse_redis_url(text).ok_or(ADVICE)?;
+        // The crate's own words are fixed ones: they never quote the URL.
+        url.clone().into_connection_info().map_err(|error| format!("{error}; {ADVICE}"))?;
+        Ok(RedisUrl(url))
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redact_url(self.0.as_str()))
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A URL's text without its password. Works on text that is no URL too, since a mistyped one is shown in an error:
+/// whatever might be a password is taken for one.
+pub fn redact_url(text: &str) -> String {
+    let mut redacted = String::with_capacity(text.len());
+    let mut rest = text;
+    // The last `@`: an unescaped one in a password must not leave half of it in sight.
+    if let Some((user_info, after)) = text.rsplit_once('@') {
+        let (scheme, user_info) =
+            user_info.split_once("://").map_or(("", user_info), |(s, u)| (&text[..s.len() + 3], u));
+        redacted.push_str(scheme);
+        match user_info.split_once(':') {
+            Some((user, _)) => redacted.extend([user, ":", REDACTED]),
+            None => redacted.push_str(user_info),
+        }
+        redacted.push('@');
+        rest = after;
+    }
+    while let Some((before, after)) = rest.split_once("pass=") {
+        redacted.extend([before, "pass=", REDACTED]);
+        rest = after.find(['&', '#']).map_or("", |end| &after[end..]);
+    }
+    redacted + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_redacted_url_holds_no_password() {
+        let check = |text: &str, expected: &str| assert_eq!(redact_url(text), expected, "{text:?}");
+        check("redis://host", "redis://host");
+        check("redis://user@host:6379/1", "redis://user@host:6379/1");
+        check("redis://:pw@host", "redis://:***@host");
+        check("rediss://user:pw@host/0", "rediss://user:***@host/0");
+        check("redis://user:p@w:d/x@host", "redis://user:***@host");
+        check("user:pw@host", "user:***@host");
+        check("unix:///run/r.sock?db=1&pass=pw&user=u", "unix:///run/r.sock?db=1&pass=***&user=u");
+        check("unix:///run/r.sock?pass=pw", "unix:///run/r.sock?pass=***");
+        check("", "");
+    }
+
+    #[test]
+    fn redis_urls_are_checked_when_they_are_read() {
+        let check = |text: &str, is_good: bool| {
+            let read = text.parse::<RedisUrl>();
+            assert_eq!(read.is_ok(), is_good, "{text:?}: {read:?}");
+            assert!(!format!("{read:?}").contains("hunter2"), "{text:?} shows its password");
+        };
+        check("redis://localhost", true);
+        check("rediss://user:hunter2@example.com:6380/2", true);
+        check("unix:///run/redis.sock?pass=hunter2", true);
+        check("redis://localhost/db", false);
+        check("http://user:hunter2@localhost", false);
+        check("localhost:6379", false);
+        check("redis://", false);
+        check("", false);
+    }
+
+    #[test]
+    fn a_password_from_elsewhere_replaces_the_urls_own() {
+        let check = |text: &str, expected: &str| {
+            let url: RedisUrl = text.parse().unwrap();
+            let password = Secret::password("a b@c").unwrap();
+            assert_eq!(url.with_password(&password).expose(), expected);
+        };
+        check("redis://host/1", "redis://:a%20b%40c@host/1");
+        check("redis://user:***@host", "redis://user:a%20b%40c@host");
+        check("unix:///run/r.sock?db=1&pass=***", "unix:///run/r.sock?db=1&pass=a+b%40c");
+        assert!("redis://user:***@host".parse::<RedisUrl>().unwrap().is_redacted());
+        assert!(!"redis://user@host".parse::<RedisUrl>().unwrap().is_redacted());
+    }
+
+    #[test]
+    fn a_file_holds_one_secret_a_line() {
+        let check = |text: &str, expected: Result<&[&str], &str>| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            let read = SecretFile::read(file.path()).and_then(|file| file.tokens());
+            match (read, expected) {
+                (Ok(tokens), Ok(expected)) => {
+                    assert_eq!(tokens.iter().map(Secret::expose).collect::<Vec<_>>(), expected, "{text:?}");
+                }
+                (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{text:?}: {error}"),
+                (read, _) => panic!("{text:?}: {read:?}"),
+            }
+        };
+        check("abc\n", Ok(&["abc"]));
+        check("# old\nabc\r\n\n  def  \n#ghi", Ok(&["abc", "def"]));
+        check("", Err("no secret"));
+        check("# nothing\n", Err("no secret"));
+        check("a b", Err("visible ASCII"));
+        check(&"x".repeat(70_000), Err("larger than"));
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_noticed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "abc").unwrap();
+        let check = |mode: u32, expected: bool| {
+            std::fs::set_permissions(file.path(), PermissionsExt::from_mode(mode)).unwrap();
+            assert_eq!(SecretFile::read(file.path()).unwrap().is_open_to_others, expected, "{mode:o}");
+        };
+        check(0o600, false);
+        check(0o640, false);
+        check(0o644, true);
+    }
+}

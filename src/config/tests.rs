@@ -1,0 +1,178 @@
+//! The whole way from layers to configuration, in one process: precedence, refusals, contradictions, the printed file.
+
+use super::*;
+
+/// Loads from flags (`--name value` pairs), variables and a file's text.
+fn load(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<Loaded, ConfigError> {
+    let mut given = Flags::new();
+    for (name, text) in flags {
+        given.entry((*name).to_owned()).or_default().push((*text).to_owned());
+    }
+    let env: Environment = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let path = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(path.path(), file).unwrap();
+    Loaded::new(&given, (!file.is_empty()).then(|| path.path()), &env)
+}
+
+#[test]
+fn the_defaults_are_a_configuration() {
+    let loaded = load(&[], &[], "").unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    assert_eq!(loaded.config.listen.public[0].to_string(), "127.0.0.1:3001");
+    assert!(loaded.config.redis.is_none());
+    assert!(!loaded.config.security.dev);
+    assert_eq!(loaded.config.security.cors, CorsPolicy::Listed(Vec::new()));
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+    let check = |flags: &[(&str, &str)], env: &[(&str, &str)], file: &str, expected: &str, line: &str| {
+        let loaded = load(flags, env, file).unwrap();
+        assert_eq!(duration_text(loaded.config.delivery.retry), expected);
+        assert!(loaded.to_toml().contains(line), "{line:?} is not in\n{}", loaded.to_toml());
+    };
+    let (flag, own, former) = (("retry", "4s"), ("FANFARE_RETRY", "5s"), ("SSE_RETRY_INTERVAL", "6000"));
+    let file = "retry = \"7s\"";
+    check(&[flag], &[own, former], file, "4s", "retry = \"4s\" # --retry");
+    check(&[], &[own, former], file, "5s", "retry = \"5s\" # FANFARE_RETRY");
+    check(&[], &[former], file, "6s", "retry = \"6000ms\" # SSE_RETRY_INTERVAL");
+    check(&[], &[("FANFARE_RETRY", "")], file, "7s", "retry = \"7s\" # /");
+    check(&[], &[], "", "3s", "retry = \"3s\" # default");
+}
+
+#[test]
+fn lists_come_from_every_layer() {
+    let check = |flags: &[(&str, &str)], env: &[(&str, &str)], file: &str, expected: &[&str]| {
+        let listeners = load(flags, env, file).unwrap().config.listen.public;
+        assert_eq!(listeners.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    };
+    let file = "listen = [\"[::]:80\", \"unix:/run/f.sock\"]";
+    check(&[("listen", "127.0.0.1:1"), ("listen", "unix:/a,b")], &[], file, &["127.0.0.1:1", "unix:/a,b"]);
+    check(&[], &[("FANFARE_LISTEN", "127.0.0.1:1, unix:/a")], file, &["127.0.0.1:1", "unix:/a"]);
+    check(&[], &[("SSE_PORT", "8080")], file, &["[::]:8080", "unix:/run/f.sock"]);
+    check(&[], &[("SSE_PORT", "8080"), ("SSE_HOST", "sse.example.com")], "", &["127.0.0.1:8080"]);
+    check(&[], &[], "listen = \"127.0.0.1:2\"", &["127.0.0.1:2"]);
+}
+
+#[test]
+fn the_replaced_systems_variables_are_read() {
+    let env = [
+        ("SSE_ENDPOINT", "/sse"),
+        ("REDIS_URL", "redis://redis:6379/1"),
+        ("LOG_LEVEL", "DEBUG"),
+        ("FANFARE_DEV", "yes"),
+        ("FANFARE_MAX_CONNECTIONS", "10"),
+    ];
+    let config = load(&[], &env, "").unwrap().config;
+    assert_eq!(config.delivery.stream_endpoint.unwrap().as_str(), "/sse");
+    assert_eq!(config.redis.unwrap().url.expose(), "redis://redis:6379/1");
+    assert_eq!(config.log.filter.directives(), "debug");
+    assert_eq!(config.limits.connections_max, Some(10));
+    assert!(config.security.dev);
+}
+
+#[test]
+fn off_unsets_what_a_lower_layer_set() {
+    let env = [("REDIS_URL", "redis://redis")];
+    assert!(load(&[("redis-url", "off")], &env, "").unwrap().config.redis.is_none());
+    assert!(load(&[], &env, "max-connections = \"off\"").unwrap().config.limits.connections_max.is_none());
+}
+
+#[test]
+fn a_refusal_names_the_option_as_written_its_value_and_what_is_allowed() {
+    let check = |flags: &[(&str, &str)], env: &[(&str, &str)], file: &str, words: &[&str]| {
+        let error = load(flags, env, file).expect_err(words[0]).to_string();
+        for word in words {
+            assert!(error.contains(word), "{error:?} lacks {word:?}");
+        }
+    };
+    check(&[("heartbeat", "0s")], &[], "", &["--heartbeat 0s: ", "1s to 1h"]);
+    check(&[("retry", "3")], &[], "", &["--retry 3: ", "unit", "3s"]);
+    check(&[], &[("FANFARE_HEARTBEAT", "2h")], "", &["FANFARE_HEARTBEAT=2h: ", "1s to 1h"]);
+    check(&[], &[("SSE_PORT", "http")], "", &["SSE_PORT=http: ", "0 to 65535"]);
+    check(&[], &[("SSE_RETRY_INTERVAL", "3s")], "", &["SSE_RETRY_INTERVAL=3s: "]);
+    check(&[], &[], "slow-policy = \"drop\"", &["slow-policy = \"drop\" in /", "close or skip"]);
+    check(&[], &[], "max-topics = 0", &["max-topics = 0 in /", "from 1 to"]);
+    check(&[], &[], "retry = 1.5", &["retry = 1.5 in /", "one text in quotes"]);
+    check(&[], &[], "retry = [\"1s\"]", &["retry = [\"1s\"] in /", "one text in quotes"]);
+    check(&[], &[], "listen = []", &["listen = [] in /", "at least one"]);
+    check(&[], &[], "history_bytes = 1", &["unknown key history_bytes", "did you mean history-bytes?"]);
+    check(&[], &[], "[redis]\nurl = 1", &["unknown key redis; "]);
+    check(&[], &[], "a = ", &["configuration file /", "line 1: "]);
+    check(&[("io", "io_uring")], &[], "", &["--io io_uring: ", "not built yet", "auto or epoll"]);
+    check(&[("io", "kqueue")], &[], "", &["--io kqueue: ", "auto or epoll or io_uring"]);
+    check(&[("loops", "2")], &[], "", &["--loops 2: ", "allowed is 1"]);
+    check(&[("dev", "maybe")], &[], "", &["--dev maybe: "]);
+    check(&[("publish-token-file", "/no/such")], &[], "", &["--publish-token-file /no/such: No such file"]);
+    check(&[], &[("FANFARE_PUBLISH_TOKEN", "a b")], "", &["FANFARE_PUBLISH_TOKEN: ", "visible ASCII"]);
+    check(&[], &[("FANFARE_CONFIG", "/no/such")], "", &["configuration file /no/such: No such file"]);
+}
+
+#[test]
+fn contradictions_name_both_sides() {
+    let check = |flags: &[(&str, &str)], words: &[&str]| {
+        let error = load(flags, &[], "").expect_err(words[0]).to_string();
+        for word in words {
+            assert!(error.contains(word), "{error:?} lacks {word:?}");
+        }
+    };
+    check(&[("dev", "true"), ("listen", "0.0.0.0:1")], &["--dev and ", "--listen 0.0.0.0:1", "loopback"]);
+    check(&[("dev", "true"), ("admin-listen", "[::]:1")], &["--dev and ", "loopback"]);
+    check(&[("dev", "true"), ("cors-origin", "*")], &["--cors-origin *"]);
+    check(&[("cors-origin", "*"), ("cors-origin", "http://a")], &["--cors-origin *, http://a"]);
+    check(&[("admin-listen", "127.0.0.1:3001")], &["listen 127.0.0.1:3001 (the default)", "--admin-listen"]);
+    check(&[("stall-timeout", "60s")], &["--stall-timeout 60s", "tcp-user-timeout 60s (the default)"]);
+    check(&[("history-bytes", "64KiB")], &["--history-bytes 64KiB", "event-bytes 256KiB (the default)"]);
+    check(&[("history-bytes-total", "512KiB")], &["--history-bytes-total 512KiB", "history-bytes 1MiB (the default)"]);
+    check(&[("topic-bytes", "10")], &["default-topic dashboard_updates", "--topic-bytes 10"]);
+    check(&[("ready-requires", "redis")], &["--ready-requires redis", "redis-url"]);
+    check(&[("redis-url", "redis://h"), ("redis-bus", "dashboard_updates")], &["--redis-bus", "redis-channel"]);
+}
+
+#[test]
+fn what_is_odd_is_allowed_with_a_warning() {
+    let check = |flags: &[(&str, &str)], env: &[(&str, &str)], words: &str| {
+        let warnings = load(flags, env, "").unwrap().warnings;
+        assert!(warnings.iter().any(|warning| warning.contains(words)), "{warnings:?} lacks {words:?}");
+    };
+    check(&[("redis-channel", "a")], &[], "--redis-channel a has no effect");
+    check(&[], &[("FANFARE_HEARTBEET", "1s")], "did you mean FANFARE_HEARTBEAT?");
+    check(&[("redis-url", "redis://:***@h")], &[], "redis-password-file");
+    let kubernetes = [("FANFARE_SERVICE_HOST", "10.0.0.1"), ("FANFARE_PORT", "tcp://10.0.0.1:3001")];
+    assert_eq!(load(&[], &kubernetes, "").unwrap().warnings, [""; 0]);
+}
+
+#[test]
+fn secrets_come_from_files_and_the_environment_and_are_never_printed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "# tokens\nhunter2-a\nhunter2-b\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let flags = [("publish-token-file", path), ("redis-url", "redis://me:hunter2@host"), ("redis-password-file", path)];
+    let loaded = load(&flags, &[("FANFARE_PUBLISH_TOKEN", "hunter2-c")], "").unwrap();
+    let tokens: Vec<&str> = loaded.config.security.publish_tokens.iter().map(Secret::expose).collect();
+    assert_eq!(tokens, ["hunter2-a", "hunter2-b", "hunter2-c"]);
+    assert!(!loaded.to_toml().contains("hunter2"), "{}", loaded.to_toml());
+    assert!(!format!("{:?}", loaded.config).contains("hunter2"));
+    assert!(loaded.to_toml().contains("redis-url = \"redis://me:***@host\" # --redis-url"));
+
+    let error = load(&[("redis-url", "http://me:hunter2@host")], &[], "").unwrap_err().to_string();
+    assert!(error.contains("--redis-url http://me:***@host: "), "{error:?}");
+    let error = load(&[], &[], "redis-url = \"redis://me:hunter2@host").unwrap_err().to_string();
+    assert!(!error.contains("hunter2"), "{error:?}");
+}
+
+#[test]
+fn the_printed_configuration_is_one_that_says_the_same() {
+    let check = |flags: &[(&str, &str)]| {
+        let values = |loaded: &Loaded| format!("{:?}", loaded.config);
+        let first = load(flags, &[], "").unwrap();
+        let again = load(&[], &[], &first.to_toml()).unwrap_or_else(|error| panic!("{error}\n{}", first.to_toml()));
+        assert_eq!(values(&again), values(&first));
+    };
+    check(&[]);
+    check(&[("listen", "127.0.0.1:0"), ("listen", "unix:/run/\"odd\" name"), ("admin-listen", "[::1]:9")]);
+    check(&[("redis-url", "off"), ("max-connections", "100"), ("retry", "1500ms"), ("dev", "true")]);
+    check(&[("redis-url", "rediss://host/2"), ("redis-pattern", "a.*"), ("ready-requires", "redis")]);
+    check(&[("default-topic", "007"), ("dashboard-topic", "true"), ("log-level", "info,fanfare=debug")]);
+    check(&[("history-bytes", "2MB"), ("cors-origin", "https://a.example"), ("stream-endpoint", "/sse")]);
+}
