@@ -3,10 +3,9 @@
 use super::Server;
 use super::connection::{Phase, PublishAnswer, Publishing};
 use super::request::Request;
+use super::respond::{denial, json};
 use super::settings::Publishing as Policy;
-use super::stream::json;
 use super::wheel::Tick;
-use crate::auth::Denied;
 use crate::event::{Event, EventId};
 use crate::io::{Io, Token};
 use crate::protocol::head::RequestHead;
@@ -66,10 +65,14 @@ impl<I: Io> Server<I> {
                 let detail = "publishing over HTTP is off: start the server with --publish-token-file, or with --dev";
                 Err(response::problem(403, "Publishing is off", detail))
             }
-            Policy::Tokens(tokens) => tokens.check(head.authorization.as_deref()).map_err(denied),
+            Policy::Tokens(tokens) => {
+                tokens.check(head.authorization.as_deref()).map_err(|denied| denial(denied, "publish"))
+            }
             // A proxy carries strangers to the loopback address, and a browser carries strangers' pages.
             Policy::Loopback(_) if !head.forwarded && !foreign_page => Ok(()),
-            Policy::Loopback(tokens) => tokens.check(head.authorization.as_deref()).map_err(denied),
+            Policy::Loopback(tokens) => {
+                tokens.check(head.authorization.as_deref()).map_err(|denied| denial(denied, "publish"))
+            }
         }
     }
 
@@ -141,12 +144,4 @@ fn accepted(answer: &PublishAnswer) -> Response {
 
 fn refused(refusal: PublishRefusal) -> Response {
     response::problem(503, "Not published", &refusal.to_string()).with_header("Retry-After", "1")
-}
-
-fn denied(denied: Denied) -> Response {
-    let (challenge, detail) = match denied {
-        Denied::Missing => ("Bearer realm=\"publish\"", "publishing needs an Authorization: Bearer token"),
-        Denied::Wrong => ("Bearer realm=\"publish\", error=\"invalid_token\"", "this token may not publish"),
-    };
-    response::problem(401, "Not authorized", detail).with_header("WWW-Authenticate", challenge)
 }

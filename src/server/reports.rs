@@ -6,8 +6,8 @@ use serde_json::{Value, json as object};
 
 use super::Server;
 use super::connection::Phase;
+use super::respond::json;
 use super::routes::Probe;
-use super::stream::json;
 use crate::event::EventId;
 use crate::hub::TopicInfo;
 use crate::io::Io;

@@ -7,6 +7,7 @@ use super::connection::{Flags, Phase, Responding};
 use super::request::Request;
 use super::wheel::Tick;
 use super::{CloseReason, Server};
+use crate::auth::Denied;
 use crate::event::Frame;
 use crate::io::Io;
 use crate::protocol::head::{Method, RequestHead};
@@ -151,6 +152,21 @@ impl<I: Io> Server<I> {
     fn count_response(&mut self, status: u16) {
         self.counters.responses.count(status_label(status));
     }
+}
+
+/// A response with a body that is JSON.
+pub(super) fn json(status: u16, value: &serde_json::Value) -> Response {
+    Response::new(status).with_body("application/json", value.to_string())
+}
+
+/// The answer to a request whose token is missing or wrong (RFC 6750, 3).
+pub(super) fn denial(denied: Denied, realm: &str) -> Response {
+    let (error, detail) = match denied {
+        Denied::Missing => ("", "this needs an Authorization: Bearer token"),
+        Denied::Wrong => (", error=\"invalid_token\"", "this token is not accepted here"),
+    };
+    let challenge = format!("Bearer realm=\"{realm}\"{error}");
+    response::problem(401, "Not authorized", detail).with_header("WWW-Authenticate", challenge)
 }
 
 /// The statuses that this server answers, as labels.

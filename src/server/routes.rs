@@ -2,8 +2,8 @@
 
 use super::Server;
 use super::connection::Flags;
+use super::respond::{denial, json};
 use super::settings::Settings;
-use super::stream::json;
 use crate::event::Topic;
 use crate::io::Io;
 use crate::protocol::head::{Method, RequestHead};
@@ -63,6 +63,11 @@ impl Route {
         matches!(self, Route::Health(_) | Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_))
     }
 
+    /// True for what tells who uses a server and for what.
+    fn is_for_operators(&self) -> bool {
+        self.is_admin() && !matches!(self, Route::Health(_))
+    }
+
     fn methods(&self) -> &'static str {
         match self {
             Route::Publish => "POST, OPTIONS",
@@ -97,6 +102,11 @@ impl<I: Io> Server<I> {
             let detail = format!("{} is not for {}", head.target.path, head.method.as_str());
             let problem = response::problem(405, "Method not allowed", &detail);
             return self.respond(slot, head, problem.with_header("Allow", route.methods()));
+        }
+        if route.is_for_operators() && !is_admin && !self.settings.operators.is_empty() {
+            if let Err(denied) = self.settings.operators.check(head.authorization.as_deref()) {
+                return self.respond(slot, head, denial(denied, "operator"));
+            }
         }
         let response = match route {
             Route::Stream(_) if head.method == Method::Head => return self.respond_stream_head(slot, head),

@@ -22,6 +22,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Who may publish.
     pub publishing: Publishing,
+    /// Who may see metrics, topics and the debug view other than through the admin listener; none: everybody.
+    pub operators: Tokens,
     /// Which pages of other origins may read and publish.
     pub cors: Cors,
     /// How the server leaves.
@@ -101,12 +103,15 @@ pub struct Cors {
     pub origins: Vec<String>,
     /// Any origin on this host, with any port (`--dev`).
     pub any_localhost: bool,
+    /// Every origin: the streams are public.
+    pub any: bool,
 }
 
 impl Cors {
     /// True when pages of this origin may.
     pub fn allows(&self, origin: &str) -> bool {
-        self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+        self.any
+            || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
             || (self.any_localhost && is_localhost(origin))
     }
 }
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn origins_are_exact_and_localhost_is_a_host_not_a_prefix() {
-        let cors = Cors { origins: vec!["https://app.example".into()], any_localhost: true };
+        let cors = Cors { origins: vec!["https://app.example".into()], any_localhost: true, any: false };
         let check = |origin: &str, allowed: bool| assert_eq!(cors.allows(origin), allowed, "{origin}");
         check("https://app.example", true);
         check("https://APP.example", true);

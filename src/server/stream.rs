@@ -10,7 +10,7 @@ use crate::event::{EventId, Frame, Sequence, Topic};
 use crate::hub::{Replay, Run, Start, Subscriber};
 use crate::io::Io;
 use crate::protocol::head::RequestHead;
-use crate::protocol::response::{self, Response};
+use crate::protocol::response;
 use crate::protocol::{encoder, target::Target};
 
 /// The longest `interval_ms` that a client may ask for.
@@ -313,9 +313,4 @@ impl<I: Io> Server<I> {
         let bytes = self.stream_head(head, true);
         self.write_response(slot, bytes, Some(CloseReason::Answered));
     }
-}
-
-/// A response with a body that is JSON.
-pub(super) fn json(status: u16, value: &serde_json::Value) -> Response {
-    Response::new(status).with_body("application/json", value.to_string().into_bytes())
 }
