@@ -1,1 +1,270 @@
 //! Flags as typed: what the user wrote, before files, environment and defaults are weighed.
+//!
+//! The options of `fanfare serve` are declared in [`crate::config`], which also reads their values; here they are
+//! only collected as text, because a value from a file must win or lose against one from a flag before either is
+//! read. The client commands have no layers: clap reads them whole.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use url::Url;
+
+use crate::client;
+use crate::config::{Flags, Options, RedisPayload, duration_within, topic};
+use crate::event::{EventId, EventType, Topic};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "fanfare", version, about = "A Server-Sent Events fan-out server, and its tools", after_help = CLI_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    #[command(after_help = SERVE_HELP)]
+    Serve(ServeArgs),
+    /// Print a stream's events, reconnecting as a browser does
+    #[command(after_help = SUBSCRIBE_HELP)]
+    Subscribe(SubscribeArgs),
+    /// Publish events over HTTP or through Redis
+    #[command(after_help = PUBLISH_HELP)]
+    Publish(PublishArgs),
+}
+
+const CLI_HELP: &str = "\
+Try it:
+  fanfare serve --dev                                 live statistics of this host
+  fanfare subscribe localhost:3001/dashboard/stream   what it sends
+  fanfare publish dashboard_updates 'hello'           one more event
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
+
+const SERVE_HELP: &str = "\
+Every option may also stand in the file of --config, under its name without the dashes, and in the environment, as \
+FANFARE_ and its name in capitals (FANFARE_REDIS_URL; lists with commas). A flag wins over the environment, the \
+environment over the file. The word off unsets an option that has no default. Times are written 500ms, 3s, 5m or 1h; \
+sizes 512, 64KiB, 1MiB or 10MB.
+
+Also read, below the FANFARE_ names: SSE_PORT (the port), SSE_ENDPOINT, SSE_RETRY_INTERVAL (milliseconds), REDIS_URL, \
+LOG_LEVEL. SSE_HOST is a public name: it never sets the address to bind.
+
+Examples:
+  fanfare serve --dev
+  fanfare serve --redis-url redis://127.0.0.1:6379 --redis-channel dashboard_updates
+  fanfare serve --listen unix:/run/fanfare/fanfare.sock --admin-listen 127.0.0.1:9001
+  fanfare serve --config /etc/fanfare/fanfare.toml --print-config";
+
+const SUBSCRIBE_HELP: &str = "\
+Examples:
+  fanfare subscribe http://127.0.0.1:3001/dashboard/stream
+  fanfare subscribe localhost:3001 --topic orders --topic payments
+  fanfare subscribe localhost:3001 --topic orders --json | jq .data
+  fanfare subscribe localhost:3001 --topic orders --count 1 --data-only
+
+FANFARE_TOKEN holds a bearer token; no flag does, since every user of a host sees its arguments.";
+
+const PUBLISH_HELP: &str = "\
+Examples:
+  fanfare publish orders 'order 17 was shipped'
+  fanfare publish orders '{\"order\": 17}' --json --event shipped
+  tail -F orders.log | fanfare publish orders -
+  fanfare publish --redis-url redis://127.0.0.1:6379 orders 'order 17 was shipped'
+
+FANFARE_PUBLISH_TOKEN holds the bearer token, FANFARE_REDIS_PASSWORD the password for Redis; no flag does, since \
+every user of a host sees its arguments.";
+
+/// `fanfare serve` as typed.
+#[derive(Clone, Debug)]
+pub struct ServeArgs {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// Print the effective configuration instead of running.
+    pub print_config: bool,
+    /// The options given, as text.
+    pub flags: Flags,
+}
+
+impl Args for ServeArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("A TOML file of options: keys are the flags' names; also from FANFARE_CONFIG")
+            .help_heading("Configuration");
+        let print_config = Arg::new("print-config")
+            .long("print-config")
+            .action(ArgAction::SetTrue)
+            .help("Print the effective configuration, and where each value came from, and exit")
+            .help_heading("Configuration");
+        let mut command = Options::augment_args(command.arg(config).arg(print_config));
+        for name in option_names() {
+            command = command.mut_arg(name, |arg| {
+                let possible_values = arg.get_possible_values();
+                arg.value_parser(AsTyped { possible_values })
+            });
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        ServeArgs::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ServeArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<ServeArgs, clap::Error> {
+        let typed = |name: &String| matches.value_source(name) == Some(ValueSource::CommandLine);
+        let texts = |name: &str| matches.get_many::<String>(name).unwrap_or_default().cloned().collect();
+        Ok(ServeArgs {
+            config: matches.get_one("config").cloned(),
+            print_config: matches.get_flag("print-config"),
+            flags: option_names().into_iter().filter(typed).map(|name| (name.clone(), texts(&name))).collect(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = ServeArgs::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn option_names() -> Vec<String> {
+    let command = Options::augment_args(clap::Command::new("serve"));
+    command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
+}
+
+/// Takes any text, and still lets the help and the completions show what the option's own reader allows.
+#[derive(Clone)]
+struct AsTyped {
+    possible_values: Vec<PossibleValue>,
+}
+
+impl TypedValueParser for AsTyped {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.possible_values.iter().cloned()))
+    }
+}
+
+/// `fanfare subscribe`.
+#[derive(Args, Clone, Debug)]
+pub struct SubscribeArgs {
+    /// The stream: http:// or https://; without a scheme http is meant, without a path /events
+    #[arg(value_parser = |text: &str| client::endpoint(text, "/events"))]
+    pub url: Url,
+
+    /// A topic to subscribe to; repeatable
+    #[arg(long = "topic", value_name = "NAME", value_parser = topic)]
+    pub topics: Vec<Topic>,
+
+    /// Resume after this event
+    #[arg(long, value_name = "ID")]
+    pub last_event_id: Option<String>,
+
+    /// A header to send; repeatable
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = client::header)]
+    pub headers: Vec<client::Header>,
+
+    /// A file whose first line is a bearer token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Print each event as one line of JSON
+    #[arg(long, conflicts_with = "data_only", help_heading = "Output")]
+    pub json: bool,
+
+    /// Print the data alone
+    #[arg(long, help_heading = "Output")]
+    pub data_only: bool,
+
+    /// Stop after so many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Output")]
+    pub count: Option<u64>,
+
+    /// Take a stream for lost that says nothing for so long; above the server's heartbeat. Unset: never
+    #[arg(long, value_name = "TIME",
+          value_parser = duration_within(Duration::from_secs(1), Duration::from_secs(24 * 3600)))]
+    pub idle_timeout: Option<Duration>,
+
+    /// Stop when the stream ends or fails
+    #[arg(long)]
+    pub no_reconnect: bool,
+}
+
+/// `fanfare publish`.
+#[derive(Args, Clone, Debug)]
+pub struct PublishArgs {
+    /// The topic
+    #[arg(value_name = "TOPIC", value_parser = topic)]
+    pub topic: Topic,
+
+    /// The data; - reads lines from standard input, each an event
+    #[arg(value_name = "DATA", allow_hyphen_values = true)]
+    pub data: String,
+
+    /// The server; without a path /publish is meant
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3001", conflicts_with = "redis_url",
+          value_parser = |text: &str| client::endpoint(text, "/publish"))]
+    pub url: Url,
+
+    /// A file whose first line is the bearer token
+    #[arg(long, value_name = "FILE", conflicts_with = "redis_url")]
+    pub token_file: Option<PathBuf>,
+
+    /// The event's type
+    #[arg(long, value_name = "TYPE", value_parser = event_type, help_heading = "Event")]
+    pub event: Option<EventType>,
+
+    /// The event's id
+    #[arg(long, value_name = "ID", value_parser = event_id, help_heading = "Event")]
+    pub id: Option<EventId>,
+
+    /// A reconnection time for the clients that receive it
+    #[arg(long, value_name = "TIME", help_heading = "Event",
+          value_parser = duration_within(Duration::ZERO, Duration::from_secs(24 * 3600)))]
+    pub retry: Option<Duration>,
+
+    /// The data is JSON: checked, and passed on as it is
+    #[arg(long, help_heading = "Event")]
+    pub json: bool,
+
+    /// Publish through this Redis instead, on the channel that is named like the topic
+    // As text: clap's own error would show a wrong one with its password.
+    #[arg(long, value_name = "URL", help_heading = "Redis")]
+    pub redis_url: Option<String>,
+
+    /// What the server behind this Redis takes a message for
+    #[arg(long, value_name = "FORMAT", default_value = "raw", requires = "redis_url", help_heading = "Redis")]
+    pub redis_payload: RedisPayload,
+
+    /// A file whose first line is the password for Redis
+    #[arg(long, value_name = "FILE", requires = "redis_url", help_heading = "Redis")]
+    pub redis_password_file: Option<PathBuf>,
+}
+
+fn event_id(text: &str) -> Result<EventId, String> {
+    EventId::new(text).map_err(|error| format!("an event's id {error}; allowed are 1 to 128 visible ASCII characters"))
+}
+
+fn event_type(text: &str) -> Result<EventType, String> {
+    EventType::new(text).map_err(|error| format!("an event's type {error}"))
+}

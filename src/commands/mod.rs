@@ -1,8 +1,77 @@
 //! The commands: each puts the pieces together and turns an outcome into an exit code.
+//!
+//! The only place that prints. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod publish;
+mod serve;
+mod subscribe;
+
+use std::io::{self, Write};
 use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command, ServeArgs};
+use crate::config::{ConfigError, Environment, Loaded};
+use crate::observe::logging;
+
+/// The exit code for wrong usage or configuration; clap's own as well.
+const USAGE_EXIT_CODE: u8 = 2;
 
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print(); // a closed terminal is no reason to fail in another way
+            return if error.use_stderr() { ExitCode::from(USAGE_EXIT_CODE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match cli.command {
+        Command::Serve(args) => serve(&args),
+        Command::Subscribe(args) => subscribe::run(&args),
+        Command::Publish(args) => publish::run(&args),
+    };
+    outcome.unwrap_or_else(|error| explain(&error))
+}
+
+/// Resolves the configuration, then shows it or runs the server with it.
+fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let loaded = Loaded::new(&args.flags, args.config.as_deref(), &environment())?;
+    if args.print_config {
+        io::stdout().write_all(loaded.to_toml().as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    logging::init(&loaded.config.log)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    serve::run(loaded.config)
+}
+
+/// A variable that is not Unicode keeps what can be read of it, for the error that names it.
+fn environment() -> Environment {
+    let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+/// Wrong usage that clap can't see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+fn explain(error: &anyhow::Error) -> ExitCode {
+    if is_closed_pipe(error) {
+        return ExitCode::SUCCESS; // whoever read our output, `head` for one, has had enough
+    }
+    let _ = writeln!(io::stderr(), "error: {error:#}");
+    match error.is::<ConfigError>() || error.is::<UsageError>() {
+        true => ExitCode::from(USAGE_EXIT_CODE),
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// True for a failed write to our own output, and for nothing that happened on a connection.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -1,0 +1,216 @@
+//! A stream followed for as long as its server lets us: opened, read, and opened again after the last event's id.
+//!
+//! Unlike a browser, which gives up on anything but 200, this client waits and tries again after what may pass (a
+//! lost connection, 5xx, 429), and stops with the reason after what will not (other 4xx, an answer that is no stream).
+//! Printing is the caller's: it gets every event and every wait as a [`Report`].
+
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use ureq::Body;
+use ureq::http::{HeaderValue, Response, StatusCode};
+use url::Url;
+
+use super::backoff::Backoff;
+use super::{Header, agent, explain_failure, explain_refusal};
+use crate::config::{Secret, duration_text};
+use crate::protocol::decoder::{Decoder, EventTooLarge, Item};
+
+const READ_BUFFER_BYTES: usize = 16 << 10;
+/// A `Retry-After` is obeyed up to here; a longer one may well be a mistake, and a person is waiting.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// What to follow, and how.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// The stream, its topics in the query.
+    pub url: Url,
+    /// Headers to send.
+    pub headers: Vec<Header>,
+    /// A bearer token to send.
+    pub token: Option<Secret>,
+    /// The event to resume after.
+    pub last_event_id: Option<String>,
+    /// A stream that says nothing for so long, not even a heartbeat, is lost.
+    pub silence_max: Option<Duration>,
+    /// False stops at the first end or failure.
+    pub reconnects: bool,
+}
+
+/// What happens while a stream is followed.
+#[derive(Debug)]
+pub enum Report<'a> {
+    /// What the stream says.
+    Item(Item<'a>),
+    /// The stream ended or could not be opened; it is opened again after the wait.
+    Waiting {
+        /// Why.
+        reason: &'a str,
+        /// For how long.
+        wait: Duration,
+    },
+}
+
+/// Why a stream is not followed any longer.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The server will not give this stream, however often it is asked.
+    #[error("{0}")]
+    Refused(String),
+    /// It failed, and reconnecting was ruled out.
+    #[error("{0}")]
+    Failed(String),
+    /// An event beyond what the decoder holds.
+    #[error(transparent)]
+    EventTooLarge(#[from] EventTooLarge),
+}
+
+/// How one connection went.
+enum Ended {
+    /// The caller has had enough, or the server says that there is nothing to follow (204).
+    ForGood,
+    /// The stream was open and is over, in order or not.
+    Stream { reason: String, in_order: bool },
+    /// It was never open.
+    Unopened { reason: String, retry_after: Option<Duration> },
+}
+
+/// Follows a stream until `report` breaks, the server answers 204, or something fails for good.
+pub fn follow(
+    subscription: &Subscription,
+    mut report: impl FnMut(Report<'_>) -> ControlFlow<()>,
+) -> Result<(), StreamError> {
+    let agent = agent(subscription.silence_max);
+    let mut decoder = Decoder::new();
+    if let Some(id) = &subscription.last_event_id {
+        decoder.feed(format!("id: {id}\n\n").as_bytes(), |_| {})?; // as if the stream itself had said it
+    }
+    let mut backoff = Backoff::default();
+    loop {
+        decoder = decoder.reconnected();
+        let ended = match open(&agent, subscription, decoder.last_event_id())? {
+            Opened::Stream(response) => {
+                backoff.connected();
+                read(response, &mut decoder, &mut report)?
+            }
+            Opened::Not(ended) => ended,
+        };
+        backoff.set_retry(decoder.retry());
+        let (reason, wait) = match ended {
+            Ended::ForGood => return Ok(()),
+            Ended::Stream { in_order: true, .. } if !subscription.reconnects => return Ok(()),
+            Ended::Stream { reason, .. } | Ended::Unopened { reason, .. } if !subscription.reconnects => {
+                return Err(StreamError::Failed(reason));
+            }
+            Ended::Stream { reason, .. } => (reason, backoff.after_end()),
+            Ended::Unopened { reason, retry_after } => (reason, backoff.after_failure(retry_after, chance())),
+        };
+        if report(Report::Waiting { reason: &reason, wait }).is_break() {
+            return Ok(());
+        }
+        std::thread::sleep(wait);
+    }
+}
+
+enum Opened {
+    Stream(Response<Body>),
+    Not(Ended),
+}
+
+fn open(agent: &ureq::Agent, subscription: &Subscription, last_event_id: &str) -> Result<Opened, StreamError> {
+    let mut request = agent.get(subscription.url.as_str()).header("Cache-Control", "no-cache");
+    if let Some(token) = &subscription.token {
+        request = request.header("Authorization", format!("Bearer {}", token.expose()));
+    }
+    // UTF-8 as it is: what HTML says of this header, and what `HeaderValue` takes only from bytes.
+    if let Ok(id) = HeaderValue::from_bytes(last_event_id.as_bytes())
+        && !id.is_empty()
+    {
+        request = request.header("Last-Event-ID", id);
+    }
+    let headers = request.headers_mut().expect("a header above was refused, which none of these can be");
+    headers.insert("Accept", HeaderValue::from_static("text/event-stream"));
+    for header in &subscription.headers {
+        headers.insert(header.name.clone(), header.value.clone());
+    }
+    let mut response = match request.call() {
+        Ok(response) => response,
+        Err(error) => {
+            let reason = explain_failure(&error, &subscription.url);
+            return Ok(Opened::Not(Ended::Unopened { reason, retry_after: None }));
+        }
+    };
+    match response.status() {
+        StatusCode::OK => check_content_type(&response).map(|()| Opened::Stream(response)),
+        StatusCode::NO_CONTENT => Ok(Opened::Not(Ended::ForGood)),
+        status if is_transient(status) => {
+            let (reason, retry_after) = (explain_refusal(&mut response), retry_after(&response));
+            Ok(Opened::Not(Ended::Unopened { reason, retry_after }))
+        }
+        _ => Err(StreamError::Refused(explain_refusal(&mut response))),
+    }
+}
+
+/// Anything but an event stream would be read as one without events, for ever.
+fn check_content_type(response: &Response<Body>) -> Result<(), StreamError> {
+    let content_type = response.headers().get("Content-Type").and_then(|value| value.to_str().ok()).unwrap_or("none");
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("text/event-stream") {
+        return Ok(());
+    }
+    Err(StreamError::Refused(format!("no event stream there: the answer's Content-Type is {content_type}")))
+}
+
+fn is_transient(status: StatusCode) -> bool {
+    let asks_for_later = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+    status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED || asks_for_later.contains(&status)
+}
+
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds = response.headers().get("Retry-After")?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+fn read(
+    response: Response<Body>,
+    decoder: &mut Decoder,
+    report: &mut impl FnMut(Report<'_>) -> ControlFlow<()>,
+) -> Result<Ended, EventTooLarge> {
+    let mut body = response.into_body().into_reader();
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
+    loop {
+        let bytes = match body.read(&mut buffer) {
+            Ok(0) => return Ok(Ended::Stream { reason: "the stream ended".into(), in_order: true }),
+            Ok(count) => &buffer[..count],
+            Err(error) => {
+                let reason = format!("the stream was lost: {error}");
+                return Ok(Ended::Stream { reason, in_order: false });
+            }
+        };
+        let mut flow = ControlFlow::Continue(());
+        decoder.feed(bytes, |item| {
+            if flow.is_continue() {
+                flow = report(Report::Item(item));
+            }
+        })?;
+        if flow.is_break() {
+            return Ok(Ended::ForGood);
+        }
+    }
+}
+
+/// A fraction of one; without a source of chance, all of them wait the longest.
+fn chance() -> f64 {
+    getrandom::u32().map_or(1.0, |bits| f64::from(bits) / f64::from(u32::MAX))
+}
+
+impl std::fmt::Display for Report<'_> {
+    /// The wait as a line for the user; an item has none.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Report::Item(_) => Ok(()),
+            Report::Waiting { reason, wait } => write!(f, "{reason}; again in {}", duration_text(*wait)),
+        }
+    }
+}

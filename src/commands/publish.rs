@@ -1,0 +1,287 @@
+//! `fanfare publish`: events over HTTP or through Redis, one from the arguments or many from standard input.
+//!
+//! Lines that are there at the same time travel together: one request, or one pipeline. Nothing is sent twice: a
+//! failure ends the command and names the lines whose fate is unknown or refused.
+
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::UsageError;
+use crate::cli::PublishArgs;
+use crate::client;
+use crate::config::{
+    PUBLISH_TOKEN_VARIABLE, REDIS_PASSWORD_VARIABLE, RedisPayload, RedisUrl, Secret, SecretFile, redact_url,
+};
+use crate::event::{EventId, EventType};
+
+/// Stands for standard input where data is expected.
+const STDIN: &str = "-";
+/// Events that travel together at most.
+const BATCH_EVENTS_MAX: usize = 500;
+/// Bytes of lines that travel together at most: even if JSON writes every one as an escape of six, a server's usual
+/// bound on bodies is kept.
+const BATCH_BYTES_MAX: usize = 128 << 10;
+const REDIS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Publishes what the arguments or standard input hold.
+pub(super) fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
+    if args.data == STDIN && args.id.is_some() {
+        return Err(UsageError("--id names one event; allowed only with DATA other than -".into()).into());
+    }
+    let needs_envelope = args.event.is_some() || args.id.is_some() || args.retry.is_some();
+    if args.redis_url.is_some() && args.redis_payload == RedisPayload::Raw && needs_envelope {
+        let reason = "a raw Redis message is nothing but data: --event, --id and --retry need --redis-payload envelope";
+        return Err(UsageError(reason.into()).into());
+    }
+    let mut publisher = Publisher::new(args)?;
+    if args.data != STDIN {
+        publisher.publish(&[PublishedEvent::new(args, &args.data).map_err(UsageError)?])?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lines = read_lines();
+    for batch in (Batches { lines, held: None }) {
+        let batch = batch.context("standard input")?;
+        let events = batch.iter().map(|line| {
+            PublishedEvent::new(args, &line.text).map_err(|reason| anyhow::anyhow!("line {}: {reason}", line.number))
+        });
+        let events: Vec<PublishedEvent<'_>> = events.collect::<anyhow::Result<_>>()?;
+        publisher.publish(&events).with_context(|| range(&batch))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An event as `POST /publish` and the Redis envelope take it.
+#[derive(Serialize)]
+struct PublishedEvent<'a> {
+    topic: &'a str,
+    data: Data<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Data<'a> {
+    Text(&'a str),
+    Json(&'a RawValue),
+}
+
+impl<'a> PublishedEvent<'a> {
+    fn new(args: &'a PublishArgs, data: &'a str) -> Result<PublishedEvent<'a>, String> {
+        let data = match args.json {
+            // RawValue keeps the text: numbers and the order of keys arrive as they were written.
+            true => Data::Json(serde_json::from_str(data).map_err(|error| format!("the data is not JSON: {error}"))?),
+            false => Data::Text(data),
+        };
+        Ok(PublishedEvent {
+            topic: args.topic.as_str(),
+            data,
+            event: args.event.as_ref().map(EventType::as_str),
+            id: args.id.as_ref().map(EventId::as_str),
+            retry: args.retry.map(|retry| u64::try_from(retry.as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+
+    fn raw(&self) -> &'a str {
+        match self.data {
+            Data::Text(text) => text,
+            Data::Json(json) => json.get(),
+        }
+    }
+}
+
+/// The way to the server.
+enum Publisher {
+    Http(HttpPublisher),
+    Redis(RedisPublisher),
+}
+
+impl Publisher {
+    fn new(args: &PublishArgs) -> anyhow::Result<Publisher> {
+        Ok(match &args.redis_url {
+            Some(url) => Publisher::Redis(RedisPublisher::connect(url, args)?),
+            None => Publisher::Http(HttpPublisher {
+                agent: client::request_agent(),
+                url: args.url.clone(),
+                token: client::token(args.token_file.as_deref(), PUBLISH_TOKEN_VARIABLE)?,
+            }),
+        })
+    }
+
+    fn publish(&mut self, events: &[PublishedEvent<'_>]) -> anyhow::Result<()> {
+        match self {
+            Publisher::Http(http) => http.publish(events),
+            Publisher::Redis(redis) => redis.publish(events),
+        }
+    }
+}
+
+struct HttpPublisher {
+    agent: ureq::Agent,
+    url: url::Url,
+    token: Option<Secret>,
+}
+
+impl HttpPublisher {
+    /// One request for all of them, which the server takes or refuses as a whole; prints the ids that it gave.
+    fn publish(&self, events: &[PublishedEvent<'_>]) -> anyhow::Result<()> {
+        let body = match events {
+            [event] => serde_json::to_vec(event)?,
+            events => serde_json::to_vec(events)?,
+        };
+        let mut request = self.agent.post(self.url.as_str()).header("Content-Type", "application/json");
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {}", token.expose()));
+        }
+        let sent = request.send(body.as_slice());
+        let mut response = sent.map_err(|error| anyhow::anyhow!(client::explain_failure(&error, &self.url)))?;
+        if !response.status().is_success() {
+            let advice = match (response.status().as_u16(), &self.token) {
+                (401, None) => format!("; give a token with --token-file FILE or in {PUBLISH_TOKEN_VARIABLE}"),
+                (401 | 403, Some(_)) => "; the token that was given may not publish".to_owned(),
+                _ => String::new(),
+            };
+            anyhow::bail!("{}{advice}", client::explain_refusal(&mut response));
+        }
+        let answer = response.body_mut().read_to_string().context("the server's answer")?;
+        let mut stdout = io::stdout().lock();
+        for id in published_ids(&serde_json::from_str(&answer).unwrap_or_default()) {
+            writeln!(stdout, "{}", client::printable(id))?;
+        }
+        Ok(stdout.flush()?)
+    }
+}
+
+/// The ids in an answer to `POST /publish`: `id` of an object, `ids` of an object, or either in an array.
+fn published_ids(answer: &serde_json::Value) -> Vec<&str> {
+    use serde_json::Value::{Array, Object, String};
+    match answer {
+        String(id) => vec![id],
+        Array(items) => items.iter().flat_map(published_ids).collect(),
+        Object(fields) => {
+            ["id", "ids", "events"].iter().filter_map(|key| fields.get(*key)).flat_map(published_ids).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+struct RedisPublisher {
+    connection: redis::Connection,
+    place: String,
+    payload: RedisPayload,
+}
+
+impl RedisPublisher {
+    fn connect(url: &str, args: &PublishArgs) -> anyhow::Result<RedisPublisher> {
+        let refused = |reason| UsageError(format!("--redis-url {}: {reason}", redact_url(url)));
+        let url: RedisUrl = url.parse().map_err(refused)?;
+        let password = match &args.redis_password_file {
+            Some(path) => {
+                let password = SecretFile::read(path).and_then(|file| file.password());
+                Some(password.with_context(|| format!("--redis-password-file {}", path.display()))?)
+            }
+            None => std::env::var(REDIS_PASSWORD_VARIABLE).ok().and_then(|text| Secret::password(&text).ok()),
+        };
+        let place = url.to_string();
+        let url = password.map_or_else(|| url.clone(), |password| url.with_password(&password));
+        let connection = redis::Client::open(url.expose())
+            .and_then(|client| client.get_connection_with_timeout(REDIS_TIMEOUT))
+            .and_then(|connection| connection.set_read_timeout(Some(REDIS_TIMEOUT)).map(|()| connection))
+            .map_err(|error| anyhow::anyhow!("{place}: {error}"))?;
+        Ok(RedisPublisher { connection, place, payload: args.redis_payload })
+    }
+
+    /// One pipeline for all of them. Redis knows no ids, but how many clients it told.
+    fn publish(&mut self, events: &[PublishedEvent<'_>]) -> anyhow::Result<()> {
+        let mut pipeline = redis::pipe();
+        for event in events {
+            match self.payload {
+                RedisPayload::Raw => pipeline.publish(event.topic, event.raw()),
+                RedisPayload::Envelope => pipeline.publish(event.topic, serde_json::to_string(event)?),
+            };
+        }
+        let told: Vec<u64> =
+            pipeline.query(&mut self.connection).map_err(|error| anyhow::anyhow!("{}: {error}", self.place))?;
+        if told.contains(&0) {
+            let topic = client::printable(events.first().map_or("", |event| event.topic));
+            let _ = writeln!(io::stderr(), "nobody is subscribed to {topic} on {}", self.place);
+        }
+        Ok(())
+    }
+}
+
+/// A line of standard input.
+struct Line {
+    /// Counted from 1, as editors do.
+    number: usize,
+    text: String,
+}
+
+/// Reads lines in a thread of their own, so that what has arrived can be told from what is still to come. Empty
+/// lines are left out.
+fn read_lines() -> mpsc::Receiver<io::Result<Line>> {
+    let (sender, receiver) = mpsc::sync_channel(2 * BATCH_EVENTS_MAX);
+    std::thread::spawn(move || {
+        for (index, line) in io::stdin().lock().lines().enumerate() {
+            let line = line.map(|text| Line { number: index + 1, text });
+            let is_empty = matches!(&line, Ok(line) if line.text.is_empty());
+            let is_last = line.is_err();
+            if !is_empty && sender.send(line).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Lines in batches: the next line, waited for, and those that were already there.
+struct Batches {
+    lines: mpsc::Receiver<io::Result<Line>>,
+    /// What did not fit into the batch before, or a failure after it.
+    held: Option<io::Result<Line>>,
+}
+
+impl Iterator for Batches {
+    type Item = io::Result<Vec<Line>>;
+
+    fn next(&mut self) -> Option<io::Result<Vec<Line>>> {
+        let first = match self.held.take().map_or_else(|| self.lines.recv().ok(), Some)? {
+            Ok(line) => line,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut bytes = first.text.len();
+        let mut batch = vec![first];
+        while batch.len() < BATCH_EVENTS_MAX {
+            match self.lines.try_recv() {
+                Ok(Ok(line)) if bytes + line.text.len() <= BATCH_BYTES_MAX => {
+                    bytes += line.text.len();
+                    batch.push(line);
+                }
+                Ok(other) => {
+                    self.held = Some(other);
+                    break;
+                }
+                Err(_) => break, // nothing more for now, or for ever: the next recv tells
+            }
+        }
+        Some(Ok(batch))
+    }
+}
+
+fn range(batch: &[Line]) -> String {
+    match batch {
+        [] => String::new(),
+        [line] => format!("line {}", line.number),
+        [first, .., last] => format!("lines {} to {}", first.number, last.number),
+    }
+}

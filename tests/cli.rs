@@ -1,0 +1,114 @@
+//! The command line from outside: what a user types, what is printed, and the exit code.
+
+use std::process::{Command, Output};
+
+/// Runs the binary with an environment of exactly `env`.
+fn fanfare(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    command.args(args).env_clear().envs(env.iter().copied()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs, and checks the exit code and that the output (standard output when it is 0, else standard error) has `words`.
+fn check(args: &[&str], env: &[(&str, &str)], code: i32, words: &[&str]) {
+    let output = fanfare(args, env);
+    let said = text(if code == 0 { &output.stdout } else { &output.stderr });
+    assert_eq!(output.status.code(), Some(code), "{args:?} {env:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{args:?} {env:?}: {word:?} is not in {said}");
+    }
+}
+
+fn file(text: &str) -> (tempfile::NamedTempFile, String) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    (file, path)
+}
+
+#[test]
+fn help_has_headings_and_examples() {
+    check(&["--help"], &[], 0, &["serve", "subscribe", "publish", "Exit codes"]);
+    check(&["serve", "--help"], &[], 0, &["Listening:", "Redis:", "Delivery:", "Limits:", "Security:", "Drain:"]);
+    check(&["serve", "--help"], &[], 0, &["Logging:", "[default: 30s]", "SSE_HOST", "Examples:"]);
+    check(&["serve", "-h"], &[], 0, &["close, skip]", "text, json]"]);
+    check(&["subscribe", "--help"], &[], 0, &["--last-event-id", "Examples:"]);
+    check(&["publish", "--help"], &[], 0, &["--redis-url", "Examples:"]);
+    check(&["--version"], &[], 0, &[env!("CARGO_PKG_VERSION")]);
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    check(&[], &[], 2, &["Usage:"]);
+    check(&["sreve"], &[], 2, &["serve"]);
+    check(&["serve", "--hartbeat", "1s"], &[], 2, &["--heartbeat"]);
+    check(&["serve", "--retry", "1s", "--retry", "2s"], &[], 2, &["--retry"]);
+    check(&["subscribe"], &[], 2, &["<URL>"]);
+    check(&["subscribe", "ftp://host"], &[], 2, &["ftp://host", "http://host"]);
+    check(&["subscribe", "host", "--json", "--data-only"], &[], 2, &["--data-only"]);
+    check(&["publish", "a\nb", "x"], &[], 2, &["TOPIC"]);
+    check(&["publish", "t", "{", "--json"], &[], 2, &["not JSON"]);
+    check(&["publish", "t", "-", "--id", "7"], &[], 2, &["--id"]);
+    check(&["publish", "t", "x", "--event", "gap"], &[], 2, &["--event", "is reserved"]);
+    check(&["publish", "t", "x", "--redis-url", "redis://h", "--id", "7"], &[], 2, &["--redis-payload envelope"]);
+}
+
+#[test]
+fn a_wrong_value_names_the_option_the_value_and_what_is_allowed_and_exits_2() {
+    let check = |args: &[&str], env: &[(&str, &str)], words: &[&str]| {
+        check(&[&["serve", "--print-config"], args].concat(), env, 2, words);
+    };
+    check(&["--heartbeat", "0s"], &[], &["--heartbeat 0s", "1s to 1h"]);
+    check(&["--listen", "host:1"], &[], &["--listen host:1", "ADDR:PORT"]);
+    check(&[], &[("FANFARE_SLOW_POLICY", "drop")], &["FANFARE_SLOW_POLICY=drop", "close or skip"]);
+    check(&["--dev", "--listen", "0.0.0.0:1"], &[], &["--dev", "--listen 0.0.0.0:1", "loopback"]);
+    check(&["--stall-timeout", "2m"], &[], &["--stall-timeout 2m", "tcp-user-timeout 60s"]);
+    let (_held, path) = file("heart-beat = \"1s\"\n");
+    check(&["--config", &path], &[], &[&path, "heart-beat", "did you mean heartbeat?"]);
+    check(&["--config", "/no/such"], &[], &["/no/such", "No such file"]);
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+    let (_held, path) = file("retry = \"7s\"\ndrain = \"7s\"\nheartbeat = \"7s\"\n");
+    let env = [("FANFARE_RETRY", "6s"), ("FANFARE_DRAIN", "6s"), ("SSE_PORT", "80"), ("SSE_HOST", "sse.example.com")];
+    let from_file = format!("heartbeat = \"7s\" # {path}\n");
+    let lines = [
+        "retry = \"5s\" # --retry\n",
+        "drain = \"6s\" # FANFARE_DRAIN\n",
+        &from_file,
+        "stall-timeout = \"30s\" # default\n",
+        "listen = [\"127.0.0.1:80\"] # SSE_PORT\n",
+    ];
+    check(&["serve", "--config", &path, "--print-config", "--retry", "5s"], &env, 0, &lines);
+    check(&["serve", "--print-config"], &[("FANFARE_CONFIG", &path)], 0, &["retry = \"7s\""]);
+}
+
+#[test]
+fn the_printed_configuration_is_a_configuration_file() {
+    let values = |printed: &str| -> Vec<String> {
+        let lines = printed.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split(" # ").next().unwrap_or_default().to_owned()).collect()
+    };
+    let args = ["serve", "--print-config", "--dev", "--listen", "127.0.0.1:0", "--listen", "unix:/run/f.sock"];
+    let first = text(&fanfare(&args, &[("REDIS_URL", "redis://me:hunter2@host/1")]).stdout);
+    assert!(first.contains("redis://me:***@host/1") && !first.contains("hunter2"), "{first}");
+    let (_held, path) = file(&first);
+    let again = text(&fanfare(&["serve", "--print-config", "--config", &path], &[]).stdout);
+    assert_eq!(values(&again), values(&first));
+    assert!(again.contains("dev = true"), "{again}");
+}
+
+#[test]
+fn secrets_are_in_no_message() {
+    let url = "http://me:hunter2@host";
+    for args in [&["serve", "--redis-url", url][..], &["publish", "t", "x", "--redis-url", url]] {
+        let output = fanfare(args, &[]);
+        let said = text(&output.stderr);
+        assert!(said.contains("--redis-url http://me:***@host") && !said.contains("hunter2"), "{said}");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+    }
+}

@@ -1,0 +1,289 @@
+//! `fanfare subscribe` and `fanfare publish` against servers that play back what they are told to.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Far beyond what anything here takes; only a hang reaches it.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n";
+
+/// A server that gives one answer per connection, in turn, and then listens no more.
+struct Playback {
+    address: String,
+    requests: mpsc::Receiver<String>,
+}
+
+impl Playback {
+    fn new(answers: &[&str]) -> Playback {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (sender, requests) = mpsc::channel();
+        let answers: Vec<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                sender.send(read_request(&mut stream)).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        Playback { address, requests }
+    }
+
+    fn request(&self) -> String {
+        self.requests.recv_timeout(DEADLINE).unwrap()
+    }
+}
+
+/// One request with its body, if it has a length.
+fn read_request(stream: &mut TcpStream) -> String {
+    let mut reader = BufReader::new(stream);
+    let mut request = String::new();
+    while !request.ends_with("\r\n\r\n") {
+        assert_ne!(reader.read_line(&mut request).unwrap(), 0, "the client left: {request}");
+    }
+    let length = header(&request, "content-length").map_or(0, |value| value.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    request + &String::from_utf8(body).unwrap()
+}
+
+fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = request.lines().filter_map(|line| line.split_once(": "));
+    fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+fn start(args: &[&str], env: &[(&str, &str)]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .args(args)
+        .env_clear()
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Closes standard input and waits for the end.
+fn finish(mut child: Child) -> (i32, String, String) {
+    drop(child.stdin.take());
+    let id = child.id();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let Ok(output) = receiver.recv_timeout(DEADLINE) else {
+        let _ = Command::new("kill").arg(id.to_string()).status();
+        panic!("the command does not end");
+    };
+    let Output { status, stdout, stderr } = output.unwrap();
+    (status.code().unwrap_or(-1), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn run(args: &[&str]) -> (i32, String, String) {
+    finish(start(args, &[]))
+}
+
+fn answer(status: &str, content_type: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+#[test]
+fn a_stream_is_printed_and_resumed_after_its_last_event() {
+    let first = format!("{STREAM_HEAD}retry: 1\nid: run-0\n\ndata: a\nid: run-1\n\n: heartbeat\n\ndata: lost");
+    let second = format!("{STREAM_HEAD}event: e\nid: run-2\ndata: b\ndata: c\n\n");
+    let server = Playback::new(&[&first, &second]);
+    let url = format!("http://{}/events?x=1", server.address);
+    let args = ["subscribe", &url, "--topic", "orders", "--topic", "a b", "-H", "X-Key: 7", "--json", "--count", "2"];
+    let (code, stdout, stderr) = run(&args);
+    assert_eq!(code, 0, "{stderr}");
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(
+        lines,
+        [r#"{"id":"run-1","event":"message","data":"a"}"#, r#"{"id":"run-2","event":"e","data":"b\nc"}"#]
+    );
+    let request = server.request();
+    assert!(request.starts_with("GET /events?x=1&topic=orders&topic=a+b HTTP/1.1\r\n"), "{request}");
+    assert_eq!(header(&request, "accept"), Some("text/event-stream"));
+    assert_eq!(header(&request, "x-key"), Some("7"));
+    assert_eq!(header(&request, "last-event-id"), None);
+    assert_eq!(header(&server.request(), "last-event-id"), Some("run-1"));
+    assert!(stderr.contains("the stream ended; again in 100ms"), "{stderr}");
+}
+
+#[test]
+fn chunked_streams_are_read_as_well() {
+    let head = STREAM_HEAD.replace("Connection: close", "Transfer-Encoding: chunked");
+    let chunks = "8\r\ndata: a\n\r\n9\r\n\ndata: b\n\r\n1\r\n\n\r\n0\r\n\r\n";
+    let server = Playback::new(&[&format!("{head}{chunks}")]);
+    let (code, stdout, stderr) = run(&["subscribe", &server.address, "--data-only", "--no-reconnect"]);
+    assert_eq!((code, stdout.as_str()), (0, "a\nb\n"), "{stderr}");
+    assert!(server.request().starts_with("GET /events HTTP/1.1\r\n"));
+}
+
+#[test]
+fn the_first_connection_resumes_where_it_is_told_to() {
+    let server = Playback::new(&["HTTP/1.1 204 No Content\r\n\r\n"]);
+    let tokens = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(tokens.path(), "hunter2\n").unwrap();
+    let path = tokens.path().to_str().unwrap();
+    let args = ["subscribe", &server.address, "--last-event-id", "run-7", "--token-file", path];
+    assert_eq!(run(&args), (0, String::new(), String::new()), "204 says that there is nothing to follow");
+    let request = server.request();
+    assert_eq!(header(&request, "last-event-id"), Some("run-7"));
+    assert_eq!(header(&request, "authorization"), Some("Bearer hunter2"));
+}
+
+#[test]
+fn what_passes_is_waited_for() {
+    let busy = answer("503 Service Unavailable", "application/problem+json", "{\"title\":\"Draining\"}");
+    let server = Playback::new(&[&busy, &busy, &format!("{STREAM_HEAD}data: a\n\n")]);
+    let (code, stdout, stderr) = run(&["subscribe", &server.address, "--data-only", "--count", "1"]);
+    assert_eq!((code, stdout.as_str()), (0, "a\n"), "{stderr}");
+    assert_eq!(stderr.matches("503 Service Unavailable: Draining; again in").count(), 2, "{stderr}");
+}
+
+#[test]
+fn what_does_not_pass_is_explained_and_exits_1() {
+    let check = |answer: &str, words: &str| {
+        let server = Playback::new(&[answer]);
+        let (code, _, stderr) = run(&["subscribe", &server.address]);
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains(words), "{words:?} is not in {stderr}");
+    };
+    let problem = r#"{"type":"about:blank","title":"Too many topics","detail":"65 named, 64 allowed"}"#;
+    let explained = "400 Bad Request: Too many topics: 65 named, 64 allowed";
+    check(&answer("400 Bad Request", "application/problem+json", problem), explained);
+    check(&answer("404 Not Found", "text/html", "<h1>no</h1>\n<p>"), "404 Not Found: <h1>no</h1>\n");
+    check(&answer("200 OK", "text/html", "hello"), "Content-Type is text/html");
+}
+
+#[test]
+fn without_reconnecting_a_failure_exits_1() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let (code, _, stderr) = run(&["subscribe", &address, "--no-reconnect"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains(&format!("nothing listens on {address}")), "{stderr}");
+}
+
+#[test]
+fn a_reader_that_has_had_enough_ends_the_stream_quietly() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut child = start(&["subscribe", &address, "--data-only"], &[]);
+    let (mut stream, _) = listener.accept().unwrap();
+    read_request(&mut stream);
+    stream.write_all(format!("{STREAM_HEAD}data: a\n\n").as_bytes()).unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "a\n");
+    drop(stdout);
+    stream.write_all(b"data: b\n\n").unwrap();
+    let (code, _, stderr) = finish(child);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn an_event_is_published_over_http() {
+    let server = Playback::new(&[&answer("202 Accepted", "application/json", "{\"id\":\"run-8\"}")]);
+    let data = "{\"b\":1.0, \"a\":2}";
+    let args = ["publish", "--url", &server.address, "orders", data, "--json", "--event", "e", "--retry", "5s"];
+    let (code, stdout, stderr) = finish(start(&args, &[("FANFARE_PUBLISH_TOKEN", "hunter2")]));
+    assert_eq!((code, stdout.as_str()), (0, "run-8\n"), "{stderr}");
+    let request = server.request();
+    assert!(request.starts_with("POST /publish HTTP/1.1\r\n"), "{request}");
+    assert_eq!(header(&request, "authorization"), Some("Bearer hunter2"));
+    let body = request.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(body, r#"{"topic":"orders","data":{"b":1.0, "a":2},"event":"e","retry":5000}"#);
+}
+
+#[test]
+fn lines_of_standard_input_are_events() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut child = start(&["publish", "--url", &address, "orders", "-"], &[]);
+    child.stdin.take().unwrap().write_all(b"one\n\ntwo\nthree").unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    // How many lines travel together is a matter of speed; that they arrive in order, and on one connection, is not.
+    let mut events: Vec<serde_json::Value> = Vec::new();
+    while events.len() < 3 {
+        let request = read_request(&mut stream);
+        match serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap() {
+            serde_json::Value::Array(batch) => events.extend(batch),
+            event => events.push(event),
+        }
+        stream.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    }
+    assert_eq!(finish(child).0, 0);
+    assert_eq!(events, ["one", "two", "three"].map(|data| serde_json::json!({"topic": "orders", "data": data})));
+}
+
+#[test]
+fn a_refused_publication_is_explained_and_exits_1() {
+    let check = |answer: &str, env: &[(&str, &str)], words: &str| {
+        let server = Playback::new(&[answer]);
+        let (code, _, stderr) = finish(start(&["publish", "--url", &server.address, "t", "x"], env));
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains(words), "{words:?} is not in {stderr}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
+    };
+    let unauthorized = answer("401 Unauthorized", "application/problem+json", "{\"title\":\"No token\"}");
+    check(&unauthorized, &[], "401 Unauthorized: No token; give a token with --token-file FILE");
+    check(&unauthorized, &[("FANFARE_PUBLISH_TOKEN", "hunter2")], "the token that was given may not publish");
+    check(&answer("413 Payload Too Large", "text/plain", ""), &[], "413 Payload Too Large");
+}
+
+#[test]
+fn events_are_published_through_redis() {
+    let check = |args: &[&str], told: u64, expected: &str, words: &str| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || play_redis(listener.accept().unwrap().0, told));
+        let (code, stdout, stderr) = run(&[&["publish", "--redis-url", &url], args].concat());
+        assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+        assert_eq!(server.join().unwrap(), ["PUBLISH", "orders", expected]);
+    };
+    check(&["orders", "a\nb"], 1, "a\nb", "");
+    check(&["orders", "[1.0]", "--json"], 0, "[1.0]", "nobody is subscribed to orders");
+    let envelope = r#"{"topic":"orders","data":"a","id":"7"}"#;
+    check(&["orders", "a", "--id", "7", "--redis-payload", "envelope"], 1, envelope, "");
+}
+
+/// A Redis that knows OK and PUBLISH; answers with the words of the first PUBLISH.
+fn play_redis(mut stream: TcpStream, told: u64) -> Vec<String> {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let words = read_redis_command(&mut reader);
+        if words[0] == "PUBLISH" {
+            stream.write_all(format!(":{told}\r\n").as_bytes()).unwrap();
+            return words;
+        }
+        stream.write_all(b"+OK\r\n").unwrap();
+    }
+}
+
+fn read_redis_command(reader: &mut impl BufRead) -> Vec<String> {
+    let count = read_redis_length(reader, '*');
+    let mut read_word = || {
+        let mut word = vec![0; read_redis_length(reader, '$') + 2];
+        reader.read_exact(&mut word).unwrap();
+        String::from_utf8(word).unwrap().trim_end_matches("\r\n").to_owned()
+    };
+    (0..count).map(|_| read_word()).collect()
+}
+
+fn read_redis_length(reader: &mut impl BufRead, mark: char) -> usize {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    line.trim_end().strip_prefix(mark).unwrap().parse().unwrap()
+}
