@@ -101,7 +101,7 @@ fn push_data(bytes: &mut Vec<u8>, data: &[u8]) {
     let mut line_start = 0;
     for line_end in memchr2_iter(b'\r', b'\n', data) {
         // The line feed of a CRLF whose carriage return has ended the line already.
-        if line_end >= 1 && line_end == line_start && data[line_end] == b'\n' && data[line_end - 1] == b'\r' {
+        if data[..=line_end].ends_with(b"\r\n") {
             line_start = line_end + 1;
             continue;
         }

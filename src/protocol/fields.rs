@@ -103,6 +103,7 @@ mod tests {
         check("text/html, text/event-stream;q=0.1", true);
         check("text/event-stream ; charset=utf-8 ; Q=1.000", true);
         check("text/event-stream,*/*;q=0", true);
+        check("text/event-stream;q=", true);
         check("*/*", false);
         check("text/*", false);
         check("", false);

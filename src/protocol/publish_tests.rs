@@ -62,6 +62,10 @@ fn refusals_say_what_where_and_what_is_allowed() {
         r#"{"topic":"t","data":1,"payload\n":2}"#,
         "unknown field \"payload\\n\": the fields are topic, data, event, id and retry",
     );
+    check(
+        r#"{"topic":"t","data":1,"event":"e","id":"i","retry":1,"x":1}"#,
+        "unknown field \"x\": the fields are topic, data, event, id and retry",
+    );
     check(r#"{"topic":"t","data":1,"data":1}"#, "field \"data\" is there more than once");
     check(
         r#"{"topic":"t","data":1,"data":1,"data":1,"a":1,"b":1,"c":1,"d":1}"#,
