@@ -46,7 +46,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    serve::run(loaded.config)
+    serve::run(&loaded.config)
 }
 
 /// A variable that is not Unicode keeps what can be read of it, for the error that names it.

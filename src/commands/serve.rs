@@ -30,7 +30,7 @@ const REQUESTS_RESERVED: usize = 256;
 const BATCH_MAX: usize = 1000;
 
 /// Runs the server until it has left.
-pub fn run(config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let descriptors = raise_descriptor_limit().context("reading the limit on open files")?;
     let settings = settings(config, descriptors);
     let (listeners, roles) = open_listeners(config)?;
@@ -118,8 +118,12 @@ fn settings(config: &Config, descriptors: u64) -> Settings {
     let streams_allowed = connections_total_max.saturating_sub(REQUESTS_RESERVED).max(1);
     let streams_wanted = config.limits.connections_max.map_or(streams_allowed, |max| max as usize);
     if streams_wanted > streams_allowed {
-        tracing::warn!(wanted = streams_wanted, allowed = streams_allowed, descriptors,
-            "--max-connections is more than the limit on open files allows; raise LimitNOFILE or ulimit -n");
+        tracing::warn!(
+            wanted = streams_wanted,
+            allowed = streams_allowed,
+            descriptors,
+            "--max-connections is more than the limit on open files allows; raise LimitNOFILE or ulimit -n"
+        );
     }
     let streams_max = streams_wanted.min(streams_allowed);
     let tokens = Tokens::new(config.security.publish_tokens.iter().map(config::Secret::expose));

@@ -9,6 +9,8 @@ use crate::protocol::{Parsed, RequestError};
 #[derive(Debug, Default)]
 pub(super) struct Request {
     unparsed: Vec<u8>,
+    /// Bytes of it that were looked at already and held no whole head.
+    looked_at: usize,
     current: Option<Current>,
 }
 
@@ -51,9 +53,10 @@ impl Request {
     /// Reads as far as the bytes reach.
     pub(super) fn advance(&mut self, limits: &Limits) -> Result<Progress, RequestError> {
         if self.current.is_none() {
-            let Parsed::Complete { value: head, consumed } = head::parse(&self.unparsed, &limits.head)? else {
-                return Ok(Progress::NeedMore);
-            };
+            let parsed = head::parse_grown(&self.unparsed, self.looked_at, &limits.head)?;
+            self.looked_at = self.unparsed.len();
+            let Parsed::Complete { value: head, consumed } = parsed else { return Ok(Progress::NeedMore) };
+            self.looked_at = 0;
             self.unparsed.drain(..consumed);
             if head.framing == BodyFraming::None {
                 self.release();
