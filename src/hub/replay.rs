@@ -60,6 +60,10 @@ pub enum MissedReason {
 }
 
 impl MissedReason {
+    /// All of them.
+    pub const ALL: [MissedReason; 4] =
+        [MissedReason::UnknownId, MissedReason::Evicted, MissedReason::ReplayLimit, MissedReason::TooSlow];
+
     /// As it stands in the gap event's data and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

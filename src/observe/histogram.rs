@@ -48,7 +48,9 @@ mod tests {
     #[test]
     fn a_bound_counts_what_is_equal_to_it() {
         let mut histogram = Histogram::default();
-        [0, 10, 11, 2_500_000, 2_500_001].map(|us| histogram.observe(Duration::from_micros(us)));
+        for us in [0, 10, 11, 2_500_000, 2_500_001] {
+            histogram.observe(Duration::from_micros(us));
+        }
         let counts: Vec<_> = histogram.cumulative().collect();
         assert_eq!(counts[0], (Some(10), 2));
         assert_eq!(counts[1], (Some(25), 3));

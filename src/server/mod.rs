@@ -41,11 +41,11 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::event::Frame;
-use crate::hub::{Hub, Run, Subscriber};
+use crate::hub::{Hub, MissedReason, Run, Subscriber};
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
-use crate::observe::metrics::Counters;
+use crate::observe::metrics::{Counters, Labelled};
 use crate::protocol::encoder;
-use crate::sources::channel::{Inbox, Message, Publish, SourceStatus};
+use crate::sources::channel::{GapReason, Inbox, Message, Publish, SourceStatus};
 pub use connection::CloseReason;
 use connection::{AddressKey, Connection, Flags, Phase};
 use settings::Settings;
@@ -221,7 +221,7 @@ impl<I: Io> Server<I> {
             return Duration::ZERO;
         }
         let next_timer = self.wheel.next_armed().map(Tick::time);
-        let next_step = self.drain.as_ref().map(|drain| drain.next_step());
+        let next_step = self.drain.as_ref().map(drain::Drain::next_step);
         let next = [Some(self.next_housekeeping), next_timer, next_step, self.acceptor.next_try()];
         let next = next.into_iter().flatten().min().expect("housekeeping always comes");
         next.saturating_sub(self.io.now())
@@ -357,11 +357,8 @@ impl Jitter {
 }
 
 fn new_counters() -> Counters {
-    use crate::hub::MissedReason::{Evicted, ReplayLimit, TooSlow, UnknownId};
-    use crate::observe::metrics::Labelled;
-    use crate::sources::channel::GapReason::{ChannelFull, Refused, SourceLost};
-    let missed = [UnknownId, Evicted, ReplayLimit, TooSlow].map(|reason| reason.as_str());
-    let lost = [SourceLost, ChannelFull, Refused].map(|reason| reason.as_str());
+    let missed = MissedReason::ALL.map(MissedReason::as_str);
+    let lost = GapReason::ALL.map(GapReason::as_str);
     Counters {
         accepted: 0,
         accept_pauses: Labelled::new(accept::PauseReason::ALL.map(accept::PauseReason::as_str)),

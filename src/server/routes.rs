@@ -103,10 +103,9 @@ impl<I: Io> Server<I> {
             let problem = response::problem(405, "Method not allowed", &detail);
             return self.respond(slot, head, problem.with_header("Allow", route.methods()));
         }
-        if route.is_for_operators() && !is_admin && !self.settings.operators.is_empty() {
-            if let Err(denied) = self.settings.operators.check(head.authorization.as_deref()) {
-                return self.respond(slot, head, denial(denied, "operator"));
-            }
+        let needs_token = route.is_for_operators() && !is_admin && !self.settings.operators.is_empty();
+        if needs_token && let Err(denied) = self.settings.operators.check(head.authorization.as_deref()) {
+            return self.respond(slot, head, denial(denied, "operator"));
         }
         let response = match route {
             Route::Stream(_) if head.method == Method::Head => return self.respond_stream_head(slot, head),

@@ -71,6 +71,9 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// All of them.
+    pub const ALL: [GapReason; 3] = [GapReason::SourceLost, GapReason::ChannelFull, GapReason::Refused];
+
     /// As it stands in the gap event's data and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
