@@ -47,9 +47,10 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
         let reason = "history-bytes-total must be at least history-bytes";
         return refuse(pair("history-bytes-total", "history-bytes"), reason);
     }
-    for (name, topic) in
-        [("default-topic", &options.delivery.default_topic), ("dashboard-topic", &options.delivery.dashboard_topic)]
-    {
+    let topics =
+        [("default-topic", &options.delivery.default_topic), ("dashboard-topic", &options.delivery.dashboard_topic)];
+    let channels = options.redis.channels.iter().map(|channel| ("redis-channel", channel));
+    for (name, topic) in topics.into_iter().chain(channels) {
         if topic.as_str().len() > options.limits.topic_bytes_max {
             return refuse(pair(name, "topic-bytes"), "the name is longer than topics may be");
         }
