@@ -18,7 +18,8 @@ use crate::event::{EventId, EventType, Topic};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "fanfare", version, about = "A Server-Sent Events fan-out server, and its tools", after_help = CLI_HELP)]
+#[command(name = "fanfare", version, after_help = CLI_HELP)]
+#[command(about = "A Server-Sent Events fan-out server, and its tools")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -119,15 +119,18 @@ pub struct DeliveryConfig {
     pub stream_endpoint: Option<EndpointPath>,
 
     /// How long clients wait before they reconnect (jitter is added); also from SSE_RETRY_INTERVAL, in milliseconds
-    #[arg(id = "retry", long, value_name = "TIME", default_value = "3s", value_parser = duration_within(100 * MS, HOUR))]
+    #[arg(id = "retry", long, value_name = "TIME", default_value = "3s",
+          value_parser = duration_within(100 * MS, HOUR))]
     pub retry: Duration,
 
     /// A comment goes out after this much silence, so that proxies keep the stream and dead clients are noticed
-    #[arg(id = "heartbeat", long, value_name = "TIME", default_value = "30s", value_parser = duration_within(SECOND, HOUR))]
+    #[arg(id = "heartbeat", long, value_name = "TIME", default_value = "30s",
+          value_parser = duration_within(SECOND, HOUR))]
     pub heartbeat_interval: Duration,
 
     /// A subscriber that accepts no byte for this long is slow
-    #[arg(id = "stall-timeout", long, value_name = "TIME", default_value = "30s", value_parser = duration_within(SECOND, HOUR))]
+    #[arg(id = "stall-timeout", long, value_name = "TIME", default_value = "30s",
+          value_parser = duration_within(SECOND, HOUR))]
     pub stall_timeout: Duration,
 
     /// What becomes of a slow one: closed, to resume where it was; or skipped to the newest event, with a gap
@@ -135,7 +138,8 @@ pub struct DeliveryConfig {
     pub slow_policy: SlowPolicy,
 
     /// Deliver to each subscriber at most once per interval, everything pending at once; 0s delivers at once
-    #[arg(id = "interval-floor", long, value_name = "TIME", default_value = "0s", value_parser = duration_within(Duration::ZERO, HOUR))]
+    #[arg(id = "interval-floor", long, value_name = "TIME", default_value = "0s",
+          value_parser = duration_within(Duration::ZERO, HOUR))]
     pub interval_floor: Duration,
 }
 
@@ -144,19 +148,23 @@ pub struct DeliveryConfig {
 #[command(next_help_heading = "History")]
 pub struct HistoryConfig {
     /// Events that a topic remembers
-    #[arg(id = "history-events", long, value_name = "N", default_value = "1000", value_parser = count_within(1, COUNT_MAX))]
+    #[arg(id = "history-events", long, value_name = "N", default_value = "1000",
+          value_parser = count_within(1, COUNT_MAX))]
     pub events_max: u32,
 
     /// Bytes that a topic remembers; at least one largest event
-    #[arg(id = "history-bytes", long, value_name = "SIZE", default_value = "1MiB", value_parser = size_within(KIB, 16 * GIB))]
+    #[arg(id = "history-bytes", long, value_name = "SIZE", default_value = "1MiB",
+          value_parser = size_within(KIB, 16 * GIB))]
     pub bytes_max: usize,
 
     /// Bytes that all topics together remember
-    #[arg(id = "history-bytes-total", long, value_name = "SIZE", default_value = "64MiB", value_parser = size_within(KIB, 1024 * GIB))]
+    #[arg(id = "history-bytes-total", long, value_name = "SIZE", default_value = "64MiB",
+          value_parser = size_within(KIB, 1024 * GIB))]
     pub bytes_total_max: usize,
 
     /// How long an event is remembered
-    #[arg(id = "history-age", long, value_name = "TIME", default_value = "5m", value_parser = duration_within(SECOND, 365 * DAY))]
+    #[arg(id = "history-age", long, value_name = "TIME", default_value = "5m",
+          value_parser = duration_within(SECOND, 365 * DAY))]
     pub age_max: Duration,
 
     /// Events that one replay may hold, the newest ones; a client that misses more gets a gap. Unset: all remembered
@@ -164,7 +172,8 @@ pub struct HistoryConfig {
     pub replay_events_max: Option<u32>,
 
     /// Bytes per turn of the loop for replays and laggards, after live delivery
-    #[arg(id = "catch-up-bytes", long, value_name = "SIZE", default_value = "1MiB", value_parser = size_within(4 * KIB, GIB))]
+    #[arg(id = "catch-up-bytes", long, value_name = "SIZE", default_value = "1MiB",
+          value_parser = size_within(4 * KIB, GIB))]
     pub catch_up_bytes_max: usize,
 }
 
@@ -189,7 +198,8 @@ pub struct LimitsConfig {
     pub head_bytes_max: usize,
 
     /// Time for a request's head to arrive
-    #[arg(id = "head-timeout", long, value_name = "TIME", default_value = "10s", value_parser = duration_within(100 * MS, HOUR))]
+    #[arg(id = "head-timeout", long, value_name = "TIME", default_value = "10s",
+          value_parser = duration_within(100 * MS, HOUR))]
     pub head_timeout: Duration,
 
     /// A request's body
@@ -197,27 +207,33 @@ pub struct LimitsConfig {
     pub body_bytes_max: usize,
 
     /// Time for a request's body to arrive
-    #[arg(id = "body-timeout", long, value_name = "TIME", default_value = "30s", value_parser = duration_within(100 * MS, HOUR))]
+    #[arg(id = "body-timeout", long, value_name = "TIME", default_value = "30s",
+          value_parser = duration_within(100 * MS, HOUR))]
     pub body_timeout: Duration,
 
     /// A connection kept alive without a request closes after this long
-    #[arg(id = "idle-timeout", long, value_name = "TIME", default_value = "75s", value_parser = duration_within(100 * MS, DAY))]
+    #[arg(id = "idle-timeout", long, value_name = "TIME", default_value = "75s",
+          value_parser = duration_within(100 * MS, DAY))]
     pub idle_timeout: Duration,
 
     /// Topics that one subscriber may name
-    #[arg(id = "topics-per-subscriber", long, value_name = "N", default_value = "64", value_parser = count_within(1, 10_000))]
+    #[arg(id = "topics-per-subscriber", long, value_name = "N", default_value = "64",
+          value_parser = count_within(1, 10_000))]
     pub topics_per_subscriber_max: u32,
 
     /// A topic's name
-    #[arg(id = "topic-bytes", long, value_name = "SIZE", default_value = "256", value_parser = size_within(1, TOPIC_BYTES_MAX))]
+    #[arg(id = "topic-bytes", long, value_name = "SIZE", default_value = "256",
+          value_parser = size_within(1, TOPIC_BYTES_MAX))]
     pub topic_bytes_max: usize,
 
     /// Topics in all
-    #[arg(id = "max-topics", long, value_name = "N", default_value = "100000", value_parser = count_within(1, COUNT_MAX))]
+    #[arg(id = "max-topics", long, value_name = "N", default_value = "100000",
+          value_parser = count_within(1, COUNT_MAX))]
     pub topics_max: u32,
 
     /// An event's data
-    #[arg(id = "event-bytes", long, value_name = "SIZE", default_value = "256KiB", value_parser = size_within(KIB, GIB))]
+    #[arg(id = "event-bytes", long, value_name = "SIZE", default_value = "256KiB",
+          value_parser = size_within(KIB, GIB))]
     pub event_bytes_max: usize,
 }
 
@@ -254,11 +270,13 @@ pub(super) struct SecurityOptions {
 #[command(next_help_heading = "Drain")]
 pub struct DrainConfig {
     /// How long readiness says 503 while connections are still accepted: time for a balancer to look elsewhere
-    #[arg(id = "drain-notice", long, value_name = "TIME", default_value = "0s", value_parser = duration_within(Duration::ZERO, HOUR))]
+    #[arg(id = "drain-notice", long, value_name = "TIME", default_value = "0s",
+          value_parser = duration_within(Duration::ZERO, HOUR))]
     pub notice: Duration,
 
     /// Over how long the streams are closed, evenly; the service's stop timeout must exceed both together
-    #[arg(id = "drain", long, value_name = "TIME", default_value = "10s", value_parser = duration_within(Duration::ZERO, HOUR))]
+    #[arg(id = "drain", long, value_name = "TIME", default_value = "10s",
+          value_parser = duration_within(Duration::ZERO, HOUR))]
     pub duration: Duration,
 }
 
@@ -275,11 +293,13 @@ pub struct IoConfig {
     pub loops: u32,
 
     /// What the kernel buffers per connection for a subscriber that does not read (SO_SNDBUF)
-    #[arg(id = "send-buffer", long, value_name = "SIZE", default_value = "16KiB", value_parser = size_within(4 * KIB, 64 * MIB))]
+    #[arg(id = "send-buffer", long, value_name = "SIZE", default_value = "16KiB",
+          value_parser = size_within(4 * KIB, 64 * MIB))]
     pub send_buffer_bytes: usize,
 
     /// The kernel gives a connection up when sent bytes stay unacknowledged for this long; exceeds --stall-timeout
-    #[arg(id = "tcp-user-timeout", long, value_name = "TIME", default_value = "60s", value_parser = duration_within(SECOND, DAY))]
+    #[arg(id = "tcp-user-timeout", long, value_name = "TIME", default_value = "60s",
+          value_parser = duration_within(SECOND, DAY))]
     pub tcp_user_timeout: Duration,
 }
 
