@@ -193,6 +193,22 @@ fn a_reader_that_has_had_enough_ends_the_stream_quietly() {
 }
 
 #[test]
+fn a_stream_that_falls_silent_is_opened_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let child = start(&["subscribe", &address, "--data-only", "--idle-timeout", "1s"], &[]);
+    let (mut silent, _) = listener.accept().unwrap();
+    read_request(&mut silent);
+    silent.write_all(format!("{STREAM_HEAD}retry: 1\ndata: a\nid: 7\n\n").as_bytes()).unwrap();
+    let (mut second, _) = listener.accept().unwrap();
+    assert_eq!(header(&read_request(&mut second), "last-event-id"), Some("7"));
+    second.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    let (code, stdout, stderr) = finish(child);
+    assert_eq!((code, stdout.as_str()), (0, "a\n"), "{stderr}");
+    assert!(stderr.contains("the stream was lost: "), "{stderr}");
+}
+
+#[test]
 fn an_event_is_published_over_http() {
     let server = Playback::new(&[&answer("202 Accepted", "application/json", "{\"id\":\"run-8\"}")]);
     let data = "{\"b\":1.0, \"a\":2}";
@@ -225,6 +241,19 @@ fn lines_of_standard_input_are_events() {
     }
     assert_eq!(finish(child).0, 0);
     assert_eq!(events, ["one", "two", "three"].map(|data| serde_json::json!({"topic": "orders", "data": data})));
+}
+
+#[test]
+fn lines_before_a_wrong_one_are_published() {
+    let server =
+        Playback::new(&[&answer("202 Accepted", "application/json", r#"{"ids":["run-1"],"duplicates":["x"]}"#)]);
+    let mut child = start(&["publish", "--url", &server.address, "orders", "-", "--json"], &[]);
+    child.stdin.take().unwrap().write_all(b"1\n{\n2\n").unwrap();
+    assert!(server.request().ends_with(r#"{"topic":"orders","data":1}"#));
+    let (code, stdout, stderr) = finish(child);
+    assert_eq!((code, stdout.as_str()), (1, "run-1\nx\n"), "{stderr}");
+    assert!(stderr.contains("line 2: the data is not JSON"), "{stderr}");
+    assert!(stderr.contains("1 published before"), "{stderr}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::UsageError;
@@ -44,16 +44,29 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
         publisher.publish(&[PublishedEvent::new(args, &args.data).map_err(UsageError)?])?;
         return Ok(ExitCode::SUCCESS);
     }
-    let lines = read_lines();
-    for batch in (Batches { lines, held: None }) {
-        let batch = batch.context("standard input")?;
-        let events = batch.iter().map(|line| {
-            PublishedEvent::new(args, &line.text).map_err(|reason| anyhow::anyhow!("line {}: {reason}", line.number))
-        });
-        let events: Vec<PublishedEvent<'_>> = events.collect::<anyhow::Result<_>>()?;
-        publisher.publish(&events).with_context(|| range(&batch))?;
+    for batch in (Batches { lines: read_lines(), held: None }) {
+        publish_lines(&mut publisher, args, &batch.context("standard input")?)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes lines together. A line that can't be an event fails, after those before it were published.
+fn publish_lines(publisher: &mut Publisher, args: &PublishArgs, lines: &[Line]) -> anyhow::Result<()> {
+    let mut events = Vec::with_capacity(lines.len());
+    let mut refused = Ok(());
+    for line in lines {
+        match PublishedEvent::new(args, &line.text) {
+            Ok(event) => events.push(event),
+            Err(reason) => {
+                refused = Err(anyhow::anyhow!("line {}: {reason}", line.number));
+                break;
+            }
+        }
+    }
+    if !events.is_empty() {
+        publisher.publish(&events).with_context(|| range(&lines[..events.len()]))?;
+    }
+    refused
 }
 
 /// An event as `POST /publish` and the Redis envelope take it.
@@ -154,25 +167,26 @@ impl HttpPublisher {
             anyhow::bail!("{}{advice}", client::explain_refusal(&mut response));
         }
         let answer = response.body_mut().read_to_string().context("the server's answer")?;
+        let Answer { id, ids, duplicate, duplicates } = serde_json::from_str(&answer).unwrap_or_default();
         let mut stdout = io::stdout().lock();
-        for id in published_ids(&serde_json::from_str(&answer).unwrap_or_default()) {
+        for id in id.iter().chain(&ids).chain(&duplicates) {
             writeln!(stdout, "{}", client::printable(id))?;
+        }
+        if duplicate || !duplicates.is_empty() {
+            let _ = writeln!(io::stderr(), "{} published before, and not again", duplicates.len().max(1));
         }
         Ok(stdout.flush()?)
     }
 }
 
-/// The ids in an answer to `POST /publish`: `id` of an object, `ids` of an object, or either in an array.
-fn published_ids(answer: &serde_json::Value) -> Vec<&str> {
-    use serde_json::Value::{Array, Object, String};
-    match answer {
-        String(id) => vec![id],
-        Array(items) => items.iter().flat_map(published_ids).collect(),
-        Object(fields) => {
-            ["id", "ids", "events"].iter().filter_map(|key| fields.get(*key)).flat_map(published_ids).collect()
-        }
-        _ => Vec::new(),
-    }
+/// What the server answers; another server may answer something else, and has published all the same.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    id: Option<String>,
+    ids: Vec<String>,
+    duplicate: bool,
+    duplicates: Vec<String>,
 }
 
 struct RedisPublisher {
@@ -283,5 +297,33 @@ fn range(batch: &[Line]) -> String {
         [] => String::new(),
         [line] => format!("line {}", line.number),
         [first, .., last] => format!("lines {} to {}", first.number, last.number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_travel_together_up_to_a_bound_and_none_is_lost() {
+        let check = |lengths: &[usize], expected: &[&[usize]]| {
+            let (sender, lines) = mpsc::sync_channel(lengths.len() + 1);
+            for (index, length) in lengths.iter().enumerate() {
+                sender.send(Ok(Line { number: index + 1, text: "x".repeat(*length) })).unwrap();
+            }
+            sender.send(Err(io::Error::other("unreadable"))).unwrap();
+            let mut batches = Batches { lines, held: None };
+            for expected in expected {
+                let batch = batches.next().unwrap().unwrap();
+                assert_eq!(batch.iter().map(|line| line.number).collect::<Vec<_>>(), *expected, "{lengths:?}");
+            }
+            assert!(batches.next().unwrap().is_err(), "{lengths:?}: the failure comes after every line");
+        };
+        check(&[], &[]);
+        check(&[1, 2, 3], &[&[1, 2, 3]]);
+        check(&[BATCH_BYTES_MAX, 1, 1], &[&[1], &[2, 3]]);
+        check(&[1, 2 * BATCH_BYTES_MAX, 1], &[&[1], &[2], &[3]]);
+        let all: Vec<usize> = (1..=BATCH_EVENTS_MAX + 1).collect();
+        check(&vec![1; all.len()], &[&all[..BATCH_EVENTS_MAX], &all[BATCH_EVENTS_MAX..]]);
     }
 }
