@@ -34,7 +34,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let descriptors = raise_descriptor_limit().context("reading the limit on open files")?;
     let settings = settings(config, descriptors);
     let (listeners, roles) = open_listeners(config)?;
-    let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().to_string()).collect();
+    let addresses: Vec<_> = listeners.iter().map(|listener| url(listener.address())).collect();
     let io = EpollIo::new(listeners).context("setting up epoll")?;
     let (outlet, inbox) = channel(ChannelLimits::default(), io.wake());
     let run = RunName::from_bits(random_bits()?);
@@ -73,17 +73,17 @@ fn open_listeners(config: &Config) -> anyhow::Result<(Vec<Listener>, Vec<Listene
     let admin = config.listen.admin.iter().map(|address| (address, ListenerRole::Admin));
     let mut opened = (Vec::new(), Vec::new());
     for (address, role) in public.chain(admin) {
-        let listener = Listener::open(&listen_address(address), &options);
+        let listener = Listener::open(address, &options);
         opened.0.push(listener.with_context(|| format!("can't listen on {address}"))?);
         opened.1.push(role);
     }
     Ok(opened)
 }
 
-fn listen_address(address: &config::ListenAddress) -> ListenAddress {
+fn url(address: &ListenAddress) -> String {
     match address {
-        config::ListenAddress::Tcp(address) => ListenAddress::Tcp(*address),
-        config::ListenAddress::Unix(path) => ListenAddress::Unix(path.clone()),
+        ListenAddress::Tcp(address) => format!("http://{address}"),
+        ListenAddress::Unix(_) => address.to_string(),
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use super::options::{IoBackend, Options, RequiredSource};
-use super::{ConfigError, CorsOrigin, Environment, ListenAddress, REDIS_PASSWORD_VARIABLE, Settings};
+use crate::io::listener::ListenAddress;
+
+use super::{ConfigError, CorsOrigin, Environment, REDIS_PASSWORD_VARIABLE, Settings};
 
 /// Refuses options that contradict each other, or that ask for what is not built.
 pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(), ConfigError> {

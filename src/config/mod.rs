@@ -19,8 +19,8 @@ pub use options::{
 };
 pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, redact_url};
 pub use values::{
-    CorsOrigin, EndpointPath, ListenAddress, LogFilter, count_within, duration, duration_text, duration_within, size,
-    size_text, size_within, topic,
+    CorsOrigin, EndpointPath, LogFilter, count_within, duration, duration_text, duration_within, size, size_text,
+    size_within, topic,
 };
 
 use crate::event::Topic;

@@ -11,9 +11,10 @@ use clap::{Args, ValueEnum};
 
 use super::secret::RedisUrl;
 use super::values::{
-    COUNT_MAX, CorsOrigin, EndpointPath, ListenAddress, LogFilter, count_within, duration_within, size_within, topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, LogFilter, count_within, duration_within, size_within, topic,
 };
 use crate::event::{TOPIC_BYTES_MAX, Topic};
+use crate::io::listener::ListenAddress;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

@@ -4,8 +4,6 @@
 //! or environment.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -108,61 +106,6 @@ pub fn topic(text: &str) -> Result<Topic, String> {
 fn split_number(text: &str) -> Option<(&str, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     (digits > 0).then(|| text.split_at(digits))
-}
-
-/// Where to listen: a TCP address or the path of a unix socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// `ADDR:PORT`; port 0 lets the kernel pick one.
-    Tcp(SocketAddr),
-    /// `unix:PATH`.
-    Unix(PathBuf),
-}
-
-impl ListenAddress {
-    /// True when nobody outside this host can reach it.
-    pub fn is_local(&self) -> bool {
-        match self {
-            ListenAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            ListenAddress::Unix(_) => true,
-        }
-    }
-}
-
-impl FromStr for ListenAddress {
-    type Err = String;
-
-    /// Names are refused but `localhost`: what a resolver answers may change, and may be public.
-    fn from_str(text: &str) -> Result<ListenAddress, String> {
-        const ADVICE: &str = "allowed is ADDR:PORT (127.0.0.1:3001, 0.0.0.0:3001, [::1]:3001) or unix:PATH";
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path {
-                "" => Err("unix: needs a path, such as unix:/run/fanfare/fanfare.sock".to_owned()),
-                _ => Ok(ListenAddress::Unix(path.into())),
-            };
-        }
-        if let Ok(address) = text.parse() {
-            return Ok(ListenAddress::Tcp(address));
-        }
-        let Some((host, port)) = text.rsplit_once(':') else { return Err(ADVICE.to_owned()) };
-        let Ok(port) = port.parse::<u16>() else {
-            return Err(format!("the port must be a number from 0 to 65535; {ADVICE}"));
-        };
-        match host {
-            "localhost" => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
-            "" | "*" => Err(format!("for every address of this host write 0.0.0.0:{port} or [::]:{port}")),
-            _ => Err(format!("names are not looked up; {ADVICE}")),
-        }
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ListenAddress::Tcp(address) => address.fmt(f),
-            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// The path of one more stream route: absolute, without query, and not one that the server uses for something else.
@@ -345,27 +288,6 @@ mod tests {
         for bad in ["0", "11", "ten", "", "-1"] {
             check(count_within(1, 10), bad, Err("from 1 to 10"));
         }
-    }
-
-    #[test]
-    fn listeners_are_addresses_not_names() {
-        let listen =
-            |text: &str| text.parse::<ListenAddress>().map(|address| (address.to_string(), address.is_local()));
-        let reads = |text: &str, shown: &str, local| check(listen, text, Ok((shown.to_owned(), local)));
-        reads("127.0.0.1:3001", "127.0.0.1:3001", true);
-        reads("localhost:0", "127.0.0.1:0", true);
-        reads("[::1]:3001", "[::1]:3001", true);
-        reads("[::ffff:127.0.0.1]:1", "[::ffff:127.0.0.1]:1", true);
-        reads("0.0.0.0:80", "0.0.0.0:80", false);
-        reads("[::]:80", "[::]:80", false);
-        reads("unix:/run/f.sock", "unix:/run/f.sock", true);
-        check(listen, "unix:", Err("needs a path"));
-        check(listen, "3001", Err("ADDR:PORT"));
-        check(listen, "127.0.0.1", Err("ADDR:PORT"));
-        check(listen, "127.0.0.1:65536", Err("0 to 65535"));
-        check(listen, ":3001", Err("0.0.0.0:3001"));
-        check(listen, "*:3001", Err("0.0.0.0:3001"));
-        check(listen, "example.com:80", Err("names are not looked up"));
     }
 
     #[test]

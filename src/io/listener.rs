@@ -2,27 +2,65 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
-/// Where to listen.
+/// Where to listen: a TCP address or the path of a unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// A TCP address; port 0 takes a free one.
+    /// `ADDR:PORT`; port 0 lets the kernel pick one.
     Tcp(SocketAddr),
-    /// A unix socket at this path.
+    /// `unix:PATH`.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// True when nobody outside this host can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            ListenAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            ListenAddress::Unix(_) => true,
+        }
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    /// Names are refused but `localhost`: what a resolver answers may change, and may be public.
+    fn from_str(text: &str) -> Result<ListenAddress, String> {
+        const ADVICE: &str = "allowed is ADDR:PORT (127.0.0.1:3001, 0.0.0.0:3001, [::1]:3001) or unix:PATH";
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path {
+                "" => Err("unix: needs a path, such as unix:/run/fanfare/fanfare.sock".to_owned()),
+                _ => Ok(ListenAddress::Unix(path.into())),
+            };
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(ListenAddress::Tcp(address));
+        }
+        let Some((host, port)) = text.rsplit_once(':') else { return Err(ADVICE.to_owned()) };
+        let Ok(port) = port.parse::<u16>() else {
+            return Err(format!("the port must be a number from 0 to 65535; {ADVICE}"));
+        };
+        match host {
+            "localhost" => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
+            "" | "*" => Err(format!("for every address of this host write 0.0.0.0:{port} or [::]:{port}")),
+            _ => Err(format!("names are not looked up; {ADVICE}")),
+        }
+    }
 }
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ListenAddress::Tcp(address) => write!(f, "http://{address}"),
+            ListenAddress::Tcp(address) => address.fmt(f),
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -124,6 +162,30 @@ mod tests {
         user_timeout: Duration::from_secs(60),
         keepalive: Duration::from_secs(60),
     };
+
+    #[test]
+    fn listeners_are_addresses_not_names() {
+        let listen = |text: &str| text.parse::<ListenAddress>();
+        let reads = |text: &str, shown: &str, local| {
+            let address = listen(text).unwrap();
+            assert_eq!((address.to_string().as_str(), address.is_local()), (shown, local), "{text}");
+        };
+        reads("127.0.0.1:3001", "127.0.0.1:3001", true);
+        reads("localhost:0", "127.0.0.1:0", true);
+        reads("[::1]:3001", "[::1]:3001", true);
+        reads("[::ffff:127.0.0.1]:1", "[::ffff:127.0.0.1]:1", true);
+        reads("0.0.0.0:80", "0.0.0.0:80", false);
+        reads("[::]:80", "[::]:80", false);
+        reads("unix:/run/f.sock", "unix:/run/f.sock", true);
+        let refuses = |text: &str, why: &str| assert!(listen(text).unwrap_err().contains(why), "{text}");
+        refuses("unix:", "needs a path");
+        refuses("3001", "ADDR:PORT");
+        refuses("127.0.0.1", "ADDR:PORT");
+        refuses("127.0.0.1:65536", "0 to 65535");
+        refuses(":3001", "0.0.0.0:3001");
+        refuses("*:3001", "0.0.0.0:3001");
+        refuses("example.com:80", "names are not looked up");
+    }
 
     #[test]
     fn port_zero_takes_a_free_port() {
