@@ -83,7 +83,7 @@ impl Hub {
         let fresh = |position| Start { position, gap: None, id_is_known: false };
         match (replay, last_event_id) {
             (Replay::None, _) | (Replay::Missed, b"") => fresh(self.head()),
-            (Replay::All | Replay::Latest, b"") => self.capped(subscriber, fresh(Sequence::ZERO)),
+            (Replay::All | Replay::Latest, b"") => self.capped(subscriber, fresh(self.before_all(subscriber))),
             (_, id) => {
                 let id = std::str::from_utf8(id).ok().and_then(|id| EventId::new(id).ok());
                 let position = id.as_ref().and_then(|id| self.position_of(subscriber, id));
@@ -92,7 +92,7 @@ impl Hub {
                         let gap = self.missed_since(subscriber, position, MissedReason::Evicted, Some(&id));
                         Start { position, gap, id_is_known: true }
                     }
-                    _ => Start { gap: Some(self.missed_all(subscriber)), ..fresh(Sequence::ZERO) },
+                    _ => Start { gap: Some(self.missed_all(subscriber)), ..fresh(self.before_all(subscriber)) },
                 };
                 if replay == Replay::Latest { Start { gap: None, ..start } } else { self.capped(subscriber, start) }
             }
@@ -123,6 +123,11 @@ impl Hub {
     /// True when something after `position` is gone from the log of one of the subscriber's topics.
     pub fn is_evicted(&self, subscriber: Subscriber, position: Sequence) -> bool {
         self.evicted_through(subscriber) > position
+    }
+
+    /// The newest position before everything that the subscriber's topics remember.
+    fn before_all(&self, subscriber: Subscriber) -> Sequence {
+        self.entries_of(subscriber).map(|entry| entry.log.evicted_through()).min().unwrap_or_default()
     }
 
     fn missed_all(&self, subscriber: Subscriber) -> MissedGap {

@@ -179,7 +179,7 @@ impl<I: Io> Server<I> {
 
     fn accept_one(&mut self, listener: ListenerIndex) {
         match self.io.accept(listener) {
-            Accept::Connection(socket, peer) => self.admit(socket, peer, listener, Flags::default()),
+            Accept::Connection(socket, peer) => self.admit(socket, peer, listener, Flags::FRESH),
             Accept::Aborted => {}
             Accept::WouldBlock => self.acceptor.listeners[listener.0].has_more = false,
             Accept::Exhausted => self.accept_on_spare(listener),

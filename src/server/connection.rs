@@ -95,6 +95,8 @@ impl Flags {
     pub(super) const ADMIN: Flags = Flags(1 << 6);
     /// It has the descriptor that is kept for when there is no other.
     pub(super) const ON_SPARE: Flags = Flags(1 << 7);
+    /// It has yet to send its first request.
+    pub(super) const FRESH: Flags = Flags(1 << 10);
     /// The peer will send no more.
     pub(super) const ENDED: Flags = Flags(1 << 8);
     /// It stands in the queue of those that may have more to read.

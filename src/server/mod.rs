@@ -283,7 +283,7 @@ impl<I: Io> Server<I> {
             let lagging_bytes = self.laggards.get(&slot).map_or(0, Laggard::unsent_bytes);
             let position = connection.delivered_through;
             tracing::info!(peer = %connection.peer, reason = reason.as_str(), position = position.0, lagging_bytes,
-                "closed a subscriber that reads too slowly");
+                "closed a connection that reads too slowly");
         } else {
             tracing::debug!(peer = %connection.peer, reason = reason.as_str(), "closed");
         }

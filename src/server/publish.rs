@@ -47,7 +47,6 @@ impl<I: Io> Server<I> {
         match self.publisher.publish(fresh, ticket(self.token(slot))) {
             Ok(Accepted::Now(ids)) => {
                 self.counters.published_http += count;
-                self.inbox_has_more = true;
                 self.respond(slot, head, accepted(&answer(ids)));
             }
             Ok(Accepted::Later(ids)) => {

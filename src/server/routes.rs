@@ -86,7 +86,9 @@ impl Route {
 impl<I: Io> Server<I> {
     /// Answers one request.
     pub(super) fn answer(&mut self, slot: u32, head: &RequestHead, body: &[u8]) {
-        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
+        let flags = &mut self.connections[slot as usize].flags;
+        flags.clear(Flags::FRESH);
+        let is_admin = flags.has(Flags::ADMIN);
         let route = Route::of(&head.target.path, &self.settings).filter(|route| !is_admin || route.is_admin());
         tracing::trace!(peer = %self.connections[slot as usize].peer, method = head.method.as_str(),
             path = head.target.path, "request");

@@ -54,6 +54,7 @@ impl<I: Io> Server<I> {
         let wait = match &connection.phase {
             Phase::Dead => return None,
             Phase::Idle | Phase::Requesting(_) | Phase::Responding(_) if on_spare => SPARE_TIMEOUT,
+            Phase::Idle if connection.flags.has(Flags::FRESH) => limits.head_timeout,
             Phase::Idle => limits.idle_timeout,
             Phase::Requesting(request) if request.is_in_body() => limits.body_timeout,
             Phase::Requesting(_) => limits.head_timeout,
