@@ -38,6 +38,8 @@ pub enum Command {
     /// Publish events over HTTP or through Redis
     #[command(after_help = PUBLISH_HELP)]
     Publish(PublishArgs),
+    /// Measure a server under very many subscribers, and check every event
+    Load(Box<crate::load::args::LoadArgs>),
 }
 
 const CLI_HELP: &str = "\

@@ -2,6 +2,7 @@
 //!
 //! The only place that prints. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod load;
 mod publish;
 mod serve;
 mod subscribe;
@@ -31,6 +32,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Load(args) => load::run(&args),
     };
     outcome.unwrap_or_else(|error| explain(&error))
 }

@@ -1,0 +1,275 @@
+//! The conductor: leads all fleets through a test, and collects what they measured.
+//!
+//! ```text
+//!  connecting ──▶ holding ──────────────────▶ settling ──────▶ (ramping down) ──▶ finished
+//!  all have tried  publisher on its timetable  all have all      ramp only
+//! ```
+//!
+//! Publishing begins when everybody had a chance to connect, so that every message is owed to everybody. It ends
+//! before the connections do; a message is lost only if it has not come when the settling time is over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::bail;
+use crossbeam_channel::RecvTimeoutError;
+
+use super::args::Scenario;
+use super::clock::{Clock, micros};
+use super::crew::Crew;
+use super::plan::{Pace, Plan};
+use super::publisher::{Audience, Published, Publisher};
+use super::tally::{News, Order, Snapshot, Tally, Timetable};
+use super::timeline::Timeline;
+use super::watch::{self, KernelUse, ProcessUse};
+
+/// Everything that a test brought to light.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What the fleets measured.
+    pub tally: Tally,
+    /// What was published, if anything.
+    pub published: Option<Published>,
+    /// How it went over time.
+    pub timeline: Timeline,
+    /// Streams open when the hold began.
+    pub held_clients: u32,
+    /// From the start until everybody had tried to connect.
+    pub connecting_us: u64,
+    /// From the start to the end.
+    pub elapsed_us: u64,
+    /// Resident memory of this program's processes: before connecting, and when all were connected.
+    pub own_resident_bytes: (u64, u64),
+    /// The server's processes: before, when all were connected, when publishing was over.
+    pub server: Option<[ProcessUse; 3]>,
+    /// The kernel: before, and when all were connected.
+    pub kernel: (KernelUse, KernelUse),
+    /// True if the user ended the test early.
+    pub is_interrupted: bool,
+}
+
+/// What is told while a test runs.
+pub trait Display {
+    /// A line that stays.
+    fn line(&mut self, line: &str);
+    /// How it stands now; called several times a second.
+    fn progress(&mut self, stage: &str, clients: u32, snapshot: &Snapshot, timeline: &Timeline);
+}
+
+/// Runs a whole test; `interrupted` ends it early, with a report nevertheless.
+pub fn conduct(plan: &Plan, display: &mut dyn Display, interrupted: &AtomicBool) -> anyhow::Result<Outcome> {
+    let clock = Clock::start();
+    let own_before = watch::resident_bytes().unwrap_or(0) * u64::from(plan.processes);
+    let kernel_before = watch::kernel();
+    let server_before = watch::processes(&plan.server_pids);
+    let started_us = clock.now_us();
+    let crew = Crew::start(&plan.fleet, plan.processes, started_us)?;
+    let parts = crew.parts as usize;
+    let mut conductor = Conductor {
+        plan,
+        display,
+        interrupted,
+        clock,
+        started_us,
+        crew,
+        snapshots: vec![Snapshot::default(); parts],
+        tallies: 0,
+        stage: Stage::Connecting,
+        publisher: None,
+        server_uses: server_before.into_iter().collect(),
+        outcome: Outcome {
+            own_resident_bytes: (own_before, 0),
+            kernel: (kernel_before, kernel_before),
+            timeline: Timeline::new(started_us),
+            ..Outcome::default()
+        },
+    };
+    conductor.run()?;
+    conductor.crew.join();
+    let mut outcome = conductor.outcome;
+    outcome.elapsed_us = clock.now_us() - started_us;
+    outcome.server = conductor.server_uses.try_into().ok();
+    Ok(outcome)
+}
+
+struct Conductor<'a> {
+    plan: &'a Plan,
+    display: &'a mut dyn Display,
+    interrupted: &'a AtomicBool,
+    clock: Clock,
+    started_us: u64,
+    crew: Crew,
+    snapshots: Vec<Snapshot>,
+    tallies: u32,
+    stage: Stage,
+    publisher: Option<Publisher>,
+    server_uses: Vec<ProcessUse>,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Connecting,
+    /// None: until the last message is sent.
+    Holding {
+        until_us: Option<u64>,
+    },
+    /// `quiet_us`: since when nobody lacks anything.
+    Settling {
+        ordered_us: u64,
+        quiet_us: Option<u64>,
+    },
+    RampingDown {
+        until_us: u64,
+    },
+    Finishing,
+}
+
+/// From ordering the timetable to its first message: every fleet has read the order by then.
+const PUBLISH_NOTICE_US: u64 = 300_000;
+/// After everybody has everything: how long to look out for what comes twice.
+const LINGER_US: u64 = 500_000;
+
+impl Conductor<'_> {
+    fn run(&mut self) -> anyhow::Result<()> {
+        const REFRESH: Duration = Duration::from_millis(50);
+        while self.tallies < self.crew.parts {
+            match self.crew.news.recv_timeout(REFRESH) {
+                Ok((part, item)) => self.take(part as usize, item)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("every event loop has ended"),
+            }
+            let now_us = self.clock.now_us();
+            self.go_on(now_us);
+            let total = self.total();
+            let published = self.publisher.as_ref().map_or(0, Publisher::sent);
+            self.outcome.timeline.advance(now_us, &total, published);
+            self.display.progress(self.stage.name(), self.plan.fleet.clients, &total, &self.outcome.timeline);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, part: usize, item: News) -> anyhow::Result<()> {
+        match item {
+            News::Snapshot(snapshot) => {
+                self.outcome.timeline.take(&snapshot.latency);
+                self.snapshots[part] = snapshot;
+            }
+            News::Line(line) => self.display.line(&line),
+            News::Done(tally) => {
+                self.outcome.tally.add(*tally);
+                self.tallies += 1;
+            }
+            News::Failed(reason) => bail!("{reason}"),
+        }
+        Ok(())
+    }
+
+    /// Moves on to the next stage when it is time.
+    fn go_on(&mut self, now_us: u64) {
+        let ends_early = self.interrupted.load(Ordering::Relaxed);
+        match self.stage {
+            Stage::Connecting if ends_early => self.settle(now_us),
+            Stage::Connecting if self.all_have_tried(now_us) => self.hold(now_us),
+            Stage::Holding { until_us } => {
+                let is_sent = || self.publisher.as_ref().is_some_and(Publisher::is_finished);
+                if until_us.map_or_else(is_sent, |until_us| now_us >= until_us) || ends_early {
+                    self.settle(now_us);
+                }
+            }
+            Stage::Settling { ordered_us, quiet_us } => {
+                let all_settled = self.snapshots.iter().all(|s| s.at_us > ordered_us && s.unsettled == Some(0));
+                let quiet_us = if all_settled { quiet_us.or(Some(now_us)) } else { None };
+                self.stage = Stage::Settling { ordered_us, quiet_us };
+                let is_quiet = quiet_us.is_some_and(|since_us| now_us >= since_us + LINGER_US);
+                if is_quiet || now_us >= ordered_us + micros(self.plan.settle) || ends_early && all_settled {
+                    self.wind_up(now_us);
+                }
+            }
+            Stage::RampingDown { until_us } if now_us >= until_us || self.total().open == 0 || ends_early => {
+                self.finish();
+            }
+            _ => {}
+        }
+    }
+
+    fn all_have_tried(&self, now_us: u64) -> bool {
+        let last_dial_us = self.plan.fleet.connect_after_us(self.plan.fleet.clients - 1);
+        let patience_us = last_dial_us + 2 * self.plan.fleet.connect_timeout_us;
+        let all_have = self.snapshots.iter().all(|snapshot| snapshot.at_us > 0 && snapshot.untried == 0);
+        all_have || now_us > self.started_us + patience_us
+    }
+
+    fn hold(&mut self, now_us: u64) {
+        let total = self.total();
+        self.outcome.held_clients = total.open;
+        self.outcome.connecting_us = now_us - self.started_us;
+        self.outcome.own_resident_bytes.1 = self.snapshots.iter().filter_map(|s| s.resident_bytes).sum();
+        self.outcome.kernel.1 = watch::kernel();
+        self.server_uses.extend(watch::processes(&self.plan.server_pids));
+        self.crew.order(&Order::Hold { at_us: now_us });
+        let first_us = now_us + PUBLISH_NOTICE_US;
+        let until_us = self.plan.hold().map(|hold| first_us + micros(hold));
+        self.stage = Stage::Holding { until_us };
+        let (Some(publish), Some(run)) = (&self.plan.publish, self.plan.fleet.run) else { return };
+        let interval_ns = match publish.pace {
+            Pace::PerSecond(rate) => (1e9 / rate) as u64,
+            Pace::Lockstep => 0,
+        };
+        let timetable = Timetable { first_us, interval_ns };
+        self.crew.order(&Order::Publish((interval_ns > 0).then_some(timetable)));
+        let audience = Audience { delivered: Arc::clone(&self.crew.delivered), subscribers: u64::from(total.open) };
+        self.publisher = Some(Publisher::start(publish.clone(), run, timetable, audience));
+    }
+
+    fn settle(&mut self, now_us: u64) {
+        let published = self.publisher.take().map(Publisher::finish);
+        let (through, unconfirmed) =
+            published.as_ref().map_or((0, Vec::new()), |published| (published.count, published.unconfirmed.clone()));
+        self.outcome.published = published;
+        self.crew.order(&Order::Settle { through, unconfirmed });
+        self.stage = Stage::Settling { ordered_us: self.clock.now_us().max(now_us), quiet_us: None };
+    }
+
+    fn wind_up(&mut self, now_us: u64) {
+        self.server_uses.extend(watch::processes(&self.plan.server_pids));
+        if self.plan.fleet.scenario != Scenario::Ramp {
+            return self.finish();
+        }
+        let longest_us = self.plan.fleet.connect_after_us(self.plan.fleet.clients);
+        self.crew.order(&Order::RampDown { at_us: now_us });
+        self.stage = Stage::RampingDown { until_us: now_us + longest_us + 1_000_000 };
+    }
+
+    fn finish(&mut self) {
+        self.outcome.is_interrupted = self.interrupted.load(Ordering::Relaxed);
+        self.crew.order(&Order::Finish);
+        self.stage = Stage::Finishing;
+    }
+
+    /// All fleets as one.
+    fn total(&self) -> Snapshot {
+        let mut total = Snapshot::default();
+        for snapshot in &self.snapshots {
+            total.at_us = total.at_us.max(snapshot.at_us);
+            total.open += snapshot.open;
+            total.untried += snapshot.untried;
+            total.unsettled = total.unsettled.max(Some(0)).and_then(|sum| Some(sum + snapshot.unsettled?));
+            total.counters.add(&snapshot.counters);
+        }
+        total
+    }
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Stage::Connecting => "connecting",
+            Stage::Holding { .. } => "holding",
+            Stage::Settling { .. } => "settling",
+            Stage::RampingDown { .. } => "closing",
+            Stage::Finishing => "finishing",
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What is counted. The field names are the keys of the JSON report and the names that thresholds use.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Everything that a load test counts; each loop keeps its own and they are added up.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Adds another loop's.
+            pub fn add(&mut self, other: &Counters) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// Names and values, in the order of the report.
+            pub fn pairs(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections tried, reconnects included.
+    connect_attempts,
+    /// Connections answered with 200 and an event stream.
+    connect_successes,
+    /// Connections tried again after one that was open or failed.
+    reconnects,
+    /// Redirects followed.
+    redirects,
+    /// Failures of any kind.
+    errors,
+    /// Streams that the server ended or reset.
+    disconnects,
+    /// Clients that an answer other than 200 turned away for good.
+    refused_clients,
+    /// Streams answered 200 that ended before any event or comment: how a server says "come back later".
+    deferred_connections,
+    /// Bytes read, heads and framing included.
+    received_bytes,
+    /// Reads that returned bytes.
+    reads,
+    /// Events of every kind.
+    received_events,
+    /// Messages of this test, each counted once per subscriber.
+    delivered_events,
+    /// Of these, messages sent while their subscriber was away.
+    caught_up_events,
+    /// Events of somebody else.
+    foreign_events,
+    /// Owed, never came, and no gap said so.
+    lost_events,
+    /// Came again.
+    duplicated_events,
+    /// Came after a later one.
+    disordered_events,
+    /// Came with other bytes than were sent.
+    corrupted_events,
+    /// Missing at the end from a subscriber that is not connected.
+    unresolved_events,
+    /// Events of type gap.
+    gap_events,
+    /// Gaps with nothing missing and nothing repeated.
+    needless_gap_events,
+    /// Missing, as a gap had announced.
+    announced_lost_events,
+    /// Came again after a gap, or after a reconnect without an id.
+    repeated_events,
+    /// Sent while a subscriber without an id to resume from was away.
+    missed_while_away_events,
+    /// Comments, which is what heartbeats are.
+    heartbeats,
+    /// Heartbeats that silence shows to be missing.
+    missed_heartbeats,
+    /// Reconnection times told by the server.
+    retry_fields,
+    /// Clients that read slowly or not at all.
+    slow_clients,
+    /// Of these, those whose stream the server closed.
+    slow_disconnects,
+    /// Clients that stopped answering on the network.
+    blackholed_clients,
+}

@@ -1,0 +1,191 @@
+//! The crew: all fleets of a test, in this process and in others, behind one channel of news and one way of orders.
+//!
+//! A test that needs more descriptors than one process may have is shared by several: the first starts the others
+//! (itself again, as `load --worker`), gives each its part on standard input, and reads their news from standard
+//! output, one JSON line each. A worker whose parent has died ends by itself.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, ensure};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use serde::{Deserialize, Serialize};
+
+use super::fleet::{self, Part};
+use super::plan::FleetPlan;
+use super::tally::{News, Order};
+
+/// All fleets of a test.
+pub(super) struct Crew {
+    /// Fleets in all.
+    pub(super) parts: u32,
+    /// What they tell, and which of them.
+    pub(super) news: Receiver<(u32, News)>,
+    /// Grows by every event delivered in this process.
+    pub(super) delivered: Arc<AtomicU64>,
+    threads: Threads,
+    workers: Vec<Worker>,
+}
+
+/// What a worker process is given first.
+#[derive(Serialize, Deserialize)]
+struct Assignment {
+    plan: FleetPlan,
+    started_us: u64,
+    /// The first of this process's parts, of how many in all.
+    first_part: u32,
+    parts: u32,
+}
+
+struct Worker {
+    process: Child,
+    orders: Option<ChildStdin>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// The fleets of this process.
+struct Threads {
+    orders: Vec<Sender<Order>>,
+    joins: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    /// Starts every fleet of the test, over `processes` processes.
+    pub(super) fn start(plan: &FleetPlan, processes: u32, started_us: u64) -> anyhow::Result<Crew> {
+        let (sender, news) = unbounded();
+        let parts = plan.threads * processes;
+        let delivered = Arc::new(AtomicU64::new(0));
+        let assignment = |first_part| Assignment { plan: plan.clone(), started_us, first_part, parts };
+        let mut workers = Vec::new();
+        for process in 1..processes {
+            workers.push(Worker::start(&assignment(process * plan.threads), &sender)?);
+        }
+        let threads = Threads::start(&assignment(0), &delivered, &sender);
+        Ok(Crew { parts, news, delivered, threads, workers })
+    }
+
+    /// Tells every fleet.
+    pub(super) fn order(&mut self, order: &Order) {
+        self.threads.order(order);
+        for worker in &mut self.workers {
+            // One that died is noticed by its reader.
+            let _ = worker.orders.as_mut().map(|orders| write_line(orders, order));
+        }
+    }
+
+    /// Waits for fleets that have sent their last news.
+    pub(super) fn join(mut self) {
+        self.threads.join();
+        for worker in &mut self.workers {
+            worker.orders = None;
+            let _ = worker.process.wait();
+            let _ = worker.reader.take().map(JoinHandle::join);
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Reached with a live process only when the test is given up.
+        if self.orders.is_some() {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+impl Threads {
+    fn start(assignment: &Assignment, delivered: &Arc<AtomicU64>, news: &Sender<(u32, News)>) -> Threads {
+        let mut threads = Threads { orders: Vec::new(), joins: Vec::new() };
+        for thread in 0..assignment.plan.threads {
+            let (sender, orders) = unbounded();
+            let part = Part { index: assignment.first_part + thread, count: assignment.parts, is_first: thread == 0 };
+            let (plan, started_us) = (assignment.plan.clone(), assignment.started_us);
+            let (news, delivered) = (news.clone(), Arc::clone(delivered));
+            threads.orders.push(sender);
+            threads.joins.push(std::thread::spawn(move || {
+                fleet::run(plan, part, started_us, &delivered, &orders, &news);
+            }));
+        }
+        threads
+    }
+
+    fn order(&self, order: &Order) {
+        for orders in &self.orders {
+            // A fleet that failed has said so.
+            let _ = orders.send(order.clone());
+        }
+    }
+
+    fn join(&mut self) {
+        for join in self.joins.drain(..) {
+            let _ = join.join();
+        }
+    }
+}
+
+impl Worker {
+    fn start(assignment: &Assignment, news: &Sender<(u32, News)>) -> anyhow::Result<Worker> {
+        let program = std::env::current_exe().context("can't find this program to start it again")?;
+        let mut process = Command::new(program)
+            .args(["load", "--worker"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("can't start a worker process")?;
+        let mut orders = process.stdin.take().context("a worker process without standard input")?;
+        let output = process.stdout.take().context("a worker process without standard output")?;
+        write_line(&mut orders, assignment).context("a worker process ended at once")?;
+        let (news, first_part) = (news.clone(), assignment.first_part);
+        let mut unfinished = assignment.plan.threads;
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(output).lines() {
+                let Some(item) = line.ok().and_then(|line| serde_json::from_str::<(u32, News)>(&line).ok()) else {
+                    break;
+                };
+                unfinished -= u32::from(matches!(item.1, News::Done(_) | News::Failed(_)));
+                let _ = news.send(item);
+            }
+            if unfinished > 0 {
+                let _ = news.send((first_part, News::Failed("a worker process ended early".to_owned())));
+            }
+        });
+        Ok(Worker { process, orders: Some(orders), reader: Some(reader) })
+    }
+}
+
+/// The whole life of a worker process: its assignment and orders from `input`, its news to `output`.
+pub fn work(input: impl BufRead + Send + 'static, output: &mut impl Write) -> anyhow::Result<()> {
+    let mut lines = input.lines();
+    let first = lines.next().context("no assignment on standard input: --worker is for fanfare itself")??;
+    let assignment: Assignment = serde_json::from_str(&first).context("the assignment can't be read")?;
+    ensure!(assignment.plan.threads > 0, "an assignment without work");
+    let (sender, news) = unbounded();
+    let mut threads = Threads::start(&assignment, &Arc::default(), &sender);
+    drop(sender);
+    let orders = threads.orders.clone();
+    // Not joined: it ends with the process, or when standard input does, which is the parent's end and so ours.
+    std::thread::spawn(move || {
+        let parsed = lines.map_while(Result::ok).map_while(|line| serde_json::from_str::<Order>(&line).ok());
+        for order in parsed.chain([Order::Finish]) {
+            for fleet in &orders {
+                let _ = fleet.send(order.clone());
+            }
+        }
+    });
+    for item in news {
+        write_line(output, &item)?;
+    }
+    threads.join();
+    Ok(())
+}
+
+fn write_line(to: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    to.write_all(&line)?;
+    to.flush()
+}

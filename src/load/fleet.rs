@@ -1,0 +1,535 @@
+//! A fleet: one thread's clients and the epoll loop that serves them.
+//!
+//! Each turn: take orders, dial who is due, wait, serve who is ready, let slow clients read, now and then report.
+//! The loop decides when clients dial, leave and return; what a connection brings is the [`client`](super::client)'s
+//! to judge. A fleet knows nothing of other fleets: its clients are those whose index is its part's.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::client::{Client, Ending, Phase, Shared, kind_of};
+use super::clock::Clock;
+use super::histogram::Latencies;
+use super::ledger::Tail;
+use super::plan::{FleetPlan, Role, is_chosen};
+use super::stamp::StampReader;
+use super::tally::{News, Order, Snapshot, Tally};
+use super::target::Target;
+use super::watch::resident_bytes;
+use crate::io::dialer::{Dial, Dialer, Line, Readiness};
+
+const SCRATCH_BYTES: usize = 64 * 1024;
+const EVENTS_PER_WAIT: usize = 1024;
+const SNAPSHOT_INTERVAL_US: u64 = 200_000;
+const SLOW_READ_INTERVAL_US: u64 = 100_000;
+const REDIRECTS_MAX: u8 = 5;
+/// Redirects may name ever new targets; beyond this many they are errors.
+const TARGETS_MAX: usize = 1024;
+
+/// Which part of the clients a fleet has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    /// From 0.
+    pub(super) index: u32,
+    /// Of how many.
+    pub(super) count: u32,
+    /// True for the first of its process, which reports the process's memory.
+    pub(super) is_first: bool,
+}
+
+/// Runs one fleet to its end: the body of a thread.
+///
+/// `progress` grows by every delivered event, for a publisher that waits for them.
+pub(super) fn run(
+    plan: FleetPlan,
+    part: Part,
+    started_us: u64,
+    progress: &AtomicU64,
+    orders: &Receiver<Order>,
+    news: &Sender<(u32, News)>,
+) {
+    let tell = |item: News| news.send((part.index, item)).is_ok();
+    let ran = Fleet::new(plan, part, started_us).and_then(|mut fleet| fleet.run(progress, orders, &tell));
+    // A conductor that is gone needs no news.
+    let _ = tell(match ran {
+        Ok(tally) => News::Done(Box::new(tally)),
+        Err(error) => News::Failed(format!("the event loop failed: {error}")),
+    });
+}
+
+struct Fleet {
+    part: Part,
+    dialer: Dialer,
+    clients: Vec<Client>,
+    /// Those of the plan, and those that redirects named.
+    targets: Vec<Target>,
+    shared: Shared,
+    /// The clients to look at, and when: to dial, or to give up waiting for an answer.
+    due: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// Clients below this have dialled for the first time, or are waiting in `due`.
+    started: usize,
+    connecting: usize,
+    /// Clients whose first attempt is not decided.
+    untried: usize,
+    stage: Stage,
+    random: u64,
+    churn_credit: f64,
+    last_turn_us: u64,
+    next_snapshot_us: u64,
+    next_slow_read_us: u64,
+    slow_read_phase: u32,
+}
+
+/// What the conductor has ordered last.
+enum Stage {
+    Connecting,
+    Holding { storm_at_us: Option<u64> },
+    Settling { through: u32, unconfirmed: Vec<RangeInclusive<u32>> },
+    RampingDown { at_us: u64, stopped: usize },
+    Finished,
+}
+
+impl Fleet {
+    fn new(plan: FleetPlan, part: Part, started_us: u64) -> io::Result<Fleet> {
+        let clock = Clock::start();
+        let indices = (part.index..plan.clients).step_by(part.count as usize);
+        let clients: Vec<_> = indices.map(|index| Client::new(plan.role(index))).collect();
+        Ok(Fleet {
+            part,
+            dialer: Dialer::new(EVENTS_PER_WAIT)?,
+            untried: clients.len(),
+            clients,
+            targets: plan.targets.clone(),
+            due: BinaryHeap::new(),
+            started: 0,
+            connecting: 0,
+            stage: Stage::Connecting,
+            random: u64::from(part.index) + 1,
+            churn_credit: 0.0,
+            last_turn_us: clock.now_us(),
+            next_snapshot_us: 0,
+            next_slow_read_us: 0,
+            slow_read_phase: 0,
+            shared: Shared {
+                stamps: StampReader::new(plan.run),
+                plan,
+                clock,
+                tally: Tally::default(),
+                timetable: None,
+                publishing_since_us: None,
+                interval_latency: Latencies::default(),
+                started_us,
+                lines: Vec::new(),
+            },
+        })
+    }
+
+    fn run(
+        &mut self,
+        progress: &AtomicU64,
+        orders: &Receiver<Order>,
+        tell: &dyn Fn(News) -> bool,
+    ) -> io::Result<Tally> {
+        let mut scratch = vec![0; SCRATCH_BYTES];
+        let mut ready: Vec<Readiness> = Vec::with_capacity(EVENTS_PER_WAIT);
+        let mut told_delivered = 0;
+        loop {
+            while let Ok(order) = orders.try_recv() {
+                self.obey(order);
+            }
+            if matches!(self.stage, Stage::Finished) {
+                return Ok(std::mem::take(&mut self.shared.tally));
+            }
+            let now_us = self.shared.clock.now_us();
+            self.dial_first(now_us);
+            self.serve_due(now_us);
+            self.let_leave(now_us);
+            let timeout_us = self.next_turn_us(now_us).saturating_sub(now_us);
+            self.dialer.wait(Duration::from_micros(timeout_us))?;
+            ready.clear();
+            ready.extend(self.dialer.ready());
+            for readiness in &ready {
+                self.serve(*readiness, &mut scratch);
+            }
+            let delivered = self.shared.tally.counters.delivered_events;
+            progress.fetch_add(delivered - told_delivered, Ordering::Release);
+            told_delivered = delivered;
+            let now_us = self.shared.clock.now_us();
+            self.read_slowly(now_us, &mut scratch);
+            if now_us >= self.next_snapshot_us && !self.report(now_us, tell) {
+                // Nobody listens any more: the parent process died.
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Publish(timetable) => {
+                self.shared.publishing_since_us =
+                    Some(timetable.map_or_else(|| self.shared.clock.now_us(), |timetable| timetable.first_us));
+                self.shared.timetable = timetable;
+            }
+            Order::Hold { at_us } => {
+                let storm_at_us = self.shared.plan.storm_after_us.map(|after_us| at_us + after_us);
+                self.stage = Stage::Holding { storm_at_us };
+                self.silence_blackholes();
+            }
+            Order::Settle { through, unconfirmed } => self.stage = Stage::Settling { through, unconfirmed },
+            Order::RampDown { at_us } => {
+                self.close_accounts();
+                self.stage = Stage::RampingDown { at_us, stopped: 0 };
+            }
+            Order::Finish => {
+                self.close_accounts();
+                self.stage = Stage::Finished;
+            }
+        }
+    }
+
+    // ---- who dials, and when
+
+    fn client_index(&self, slot: usize) -> u32 {
+        self.part.index + slot as u32 * self.part.count
+    }
+
+    /// Dials for the first time whoever's turn it is, within the bound on connections underway.
+    fn dial_first(&mut self, now_us: u64) {
+        let connecting_max = self.shared.plan.connecting_max.div_ceil(self.part.count) as usize;
+        while self.started < self.clients.len() && self.connecting < connecting_max {
+            let after_us = self.shared.plan.connect_after_us(self.client_index(self.started));
+            if self.shared.started_us + after_us > now_us || matches!(self.stage, Stage::RampingDown { .. }) {
+                return;
+            }
+            self.started += 1;
+            self.dial(self.started - 1, now_us);
+        }
+    }
+
+    fn serve_due(&mut self, now_us: u64) {
+        while let Some(&Reverse((due_us, slot, attempt))) = self.due.peek() {
+            if due_us > now_us {
+                return;
+            }
+            self.due.pop();
+            let client = &self.clients[slot as usize];
+            if client.attempt != attempt {
+                continue;
+            }
+            if matches!(client.phase, Phase::Away) {
+                self.shared.tally.counters.reconnects += 1;
+                self.dial(slot as usize, now_us);
+            } else if client.is_connecting() {
+                self.ended(slot as usize, Ending::Unreachable("connect_timeout"));
+            }
+        }
+    }
+
+    /// Begins a new attempt.
+    fn dial(&mut self, slot: usize, now_us: u64) {
+        let index = self.client_index(slot);
+        let client = &mut self.clients[slot];
+        client.target = (index as usize % self.shared.plan.targets.len()) as u16;
+        client.redirects = 0;
+        client.started_us = now_us;
+        self.shared.tally.counters.connect_attempts += 1;
+        self.connect(slot);
+    }
+
+    /// Connects to the client's target, the first or one that a redirect named.
+    fn connect(&mut self, slot: usize) {
+        let index = self.client_index(slot);
+        let plan = &self.shared.plan;
+        let client = &mut self.clients[slot];
+        client.attempt = client.attempt.wrapping_add(1);
+        let dial = Dial {
+            remote: self.targets[client.target as usize].address,
+            source: plan.sources.get(index as usize % plan.sources.len().max(1)).copied(),
+            receive_buffer_bytes: (client.role == Role::Slow).then_some(plan.slow_receive_buffer_bytes),
+        };
+        self.connecting += 1;
+        match self.dialer.dial(token(slot, client.attempt), &dial) {
+            Ok(line) => {
+                client.line = Some(line);
+                client.phase = Phase::Connecting;
+                self.due.push(Reverse((client.started_us + plan.connect_timeout_us, slot as u32, client.attempt)));
+            }
+            Err(error) => {
+                client.phase = Phase::Connecting;
+                self.ended(slot, Ending::Unreachable(kind_of(&error)));
+            }
+        }
+    }
+
+    fn serve(&mut self, ready: Readiness, scratch: &mut [u8]) {
+        let (slot, attempt) = (ready.token & 0xffff_ffff, (ready.token >> 32) as u32);
+        let index = self.client_index(slot);
+        let client = &mut self.clients[slot];
+        if client.attempt != attempt || client.line.is_none() {
+            return;
+        }
+        let was_connecting = client.is_connecting();
+        let target = &self.targets[client.target as usize];
+        match client.advance(index, ready, &target.request_head, &mut self.shared, scratch) {
+            Err(ending) => self.ended(slot, ending),
+            Ok(()) if was_connecting && !self.clients[slot].is_connecting() => {
+                self.connecting -= 1;
+                self.tried(slot);
+            }
+            Ok(()) => {}
+        }
+    }
+
+    // ---- how connections end
+
+    /// Draws the consequences of an end: follow, come back later, or stay away.
+    fn ended(&mut self, slot: usize, ending: Ending) {
+        let now_us = self.shared.clock.now_us();
+        let client = &mut self.clients[slot];
+        if client.is_connecting() {
+            self.connecting -= 1;
+        }
+        // The parser of a head already made it a stream when the first body bytes were bad; either way it is over.
+        let was_streaming = client.is_streaming();
+        let counters = &mut self.shared.tally.counters;
+        if was_streaming {
+            counters.disconnects += 1;
+            counters.deferred_connections += u64::from(client.was_deferred());
+            counters.slow_disconnects += u64::from(client.role == Role::Slow);
+        }
+        if let Ending::Redirected(location) = &ending
+            && client.redirects < REDIRECTS_MAX
+        {
+            return self.follow(slot, location);
+        }
+        let comes_back = match &ending {
+            Ending::Redirected(_) | Ending::Unusable(_) | Ending::Refused(_) => false,
+            _ => self.shared.plan.reconnects && !(was_streaming && client.role != Role::Plain),
+        };
+        counters.refused_clients += u64::from(matches!(ending, Ending::Refused(_)));
+        let retry_us = self.shared.plan.retry_us.unwrap_or_else(|| client.retry_us());
+        client.hang_up(if comes_back { Phase::Away } else { Phase::Gone });
+        if comes_back {
+            client.attempt = client.attempt.wrapping_add(1);
+            self.due.push(Reverse((now_us + retry_us, slot as u32, client.attempt)));
+        }
+        self.count_error(&ending);
+        self.tried(slot);
+    }
+
+    /// The client's first attempt is decided. When all are, the conductor hears it at once.
+    fn tried(&mut self, slot: usize) {
+        if !std::mem::replace(&mut self.clients[slot].is_tried, true) {
+            self.untried -= 1;
+            if self.untried == 0 {
+                self.next_snapshot_us = 0;
+            }
+        }
+    }
+
+    fn count_error(&mut self, ending: &Ending) {
+        let kind = match ending {
+            Ending::Ended => return,
+            Ending::Unreachable(kind) | Ending::Unusable(kind) | Ending::Broken(kind) => (*kind).to_owned(),
+            Ending::Refused(status) => format!("status_{status}"),
+            Ending::Redirected(_) => "bad_redirect".to_owned(),
+        };
+        self.shared.tally.counters.errors += 1;
+        *self.shared.tally.errors.entry(kind).or_default() += 1;
+    }
+
+    fn follow(&mut self, slot: usize, location: &str) {
+        let targets = &mut self.targets;
+        let client = &mut self.clients[slot];
+        client.hang_up(Phase::Away);
+        let Ok(to) = targets[client.target as usize].redirected(location) else {
+            client.redirects = REDIRECTS_MAX;
+            return self.ended(slot, Ending::Unusable("bad_redirect"));
+        };
+        let known = targets.iter().position(|target| *target == to);
+        if known.is_none() && targets.len() == TARGETS_MAX {
+            return self.ended(slot, Ending::Unusable("bad_redirect"));
+        }
+        client.target = known.unwrap_or(targets.len()) as u16;
+        if known.is_none() {
+            targets.push(to);
+        }
+        client.redirects += 1;
+        self.shared.tally.counters.redirects += 1;
+        self.connect(slot);
+    }
+
+    // ---- who leaves
+
+    fn let_leave(&mut self, now_us: u64) {
+        let elapsed_us = now_us - self.last_turn_us;
+        self.last_turn_us = now_us;
+        match self.stage {
+            Stage::Holding { storm_at_us } => {
+                if storm_at_us.is_some_and(|at_us| at_us <= now_us) {
+                    self.stage = Stage::Holding { storm_at_us: None };
+                    self.storm(now_us);
+                }
+                self.churn(elapsed_us, now_us);
+            }
+            Stage::RampingDown { at_us, mut stopped } => {
+                let plan = &self.shared.plan;
+                while stopped < self.clients.len() {
+                    let index = self.part.index + stopped as u32 * self.part.count;
+                    if at_us + plan.connect_after_us(index) > now_us {
+                        break;
+                    }
+                    self.clients[stopped].hang_up(Phase::Gone);
+                    stopped += 1;
+                }
+                self.stage = Stage::RampingDown { at_us, stopped };
+            }
+            _ => {}
+        }
+    }
+
+    fn storm(&mut self, now_us: u64) {
+        for slot in 0..self.clients.len() {
+            if is_chosen(self.client_index(slot), self.shared.plan.storm_share) {
+                self.leave(slot, now_us);
+            }
+        }
+    }
+
+    fn churn(&mut self, elapsed_us: u64, now_us: u64) {
+        let leavers = self.clients.len() as f64 * self.shared.plan.churn_per_second * elapsed_us as f64 / 1e6;
+        self.churn_credit += leavers;
+        while self.churn_credit >= 1.0 {
+            self.churn_credit -= 1.0;
+            let slot = (self.next_random() % self.clients.len() as u64) as usize;
+            self.leave(slot, now_us);
+        }
+    }
+
+    /// A client goes, to come back when it has been away for long enough.
+    fn leave(&mut self, slot: usize, now_us: u64) {
+        let client = &mut self.clients[slot];
+        if client.role == Role::Plain && client.is_streaming() {
+            client.hang_up(Phase::Away);
+            client.attempt = client.attempt.wrapping_add(1);
+            self.due.push(Reverse((now_us + self.shared.plan.away_us, slot as u32, client.attempt)));
+        }
+    }
+
+    fn silence_blackholes(&mut self) {
+        for client in self.clients.iter().filter(|client| client.role == Role::Blackhole && client.is_streaming()) {
+            if client.line.as_ref().is_some_and(|line| line.go_silent().is_ok()) {
+                self.shared.tally.counters.blackholed_clients += 1;
+            }
+        }
+    }
+
+    fn read_slowly(&mut self, now_us: u64, scratch: &mut [u8]) {
+        let bytes_per_second = self.shared.plan.slow_bytes_per_second;
+        if now_us < self.next_slow_read_us || bytes_per_second == 0 || self.shared.plan.slow_share == 0.0 {
+            return;
+        }
+        self.next_slow_read_us = now_us + SLOW_READ_INTERVAL_US;
+        self.slow_read_phase += 1;
+        // Below ten bytes a second not every turn has a byte to read.
+        let turns_per_second = (1_000_000 / SLOW_READ_INTERVAL_US) as u32;
+        let phase = self.slow_read_phase % turns_per_second;
+        let budget = bytes_per_second * (phase + 1) / turns_per_second - bytes_per_second * phase / turns_per_second;
+        for slot in 0..self.clients.len() {
+            let index = self.client_index(slot);
+            let client = &mut self.clients[slot];
+            if client.role == Role::Slow && client.is_streaming() {
+                if let Err(ending) = client.read(index, budget as usize, false, &mut self.shared, scratch) {
+                    self.ended(slot, ending);
+                }
+            }
+        }
+    }
+
+    // ---- what is told
+
+    fn next_turn_us(&self, now_us: u64) -> u64 {
+        const TURN_US_MAX: u64 = 20_000;
+        let due_us = self.due.peek().map_or(u64::MAX, |Reverse((due_us, ..))| *due_us);
+        due_us.min(self.next_snapshot_us).min(now_us + TURN_US_MAX)
+    }
+
+    /// False if nobody takes the news any more.
+    fn report(&mut self, now_us: u64, tell: &dyn Fn(News) -> bool) -> bool {
+        self.next_snapshot_us = now_us + SNAPSHOT_INTERVAL_US;
+        let lines = std::mem::take(&mut self.shared.lines);
+        let told = lines.into_iter().all(|line| tell(News::Line(line)));
+        told && tell(News::Snapshot(self.snapshot(now_us)))
+    }
+
+    fn snapshot(&mut self, now_us: u64) -> Snapshot {
+        let unsettled = match &self.stage {
+            Stage::Settling { through, unconfirmed } => {
+                let waits = |client: &&Client| {
+                    client.role == Role::Plain
+                        && !matches!(client.phase, Phase::Gone)
+                        && !client.ledger.is_settled(*through, unconfirmed)
+                };
+                Some(self.clients.iter().filter(waits).count() as u32)
+            }
+            _ => None,
+        };
+        Snapshot {
+            at_us: now_us,
+            open: self.clients.iter().filter(|client| client.is_streaming()).count() as u32,
+            untried: self.untried as u32,
+            unsettled,
+            counters: self.shared.tally.counters.clone(),
+            latency: std::mem::take(&mut self.shared.interval_latency),
+            resident_bytes: self.part.is_first.then(resident_bytes).flatten(),
+        }
+    }
+
+    /// Says of every client what it lacks.
+    fn close_accounts(&mut self) {
+        let (through, unconfirmed) = match std::mem::replace(&mut self.stage, Stage::Finished) {
+            Stage::Settling { through, unconfirmed } => (through, unconfirmed),
+            Stage::RampingDown { .. } | Stage::Finished => return,
+            Stage::Connecting | Stage::Holding { .. } => (0, Vec::new()),
+        };
+        let now_us = self.shared.clock.now_us();
+        for slot in 0..self.clients.len() {
+            let index = self.client_index(slot);
+            let client = &mut self.clients[slot];
+            client.count_missed_heartbeats(now_us, &mut self.shared);
+            let tail = match client.role {
+                Role::Plain if client.is_streaming() => Tail::Owed,
+                Role::Plain => Tail::Away,
+                Role::Slow | Role::Blackhole => Tail::Unjudged,
+            };
+            let tally = &mut self.shared.tally;
+            tally.counters.slow_clients += u64::from(client.role == Role::Slow);
+            let lost = client.ledger.close(through, &unconfirmed, tail, &mut tally.counters);
+            for range in lost {
+                tally.find(index, "lost", *range.start(), *range.end());
+            }
+            // The ports are free at once, for the next test.
+            if let Some(line) = &client.line {
+                let _: io::Result<()> = Line::abort_on_close(line);
+            }
+        }
+    }
+
+    /// xorshift64: who leaves is arbitrary but the same in every run.
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+fn token(slot: usize, attempt: u32) -> usize {
+    slot | (attempt as usize) << 32
+}

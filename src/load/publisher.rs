@@ -1,0 +1,312 @@
+//! The publisher: one thread that sends numbered messages at their times, over HTTP or to Redis.
+//!
+//! Messages are sent at the times of a timetable, however long the ones before took (an open loop): one that is late
+//! keeps its intended time as its stamp, so that the delay shows in its latency instead of vanishing. A message
+//! whose sending failed, or that Redis had nobody to give to, is *unconfirmed*; it is not sent again, since that
+//! might deliver it twice.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use super::clock::{Clock, micros};
+use super::histogram::Latencies;
+use super::plan::{Outlet, Pace, PublishPlan};
+use super::stamp::{Stamp, TestRun, stamped_payload};
+use super::tally::Timetable;
+
+/// What was published.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// Messages in all; the last one's number.
+    pub count: u32,
+    /// Those that perhaps nobody got.
+    pub unconfirmed: Vec<RangeInclusive<u32>>,
+    /// Messages whose sending failed.
+    pub failures: u64,
+    /// Messages that Redis had no subscriber for.
+    pub unheard: u64,
+    /// From sending to the answer.
+    pub publish: Latencies,
+    /// From the intended time to sending.
+    pub lag: Latencies,
+    /// From the first message to the last answer, in microseconds.
+    pub elapsed_us: u64,
+    /// Why sending failed last.
+    pub last_error: Option<String>,
+}
+
+/// A publisher at work.
+pub struct Publisher {
+    thread: JoinHandle<Published>,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+}
+
+/// What lockstep waits for.
+#[derive(Clone)]
+pub struct Audience {
+    /// Events delivered so far, over all subscribers.
+    pub delivered: Arc<AtomicU64>,
+    /// Subscribers that get each message.
+    pub subscribers: u64,
+}
+
+impl Publisher {
+    /// Starts sending; in lockstep the timetable is only where the numbers begin.
+    pub fn start(plan: PublishPlan, run: TestRun, timetable: Timetable, audience: Audience) -> Publisher {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut work = Work {
+            pause_until: Instant::now(),
+            channel: None,
+            clock: Clock::start(),
+            stop: Arc::clone(&stop),
+            sent: Arc::clone(&sent),
+            published: Published::default(),
+            plan,
+            run,
+        };
+        let thread = std::thread::spawn(move || {
+            let started = Instant::now();
+            match work.plan.pace {
+                Pace::PerSecond(_) => work.by_timetable(timetable),
+                Pace::Lockstep => work.in_lockstep(&audience),
+            }
+            work.published.elapsed_us = micros(started.elapsed());
+            work.published
+        });
+        Publisher { thread, stop, sent }
+    }
+
+    /// Messages sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// True once it has sent all it was asked to.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Stops it and tells what was published.
+    pub fn finish(self) -> Published {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+struct Work {
+    plan: PublishPlan,
+    run: TestRun,
+    clock: Clock,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    published: Published,
+    channel: Option<Channel>,
+    /// No new connection before this, after one has failed.
+    pause_until: Instant,
+}
+
+impl Work {
+    fn by_timetable(&mut self, timetable: Timetable) {
+        // Redis takes many commands in one go anyway.
+        let batch_max = match self.plan.outlet {
+            Outlet::Redis { .. } => self.plan.batch_max.max(128),
+            Outlet::Http { .. } => self.plan.batch_max,
+        };
+        let mut next = 1;
+        while next <= self.plan.count_max && !self.stop.load(Ordering::Relaxed) {
+            let now_us = self.clock.now_us();
+            let due = timetable.first_after(now_us) - 1;
+            if due < next {
+                sleep_until(&self.clock, timetable.intended_us(next));
+                continue;
+            }
+            let last = due.min(next + batch_max - 1).min(self.plan.count_max);
+            let stamps = (next..=last).map(|number| Stamp { number, intended_us: timetable.intended_us(number) });
+            self.send(stamps.collect());
+            next = last + 1;
+        }
+    }
+
+    fn in_lockstep(&mut self, audience: &Audience) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let mut number = 1;
+        while number <= self.plan.count_max && !self.stop.load(Ordering::Relaxed) {
+            self.send(vec![Stamp { number, intended_us: self.clock.now_us() }]);
+            let sent_at = Instant::now();
+            let target = u64::from(number) * audience.subscribers;
+            while audience.delivered.load(Ordering::Acquire) < target && sent_at.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_micros(20));
+                if self.stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            number += 1;
+        }
+    }
+
+    fn send(&mut self, stamps: Vec<Stamp>) {
+        let payload = |stamp: &Stamp| stamped_payload(self.run, *stamp, self.plan.payload_bytes);
+        let messages: Vec<_> = stamps.iter().map(|stamp| (stamp.number, payload(stamp))).collect();
+        let started_us = self.clock.now_us();
+        for stamp in &stamps {
+            self.published.lag.record(started_us.saturating_sub(stamp.intended_us));
+        }
+        let heard = self.deliver(&messages);
+        self.published.publish.record(self.clock.now_us() - started_us);
+        if let Err(error) = &heard {
+            self.published.last_error = Some(format!("{error:#}"));
+            self.published.failures += messages.len() as u64;
+            self.channel = None;
+            self.pause_until = Instant::now() + Duration::from_millis(100);
+        }
+        for (index, (number, _)) in messages.iter().enumerate() {
+            let is_confirmed = match &heard {
+                Ok(heard) => heard.get(index).copied().unwrap_or(true),
+                Err(_) => false,
+            };
+            self.published.unheard += u64::from(heard.is_ok() && !is_confirmed);
+            if !is_confirmed {
+                self.note_unconfirmed(*number);
+            }
+        }
+        self.published.count = messages.last().map_or(self.published.count, |(number, _)| *number);
+        self.sent.store(u64::from(self.published.count), Ordering::Relaxed);
+    }
+
+    /// Sends the messages, and tells of each whether somebody was there to hear it (nothing: not known, so yes).
+    fn deliver(&mut self, messages: &[(u32, String)]) -> anyhow::Result<Vec<bool>> {
+        if self.channel.is_none() {
+            ensure!(Instant::now() >= self.pause_until, "waiting to reconnect");
+            self.channel = Some(Channel::open(&self.plan.outlet)?);
+        }
+        match &mut self.channel {
+            Some(channel) => channel.send(messages),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn note_unconfirmed(&mut self, number: u32) {
+        match self.published.unconfirmed.last_mut() {
+            Some(range) if *range.end() + 1 == number => *range = *range.start()..=number,
+            _ => self.published.unconfirmed.push(number..=number),
+        }
+    }
+}
+
+/// The way out.
+enum Channel {
+    Http { agent: ureq::Agent, url: String, headers: Vec<(String, String)>, topics: Vec<String> },
+    Redis { connection: Box<redis::Connection>, channels: Vec<String> },
+}
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Channel {
+    fn open(outlet: &Outlet) -> anyhow::Result<Channel> {
+        match outlet {
+            Outlet::Http { url, headers, topics } => {
+                let config = ureq::Agent::config_builder()
+                    .http_status_as_error(false)
+                    .timeout_global(Some(ANSWER_TIMEOUT))
+                    .build();
+                let (url, headers, topics) = (url.clone(), headers.clone(), topics.clone());
+                Ok(Channel::Http { agent: ureq::Agent::new_with_config(config), url, headers, topics })
+            }
+            Outlet::Redis { url, channels } => {
+                let client = redis::Client::open(url.as_str()).context("--redis-url")?;
+                let connection = client.get_connection_with_timeout(ANSWER_TIMEOUT)?;
+                connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+                connection.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+                Ok(Channel::Redis { connection: Box::new(connection), channels: channels.clone() })
+            }
+        }
+    }
+
+    fn send(&mut self, messages: &[(u32, String)]) -> anyhow::Result<Vec<bool>> {
+        match self {
+            Channel::Http { agent, url, headers, topics } => {
+                let mut request = agent.post(url.as_str()).header("Content-Type", "application/json");
+                for (name, value) in headers {
+                    request = request.header(name.as_str(), value.as_str());
+                }
+                let mut response = request.send(http_body(messages, topics))?;
+                let status = response.status().as_u16();
+                // Reading to the end lets the connection be used again.
+                let body = response.body_mut().read_to_string().unwrap_or_default();
+                ensure!((200..300).contains(&status), "publishing was answered with {status}: {}", body.trim());
+                Ok(Vec::new())
+            }
+            Channel::Redis { connection, channels } => {
+                let mut pipeline = redis::pipe();
+                for (number, payload) in messages {
+                    pipeline.cmd("PUBLISH").arg(&in_turn(channels, *number)).arg(payload);
+                }
+                let receivers: Vec<u64> = pipeline.query(connection)?;
+                Ok(receivers.into_iter().map(|receivers| receivers > 0).collect())
+            }
+        }
+    }
+}
+
+fn http_body(messages: &[(u32, String)], topics: &[String]) -> String {
+    let envelope = |(number, payload): &(u32, String)| {
+        // A string always serializes.
+        let topic = serde_json::to_string(&in_turn(topics, *number)).unwrap_or_default();
+        format!("{{\"topic\":{topic},\"data\":{payload}}}")
+    };
+    match messages {
+        [(_, payload)] if topics.is_empty() => payload.clone(),
+        [message] => envelope(message),
+        many => format!("[{}]", many.iter().map(envelope).collect::<Vec<_>>().join(",")),
+    }
+}
+
+fn in_turn(names: &[String], number: u32) -> String {
+    names.get((number as usize - 1) % names.len().max(1)).cloned().unwrap_or_default()
+}
+
+/// Sleeps, and spins through the last moment: a sleep alone would make every message late by the timer's slack.
+fn sleep_until(clock: &Clock, wake_us: u64) {
+    const SPIN_US: u64 = 120;
+    const SLEEP_US_MAX: u64 = 20_000;
+    let left_us = wake_us.saturating_sub(clock.now_us());
+    if left_us > SPIN_US {
+        std::thread::sleep(Duration::from_micros((left_us - SPIN_US).min(SLEEP_US_MAX)));
+        return;
+    }
+    while clock.now_us() < wake_us {
+        std::hint::spin_loop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_carry_the_payload_as_it_is() {
+        let check = |numbers: &[u32], topics: &[&str], expected: &str| {
+            let messages: Vec<_> = numbers.iter().map(|n| (*n, format!("{{\"n\":{n}}}"))).collect();
+            let topics: Vec<_> = topics.iter().map(ToString::to_string).collect();
+            assert_eq!(http_body(&messages, &topics), expected);
+        };
+        check(&[1], &[], "{\"n\":1}");
+        check(&[1], &["a\"b"], "{\"topic\":\"a\\\"b\",\"data\":{\"n\":1}}");
+        check(
+            &[1, 2, 3],
+            &["a", "b"],
+            concat!(
+                "[{\"topic\":\"a\",\"data\":{\"n\":1}},",
+                "{\"topic\":\"b\",\"data\":{\"n\":2}},",
+                "{\"topic\":\"a\",\"data\":{\"n\":3}}]"
+            ),
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! The report: every figure of a test under a stable, flat name that ends in its unit; what JSON, thresholds, the
+//! summary and the page are made of.
+
+use serde_json::{Map, Value, json};
+
+use super::conductor::Outcome;
+use super::histogram::Latencies;
+use super::plan::Plan;
+use super::threshold::{Measure, Threshold};
+
+/// All figures of a test.
+pub struct Report {
+    /// The figures, in order.
+    pub figures: Map<String, Value>,
+    /// The distributions, by the name that thresholds use.
+    pub distributions: Vec<(&'static str, Latencies)>,
+    /// The thresholds that were missed, with the value that missed them.
+    pub missed: Vec<(Threshold, f64)>,
+    /// The thresholds that nothing was measured for.
+    pub unmeasured: Vec<Threshold>,
+}
+
+impl Report {
+    /// Works the figures out.
+    pub fn new(plan: &Plan, outcome: &Outcome) -> Report {
+        let tally = &outcome.tally;
+        let mut distributions = vec![
+            ("connect", tally.connect.clone()),
+            ("response", tally.response.clone()),
+            ("first_event", tally.first_event.clone()),
+            ("latency", tally.latency.clone()),
+            ("last_subscriber", tally.last_subscriber()),
+            ("catch_up", tally.catch_up.clone()),
+        ];
+        if let Some(published) = &outcome.published {
+            distributions.push(("publish", published.publish.clone()));
+            distributions.push(("publish_lag", published.lag.clone()));
+        }
+        let mut figures = Figures(Map::new());
+        figures.of_the_test(plan, outcome);
+        figures.of_the_messages(outcome);
+        for (name, latencies) in &distributions {
+            figures.of_a_distribution(name, latencies);
+        }
+        figures.of_memory_and_cpu(plan, outcome);
+        for (kind, count) in &tally.errors {
+            figures.set(&format!("error_{kind}"), *count);
+        }
+        for (status, count) in &tally.statuses {
+            figures.set(&format!("answers_{status}"), *count);
+        }
+        let findings: Vec<String> = tally.findings.iter().map(ToString::to_string).collect();
+        figures.0.insert("findings".to_owned(), json!(findings));
+        let mut report = Report { figures: figures.0, distributions, missed: Vec::new(), unmeasured: Vec::new() };
+        report.judge(&plan.thresholds);
+        report
+    }
+
+    /// A figure as a number.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        self.figures.get(name).and_then(Value::as_f64)
+    }
+
+    fn judge(&mut self, thresholds: &[Threshold]) {
+        for threshold in thresholds {
+            match self.measured(&threshold.measure) {
+                Some(value) if threshold.is_missed_by(value) => self.missed.push((threshold.clone(), value)),
+                Some(_) => {}
+                None => self.unmeasured.push(threshold.clone()),
+            }
+        }
+        let missed: Vec<String> = self.missed.iter().map(|(threshold, _)| threshold.to_string()).collect();
+        self.figures.insert("thresholds_missed".to_owned(), json!(missed));
+        self.figures.insert("passed".to_owned(), json!(missed.is_empty()));
+    }
+
+    fn measured(&self, measure: &Measure) -> Option<f64> {
+        match measure {
+            Measure::Percentile { distribution, percentile } => {
+                let (_, latencies) = self.distributions.iter().find(|(name, _)| name == distribution)?;
+                latencies.percentile(*percentile).map(|us| us as f64)
+            }
+            // A kind of error or answer that did not occur occurred no times.
+            Measure::Value(key) if key.starts_with("error_") || key.starts_with("answers_") => {
+                Some(self.figure(key).unwrap_or(0.0))
+            }
+            Measure::Value(key) => self.figure(key),
+        }
+    }
+}
+
+struct Figures(Map<String, Value>);
+
+impl Figures {
+    fn set(&mut self, name: &str, value: impl Into<Value>) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    /// To three decimals; what was divided by nothing is left out.
+    fn set_ratio(&mut self, name: &str, dividend: f64, divisor: f64) {
+        if divisor > 0.0 {
+            self.set(name, (dividend / divisor * 1000.0).round() / 1000.0);
+        }
+    }
+
+    fn of_the_test(&mut self, plan: &Plan, outcome: &Outcome) {
+        self.set("scenario", json!(plan.fleet.scenario));
+        let urls: Vec<&str> = plan.fleet.targets.iter().map(|target| target.url.as_str()).collect();
+        self.set("url", urls.join(" "));
+        self.set("clients", plan.fleet.clients);
+        self.set("processes", plan.processes);
+        self.set("threads", plan.fleet.threads * plan.processes);
+        self.set("held_clients", outcome.held_clients);
+        self.set("connecting_seconds", seconds(outcome.connecting_us));
+        self.set("elapsed_seconds", seconds(outcome.elapsed_us));
+        self.set("interrupted", outcome.is_interrupted);
+        let counters = &outcome.tally.counters;
+        let attempts = counters.connect_attempts as f64;
+        self.set_ratio("connect_success_percent", counters.connect_successes as f64 * 100.0, attempts);
+        self.set_ratio("connects_per_second", f64::from(outcome.held_clients), seconds(outcome.connecting_us));
+        for (name, value) in counters.pairs() {
+            self.set(name, value);
+        }
+    }
+
+    fn of_the_messages(&mut self, outcome: &Outcome) {
+        let counters = &outcome.tally.counters;
+        let published = outcome.published.clone().unwrap_or_default();
+        let unconfirmed: u64 = published.unconfirmed.iter().map(|r| u64::from(r.end() - r.start()) + 1).sum();
+        let published_seconds = seconds(published.elapsed_us);
+        self.set("published_events", u64::from(published.count));
+        self.set("unconfirmed_events", unconfirmed);
+        self.set("publish_failures", published.failures);
+        self.set("unheard_events", published.unheard);
+        if let Some(error) = &published.last_error {
+            self.set("publish_last_error", error.as_str());
+        }
+        self.set("publishing_seconds", published_seconds);
+        self.set_ratio("published_per_second", f64::from(published.count), published_seconds);
+        self.set_ratio("delivered_per_second", counters.delivered_events as f64, published_seconds);
+        let span_seconds = if published_seconds > 0.0 { published_seconds } else { seconds(outcome.elapsed_us) };
+        self.set_ratio("received_bytes_per_second", counters.received_bytes as f64, span_seconds);
+        self.set_ratio("events_per_read", counters.received_events as f64, counters.reads as f64);
+        let reached = outcome.tally.spread.iter().map(|spread| u64::from(spread.subscribers));
+        self.set("reached_subscribers_min", reached.clone().min().unwrap_or(0));
+        self.set("reached_subscribers_max", reached.max().unwrap_or(0));
+    }
+
+    fn of_a_distribution(&mut self, name: &str, latencies: &Latencies) {
+        self.set(&format!("{name}_count"), latencies.count());
+        for (suffix, percentile) in [("p50", 50.0), ("p90", 90.0), ("p95", 95.0), ("p99", 99.0), ("p999", 99.9)] {
+            if let Some(us) = latencies.percentile(percentile) {
+                self.set(&format!("{name}_{suffix}_us"), us);
+            }
+        }
+        if let (Some(max), Some(mean)) = (latencies.max(), latencies.mean()) {
+            self.set(&format!("{name}_max_us"), max);
+            self.set(&format!("{name}_mean_us"), mean.round());
+        }
+    }
+
+    fn of_memory_and_cpu(&mut self, plan: &Plan, outcome: &Outcome) {
+        let held = f64::from(outcome.held_clients);
+        let growth = |before: u64, after: u64| after as f64 - before as f64;
+        let (before, after) = outcome.own_resident_bytes;
+        self.set("client_resident_bytes", after);
+        self.set_ratio("client_bytes_per_connection", growth(before, after), held);
+        let (before, after) = outcome.kernel;
+        // One host holds both ends of its own connections, so this is per connection, not per end.
+        self.set_ratio("kernel_bytes_per_connection", growth(before.total_bytes(), after.total_bytes()), held);
+        self.set_ratio("kernel_slab_bytes_per_connection", growth(before.slab_bytes, after.slab_bytes), held);
+        self.set_ratio("kernel_tcp_bytes_per_connection", growth(before.tcp_bytes, after.tcp_bytes), held);
+        let Some([before, connected, published]) = outcome.server else {
+            if !plan.server_pids.is_empty() {
+                self.set("server_vanished", true);
+            }
+            return;
+        };
+        let user = growth(before.resident_bytes, connected.resident_bytes);
+        let proportional = growth(before.proportional_bytes, connected.proportional_bytes);
+        let cpu_us = growth(connected.cpu_us, published.cpu_us);
+        self.set("server_resident_before_bytes", before.resident_bytes);
+        self.set("server_resident_connected_bytes", connected.resident_bytes);
+        self.set("server_resident_published_bytes", published.resident_bytes);
+        self.set_ratio("server_user_bytes_per_connection", user, held);
+        self.set_ratio("server_proportional_bytes_per_connection", proportional, held);
+        self.set("server_connecting_cpu_us", growth(before.cpu_us, connected.cpu_us));
+        self.set("server_publishing_cpu_us", cpu_us);
+        self.set_ratio("server_cpu_us_per_event", cpu_us, outcome.tally.counters.delivered_events as f64);
+    }
+}
+
+fn seconds(us: u64) -> f64 {
+    (us as f64 / 1e3).round() / 1e3
+}

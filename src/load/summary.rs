@@ -1,0 +1,140 @@
+//! The summary: a test's report as lines for a terminal.
+
+use super::report::Report;
+
+/// The lines to print; with `is_coloured`, missed thresholds stand out.
+pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
+    let count = |name: &str| thousands(report.figure(name).unwrap_or(0.0));
+    let mut lines = vec![
+        format!(
+            "clients      {} held of {}, connect success {}%, {} reconnects, {} refused, {} errors",
+            count("held_clients"),
+            count("clients"),
+            report.figure("connect_success_percent").unwrap_or(0.0),
+            count("reconnects"),
+            count("refused_clients"),
+            count("errors"),
+        ),
+        format!(
+            "messages     {} published, {} delivered ({} per second, {} per read)",
+            count("published_events"),
+            count("delivered_events"),
+            count("delivered_per_second"),
+            report.figure("events_per_read").unwrap_or(0.0),
+        ),
+        format!(
+            "checked      {} lost, {} duplicated, {} disordered, {} corrupted, {} unresolved",
+            count("lost_events"),
+            count("duplicated_events"),
+            count("disordered_events"),
+            count("corrupted_events"),
+            count("unresolved_events"),
+        ),
+        format!(
+            "announced    {} gaps ({} needless), {} lost in them, {} repeated, {} missed while away",
+            count("gap_events"),
+            count("needless_gap_events"),
+            count("announced_lost_events"),
+            count("repeated_events"),
+            count("missed_while_away_events"),
+        ),
+        format!(
+            "liveness     {} heartbeats, {} missed, {} disconnects, {} deferred, {} bytes received",
+            count("heartbeats"),
+            count("missed_heartbeats"),
+            count("disconnects"),
+            count("deferred_connections"),
+            count("received_bytes"),
+        ),
+    ];
+    lines.push(format!("{:16} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p95", "p99", "p99.9", "max"));
+    for (name, latencies) in report.distributions.iter().filter(|(_, latencies)| latencies.count() > 0) {
+        let cells: String = [50.0, 95.0, 99.0, 99.9, 100.0]
+            .iter()
+            .map(|percentile| format!(" {:>9}", time(latencies.percentile(*percentile).unwrap_or(0))))
+            .collect();
+        lines.push(format!("{:16}{cells}", name.replace('_', " ")));
+    }
+    lines.extend(memory_lines(report));
+    lines.extend(fault_lines(report, is_coloured));
+    lines
+}
+
+fn memory_lines(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    let rounded = |name: &str| report.figure(name).map(|value| thousands(value.round()));
+    if let Some(bytes) = rounded("client_bytes_per_connection") {
+        let kernel = rounded("kernel_bytes_per_connection").unwrap_or_default();
+        lines.push(format!("memory       client {bytes} bytes per connection; kernel {kernel}, both ends on one host"));
+    }
+    if let Some(bytes) = rounded("server_user_bytes_per_connection") {
+        let cpu =
+            report.figure("server_cpu_us_per_event").map_or_else(String::new, |us| format!(", {us} µs CPU per event"));
+        lines.push(format!("server       {bytes} bytes per connection in user space{cpu}"));
+    }
+    lines
+}
+
+fn fault_lines(report: &Report, is_coloured: bool) -> Vec<String> {
+    const SHOWN_MAX: usize = 10;
+    let (red, green, plain) = if is_coloured { ("\x1b[31m", "\x1b[32m", "\x1b[0m") } else { ("", "", "") };
+    let mut lines = Vec::new();
+    for (key, value) in report.figures.iter().filter(|(key, _)| key.starts_with("error_")) {
+        lines.push(format!("error        {} {value}", key.trim_start_matches("error_")));
+    }
+    if let Some(error) = report.figures.get("publish_last_error").and_then(serde_json::Value::as_str) {
+        lines.push(format!("publishing   {error}"));
+    }
+    let findings = report.figures.get("findings").and_then(serde_json::Value::as_array).map_or(&[][..], Vec::as_slice);
+    for finding in findings.iter().take(SHOWN_MAX).filter_map(serde_json::Value::as_str) {
+        lines.push(format!("found        {finding}"));
+    }
+    if findings.len() > SHOWN_MAX {
+        lines.push(format!("found        … and {} more like these", findings.len() - SHOWN_MAX));
+    }
+    for (threshold, value) in &report.missed {
+        lines.push(format!("{red}missed       {threshold} (it was {value}){plain}"));
+    }
+    if report.missed.is_empty() {
+        lines.push(format!("{green}passed       every threshold{plain}"));
+    }
+    lines
+}
+
+/// A number with its thousands apart.
+pub fn thousands(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if value < 0.0 { format!("-{text}") } else { text }
+}
+
+/// A time in the unit that suits it.
+pub fn time(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.2} s", us as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_are_readable() {
+        assert_eq!(thousands(0.0), "0");
+        assert_eq!(thousands(999.0), "999");
+        assert_eq!(thousands(1_234_567.0), "1,234,567");
+        assert_eq!(thousands(-1_234.0), "-1,234");
+        assert_eq!(time(999), "999 µs");
+        assert_eq!(time(1_500), "1.5 ms");
+        assert_eq!(time(2_250_000), "2.25 s");
+    }
+}

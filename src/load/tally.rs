@@ -1,0 +1,249 @@
+//! What event loops and the conductor tell each other: orders one way, news the other. All of it travels as JSON
+//! lines too, since a loop may live in another process; and all of it adds up.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use super::counters::Counters;
+use super::histogram::Latencies;
+
+/// When each message is meant to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timetable {
+    /// The time of message 1, in microseconds since 1970.
+    pub first_us: u64,
+    /// From one to the next.
+    pub interval_ns: u64,
+}
+
+impl Timetable {
+    /// When message `number` is meant to be sent.
+    pub fn intended_us(&self, number: u32) -> u64 {
+        self.first_us + u64::from(number - 1) * self.interval_ns / 1000
+    }
+
+    /// The first message meant to be sent after `us`.
+    pub fn first_after(&self, us: u64) -> u32 {
+        match us.checked_sub(self.first_us) {
+            None => 1,
+            Some(elapsed_us) => {
+                let whole = u32::try_from(elapsed_us.saturating_mul(1000) / self.interval_ns.max(1));
+                let guess = whole.unwrap_or(u32::MAX - 8).saturating_add(1);
+                // The division may be off by one against the rounding of `intended_us`.
+                (guess..).find(|&number| self.intended_us(number) > us).unwrap_or(u32::MAX)
+            }
+        }
+    }
+}
+
+/// What the conductor tells every loop.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Publishing begins; without a timetable each message follows when the last has arrived.
+    Publish(Option<Timetable>),
+    /// Everybody had a chance to connect: the hold began.
+    Hold {
+        /// When.
+        at_us: u64,
+    },
+    /// Publishing is over; say when everybody has everything.
+    Settle {
+        /// How many messages there were.
+        through: u32,
+        /// Those that nobody may have got.
+        unconfirmed: Vec<RangeInclusive<u32>>,
+    },
+    /// Close the connections at the rate at which they were opened.
+    RampDown {
+        /// From when.
+        at_us: u64,
+    },
+    /// Close the accounts and send the tally.
+    Finish,
+}
+
+/// What a loop tells the conductor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum News {
+    /// How it stands.
+    Snapshot(Snapshot),
+    /// Something to show to the user as it is.
+    Line(String),
+    /// The end.
+    Done(Box<Tally>),
+    /// It can't go on.
+    Failed(String),
+}
+
+/// How a loop stands.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When, in microseconds since 1970.
+    pub at_us: u64,
+    /// Streams open.
+    pub open: u32,
+    /// Clients whose first attempt has neither succeeded nor failed yet.
+    pub untried: u32,
+    /// While settling: clients that still lack something.
+    pub unsettled: Option<u32>,
+    /// Since the start.
+    pub counters: Counters,
+    /// Delivery latencies since the last snapshot.
+    pub latency: Latencies,
+    /// Resident memory of the loop's process; only the first loop of each says.
+    pub resident_bytes: Option<u64>,
+}
+
+/// Something wrong with one message for one client, to be named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The client's index.
+    pub client: u32,
+    /// What is wrong, as one word: lost, duplicated, disordered, corrupted.
+    pub kind: String,
+    /// The first message concerned; 0 if its number was unreadable.
+    pub from: u32,
+    /// The last message concerned.
+    pub to: u32,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.from, self.to) {
+            (0, _) => write!(f, "client {}: a message {}", self.client, self.kind),
+            (from, to) if from == to => write!(f, "client {}: message {from} {}", self.client, self.kind),
+            (from, to) => write!(f, "client {}: messages {from} to {to} {}", self.client, self.kind),
+        }
+    }
+}
+
+/// How many subscribers one message reached, and when it had reached the last so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Subscribers that got it while connected.
+    pub subscribers: u32,
+    /// From its intended send time to the last of them.
+    pub last_us: u32,
+}
+
+/// Everything that loops have measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// What was counted.
+    pub counters: Counters,
+    /// Failures by kind.
+    pub errors: BTreeMap<String, u64>,
+    /// Answers by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// From starting to connect to being connected.
+    pub connect: Latencies,
+    /// From starting to connect to the response head.
+    pub response: Latencies,
+    /// From starting to connect (or to publish, if that came later) to the first event.
+    pub first_event: Latencies,
+    /// From a message's intended send time to its arrival at one subscriber that was connected by then.
+    pub latency: Latencies,
+    /// The same for subscribers that got it by catching up.
+    pub catch_up: Latencies,
+    /// Message `i` is at `i - 1`.
+    pub spread: Vec<Spread>,
+    /// The first faults, in words.
+    pub findings: Vec<Finding>,
+}
+
+/// How many messages have their spread recorded; those after are only counted.
+pub const SPREAD_MESSAGES_MAX: usize = 1 << 20;
+/// How many findings are kept.
+pub const FINDINGS_MAX: usize = 50;
+
+impl Tally {
+    /// Adds another loop's.
+    pub fn add(&mut self, other: Tally) {
+        self.counters.add(&other.counters);
+        for (kind, count) in other.errors {
+            *self.errors.entry(kind).or_default() += count;
+        }
+        for (status, count) in other.statuses {
+            *self.statuses.entry(status).or_default() += count;
+        }
+        self.connect.add(&other.connect);
+        self.response.add(&other.response);
+        self.first_event.add(&other.first_event);
+        self.latency.add(&other.latency);
+        self.catch_up.add(&other.catch_up);
+        if self.spread.len() < other.spread.len() {
+            self.spread.resize(other.spread.len(), Spread::default());
+        }
+        for (ours, theirs) in self.spread.iter_mut().zip(&other.spread) {
+            ours.subscribers += theirs.subscribers;
+            ours.last_us = ours.last_us.max(theirs.last_us);
+        }
+        self.findings.extend(other.findings);
+        self.findings.truncate(FINDINGS_MAX);
+    }
+
+    /// Notes that a connected subscriber got message `number` after `latency_us`.
+    pub fn record_delivery(&mut self, number: u32, latency_us: u64) {
+        self.latency.record(latency_us);
+        let Some(index) = (number as usize).checked_sub(1).filter(|&index| index < SPREAD_MESSAGES_MAX) else { return };
+        if self.spread.len() <= index {
+            self.spread.resize(index + 1, Spread::default());
+        }
+        let spread = &mut self.spread[index];
+        spread.subscribers += 1;
+        spread.last_us = spread.last_us.max(u32::try_from(latency_us).unwrap_or(u32::MAX));
+    }
+
+    /// Notes a fault to be named.
+    pub fn find(&mut self, client: u32, kind: &str, from: u32, to: u32) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { client, kind: kind.to_owned(), from, to });
+        }
+    }
+
+    /// From publishing a message to its last subscriber, over all messages that reached anybody.
+    pub fn last_subscriber(&self) -> Latencies {
+        let mut latencies = Latencies::default();
+        for spread in self.spread.iter().filter(|spread| spread.subscribers > 0) {
+            latencies.record(u64::from(spread.last_us));
+        }
+        latencies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timetable_knows_what_comes_after_a_moment() {
+        for interval_ns in [1_000, 3_333, 100_000_000, 333_333_333] {
+            let timetable = Timetable { first_us: 1_000_000, interval_ns };
+            assert_eq!(timetable.first_after(0), 1);
+            for number in [1, 2, 3, 7, 1000] {
+                let us = timetable.intended_us(number);
+                assert!(timetable.first_after(us) > number, "{number} was sent at this very moment");
+                assert!(timetable.first_after(us - 1) <= number, "{number} is yet to come");
+            }
+        }
+    }
+
+    #[test]
+    fn tallies_add_up_and_travel() {
+        let mut one = Tally::default();
+        one.record_delivery(1, 500);
+        one.record_delivery(2, 100);
+        one.find(3, "lost", 4, 5);
+        let mut other = Tally::default();
+        other.record_delivery(2, 900);
+        other.errors.insert("connect_refused".to_owned(), 2);
+        one.add(serde_json::from_str(&serde_json::to_string(&other).unwrap()).unwrap());
+        assert_eq!(one.spread, [Spread { subscribers: 1, last_us: 500 }, Spread { subscribers: 2, last_us: 900 }]);
+        assert_eq!(one.errors["connect_refused"], 2);
+        assert_eq!(one.latency.count(), 3);
+        assert_eq!(one.last_subscriber().max(), Some(900));
+        assert_eq!(one.findings[0].to_string(), "client 3: messages 4 to 5 lost");
+    }
+}

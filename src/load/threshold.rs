@@ -1,0 +1,244 @@
+//! Thresholds: conditions under which a test has failed, as `--fail-if` takes them.
+//!
+//! ```text
+//! p95_first_event>3s     connect_success<95%     errors>=500     lost_events>0     latency_p99_us>250000
+//! ```
+//!
+//! A name is a percentile of a distribution (`p50_latency` … `p99.9_latency`, `max_latency`, `mean_latency`), or any
+//! key of the JSON report. Knows no measurement itself: it asks for values by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// One condition that makes the test fail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Threshold {
+    /// What is looked at.
+    pub measure: Measure,
+    /// How it is compared.
+    pub comparison: Comparison,
+    /// With what: microseconds, percent, or a plain number.
+    pub limit: f64,
+    text: String,
+}
+
+/// What a threshold looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measure {
+    /// A percentile (100 is the maximum) of a distribution of latencies.
+    Percentile {
+        /// Which distribution, such as `first_event`.
+        distribution: String,
+        /// From 0 to 100.
+        percentile: f64,
+    },
+    /// The value under a key of the report.
+    Value(String),
+}
+
+/// How a value is compared with its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// `<`
+    Below,
+    /// `<=`
+    AtMost,
+    /// `>`
+    Above,
+    /// `>=`
+    AtLeast,
+    /// `==`
+    Equal,
+    /// `!=`
+    Unequal,
+}
+
+/// Why a threshold could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ThresholdError {
+    /// No comparison in it.
+    #[error("{0:?} has no comparison; write NAME OP VALUE, such as 'p95_first_event>3s'")]
+    Comparison(String),
+    /// The name is not one.
+    #[error("{0:?} is not a measure; write a key of the JSON report, or pNN_, max_ or mean_ before a distribution")]
+    Name(String),
+    /// The value is not one.
+    #[error("{0:?} is not a value; write a number, a percentage such as 95%, or a time such as 250ms or 3s")]
+    Value(String),
+}
+
+/// What makes a test fail unless the same measure is given another limit: what a widely used k6 script for SSE asks
+/// for, and that no message of the test's own went missing or wrong.
+pub const DEFAULT_THRESHOLDS: [&str; 9] = [
+    "connect_success<=95%",
+    "errors>=500",
+    "p95_response>=5s",
+    "p95_first_event>=3s",
+    "lost_events>0",
+    "duplicated_events>0",
+    "disordered_events>0",
+    "corrupted_events>0",
+    "unresolved_events>0",
+];
+
+/// The given thresholds, and the defaults for what they don't mention.
+pub fn with_defaults(given: Vec<Threshold>) -> Vec<Threshold> {
+    let defaults = DEFAULT_THRESHOLDS.iter().filter_map(|text| text.parse::<Threshold>().ok());
+    let unmentioned: Vec<_> = defaults.filter(|default| given.iter().all(|t| t.measure != default.measure)).collect();
+    given.into_iter().chain(unmentioned).collect()
+}
+
+impl Threshold {
+    /// True if `value` makes the test fail.
+    pub fn is_missed_by(&self, value: f64) -> bool {
+        match self.comparison {
+            Comparison::Below => value < self.limit,
+            Comparison::AtMost => value <= self.limit,
+            Comparison::Above => value > self.limit,
+            Comparison::AtLeast => value >= self.limit,
+            #[allow(clippy::float_cmp, reason = "counts are whole numbers, exact in a float")]
+            Comparison::Equal => value == self.limit,
+            #[allow(clippy::float_cmp, reason = "counts are whole numbers, exact in a float")]
+            Comparison::Unequal => value != self.limit,
+        }
+    }
+}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Threshold {
+    type Err = ThresholdError;
+
+    fn from_str(text: &str) -> Result<Threshold, ThresholdError> {
+        let (name, comparison, value) = split(text).ok_or_else(|| ThresholdError::Comparison(text.to_owned()))?;
+        let measure = parse_measure(name).ok_or_else(|| ThresholdError::Name(name.to_owned()))?;
+        let limit = parse_value(value).ok_or_else(|| ThresholdError::Value(value.to_owned()))?;
+        Ok(Threshold { measure, comparison, limit, text: text.to_owned() })
+    }
+}
+
+fn split(text: &str) -> Option<(&str, Comparison, &str)> {
+    // The two-character ones first, or `<=` would read as `<`.
+    const COMPARISONS: [(&str, Comparison); 6] = [
+        ("<=", Comparison::AtMost),
+        (">=", Comparison::AtLeast),
+        ("==", Comparison::Equal),
+        ("!=", Comparison::Unequal),
+        ("<", Comparison::Below),
+        (">", Comparison::Above),
+    ];
+    let (sign, comparison) = COMPARISONS.into_iter().find(|(sign, _)| text.contains(sign))?;
+    let (name, value) = text.split_once(sign)?;
+    Some((name.trim(), comparison, value.trim()))
+}
+
+fn parse_measure(name: &str) -> Option<Measure> {
+    let is_key = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
+    let distribution = name.split_once('_').filter(|(_, distribution)| is_key(distribution));
+    let percentile_of = |percentile: f64, distribution: &str| {
+        Some(Measure::Percentile { distribution: distribution.to_owned(), percentile })
+    };
+    match distribution {
+        Some(("max", distribution)) => percentile_of(100.0, distribution),
+        Some(("mean", distribution)) => Some(Measure::Value(format!("{distribution}_mean_us"))),
+        Some((prefix, distribution))
+            if prefix.starts_with('p') && prefix[1..].starts_with(|c: char| c.is_ascii_digit()) =>
+        {
+            let percentile = prefix[1..].parse().ok().filter(|percentile| (0.0..=100.0).contains(percentile))?;
+            percentile_of(percentile, distribution)
+        }
+        _ if name == "connect_success" => Some(Measure::Value("connect_success_percent".to_owned())),
+        _ => is_key(name).then(|| Measure::Value(name.to_owned())),
+    }
+}
+
+fn parse_value(text: &str) -> Option<f64> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let scale = match unit.trim() {
+        "" | "%" | "us" | "µs" => 1.0,
+        "ms" => 1e3,
+        "s" => 1e6,
+        "m" | "min" => 60e6,
+        "k" | "K" | "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<(Measure, Comparison, f64), ThresholdError>) {
+        let found = text.parse::<Threshold>().map(|t| (t.measure, t.comparison, t.limit));
+        assert_eq!(found, expected, "{text}");
+    }
+
+    fn percentile(percentile: f64, distribution: &str) -> Measure {
+        Measure::Percentile { distribution: distribution.to_owned(), percentile }
+    }
+
+    fn value(key: &str) -> Measure {
+        Measure::Value(key.to_owned())
+    }
+
+    #[test]
+    fn thresholds_as_people_write_them() {
+        check("p95_first_event>3s", Ok((percentile(95.0, "first_event"), Comparison::Above, 3e6)));
+        check("p99.9_latency >= 250ms", Ok((percentile(99.9, "latency"), Comparison::AtLeast, 250e3)));
+        check("max_last_subscriber>1.5s", Ok((percentile(100.0, "last_subscriber"), Comparison::Above, 1.5e6)));
+        check("mean_latency>800us", Ok((value("latency_mean_us"), Comparison::Above, 800.0)));
+        check("connect_success<95%", Ok((value("connect_success_percent"), Comparison::Below, 95.0)));
+        check("errors>=500", Ok((value("errors"), Comparison::AtLeast, 500.0)));
+        check("published_events!=100", Ok((value("published_events"), Comparison::Unequal, 100.0)));
+        check("latency_p99_us>250000", Ok((value("latency_p99_us"), Comparison::Above, 250_000.0)));
+        check("server_user_bytes_per_connection>1KiB", {
+            Ok((value("server_user_bytes_per_connection"), Comparison::Above, 1024.0))
+        });
+    }
+
+    #[test]
+    fn what_is_no_threshold_says_why() {
+        check("errors", Err(ThresholdError::Comparison("errors".to_owned())));
+        check(">5", Err(ThresholdError::Name(String::new())));
+        check("p101_latency>5", Err(ThresholdError::Name("p101_latency".to_owned())));
+        check("p95_a b>5", Err(ThresholdError::Name("p95_a b".to_owned())));
+        check("errors>many", Err(ThresholdError::Value("many".to_owned())));
+        check("errors>5 parsecs", Err(ThresholdError::Value("5 parsecs".to_owned())));
+    }
+
+    #[test]
+    fn comparisons_at_the_limit() {
+        let check = |text: &str, value: f64, missed: bool| {
+            assert_eq!(text.parse::<Threshold>().unwrap().is_missed_by(value), missed, "{value} {text}");
+        };
+        for (text, below, at, above) in [
+            ("x<2", true, false, false),
+            ("x<=2", true, true, false),
+            ("x>2", false, false, true),
+            ("x>=2", false, true, true),
+            ("x==2", false, true, false),
+            ("x!=2", true, false, true),
+        ] {
+            check(text, 1.0, below);
+            check(text, 2.0, at);
+            check(text, 3.0, above);
+        }
+    }
+
+    #[test]
+    fn a_given_limit_replaces_the_default_one() {
+        let given: Threshold = "errors>0".parse().unwrap();
+        let all = with_defaults(vec![given.clone()]);
+        assert_eq!(all.len(), DEFAULT_THRESHOLDS.len());
+        assert_eq!(all.iter().filter(|t| t.measure == given.measure).collect::<Vec<_>>(), [&given]);
+    }
+}

@@ -1,0 +1,173 @@
+//! `fanfare load` as a user runs it, against a small server that can be told to misbehave.
+
+mod support;
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use support::sse_server::{Behaviour, Fault, SseServer};
+
+/// What a run of `fanfare load` came to.
+struct Run {
+    code: Option<i32>,
+    figures: Value,
+    output: String,
+}
+
+impl Run {
+    fn number(&self, name: &str) -> f64 {
+        self.figures[name].as_f64().unwrap_or_else(|| panic!("no {name} in {:#}\n{}", self.figures, self.output))
+    }
+
+    /// The figures named, which must be those given.
+    fn check(&self, expected: &[(&str, f64)]) {
+        let found: Vec<_> = expected.iter().map(|(name, _)| (*name, self.number(name))).collect();
+        assert_eq!(found, expected, "{}", self.output);
+    }
+}
+
+fn server(behaviour: Behaviour) -> SseServer {
+    SseServer::start("127.0.0.1:0".parse().unwrap(), behaviour).unwrap()
+}
+
+fn fanfare(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fanfare")).arg("load").args(args).output().unwrap()
+}
+
+/// Ten clients, twenty messages as fast as they go; later arguments add to that or replace it.
+fn load(server: &SseServer, path: &str, args: &[&str]) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("figures.json");
+    let (url, publish_url) = (server.url(path), server.url("/publish"));
+    let mut all = vec![url.as_str(), "--json", json.to_str().unwrap()];
+    let defaults = [
+        ("--clients", "10"),
+        ("--publish-url", publish_url.as_str()),
+        ("--publish-rate", "1000"),
+        ("--publish-count", "20"),
+    ];
+    for (name, value) in defaults {
+        if !args.contains(&name) {
+            all.extend([name, value]);
+        }
+    }
+    all.extend(args);
+    let output = fanfare(&all);
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let figures = std::fs::read(&json).map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
+    Run { code: output.status.code(), figures, output: text }
+}
+
+const FAULTS: [&str; 4] = ["lost_events", "duplicated_events", "disordered_events", "corrupted_events"];
+
+#[test]
+fn a_faultless_server_passes() {
+    for is_chunked in [false, true] {
+        let server = server(Behaviour { is_chunked, ..Behaviour::default() });
+        let run = load(&server, "/events", &[]);
+        assert_eq!(run.code, Some(0), "{}", run.output);
+        run.check(&[
+            ("published_events", 20.0),
+            ("delivered_events", 200.0),
+            ("errors", 0.0),
+            ("latency_count", 200.0),
+        ]);
+        run.check(&FAULTS.map(|name| (name, 0.0)));
+        run.check(&[("reached_subscribers_min", 10.0), ("last_subscriber_count", 20.0)]);
+    }
+}
+
+#[test]
+fn each_seeded_fault_is_caught_and_named() {
+    let check = |fault: Fault, at: usize, name: &str, sentence: &str| {
+        for is_chunked in [false, true] {
+            let server = server(Behaviour { fault: Some((fault, at)), is_chunked, ..Behaviour::default() });
+            // What is lost never comes: the whole settling time passes.
+            let run = load(&server, "/events", &["--settle", "1s"]);
+            assert_eq!(run.code, Some(1), "{fault:?}: {}", run.output);
+            run.check(&FAULTS.map(|fault| (fault, f64::from(u8::from(fault == name)))));
+            assert!(run.output.contains(sentence), "{sentence:?} is not in\n{}", run.output);
+            assert!(run.output.contains(&format!("{name}>0")), "{}", run.output);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| check(Fault::Lose, 7, "lost_events", "message 7 lost"));
+        scope.spawn(|| check(Fault::Lose, 1, "lost_events", "message 1 lost"));
+        scope.spawn(|| check(Fault::Lose, 20, "lost_events", "message 20 lost"));
+        scope.spawn(|| check(Fault::Duplicate, 7, "duplicated_events", "message 7 duplicated"));
+        scope.spawn(|| check(Fault::Duplicate, 20, "duplicated_events", "message 20 duplicated"));
+        scope.spawn(|| check(Fault::Corrupt, 7, "corrupted_events", "message 7 corrupted"));
+        scope.spawn(|| check(Fault::Swap, 7, "disordered_events", "message 7 disordered"));
+    });
+}
+
+#[test]
+fn a_gap_announces_its_loss() {
+    let server = server(Behaviour { fault: Some((Fault::Gap, 7)), everybody: true, ..Behaviour::default() });
+    let run = load(&server, "/events", &[]);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("gap_events", 10.0), ("announced_lost_events", 10.0), ("lost_events", 0.0)]);
+}
+
+#[test]
+fn clients_resume_after_a_hang_up() {
+    let server = server(Behaviour { hang_up_after: Some(7), ..Behaviour::default() });
+    let run = load(&server, "/events", &["--publish-rate", "50"]);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("disconnects", 10.0), ("reconnects", 10.0), ("delivered_events", 200.0), ("lost_events", 0.0)]);
+}
+
+#[test]
+fn without_ids_what_was_sent_meanwhile_is_missed() {
+    let server = server(Behaviour { hang_up_after: Some(7), has_ids: false, retry_ms: 200, ..Behaviour::default() });
+    let run = load(&server, "/events", &["--publish-rate", "50"]);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("lost_events", 0.0), ("unresolved_events", 0.0)]);
+    let missed = run.number("missed_while_away_events");
+    assert!(missed > 0.0, "{}", run.output);
+    run.check(&[("delivered_events", 200.0 - missed)]);
+}
+
+#[test]
+fn redirects_are_followed() {
+    let server = server(Behaviour::default());
+    let run = load(&server, "/moved", &[]);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("redirects", 10.0), ("delivered_events", 200.0), ("answers_302", 10.0), ("answers_200", 10.0)]);
+}
+
+#[test]
+fn refusals_are_counted_by_status_and_fail() {
+    let server = server(Behaviour { status: Some(503), ..Behaviour::default() });
+    let run = load(&server, "/events", &["--duration", "0s"]);
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    run.check(&[("refused_clients", 10.0), ("error_status_503", 10.0), ("connect_success_percent", 0.0)]);
+    assert!(run.output.contains("connect_success<=95%"), "{}", run.output);
+}
+
+#[test]
+fn thresholds_replace_the_defaults_they_name() {
+    let server = server(Behaviour { fault: Some((Fault::Lose, 7)), ..Behaviour::default() });
+    let check = |args: &[&str], code: i32| {
+        let run = load(&server, "/events", args);
+        assert_eq!(run.code, Some(code), "{args:?}: {}", run.output);
+    };
+    check(&["--fail-if", "lost_events>5", "--settle", "1s"], 0);
+    check(&["--fail-if", "published_events==20", "--settle", "1s"], 1);
+    check(&["--no-default-thresholds", "--settle", "1s"], 0);
+}
+
+#[test]
+fn wrong_usage_exits_2_and_says_why() {
+    let check = |args: &[&str], reason: &str| {
+        let output = fanfare(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(reason), "{reason:?} is not in {text}");
+    };
+    check(&["ftp://127.0.0.1/"], "only http://");
+    check(&["http://127.0.0.1:1/", "--fail-if", "errors"], "no comparison");
+    check(&["http://127.0.0.1:1/", "--clients", "100000000"], "--processes");
+    check(&["http://127.0.0.1:1/", "--publish-url", "http://127.0.0.1:1/", "--payload-bytes", "5"], "at least 81");
+    check(&["http://127.0.0.1:1/", "--duration", "5"], "not a time");
+}

@@ -1,0 +1,5 @@
+//! What several integration tests share.
+
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+pub mod sse_server;
