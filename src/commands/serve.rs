@@ -49,6 +49,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
         inbox,
         publisher,
         sources,
+        live: Arc::default(),
         listeners: roles.clone(),
         seed: random_bits()?,
     };

@@ -1,6 +1,7 @@
 //! What the server tells about itself: counters, the Prometheus page, logging.
 
 pub mod histogram;
+pub mod live;
 pub mod logging;
 pub mod metrics;
 pub mod process;

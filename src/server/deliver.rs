@@ -10,8 +10,8 @@ use super::wheel::Tick;
 use crate::hub::{Run, Subscriber, TopicKey};
 use crate::io::{Io, Sent};
 
-/// Visits in one turn: about 5 ms of sends, so that accepting, health checks and other topics get their turn.
-const VISITS_PER_TURN_MAX: usize = 1024;
+/// Visits in one turn: about 2 ms of sends, so that accepting, health checks and other topics get their turn.
+const VISITS_PER_TURN_MAX: usize = 512;
 /// Bytes in one turn, for the same reason, when frames are large.
 const BYTES_PER_TURN_MAX: usize = 4 << 20;
 /// Visits between two topics' turns.

@@ -15,6 +15,7 @@ impl<I: Io> Server<I> {
         self.next_housekeeping = self.now + HOUSEKEEPING_INTERVAL;
         self.hub.age(self.now);
         self.close_stalled();
+        self.tell_figures();
         let spare = |len: usize, capacity: usize| capacity > 1024 && len < capacity / 4;
         if spare(self.laggards.len(), self.laggards.capacity()) {
             self.laggards.shrink_to(self.laggards.len() * 2);
@@ -25,6 +26,16 @@ impl<I: Io> Server<I> {
         if spare(self.addresses.len(), self.addresses.capacity()) {
             self.addresses.shrink_to(self.addresses.len() * 2);
         }
+    }
+
+    fn tell_figures(&self) {
+        let live = &self.live;
+        live.connections.set(self.connections.len() as u64);
+        live.streams.set(self.streams as u64);
+        live.broadcasts.set(self.counters.broadcasts);
+        live.delivered_events.set(self.counters.delivered_events);
+        live.sent_bytes.set(self.counters.sent_bytes);
+        live.lagging_subscribers.set(self.laggards.len() as u64);
     }
 
     /// Closes subscribers that took no byte for the stall timeout, and those whose next event is forgotten.

@@ -43,6 +43,7 @@ use slab::Slab;
 use crate::event::Frame;
 use crate::hub::{Hub, MissedReason, Run, Subscriber};
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
+use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
 use crate::protocol::encoder;
 use crate::sources::channel::{GapReason, Inbox, Message, Publish, SourceStatus};
@@ -79,6 +80,8 @@ pub struct Parts {
     pub publisher: Arc<dyn Publish + Send + Sync>,
     /// The sources, for health and metrics.
     pub sources: Vec<Arc<SourceStatus>>,
+    /// Where the loop leaves a few figures for other threads.
+    pub live: Arc<Live>,
     /// The role of each of the IO's listeners, in their order.
     pub listeners: Vec<ListenerRole>,
     /// For what is spread by chance: reconnection times and heartbeats.
@@ -93,6 +96,7 @@ pub struct Server<I: Io> {
     inbox: Inbox,
     publisher: Arc<dyn Publish + Send + Sync>,
     sources: Vec<Arc<SourceStatus>>,
+    live: Arc<Live>,
     jitter: Jitter,
     now: Duration,
 
@@ -141,7 +145,7 @@ struct Scratch {
 impl<I: Io> Server<I> {
     /// Puts a server together; it does nothing before its first turn.
     pub fn new(io: I, parts: Parts) -> Server<I> {
-        let Parts { settings, hub, inbox, publisher, sources, listeners, seed } = parts;
+        let Parts { settings, hub, inbox, publisher, sources, live, listeners, seed } = parts;
         let now = io.now();
         Server {
             acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
@@ -153,6 +157,7 @@ impl<I: Io> Server<I> {
             inbox,
             publisher,
             sources,
+            live,
             now,
             connections: Slab::new(),
             generation: 0,
