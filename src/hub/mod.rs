@@ -527,11 +527,23 @@ impl Hub {
         self.topics.find(name).map(|key| self.info(self.topics.get(key)))
     }
 
-    /// The newest event that a topic remembers: its position and its frame.
-    pub fn latest(&self, topic: &str) -> Option<(Sequence, &Frame)> {
+    /// The topics with the most subscribers, most first.
+    pub fn busiest_topics(&self, count_max: usize) -> Vec<TopicInfo> {
+        let mut busiest: Vec<&TopicEntry> = Vec::with_capacity(count_max + 1);
+        for (_, entry) in self.topics.iter() {
+            let place = busiest.partition_point(|other| other.subscribers.len() >= entry.subscribers.len());
+            if place < count_max {
+                busiest.insert(place, entry);
+                busiest.truncate(count_max);
+            }
+        }
+        busiest.into_iter().map(|entry| self.info(entry)).collect()
+    }
+
+    /// The frame of the newest event that a topic remembers.
+    pub fn latest(&self, topic: &str) -> Option<&Frame> {
         let log = &self.topics.get(self.topics.find(topic)?).log;
-        let newest = log.after(Sequence::ZERO).rev().find(|entry| entry.kind == Kind::Event)?;
-        Some((newest.sequence, &newest.frame))
+        log.after(Sequence::ZERO).rev().find(|entry| entry.kind == Kind::Event).map(|entry| &entry.frame)
     }
 
     fn info(&self, entry: &TopicEntry) -> TopicInfo {

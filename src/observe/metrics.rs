@@ -214,7 +214,7 @@ fn memory(page: &mut Page, gauges: &Gauges) {
     if let Some(bytes) = process::resident_bytes() {
         page.single(Kind::Gauge, "process_resident_memory_bytes", "Resident memory.", bytes);
     }
-    if let Some(count) = process::open_descriptors() {
+    if let Some(count) = process::open_descriptors(gauges.connections) {
         page.single(Kind::Gauge, "process_open_fds", "Open descriptors.", count);
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn ticket_token(Ticket(ticket): Ticket) -> Token {
 
 impl<I: Io> Server<I> {
     pub(super) fn publish(&mut self, slot: u32, head: &RequestHead, body: &[u8]) {
+        // Without a body nobody has asked yet.
         if let Err(response) = self.may_publish(head) {
             return self.respond(slot, head, response);
         }
@@ -57,7 +58,7 @@ impl<I: Io> Server<I> {
         }
     }
 
-    fn may_publish(&mut self, head: &RequestHead) -> Result<(), Response> {
+    pub(super) fn may_publish(&self, head: &RequestHead) -> Result<(), Response> {
         let foreign_page = head.origin.as_ref().is_some_and(|origin| !self.settings.cors.allows(origin));
         match &self.settings.publishing {
             Policy::Refused => {

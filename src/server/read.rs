@@ -8,10 +8,13 @@ use super::request::{Progress, Request};
 use super::wheel::Tick;
 use super::{CloseReason, Server};
 use crate::io::{Io, Read, Token};
-use crate::protocol::response;
+use crate::protocol::head::RequestHead;
+use crate::protocol::response::Response;
 
 /// Reads of one connection in one turn.
 const READS_PER_TURN_MAX: usize = 4;
+/// Requests of one connection answered in one turn.
+const REQUESTS_PER_TURN_MAX: usize = 32;
 
 impl<I: Io> Server<I> {
     pub(super) fn queue_reading(&mut self, token: Token) {
@@ -36,6 +39,9 @@ impl<I: Io> Server<I> {
     /// Reads one connection; false when it may have more for the next turn.
     fn read_connection(&mut self, token: Token) -> bool {
         for _ in 0..READS_PER_TURN_MAX {
+            if !self.advance_requests(token.slot) {
+                return false;
+            }
             let Some(connection) = self.connection(token) else { return true };
             if matches!(connection.phase, Phase::Responding(_) | Phase::Publishing(_)) {
                 // One request at a time: the rest waits in the kernel until this one is answered.
@@ -49,7 +55,12 @@ impl<I: Io> Server<I> {
             }
             self.scratch.read = buffer;
             match read {
-                Read::Bytes(_) => {}
+                Read::Bytes(_) => {
+                    if !self.advance_requests(token.slot) {
+                        return false;
+                    }
+                    self.arm_if_open(token.slot);
+                }
                 Read::WouldBlock => {
                     self.connections[token.slot as usize].flags.clear(Flags::READABLE);
                     return true;
@@ -75,14 +86,8 @@ impl<I: Io> Server<I> {
                 request.receive(bytes);
                 connection.phase = Phase::Requesting(request);
                 connection.since = Tick::of(self.now);
-                self.advance_requests(slot);
-                self.arm_deadline(slot);
             }
-            Phase::Requesting(request) => {
-                request.receive(bytes);
-                self.advance_requests(slot);
-                self.arm_deadline(slot);
-            }
+            Phase::Requesting(request) => request.receive(bytes),
             Phase::Responding(_) | Phase::Publishing(_) => debug_assert!(false, "not read while it is answered"),
             Phase::Streaming | Phase::Lingering(_) | Phase::Dead => {}
         }
@@ -100,41 +105,58 @@ impl<I: Io> Server<I> {
         }
     }
 
-    /// Takes requests from what has arrived, one after the other, until one needs more or must be waited for.
-    pub(super) fn advance_requests(&mut self, slot: u32) {
-        loop {
+    /// Takes requests from what has arrived, until one needs more or must be waited for. False: there are more, but
+    /// others are to have their turn first.
+    pub(super) fn advance_requests(&mut self, slot: u32) -> bool {
+        for _ in 0..REQUESTS_PER_TURN_MAX {
             let connection = &mut self.connections[slot as usize];
-            let Phase::Requesting(request) = &mut connection.phase else { return };
+            let Phase::Requesting(request) = &mut connection.phase else { return true };
             match request.advance(&self.settings.limits) {
                 Ok(Progress::NeedMore) => {
                     if request.is_empty() {
                         connection.phase = Phase::Idle;
                         connection.since = Tick::of(self.now);
                     }
-                    return;
+                    return true;
                 }
-                Ok(Progress::Continue) => self.say(slot, self.continue_frame.clone()),
+                Ok(Progress::Head(head)) => self.admit_body(slot, &head),
                 Ok(Progress::Complete { head, body }) => self.answer(slot, &head, &body),
                 Err(error) => {
                     tracing::debug!(peer = %connection.peer, %error, "refused a request");
-                    // Where the next request would start is not sure any more: what follows is discarded.
-                    **request = Request::default();
-                    let problem = response::problem(error.status(), error.title(), error.detail());
-                    self.respond_last(slot, &problem, CloseReason::BadRequest);
-                    return;
+                    self.refuse_request(slot, &error.into());
                 }
             }
         }
+        false
+    }
+
+    /// Lets a body come if it has a purpose and its sender may; else answers at once, so that nobody's is kept.
+    fn admit_body(&mut self, slot: u32, head: &RequestHead) {
+        if let Err(mut response) = self.check_body(slot, head) {
+            response.headers.extend(self.cors_headers(head));
+            return self.refuse_request(slot, &response);
+        }
+        let Phase::Requesting(request) = &mut self.connections[slot as usize].phase else { return };
+        if request.admit_body() {
+            self.say(slot, self.continue_frame.clone());
+        }
+    }
+
+    /// Answers, discards what follows, since where the next request would start is not sure, and ends.
+    fn refuse_request(&mut self, slot: u32, response: &Response) {
+        self.connections[slot as usize].phase = Phase::Requesting(Box::default());
+        self.respond_last(slot, response, CloseReason::BadRequest);
     }
 
     /// After an answer: the requests that arrived meanwhile, and then whatever the kernel still holds.
     pub(super) fn resume_reading(&mut self, slot: u32) {
-        self.advance_requests(slot);
-        let connection = &self.connections[slot as usize];
+        let done = self.advance_requests(slot);
+        let connection = &mut self.connections[slot as usize];
         if matches!(connection.phase, Phase::Idle | Phase::Requesting(_)) {
-            if connection.flags.has(Flags::ENDED) {
+            if done && connection.flags.has(Flags::ENDED) {
                 self.close(slot, CloseReason::PeerClosed);
-            } else if connection.flags.has(Flags::READABLE) {
+            } else if !done || connection.flags.has(Flags::READABLE) {
+                connection.flags.set(Flags::READABLE);
                 self.readable.push_back(self.token(slot));
             }
         }

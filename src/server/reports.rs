@@ -1,7 +1,10 @@
 //! Reports: health, metrics, topics, the snapshot and the debug view. All of them read; none changes anything.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json as object};
 
 use super::Server;
@@ -19,6 +22,8 @@ use crate::protocol::response::{self, Response};
 
 /// Topics that one answer lists at most.
 const TOPICS_LISTED_MAX: usize = 1000;
+/// Topics in the debug view.
+const BUSIEST_MAX: usize = 20;
 
 impl<I: Io> Server<I> {
     pub(super) fn health(&self, probe: Probe) -> Response {
@@ -70,12 +75,12 @@ impl<I: Io> Server<I> {
             false => named.into_iter().map(str::to_owned).collect(),
         };
         let latest = names.into_iter().filter_map(|name| {
-            let (_, frame) = self.hub.latest(&name)?;
-            Some((name, event_object(frame.bytes())?))
+            let event = Latest::read(self.hub.latest(&name)?.bytes())?;
+            Some((name, event))
         });
-        let topics: serde_json::Map<String, Value> = latest.collect();
         let id = self.hub.run().id(self.hub.head());
-        json(200, &object!({ "id": id.as_str(), "topics": topics })).with_header("Cache-Control", "no-store")
+        let snapshot = Snapshot { id: id.as_str(), topics: latest.collect() };
+        json(200, &snapshot).with_header("Cache-Control", "no-store")
     }
 
     pub(super) fn debug_view(&self) -> Response {
@@ -96,9 +101,7 @@ impl<I: Io> Server<I> {
                 })
             })
             .collect();
-        let mut busiest: Vec<_> = self.hub.topics().collect();
-        busiest.sort_by_key(|info| std::cmp::Reverse(info.subscribers));
-        let busiest: Vec<_> = busiest.iter().take(20).map(topic_object).collect();
+        let busiest: Vec<_> = self.hub.busiest_topics(BUSIEST_MAX).iter().map(topic_object).collect();
         let view = object!({
             "build": { "version": env!("CARGO_PKG_VERSION"), "run": self.hub.run().as_str() },
             "uptime_seconds": gauges.uptime.as_secs(),
@@ -193,16 +196,31 @@ fn topic_object(info: &TopicInfo) -> Value {
     })
 }
 
-/// An event read back from its own frame, so that nothing is kept twice.
-fn event_object(frame: &[u8]) -> Option<Value> {
-    let mut event = None;
-    let read = Decoder::new().feed(frame, |item| {
-        if let Item::Event { event_type, data, id } = item {
-            // Data that is JSON stands there as JSON; any other as a string.
-            let data = serde_json::from_str::<Value>(data).unwrap_or_else(|_| data.into());
-            event = Some(object!({ "id": id, "event": event_type, "data": data }));
-        }
-    });
-    read.ok()?;
-    event
+/// What `/dashboard/data` answers.
+#[derive(Serialize)]
+struct Snapshot<'a> {
+    id: &'a str,
+    topics: BTreeMap<String, Latest>,
+}
+
+/// A topic's latest event. Data that is JSON stands there as JSON, byte for byte; any other as a string.
+#[derive(Serialize)]
+struct Latest {
+    id: String,
+    event: String,
+    data: Box<RawValue>,
+}
+
+impl Latest {
+    /// Reads an event back from its own frame, so that nothing is kept twice.
+    fn read(frame: &[u8]) -> Option<Latest> {
+        let mut latest = None;
+        let read = Decoder::new().feed(frame, |item| {
+            if let Item::Event { event_type, data, id } = item {
+                let raw = RawValue::from_string(data.to_owned()).or_else(|_| serde_json::value::to_raw_value(data));
+                latest = raw.ok().map(|data| Latest { id: id.to_owned(), event: event_type.to_owned(), data });
+            }
+        });
+        read.ok().and(latest)
+    }
 }

@@ -16,18 +16,18 @@ pub(super) struct Request {
 
 #[derive(Debug)]
 struct Current {
-    head: RequestHead,
+    head: Box<RequestHead>,
     reader: BodyReader,
     body: Vec<u8>,
-    told_to_continue: bool,
+    admitted: bool,
 }
 
 /// How far a request is.
 #[derive(Debug)]
 pub(super) enum Progress {
     NeedMore,
-    /// The client waits for `100 Continue` before it sends the body.
-    Continue,
+    /// A body is to come: [`Request::admit_body`] says that it may.
+    Head(Box<RequestHead>),
     Complete {
         head: Box<RequestHead>,
         body: Vec<u8>,
@@ -63,21 +63,28 @@ impl Request {
                 return Ok(Progress::Complete { head: Box::new(head), body: Vec::new() });
             }
             let reader = BodyReader::new(head.framing, limits.body_bytes_max);
-            self.current = Some(Current { head, reader, body: Vec::new(), told_to_continue: false });
+            let current = Current { head: Box::new(head), reader, body: Vec::new(), admitted: false };
+            self.current = Some(current);
         }
         let current = self.current.as_mut().expect("set above, unless it was already");
+        if !current.admitted {
+            return Ok(Progress::Head(current.head.clone()));
+        }
         let progress = current.reader.feed(&self.unparsed, &mut current.body)?;
         self.unparsed.drain(..progress.consumed);
         if progress.complete {
             let Current { head, body, .. } = self.current.take().expect("it was just fed");
             self.release();
-            return Ok(Progress::Complete { head: Box::new(head), body });
-        }
-        if current.head.expect_continue && !current.told_to_continue && current.body.is_empty() {
-            current.told_to_continue = true;
-            return Ok(Progress::Continue);
+            return Ok(Progress::Complete { head, body });
         }
         Ok(Progress::NeedMore)
+    }
+
+    /// Lets the body come; true when the client waits for `100 Continue` before it sends it.
+    pub(super) fn admit_body(&mut self) -> bool {
+        let Some(current) = &mut self.current else { return false };
+        current.admitted = true;
+        current.head.expect_continue && self.unparsed.is_empty()
     }
 
     fn release(&mut self) {

@@ -155,8 +155,9 @@ impl<I: Io> Server<I> {
 }
 
 /// A response with a body that is JSON.
-pub(super) fn json(status: u16, value: &serde_json::Value) -> Response {
-    Response::new(status).with_body("application/json", value.to_string())
+pub(super) fn json(status: u16, value: &impl serde::Serialize) -> Response {
+    let text = serde_json::to_string(value).expect("maps with names as keys, and no value that can refuse");
+    Response::new(status).with_body("application/json", text)
 }
 
 /// The answer to a request whose token is missing or wrong (RFC 6750, 3).

@@ -125,6 +125,18 @@ impl<I: Io> Server<I> {
         self.respond(slot, head, response);
     }
 
+    /// Whether a request's body is to be read: only what is published has one, and only from who may.
+    pub(super) fn check_body(&self, slot: u32, head: &RequestHead) -> Result<(), Response> {
+        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
+        match Route::of(&head.target.path, &self.settings) {
+            Some(Route::Publish) if head.method == Method::Post && !is_admin => self.may_publish(head),
+            _ => {
+                let detail = "only POST /publish takes a body";
+                Err(response::problem(413, "Unexpected body", detail))
+            }
+        }
+    }
+
     fn preflight(&mut self, head: &RequestHead, route: Option<&Route>) -> Response {
         let methods = route.map_or("GET, HEAD, POST, OPTIONS", Route::methods);
         let response = Response::new(204).with_header("Allow", methods);
