@@ -6,3 +6,6 @@
 
 pub mod channel;
 pub mod sequencer;
+pub mod thread;
+
+pub mod host;

@@ -1,0 +1,133 @@
+//! A source's thread: named, of a small stack, stoppable, and never silently gone.
+//!
+//! Invariant: while the thread lives its body runs; a body that panics is reported as the source's loss and started
+//! again. Dropping the [`SourceThread`] asks the body to stop and waits a bounded time: a thread caught in a slow
+//! system call is left behind and ends by itself when that returns.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+
+use crate::sources::channel::SourceStatus;
+
+/// Name resolution and a TLS handshake of an unoptimized build fit with room to spare; it is only touched if used.
+const STACK_BYTES: usize = 512 << 10;
+/// How long a drop waits for the thread's end.
+const END_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Between a panic and the next start, so that a body that always panics does not spin.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// A running thread; dropped, it stops.
+#[derive(Debug)]
+pub struct SourceThread {
+    // Nothing is ever sent on either: what is heard is the other end's going.
+    stop: Option<Sender<Infallible>>,
+    end: Receiver<Infallible>,
+}
+
+impl SourceThread {
+    /// Starts `body`, which must return soon after its [`Stop`] is asked. Names longer than 15 bytes show cut.
+    pub fn spawn(
+        name: &str,
+        status: Arc<SourceStatus>,
+        mut body: impl FnMut(&Stop) + Send + 'static,
+    ) -> io::Result<SourceThread> {
+        let (stop, stopped) = bounded(0);
+        let (ending, end) = bounded(0);
+        let run = move || {
+            let _ending: Sender<Infallible> = ending;
+            let stop = Stop(stopped);
+            while let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&stop))) {
+                let cause = panic_message(&*panic);
+                tracing::error!(source = status.name(), cause, "a source's thread panicked; it starts again");
+                status.set_down(format!("its thread panicked: {cause}"));
+                if stop.wait(RESTART_PAUSE) {
+                    break;
+                }
+            }
+        };
+        Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run)?;
+        Ok(SourceThread { stop: Some(stop), end })
+    }
+
+    /// Asks the thread to stop, without waiting for it.
+    pub fn ask_to_stop(&mut self) {
+        self.stop = None;
+    }
+}
+
+impl Drop for SourceThread {
+    fn drop(&mut self) {
+        self.ask_to_stop();
+        if self.end.recv_timeout(END_WAIT_MAX) == Err(RecvTimeoutError::Timeout) {
+            tracing::debug!("a source's thread is busy and will end later");
+        }
+    }
+}
+
+/// How a thread hears that it should stop.
+#[derive(Debug)]
+pub struct Stop(Receiver<Infallible>);
+
+impl Stop {
+    /// True once it should.
+    pub fn is_asked(&self) -> bool {
+        self.0.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits; true when asked to stop meanwhile.
+    pub fn wait(&self, duration: Duration) -> bool {
+        self.0.recv_timeout(duration) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// To wait for it beside other channels: it becomes ready, disconnected, when asked.
+    pub fn receiver(&self) -> &Receiver<Infallible> {
+        &self.0
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_visible_loss_and_the_body_starts_again() {
+        let status = SourceStatus::new("test");
+        status.set_up();
+        let (starts, started) = bounded(2);
+        let mut first = true;
+        let thread = SourceThread::spawn("test", Arc::clone(&status), move |stop| {
+            let _ = starts.send(());
+            assert!(!std::mem::take(&mut first), "on purpose");
+            while !stop.wait(Duration::from_secs(60)) {}
+        });
+        let deadline = Duration::from_secs(30);
+        started.recv_timeout(deadline).unwrap();
+        started.recv_timeout(deadline).unwrap();
+        assert!(!status.is_up());
+        assert_eq!(status.last_error().as_deref(), Some("its thread panicked: on purpose"));
+        drop(thread);
+        assert_eq!(started.recv_timeout(deadline), Err(RecvTimeoutError::Disconnected), "the body is gone");
+    }
+
+    #[test]
+    fn a_drop_does_not_wait_for_a_thread_that_is_stuck() {
+        let (release, stuck) = bounded::<()>(0);
+        let thread = SourceThread::spawn("test", SourceStatus::new("test"), move |_| {
+            let _ = stuck.recv();
+        });
+        drop(thread);
+        drop(release);
+    }
+}
