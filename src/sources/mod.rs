@@ -9,3 +9,6 @@ pub mod sequencer;
 pub mod thread;
 
 pub mod host;
+pub mod redis;
+
+mod throttle;

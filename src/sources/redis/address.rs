@@ -1,0 +1,148 @@
+//! Where Redis is and how to prove who we are. Nothing that this module writes or returns as text holds a password.
+//!
+//! Every connection is RESP2, which each Redis and each proxy speaks, and every wait on it is bounded.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::io::tcp::TcpSettings;
+use redis::{
+    Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
+    TlsCertificates,
+};
+
+/// What stands for a password that an error's text repeats.
+const REDACTED: &str = "***";
+
+/// A Redis that can be connected to. Shows itself as host and port, or as a path.
+#[derive(Clone)]
+pub struct RedisAddress {
+    client: Client,
+    shown: String,
+    /// The password, as it is and as it stands in the URL.
+    secrets: Vec<String>,
+}
+
+/// Why a URL or a CA was refused. Holds nothing of the URL.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// Not a URL of a Redis.
+    #[error("{0}: expected redis://, rediss:// (TLS) or unix://")]
+    Url(String),
+    /// `#insecure`.
+    #[error("#insecure is not supported: name the CA that signed the server's certificate instead")]
+    Insecure,
+    /// A CA without TLS, or one that is none.
+    #[error("the CA can't be used: {0}")]
+    Ca(String),
+}
+
+impl RedisAddress {
+    /// Reads `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, or
+    /// `unix:///path[?db=…&user=…&pass=…]`. With `ca_pem`, TLS trusts those certificates instead of the host's.
+    pub fn new(url: &str, ca_pem: Option<&[u8]>) -> Result<RedisAddress, AddressError> {
+        let info = url.into_connection_info().map_err(|error| AddressError::Url(error.category().to_owned()))?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+            return Err(AddressError::Insecure);
+        }
+        let secrets = secrets(url, &info);
+        let shown = info.addr().to_string();
+        let login = info.redis_settings().clone();
+        // CLIENT SETINFO would be two more waits on a Redis that hangs, and two refusals in the log of one whose ACL
+        // allows no more than it must.
+        let login = login.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
+        let info = info.set_redis_settings(login).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = match ca_pem {
+            None => Client::open(info).map_err(|error| AddressError::Url(error.category().to_owned()))?,
+            Some(pem) => {
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem.to_owned()) };
+                Client::build_with_tls(info, certificates).map_err(|error| AddressError::Ca(error.to_string()))?
+            }
+        };
+        Ok(RedisAddress { client, shown, secrets })
+    }
+
+    /// A connection on which no single read or write takes longer than `reply_timeout`.
+    pub(super) fn connect(&self, connect_timeout: Duration, reply_timeout: Duration) -> RedisResult<Connection> {
+        let connection = self.client.get_connection_with_timeout(connect_timeout)?;
+        connection.set_read_timeout(Some(reply_timeout))?;
+        connection.set_write_timeout(Some(reply_timeout))?;
+        Ok(connection)
+    }
+
+    /// An error's text, as safe to log as it is to show.
+    pub(super) fn explain(&self, error: &RedisError) -> String {
+        if error.is_timeout() {
+            // The system's words are "Resource temporarily unavailable".
+            return "no answer in time".to_owned();
+        }
+        // A server without AUTH, or a proxy, may quote the command that it did not understand.
+        self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED))
+    }
+}
+
+impl fmt::Display for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisAddress({})", self.shown)
+    }
+}
+
+fn secrets(url: &str, info: &ConnectionInfo) -> Vec<String> {
+    let as_typed = redis::parse_redis_url(url).and_then(|url| url.password().map(str::to_owned));
+    let as_sent = info.redis_settings().password().map(str::to_owned);
+    as_typed.into_iter().chain(as_sent).filter(|secret| !secret.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, expected: Result<&str, &str>) {
+        let address = RedisAddress::new(url, None).map(|address| address.to_string());
+        assert_eq!(
+            address.map_err(|error| error.to_string()).as_deref().map_err(|error| &error[..]),
+            expected,
+            "{url}"
+        );
+    }
+
+    #[test]
+    fn urls_show_where_and_never_who() {
+        check("redis://host", Ok("host:6379"));
+        check("redis://me:hunter2@host:7000/3", Ok("host:7000"));
+        check("rediss://:hunter2@[::1]:7000", Ok("::1:7000"));
+        check("unix:///run/redis.sock?user=me&pass=hunter2&db=1", Ok("/run/redis.sock"));
+        check("rediss://host/#insecure", Err(&AddressError::Insecure.to_string()));
+        for wrong in ["http://me:hunter2@host", "redis://me:hunter2@host/x", "hunter2", "redis://me:hunter2@0.0.0.0"] {
+            let error = RedisAddress::new(wrong, None).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+        let address = RedisAddress::new("redis://me:hunter2@host", None).unwrap();
+        assert_eq!(format!("{address:?}"), "RedisAddress(host:6379)");
+    }
+
+    #[test]
+    fn a_ca_wants_tls_and_certificates() {
+        let check = |url: &str, pem: &str| {
+            let error = RedisAddress::new(url, Some(pem.as_bytes())).unwrap_err();
+            assert!(matches!(error, AddressError::Ca(_)), "{error}");
+        };
+        check("redis://host", "");
+        check("rediss://host", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    }
+
+    #[test]
+    fn an_error_that_quotes_the_password_is_redacted() {
+        let address = RedisAddress::new("redis://me:pass%20word@host", None).unwrap();
+        let quote = "ERR unknown command 'AUTH', with args beginning with: 'me' 'pass word' pass%20word";
+        let error = redis::make_extension_error("ERR".to_owned(), Some(quote.to_owned()));
+        let text = address.explain(&error);
+        assert!(!text.contains("pass") && text.contains("'me' '***' ***"), "{text}");
+    }
+}

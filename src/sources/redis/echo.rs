@@ -1,0 +1,135 @@
+//! What was sent onto the bus and has yet to come back: how a publish becomes an Ok.
+//!
+//! A PUBLISH that Redis took says nothing about this node: its subscription may have ended unnoticed, with thousands
+//! of messages still to be read before the end shows. So a publish is Ok when the subscriber has read it. Messages
+//! are told apart by their bytes; two that are equal hold the same events under the same ids, so either is as good.
+//!
+//! Invariant: whatever is expected is answered once: when it arrives, when its session ends, or when it expires.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::sources::redis::queue::Answer;
+
+/// Shared by the subscriber, which reads the bus, and the publisher, which writes to it.
+#[derive(Default)]
+pub(super) struct Echoes {
+    /// The session that is live; 0 while there is none. Written under the lock, so that nothing is expected of a
+    /// session that has ended.
+    session: AtomicU64,
+    expected: Mutex<HashMap<Arc<[u8]>, Vec<Expected>>>,
+}
+
+struct Expected {
+    answer: Answer,
+    expires: Instant,
+}
+
+impl Echoes {
+    /// The session that is subscribed to everything, as far as its thread knows.
+    pub(super) fn session(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.session.load(Ordering::Acquire))
+    }
+
+    /// A session begins.
+    pub(super) fn begin(&self, session: NonZeroU64) {
+        let _expected = self.lock();
+        self.session.store(session.get(), Ordering::Release);
+    }
+
+    /// It ended: what it did not bring it will not bring.
+    pub(super) fn end(&self) {
+        let ended = {
+            let mut expected = self.lock();
+            self.session.store(0, Ordering::Release);
+            std::mem::take(&mut *expected)
+        };
+        drop(ended);
+    }
+
+    /// From now on `message` may come back. Call it before the message is sent. Without a session it is answered.
+    pub(super) fn expect(&self, message: &Arc<[u8]>, answer: Answer, expires: Instant) {
+        let mut expected = self.lock();
+        if self.session().is_some() {
+            expected.entry(Arc::clone(message)).or_default().push(Expected { answer, expires });
+        }
+    }
+
+    /// The answer that a message which arrived, or never will, was expected for; the oldest of several.
+    pub(super) fn take(&self, message: &[u8]) -> Option<Answer> {
+        let mut all = self.lock();
+        let same = all.get_mut(message)?;
+        let first = same.remove(0);
+        if same.is_empty() {
+            all.remove(message);
+        }
+        Some(first.answer)
+    }
+
+    /// Gives up what should have come long ago: the two connections end at different servers.
+    pub(super) fn expire(&self, now: Instant) {
+        let mut late = Vec::new();
+        self.lock().retain(|_, same| {
+            late.extend(same.extract_if(.., |expected| expected.expires <= now));
+            !same.is_empty()
+        });
+    }
+
+    /// True when nothing is expected.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<[u8]>, Vec<Expected>>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sources::channel::{ChannelLimits, Inbox, Message, PublishRefusal, Ticket, channel};
+
+    const OK: Result<(), PublishRefusal> = Ok(());
+    const DOWN: Result<(), PublishRefusal> = Err(PublishRefusal::BrokerDown);
+
+    fn check(inbox: &Inbox, expected: &[(u64, Result<(), PublishRefusal>)]) {
+        let answers = std::iter::from_fn(|| inbox.next()).map(|message| match message {
+            Message::Published { ticket, outcome } => (ticket.0, outcome),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(answers.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_is_expected_is_answered_once() {
+        let (outlet, inbox) = channel(ChannelLimits::default(), || ());
+        let echoes = Echoes::default();
+        let now = Instant::now();
+        let expect = |message: &[u8], ticket: u64, lasts: u64| {
+            let answer = Answer::new(outlet.clone(), Ticket(ticket), None);
+            echoes.expect(&message.into(), answer, now + Duration::from_secs(lasts));
+        };
+        expect(b"before any session", 1, 10);
+        check(&inbox, &[(1, DOWN)]);
+
+        echoes.begin(NonZeroU64::MIN);
+        expect(b"a", 2, 10);
+        expect(b"a", 3, 10);
+        expect(b"b", 4, 5);
+        assert!(echoes.take(b"from another node").is_none());
+        echoes.take(b"a").unwrap().give(OK);
+        check(&inbox, &[(2, OK)]);
+        echoes.expire(now + Duration::from_secs(5));
+        check(&inbox, &[(4, DOWN)]);
+
+        echoes.end();
+        check(&inbox, &[(3, DOWN)]);
+        assert!(echoes.is_empty() && echoes.session().is_none());
+    }
+}

@@ -1,0 +1,138 @@
+//! Redis's pattern language, as its PSUBSCRIBE reads it, on bytes.
+//!
+//! `*` any run, `?` any byte, `[abc]`, `[a-z]`, `[^a]` one of (or none of) a set, `\x` the byte x itself. Odd patterns
+//! mean here what they mean there: a set that is never closed ends with the pattern, `[a-]` is a range up to `]`, a
+//! range may run backwards, a last `\` is itself. Since a message is dropped on this function's word (another pattern
+//! is said to bring it), it is tested against a real server.
+
+/// True when Redis would send what is published to `channel` to a subscriber of `pattern`.
+pub fn matches(pattern: &[u8], channel: &[u8]) -> bool {
+    let (mut at, mut read) = (0, 0);
+    // Where to go on when the latest `*` has to swallow one byte more. Earlier ones never need to: whatever they
+    // could gain, the latest can too.
+    let mut retry: Option<(usize, usize)> = None;
+    while let Some(&byte) = channel.get(read) {
+        if pattern.get(at) == Some(&b'*') {
+            at += 1;
+            retry = Some((at, read));
+            continue;
+        }
+        match step(&pattern[at..], byte) {
+            Some(taken) => (at, read) = (at + taken, read + 1),
+            None => {
+                let Some((after_star, swallowed)) = retry else { return false };
+                (at, read) = (after_star, swallowed + 1);
+                retry = Some((at, read));
+            }
+        }
+    }
+    pattern[at..].iter().all(|&byte| byte == b'*')
+}
+
+/// How many bytes of the pattern stand for the one `byte`, if they match it.
+fn step(pattern: &[u8], byte: u8) -> Option<usize> {
+    let (holds, taken) = match pattern {
+        [] => (false, 0),
+        [b'?', ..] => (true, 1),
+        [b'[', b'^', set @ ..] => {
+            let (holds, taken) = set_holds(set, byte);
+            (!holds, 2 + taken)
+        }
+        [b'[', set @ ..] => {
+            let (holds, taken) = set_holds(set, byte);
+            (holds, 1 + taken)
+        }
+        [b'\\', literal, ..] => (*literal == byte, 2),
+        [literal, ..] => (*literal == byte, 1),
+    };
+    holds.then_some(taken)
+}
+
+/// Whether a set, of which `set` is all that follows its opening, holds `byte`; and its length with the closing `]`.
+fn set_holds(set: &[u8], byte: u8) -> (bool, usize) {
+    let (mut holds, mut at) = (false, 0);
+    loop {
+        let (member, taken) = match &set[at..] {
+            [] => return (holds, at),
+            [b'\\', literal, ..] => (*literal == byte, 2),
+            [b']', ..] => return (holds, at + 1),
+            [first, b'-', last, ..] => (is_between(byte, *first, *last), 3),
+            [literal, ..] => (*literal == byte, 1),
+        };
+        holds |= member;
+        at += taken;
+    }
+}
+
+fn is_between(byte: u8, first: u8, last: u8) -> bool {
+    // Redis compares C's `char`, which is signed on x86-64: there a range across 0x80 is the other way round.
+    let [byte, first, last] = [byte, first, last].map(|byte| byte as std::ffi::c_char);
+    (first.min(last)..=first.max(last)).contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(pattern: &str, matching: &[&str], others: &[&str]) {
+        for (names, expected) in [(matching, true), (others, false)] {
+            for name in names {
+                assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), expected, "{pattern:?} and {name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn redis_documented_patterns() {
+        check("news.*", &["news.", "news.art", "news.a.b"], &["news", "xnews.a"]);
+        check("h?llo", &["hello", "hallo"], &["hllo", "heello"]);
+        check("h*llo", &["hllo", "heeeello", "hllollo"], &["hell", "hllox"]);
+        check("h[ae]llo", &["hello", "hallo"], &["hillo", "hllo"]);
+        check("h[^e]llo", &["hallo", "h^llo"], &["hello", "hllo"]);
+        check("h[a-b]llo", &["hallo", "hbllo"], &["hcllo", "h-llo"]);
+        check("*", &["a", "a*b"], &[]);
+        check("**a**b**", &["ab", "xaybz"], &["ba"]);
+        check("a*b*c", &["abc", "aXbYc", "abbcc"], &["acb", "ab", "abcd"]);
+        check("", &[""], &["a"]);
+    }
+
+    #[test]
+    fn escapes_and_odd_sets() {
+        check(r"a\*b", &["a*b"], &["aXb", r"a\*b"]);
+        check(r"a\?\[\\", &[r"a?[\"], &["ab[x"]);
+        check(r"[\]]", &["]"], &[r"\", "a"]);
+        check(r"[\^a]", &["^", "a"], &["b"]);
+        check("[z-a]", &["a", "m", "z"], &["A"]);
+        check("[a-]x", &["a", "`", "]"], &["ax", "b"]);
+        check("[a-", &["a", "-"], &["b"]);
+        check("[ab", &["a", "b"], &["c", "[ab"]);
+        check("[^", &["a", "^"], &["", "ab"]);
+        check("[", &[], &["[", ""]);
+        check("[]a", &[], &["a", "]a"]);
+        check("[^]a", &["xa"], &["a"]);
+        check(r"a\", &[r"a\"], &["a"]);
+        check(r"[\", &[r"\"], &["["]);
+        assert!(matches(b"[\x80-\xbf]", b"\x90") && !matches(b"[\x80-\xbf]", b"\xc3"));
+    }
+
+    #[test]
+    fn stars_cost_no_more_than_their_product() {
+        let name = "a".repeat(1000);
+        check(&("a*".repeat(500) + "b"), &[], &[&name]);
+    }
+
+    proptest! {
+        #[test]
+        fn without_wildcards_only_equality_matches(name in "[a-z.:]{0,8}", other in "[a-z.:]{0,8}") {
+            prop_assert!(matches(name.as_bytes(), name.as_bytes()));
+            prop_assert_eq!(matches(name.as_bytes(), other.as_bytes()), name == other);
+        }
+
+        #[test]
+        fn any_pattern_is_read_without_panic(pattern: Vec<u8>, name: Vec<u8>) {
+            matches(&pattern, &name);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Redis pub/sub: channels and patterns become topics, and a bus carries what clients publish from node to node.
+//!
+//! ```text
+//!  PUBLISH news ─▶ subscriber: subscriptions (which delivery counts) ─▶ payload (events) ─▶ sequencer
+//!  POST /publish ─▶ publisher ─▶ PUBLISH fanfare:bus ─▶ every node's subscriber, this one's included
+//! ```
+//!
+//! Pub/sub keeps nothing, so the promise is not that nothing is lost but that no loss is silent. Sessions, one
+//! connection with all its subscriptions each, are numbered from 1; between two of them everything may be missing.
+//!
+//! Invariant: *a publish that is answered Ok was handed to this node's sequencer before: it is in the channel, or the
+//! channel was full and a gap is.* For any other node, which may lose its subscription on its own:
+//!
+//! 1. A session is live once every subscription of its connection is confirmed. A publish is sent only while a session
+//!    of this node is live, and is Ok only when that session's subscriber has read it back (`echo`). When the session
+//!    ends first (`CLIENT KILL TYPE pubsub`, also long before its backlog is read and the end shows), it is refused.
+//! 2. A node whose session was subscribed when Redis executed the PUBLISH reads the message there, or that session
+//!    ends first. A node without a session at that time misses it.
+//! 3. Whenever a node's session ends, its next one announces a gap once all its subscriptions are confirmed: after
+//!    everything that Redis executed between the two sessions, and before everything that it delivers itself.
+//!
+//! So each event that was published after a node's first session began reaches that node, or a gap stands in its place.
+//! A refusal may be of an event that was delivered all the same: its client repeats it under the same id, which a
+//! topic takes once.
+//!
+//! Absent: streams (a source of their own), sharded pub/sub, any wait without a bound, a fatal error.
+
+pub mod glob;
+
+mod address;
+mod backoff;
+mod echo;
+mod payload;
+mod publisher;
+mod queue;
+mod subscriber;
+mod subscriptions;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::RunName;
+use crate::protocol::publish::PublishLimits;
+use crate::sources::channel::{Outlet, SourceStatus};
+use crate::sources::redis::echo::Echoes;
+use crate::sources::redis::publisher::Publisher;
+use crate::sources::redis::subscriber::Subscriber;
+use crate::sources::sequencer::Sequencer;
+use crate::sources::thread::SourceThread;
+
+pub use address::{AddressError, RedisAddress};
+pub use backoff::BackoffLimits;
+pub use payload::Payload;
+pub use queue::{QueueLimits, RedisPublisher};
+
+/// What to bridge, and how patiently.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// Where it is.
+    pub address: RedisAddress,
+    /// Channels to subscribe to; each is a topic.
+    pub channels: Vec<String>,
+    /// Patterns of channels to subscribe to, in the order in which they win.
+    pub patterns: Vec<String>,
+    /// What the messages of channels and patterns hold.
+    pub payload: Payload,
+    /// The channel on which nodes pass on what clients publish.
+    pub bus: String,
+    /// How large a topic's name, an event and a batch may be.
+    pub limits: PublishLimits,
+    /// How much may wait for Redis to take it.
+    pub queue: QueueLimits,
+    /// How long is too long.
+    pub timing: RedisTiming,
+}
+
+/// How long to wait for Redis.
+#[derive(Clone, Copy, Debug)]
+pub struct RedisTiming {
+    /// For a connection, each address of a name counted apart.
+    pub connect_timeout: Duration,
+    /// For any one answer. Silence for longer counts as down.
+    pub reply_timeout: Duration,
+    /// Silence after which a connection is pinged.
+    pub ping_interval: Duration,
+    /// Between attempts to connect.
+    pub backoff: BackoffLimits,
+}
+
+impl Default for RedisTiming {
+    fn default() -> RedisTiming {
+        RedisTiming {
+            connect_timeout: Duration::from_secs(3),
+            reply_timeout: Duration::from_secs(3),
+            ping_interval: Duration::from_secs(5),
+            backoff: BackoffLimits { delay_min: Duration::from_millis(100), delay_max: Duration::from_secs(10) },
+        }
+    }
+}
+
+/// The bridge's two threads; dropped, they stop, within about a second even when Redis hangs.
+pub struct RedisHandle {
+    queue: queue::Queue,
+    subscriber: SourceThread,
+    publisher: SourceThread,
+}
+
+/// Starts the bridge. A Redis that can't be reached is no error: it is tried again for ever.
+pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<SourceStatus>) -> io::Result<RedisHandle> {
+    let settings = Arc::new(settings);
+    let echoes = Arc::new(Echoes::default());
+    let run = RunName::from_bits(getrandom::u64().map_err(io::Error::other)?);
+    let (queue, jobs) = queue::Queue::new(run, settings.queue, Arc::clone(&echoes));
+    let mut publisher = Publisher::new(Arc::clone(&settings), Arc::clone(&echoes), jobs);
+    let mut subscriber = Subscriber::new(settings, sequencer, Arc::clone(&status), echoes);
+    Ok(RedisHandle {
+        queue,
+        subscriber: SourceThread::spawn("redis-subscribe", Arc::clone(&status), move |stop| subscriber.run(stop))?,
+        publisher: SourceThread::spawn("redis-publish", status, move |stop| publisher.run(stop))?,
+    })
+}
+
+impl RedisHandle {
+    /// The way onto the bus for one loop's clients; what becomes of their events is told to `outlet`.
+    pub fn publisher(&self, outlet: Outlet) -> RedisPublisher {
+        RedisPublisher::new(self.queue.clone(), outlet)
+    }
+
+    /// Asks both threads to stop, without waiting: the drop that follows finds them ended.
+    pub fn ask_to_stop(&mut self) {
+        self.subscriber.ask_to_stop();
+        self.publisher.ask_to_stop();
+    }
+}
+
+impl Drop for RedisHandle {
+    fn drop(&mut self) {
+        // Before the fields' own drops wait, one after the other.
+        self.ask_to_stop();
+    }
+}

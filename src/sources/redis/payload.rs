@@ -1,0 +1,192 @@
+//! From a Redis message to events. Pure.
+//!
+//! - `raw`: the channel is the topic, the payload is the data, as it is.
+//! - `envelope`: the payload is the publish JSON, one event or an array. Its topics must be the channel, since that is
+//!   what the publisher was allowed to write to; a lone event may leave its topic out.
+//! - the bus: an array of envelopes of any topics, made by a Fanfare node.
+
+use serde::Deserialize;
+
+use crate::event::{Event, Topic};
+use crate::protocol::publish::{self, EventProblem, PublishError, PublishLimits};
+use crate::sources::channel::Refusal;
+
+/// What a message's payload is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// The data.
+    #[default]
+    Raw,
+    /// The publish JSON.
+    Envelope,
+}
+
+/// A message that became no event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    /// The topics whose subscribers miss something.
+    pub(super) topics: Vec<Topic>,
+    pub(super) reason: String,
+}
+
+/// The events of a message of a channel or a pattern.
+pub(super) fn parse(
+    kind: Payload,
+    channel: &[u8],
+    payload: &[u8],
+    limits: &PublishLimits,
+) -> Result<Vec<Event>, Refused> {
+    let topic = parse_topic(channel, limits).map_err(|reason| {
+        // Nobody can be subscribed to what is no topic, so nobody misses it.
+        Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason }
+    })?;
+    let events = match kind {
+        Payload::Raw => parse_raw(&topic, payload, limits).map(|event| vec![event]),
+        Payload::Envelope => parse_envelope(&topic, payload, limits),
+    };
+    events.map_err(|(refusal, reason)| Refused { refusal, topics: vec![topic], reason })
+}
+
+/// The events of a message of the bus. How many there may be was decided where they were accepted.
+pub(super) fn parse_bus(payload: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, Refused> {
+    let limits = PublishLimits { batch_max: usize::MAX, ..*limits };
+    publish::parse(payload, &limits).map_err(|error| {
+        // A node of another version or other limits sent this: where it says whom it was for, they are told.
+        let topics = named_topics(payload, &limits);
+        Refused { refusal: refusal(&error), topics, reason: error.to_string() }
+    })
+}
+
+fn parse_topic(channel: &[u8], limits: &PublishLimits) -> Result<Topic, String> {
+    let name = std::str::from_utf8(channel).map_err(|_| "the channel's name is not UTF-8".to_owned())?;
+    match name.len() {
+        bytes if bytes > limits.topic_bytes_max => {
+            Err(format!("the channel's name has {bytes} bytes: a topic may have {}", limits.topic_bytes_max))
+        }
+        _ => Topic::new(name).map_err(|error| format!("the channel's name {error}")),
+    }
+}
+
+fn parse_raw(topic: &Topic, payload: &[u8], limits: &PublishLimits) -> Result<Event, (Refusal, String)> {
+    if payload.len() > limits.data_bytes_max {
+        let reason = format!("the payload has {} bytes: an event may have {}", payload.len(), limits.data_bytes_max);
+        return Err((Refusal::TooLarge, reason));
+    }
+    match std::str::from_utf8(payload) {
+        Ok(data) => Ok(Event::message(topic.clone(), data)),
+        Err(error) => Err((Refusal::NotUtf8, format!("the payload is not UTF-8 at byte {}", error.valid_up_to()))),
+    }
+}
+
+fn parse_envelope(topic: &Topic, payload: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, (Refusal, String)> {
+    let without_topic = PublishError::Event { index: None, problem: EventProblem::MissingField("topic") };
+    let parsed = match publish::parse(payload, limits) {
+        Err(error) if error == without_topic => publish::parse(&with_topic(topic, payload), limits),
+        parsed => parsed,
+    };
+    let events = parsed.map_err(|error| (refusal(&error), error.to_string()))?;
+    match events.iter().find(|event| event.topic != *topic) {
+        Some(other) => {
+            Err((Refusal::Malformed, format!("it is for the topic {:?}, not its channel", other.topic.as_str())))
+        }
+        None => Ok(events),
+    }
+}
+
+/// The same object with a first member that it lacks.
+fn with_topic(topic: &Topic, object: &[u8]) -> Vec<u8> {
+    let Some(open) = object.iter().position(|&byte| byte == b'{') else { return object.to_owned() };
+    let member = format!("\"topic\":{},", serde_json::Value::from(topic.as_str()));
+    [&object[..=open], member.as_bytes(), &object[open + 1..]].concat()
+}
+
+fn refusal(error: &PublishError) -> Refusal {
+    match error {
+        PublishError::NotUtf8(_) => Refusal::NotUtf8,
+        PublishError::Event { problem: EventProblem::DataTooLarge { .. }, .. } | PublishError::BatchTooLarge { .. } => {
+            Refusal::TooLarge
+        }
+        _ => Refusal::Malformed,
+    }
+}
+
+fn named_topics(payload: &[u8], limits: &PublishLimits) -> Vec<Topic> {
+    #[derive(Deserialize)]
+    struct Named {
+        topic: String,
+    }
+    let named: Vec<Named> = serde_json::from_slice(payload).unwrap_or_default();
+    named.iter().filter_map(|named| parse_topic(named.topic.as_bytes(), limits).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventId;
+
+    const LIMITS: PublishLimits = PublishLimits { topic_bytes_max: 8, data_bytes_max: 10, batch_max: 2 };
+
+    type Expected<'a> = Result<&'a [(&'a str, &'a str)], (Refusal, &'a [&'a str])>;
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    fn check(kind: Payload, channel: &[u8], payload: &[u8], expected: Expected<'_>) {
+        let parsed = parse(kind, channel, payload, &LIMITS);
+        let expected = match expected {
+            Ok(events) => Ok(events.iter().map(|(name, data)| Event::message(topic(name), *data)).collect()),
+            Err((refusal, topics)) => Err((refusal, topics.iter().copied().map(topic).collect::<Vec<_>>())),
+        };
+        let parsed = parsed.map_err(|Refused { refusal, topics, .. }| (refusal, topics));
+        assert_eq!(parsed, expected, "{:?} {:?}", String::from_utf8_lossy(channel), String::from_utf8_lossy(payload));
+    }
+
+    #[test]
+    fn raw_payloads_are_the_data() {
+        let check = |channel: &[u8], payload: &[u8], expected| check(Payload::Raw, channel, payload, expected);
+        check(b"t", b"{\"a\": 1}", Ok(&[("t", "{\"a\": 1}")]));
+        check(b"t", b"", Ok(&[("t", "")]));
+        check("tä".as_bytes(), b"a\nb", Ok(&[("tä", "a\nb")]));
+        check(b"t", b"a\xff", Err((Refusal::NotUtf8, &["t"])));
+        check(b"t", b"12345678901", Err((Refusal::TooLarge, &["t"])));
+        check(b"123456789", b"x", Err((Refusal::Malformed, &[])));
+        check(b"t\n", b"x", Err((Refusal::Malformed, &[])));
+        check(b"\xff", b"x", Err((Refusal::Malformed, &[])));
+        check(b"", b"x", Err((Refusal::Malformed, &[])));
+    }
+
+    #[test]
+    fn envelopes_are_for_their_channel() {
+        let check = |payload: &str, expected| check(Payload::Envelope, b"t", payload.as_bytes(), expected);
+        check(r#"{"topic":"t","data":1}"#, Ok(&[("t", "1")]));
+        check(r#" {"data":"x"}"#, Ok(&[("t", "x")]));
+        check(r#"[{"topic":"t","data":1},{"topic":"t","data":2}]"#, Ok(&[("t", "1"), ("t", "2")]));
+        let malformed = Err((Refusal::Malformed, &["t"][..]));
+        check(r#"{"topic":"u","data":1}"#, malformed);
+        check(r#"[{"topic":"t","data":1},{"topic":"u","data":2}]"#, malformed);
+        check(r#"[{"data":1}]"#, malformed);
+        check("{}", malformed);
+        check("plain", malformed);
+        check(r#"{"data":"12345678901"}"#, Err((Refusal::TooLarge, &["t"])));
+        let quoted = parse(Payload::Envelope, b"\"\\", b"{\"id\":\"i\",\"data\":1}", &LIMITS).unwrap();
+        assert_eq!(quoted, [Event { id: EventId::new("i").ok(), ..Event::message(topic("\"\\"), "1") }]);
+    }
+
+    #[test]
+    fn what_the_bus_brings_in_vain_is_told_to_those_it_was_for() {
+        let check = |payload: &str, expected: Result<usize, (Refusal, &[&str])>| {
+            let parsed = parse_bus(payload.as_bytes(), &LIMITS).map(|events| events.len());
+            let expected = expected.map_err(|(r, topics)| (r, topics.iter().copied().map(topic).collect::<Vec<_>>()));
+            assert_eq!(parsed.map_err(|refused| (refused.refusal, refused.topics)), expected, "{payload}");
+        };
+        let event = |name: &str| Event::message(topic(name), "x");
+        check(&publish::envelope(&[event("a"), event("b"), event("c")]), Ok(3));
+        let long = Event::message(topic("b"), "12345678901");
+        check(&publish::envelope(&[event("a"), long]), Err((Refusal::TooLarge, &["a", "b"])));
+        check(r#"[{"topic":"a","data":1,"new":2}]"#, Err((Refusal::Malformed, &["a"])));
+        check(r#"[{"topic":"123456789","data":1}]"#, Err((Refusal::Malformed, &[])));
+        check("garbage", Err((Refusal::Malformed, &[])));
+    }
+}

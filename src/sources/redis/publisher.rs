@@ -1,0 +1,183 @@
+//! The publisher: puts on the bus what clients publish, on a connection and a thread of its own.
+//!
+//! What waits goes out in one pipeline, so that a distant Redis costs one round trip for many. An error answers what it
+//! concerns; everything else is answered when it comes back ([`Echoes`]). Nothing is sent twice: an error may come
+//! after the deed, and repeating is the client's decision.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, select_biased};
+use redis::{Connection, RedisResult};
+
+use crate::sources::redis::RedisSettings;
+use crate::sources::redis::backoff::Backoff;
+use crate::sources::redis::echo::Echoes;
+use crate::sources::redis::queue::Job;
+use crate::sources::thread::Stop;
+use crate::sources::throttle::LogThrottle;
+
+/// What goes out in one pipeline at most; a message larger than this goes alone.
+const PIPELINE_BYTES_MAX: usize = 1 << 20;
+/// How often to look for what should have come back.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The thread's state.
+pub(super) struct Publisher {
+    settings: Arc<RedisSettings>,
+    echoes: Arc<Echoes>,
+    jobs: Receiver<Job>,
+    /// The connection, and the session in which it was made.
+    connection: Option<(Connection, NonZeroU64)>,
+    used_at: Instant,
+    backoff: Backoff,
+    /// No attempt to connect before.
+    retry_at: Instant,
+    log: LogThrottle,
+}
+
+impl Publisher {
+    pub(super) fn new(settings: Arc<RedisSettings>, echoes: Arc<Echoes>, jobs: Receiver<Job>) -> Publisher {
+        let now = Instant::now();
+        Publisher {
+            backoff: Backoff::new(settings.timing.backoff),
+            settings,
+            echoes,
+            jobs,
+            connection: None,
+            used_at: now,
+            retry_at: now,
+            log: LogThrottle::default(),
+        }
+    }
+
+    /// Sends until asked to stop.
+    pub(super) fn run(&mut self, stop: &Stop) {
+        // After a panic nobody knows what the connection has yet to answer.
+        self.connection = None;
+        let ping_interval = self.settings.timing.ping_interval;
+        let mut expired_at = Instant::now();
+        loop {
+            let wait = if self.echoes.is_empty() { ping_interval } else { EXPIRY_INTERVAL.min(ping_interval) };
+            select_biased! {
+                recv(stop.receiver()) -> _ => break,
+                recv(self.jobs) -> job => match job {
+                    Ok(job) => self.send(self.collect(job)),
+                    Err(_) => break,
+                },
+                default(wait) => self.keep_alive(),
+            }
+            if expired_at.elapsed() >= EXPIRY_INTERVAL {
+                expired_at = Instant::now();
+                self.echoes.expire(expired_at);
+            }
+        }
+        self.connection = None;
+        // What still waits is refused as it is dropped.
+        self.jobs.try_iter().for_each(drop);
+    }
+
+    /// The job, and what waits behind it as far as one pipeline goes.
+    fn collect(&self, first: Job) -> Vec<Job> {
+        let mut bytes = first.message.len();
+        let mut batch = vec![first];
+        while bytes < PIPELINE_BYTES_MAX {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            bytes += job.message.len();
+            batch.push(job);
+        }
+        batch
+    }
+
+    /// Publishes a batch; without a connection it is refused as it is dropped.
+    fn send(&mut self, batch: Vec<Job>) {
+        let Some((mut connection, session)) = self.connection() else { return };
+        let mut pipeline = redis::pipe();
+        let mut sent = Vec::with_capacity(batch.len());
+        let expires = Instant::now() + self.settings.timing.reply_timeout;
+        for Job { message, answer } in batch {
+            pipeline.cmd("PUBLISH").arg(&self.settings.bus).arg(&message[..]);
+            self.echoes.expect(&message, answer, expires);
+            sent.push(message);
+        }
+        let mut unanswered = sent.iter();
+        match self.exchange(&mut connection, &pipeline.get_packed_pipeline(), &mut unanswered) {
+            Ok(()) => self.connection = Some((connection, session)),
+            Err(error) => {
+                // A connection whose next reply may belong to something older is worse than none.
+                self.complain("publishing", &self.settings.address.explain(&error));
+                unanswered.for_each(|message| drop(self.echoes.take(message)));
+            }
+        }
+    }
+
+    /// Sends the pipeline and reads a reply for each message; what is left of `messages` got none.
+    fn exchange<'a>(
+        &mut self,
+        connection: &mut Connection,
+        pipeline: &[u8],
+        messages: &mut (impl Iterator<Item = &'a Arc<[u8]>> + Clone),
+    ) -> RedisResult<()> {
+        connection.send_packed_command(pipeline)?;
+        // Reply by reply: the crate's own pipelines go on after a timeout, and wait once for each reply.
+        while let Some(message) = messages.clone().next() {
+            let reply = connection.recv_response()?;
+            messages.next();
+            if let Err(error) = reply.extract_error() {
+                self.complain("publishing", &self.settings.address.explain(&error));
+                drop(self.echoes.take(message));
+            }
+        }
+        self.used_at = Instant::now();
+        Ok(())
+    }
+
+    /// Keeps the connection from idling out, and finds out about its end before a client does.
+    fn keep_alive(&mut self) {
+        if self.connection.is_some() && self.used_at.elapsed() < self.settings.timing.ping_interval {
+            return;
+        }
+        let Some((mut connection, session)) = self.connection() else { return };
+        let ping = redis::cmd("PING").get_packed_command();
+        match connection.send_packed_command(&ping).and_then(|()| connection.recv_response()) {
+            Ok(_) => {
+                self.connection = Some((connection, session));
+                self.used_at = Instant::now();
+            }
+            Err(error) => self.complain("a ping", &self.settings.address.explain(&error)),
+        }
+    }
+
+    /// A connection and the session that is live with it; made now, unless that was tried in vain a moment ago.
+    fn connection(&mut self) -> Option<(Connection, NonZeroU64)> {
+        // While the subscriber can't connect, it is the one to try and to complain.
+        let session = self.echoes.session()?;
+        // What ended the subscriber's connection has most likely ended this one too, or moved Redis elsewhere.
+        if let Some((connection, _)) = self.connection.take().filter(|(_, made_in)| *made_in == session) {
+            return Some((connection, session));
+        }
+        if Instant::now() < self.retry_at {
+            return None;
+        }
+        let timing = &self.settings.timing;
+        match self.settings.address.connect(timing.connect_timeout, timing.reply_timeout) {
+            Ok(connection) => {
+                self.backoff.reset();
+                Some((connection, session))
+            }
+            Err(error) => {
+                self.retry_at = Instant::now() + self.backoff.next_delay(getrandom::u64().unwrap_or_default());
+                self.complain("connecting", &self.settings.address.explain(&error));
+                None
+            }
+        }
+    }
+
+    fn complain(&mut self, what: &'static str, error: &str) {
+        if let Some(swallowed) = self.log.permit(Instant::now()) {
+            let address = &self.settings.address;
+            tracing::warn!(%address, error, swallowed, "{what} failed on the way to the Redis bus");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The way onto the bus as a loop sees it: publishes are named, queued within bounds, and answered once.
+//!
+//! Invariant: a publish counts against the bounds from being taken until it is answered, and it is answered, if by
+//! nothing else then by its being dropped. Never waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::event::{Event, RunName, Sequence};
+use crate::protocol::publish;
+use crate::sources::channel::{Accepted, Message, Outlet, Publish, PublishRefusal, Ticket};
+use crate::sources::redis::echo::Echoes;
+
+/// How many publishes may be without an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Publishes; a batch is one.
+    pub publishes_max: usize,
+    /// Their bytes on the bus. What is larger than this passes when it has the queue to itself.
+    pub bytes_max: usize,
+}
+
+impl Default for QueueLimits {
+    fn default() -> QueueLimits {
+        QueueLimits { publishes_max: 4096, bytes_max: 16 << 20 }
+    }
+}
+
+/// The way onto the bus for the clients of one loop. Cheap to clone.
+#[derive(Clone)]
+pub struct RedisPublisher {
+    queue: Queue,
+    outlet: Outlet,
+}
+
+impl RedisPublisher {
+    pub(super) fn new(queue: Queue, outlet: Outlet) -> RedisPublisher {
+        RedisPublisher { queue, outlet }
+    }
+}
+
+impl Publish for RedisPublisher {
+    fn publish(&self, mut events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal> {
+        let Queue { run, named, load, limits, jobs, echoes } = &self.queue;
+        if echoes.session().is_none() {
+            return Err(PublishRefusal::BrokerDown);
+        }
+        let next_id = || run.id(Sequence(named.fetch_add(1, Ordering::Relaxed) + 1));
+        let ids = events.iter_mut().map(|event| event.id.get_or_insert_with(next_id).clone()).collect();
+        let message: Arc<[u8]> = publish::envelope(&events).into_bytes().into();
+        let charge = Charge::take(load, *limits, message.len()).ok_or(PublishRefusal::Busy)?;
+        let answer = Answer::new(self.outlet.clone(), ticket, Some(charge));
+        match jobs.send(Job { message, answer }) {
+            Ok(()) => Ok(Accepted::Later(ids)),
+            Err(refused) => {
+                // The caller hears it at once instead.
+                refused.into_inner().answer.outlet = None;
+                Err(PublishRefusal::BrokerDown)
+            }
+        }
+    }
+}
+
+/// The sending end of what waits for Redis.
+#[derive(Clone)]
+pub(super) struct Queue {
+    /// Names the ids that publishers left out. Other than the sequencer's run, so that every node, this one too, takes
+    /// them for what they are: ids from elsewhere, which it has to remember to know.
+    run: RunName,
+    named: Arc<AtomicU64>,
+    load: Arc<Load>,
+    limits: QueueLimits,
+    jobs: Sender<Job>,
+    echoes: Arc<Echoes>,
+}
+
+impl Queue {
+    /// The two ends. `run` must be random, and not the sequencer's.
+    pub(super) fn new(run: RunName, limits: QueueLimits, echoes: Arc<Echoes>) -> (Queue, Receiver<Job>) {
+        // Bounded by the load instead, which also counts what has left the channel and is not answered yet.
+        let (jobs, receiver) = unbounded();
+        (Queue { run, named: Arc::default(), load: Arc::default(), limits, jobs, echoes }, receiver)
+    }
+}
+
+/// One bus message on its way out.
+pub(super) struct Job {
+    pub(super) message: Arc<[u8]>,
+    pub(super) answer: Answer,
+}
+
+/// The answer that one ticket waits for: a refusal, if nobody gives another.
+pub(super) struct Answer {
+    outlet: Option<Outlet>,
+    ticket: Ticket,
+    _charge: Option<Charge>,
+}
+
+impl Answer {
+    pub(super) fn new(outlet: Outlet, ticket: Ticket, charge: Option<Charge>) -> Answer {
+        Answer { outlet: Some(outlet), ticket, _charge: charge }
+    }
+
+    pub(super) fn give(mut self, outcome: Result<(), PublishRefusal>) {
+        self.send(outcome);
+    }
+
+    fn send(&mut self, outcome: Result<(), PublishRefusal>) {
+        if let Some(outlet) = self.outlet.take() {
+            outlet.send(Message::Published { ticket: self.ticket, outcome });
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.send(Err(PublishRefusal::BrokerDown));
+    }
+}
+
+/// What is without an answer.
+#[derive(Default)]
+struct Load {
+    publishes: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One publish's share of the load, given back when dropped.
+pub(super) struct Charge {
+    load: Arc<Load>,
+    bytes: usize,
+}
+
+impl Charge {
+    fn take(load: &Arc<Load>, limits: QueueLimits, bytes: usize) -> Option<Charge> {
+        let publishes = load.publishes.fetch_add(1, Ordering::Relaxed);
+        let bytes_before = load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Made first: what does not fit is given back by its drop.
+        let charge = Charge { load: Arc::clone(load), bytes };
+        let fits = publishes < limits.publishes_max && (publishes == 0 || bytes_before + bytes <= limits.bytes_max);
+        fits.then_some(charge)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.load.publishes.fetch_sub(1, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::event::{EventId, Topic};
+    use crate::sources::channel::{ChannelLimits, channel};
+
+    #[test]
+    fn publishes_are_named_and_bounded_until_they_are_answered() {
+        let (outlet, inbox) = channel(ChannelLimits::default(), || ());
+        let echoes = Arc::new(Echoes::default());
+        let limits = QueueLimits { publishes_max: 2, bytes_max: 100 };
+        let run = RunName::from_bits(3);
+        let (queue, jobs) = Queue::new(run, limits, Arc::clone(&echoes));
+        let publisher = RedisPublisher::new(queue, outlet);
+        let event = |bytes| Event::message(Topic::new("t").unwrap(), "x".repeat(bytes));
+        let check = |events: Vec<Event>, expected: Result<&[EventId], PublishRefusal>| {
+            let expected = expected.map(|ids| Accepted::Later(ids.to_vec()));
+            assert_eq!(publisher.publish(events, Ticket(1)), expected);
+        };
+        let [first, second, third, fifth] = [1, 2, 3, 5].map(|n| run.id(Sequence(n)));
+        let own = EventId::new("own").unwrap();
+
+        check(vec![event(1)], Err(PublishRefusal::BrokerDown));
+        echoes.begin(NonZeroU64::MIN);
+        check(vec![event(500)], Ok(&[first]));
+        check(vec![event(1)], Err(PublishRefusal::Busy));
+        drop(jobs.try_recv().unwrap());
+        let named = Event { id: Some(own.clone()), ..event(1) };
+        check(vec![named, event(1)], Ok(&[own, third]));
+        check(vec![event(1)], Err(PublishRefusal::Busy));
+        let job = jobs.try_recv().unwrap();
+        job.answer.give(Ok(()));
+        check(vec![event(1)], Ok(&[fifth]));
+        drop(jobs);
+        check(vec![event(1)], Err(PublishRefusal::BrokerDown));
+        assert_eq!(second, run.id(Sequence(2)), "a refused publish may use up ids");
+        let answers = std::iter::from_fn(|| inbox.next()).map(|message| match message {
+            Message::Published { outcome, .. } => outcome,
+            other => panic!("{other:?}"),
+        });
+        let down = Err(PublishRefusal::BrokerDown);
+        assert_eq!(answers.collect::<Vec<_>>(), [down, Ok(()), down]);
+    }
+}
