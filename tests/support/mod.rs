@@ -2,4 +2,6 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod node;
+pub mod redis;
 pub mod sse_server;

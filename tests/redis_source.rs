@@ -1,0 +1,240 @@
+//! The Redis source against a real redis-server, from the publisher to the channel into the loop.
+//!
+//! Each test has a server of its own. What it waits for is something that arrives, or a state; never time.
+
+use std::collections::HashMap;
+use std::io;
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use fanfare::sources::channel::PublishRefusal;
+use fanfare::sources::redis::{Payload, RedisAddress, RedisSettings, RedisTiming, glob};
+
+use support::node::{Heard, Node, event, pair, published, refused, settings, source_lost, strings};
+use support::redis::{DEADLINE, RedisServer, wait_until};
+
+mod support;
+
+fn refusals(node: &Node) -> HashMap<&'static str, u64> {
+    node.status.refused().into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+#[test]
+fn raw_payloads_arrive_as_they_are_and_refused_ones_are_told() {
+    let redis = RedisServer::start();
+    let url = format!("unix://{}", redis.socket().display());
+    let node = Node::start_up(RedisSettings { patterns: strings(&["p.*"]), ..settings(&url) });
+    let mut client = redis.connect();
+    published(&mut client, "news", "{\"a\": 1.0}");
+    published(&mut client, "p.ä", "two\nlines");
+    assert_eq!(node.next_event(), pair("news", "{\"a\": 1.0}"));
+    assert_eq!(node.next_event(), pair("p.ä", "two\nlines"));
+    published(&mut client, "news", b"\xff\xfe");
+    assert_eq!(node.next(), refused("news"));
+    published(&mut client, "p.x", vec![b'x'; 1001]);
+    published(&mut client, format!("p.{}", "t".repeat(64)), "no such topic");
+    published(&mut client, b"p.\xff", "no such topic");
+    assert_eq!(node.next(), refused("p.x"));
+    published(&mut client, "news", vec![b'x'; 1000]);
+    assert_eq!(node.next_event(), pair("news", &"x".repeat(1000)));
+    assert_eq!(refusals(&node), HashMap::from([("not_utf8", 1), ("too_large", 1), ("malformed", 2)]));
+    assert_eq!(node.status.received(), 7);
+}
+
+#[test]
+fn envelopes_are_events_with_all_their_fields() {
+    let redis = RedisServer::start();
+    let node = Node::start_up(RedisSettings { payload: Payload::Envelope, ..settings(&redis.url("redis", "")) });
+    let mut client = redis.connect();
+    published(&mut client, "news", r#"{"id":"own-1","event":"tick","data":{"b":1.10}}"#);
+    let expected = Heard::Event { topic: "news".into(), id: "own-1".into(), data: r#"{"b":1.10}"#.into() };
+    assert_eq!(node.next(), expected);
+    published(&mut client, "news", r#"{"topic":"other","data":1}"#);
+    assert_eq!(node.next(), refused("news"));
+    published(&mut client, "news", r#"[{"topic":"news","data":"a"},{"topic":"news","data":"b"}]"#);
+    assert_eq!([node.next_event(), node.next_event()], [pair("news", "a"), pair("news", "b")]);
+    assert_eq!(refusals(&node), HashMap::from([("malformed", 1)]));
+}
+
+#[test]
+fn overlapping_subscriptions_deliver_once() {
+    let redis = RedisServer::start();
+    let patterns = strings(&["news.*", "*.[a-c]", "n*", "fanfare:*", "*"]);
+    let channels = strings(&["news.a", "fanfare:bus"]);
+    let node = Node::start_up(RedisSettings { channels, patterns, ..settings(&redis.url("redis", "")) });
+    let mut client = redis.connect();
+    let names = ["news.a", "news.b", "x.c", "n", "other", "fanfare:x"];
+    for name in names {
+        published(&mut client, name, "x");
+        assert_eq!(node.next_event(), pair(name, "x"));
+    }
+    published(&mut client, "fanfare:bus", r#"[{"topic":"bussed","data":1}]"#);
+    assert_eq!(node.next_event(), pair("bussed", "1"));
+    published(&mut client, "news.a", "last");
+    assert_eq!(node.next_event(), pair("news.a", "last"));
+    // Deliveries beyond the first: 4 of news.a, 3 of news.b, 1 each of x.c, n and fanfare:x, 2 of the bus's. What
+    // follows news.a's own delivery, also of the last message, is still on its way.
+    wait_until("every delivery is counted", || refusals(&node) == HashMap::from([("overlapping", 4 + 3 + 3 + 2 + 4)]));
+}
+
+#[test]
+fn patterns_match_as_the_server_matches() {
+    let redis = RedisServer::start();
+    let mut client = redis.connect();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut draw = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 33) as usize % below
+    };
+    let mut word = |alphabet: &[u8], length_max: usize| -> Vec<u8> {
+        (0..draw(length_max + 1)).map(|_| alphabet[draw(alphabet.len())]).collect()
+    };
+    let mut names: Vec<_> = (0..400).map(|_| word(b"abz-]^[\\*\x80\xff", 4)).collect();
+    names.retain(|name| !name.is_empty());
+    names.iter().for_each(|name| redis::cmd("SET").arg(name).arg(1).query(&mut client).unwrap());
+    for _ in 0..5000 {
+        let pattern = word(b"aabz--]]^[[\\**?\x80\xff", 9);
+        let mut expected: Vec<Vec<u8>> = redis::cmd("KEYS").arg(&pattern).query(&mut client).unwrap();
+        let mut matching: Vec<_> = names.iter().filter(|name| glob::matches(&pattern, name)).cloned().collect();
+        matching.sort();
+        matching.dedup();
+        expected.sort();
+        assert_eq!(matching, expected, "{}", pattern.escape_ascii());
+    }
+}
+
+#[test]
+fn a_redis_that_is_killed_and_returns_is_one_gap() {
+    let mut redis = RedisServer::start();
+    let url = redis.url("redis", "");
+    redis.kill();
+    let node = Node::start(settings(&url));
+    wait_until("the first attempt failed", || node.status.last_error().is_some());
+    assert_eq!(node.publish(vec![event("t", "x")], 1), Err(PublishRefusal::BrokerDown));
+    redis.restart();
+    node.wait_up();
+    published(&mut redis.connect(), "news", "first");
+    assert_eq!(node.next_event(), pair("news", "first"), "a first connection is no loss");
+    for round in 1..=3 {
+        redis.kill();
+        node.wait_down();
+        redis.restart();
+        node.wait_up();
+        published(&mut redis.connect(), "news", "again");
+        assert_eq!([node.next(), node.next()].map(|heard| heard == source_lost()), [true, false]);
+        assert_eq!(node.status.reconnects(), round);
+    }
+}
+
+#[test]
+fn an_acl_user_subscribes_with_its_password_and_nobody_logs_it() {
+    let log = captured_log();
+    let rights = "--user fan on >hunter2/secret resetchannels &news &fanfare:bus -@all +subscribe +publish";
+    let rights: Vec<&str> = rights.split(' ').collect();
+    let arguments = [&["--port", "{port}"], &rights[..]].concat();
+    let redis = RedisServer::start_in(tempfile::tempdir().unwrap(), &arguments);
+    let timing = RedisTiming { ping_interval: Duration::from_millis(1), ..settings("redis://x").timing };
+
+    let node = Node::start_up(RedisSettings { timing, ..settings(&redis.url("redis", "fan:hunter2%2Fsecret@")) });
+    node.publish(vec![event("t", "x")], 1).unwrap();
+    let heard = [node.next(), node.next()];
+    assert!(heard.contains(&Heard::Published { ticket: 1, outcome: Ok(()) }), "{heard:?}");
+    // It may not PING, and that is an answer too.
+    let pings = || redis.command::<String>(&["INFO", "commandstats"]).contains("cmdstat_ping:");
+    wait_until("the server was asked for pings", pings);
+    assert!(node.status.is_up() && node.status.reconnects() == 0, "{:?}", node.status);
+
+    let check = |settings: RedisSettings, expected: &str| {
+        let node = Node::start(settings);
+        wait_until("the attempt failed", || node.status.last_error().is_some());
+        let error = node.status.last_error().unwrap();
+        assert!(error.contains(expected) && !error.contains("hunter"), "{error}");
+    };
+    check(settings(&redis.url("redis", "fan:hunter3%2Fsecret@")), "authentication failed");
+    let channels = strings(&["news", "secrets"]);
+    let url = redis.url("redis", "fan:hunter2%2Fsecret@");
+    check(RedisSettings { channels, ..settings(&url) }, "it refuses SUBSCRIBE secrets: ");
+    check(RedisSettings { patterns: strings(&["s*"]), ..settings(&url) }, "it refuses PSUBSCRIBE s*: ");
+
+    let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    assert!(log.contains("authentication failed") && !log.contains("hunter"), "{log}");
+}
+
+#[test]
+fn tls_trusts_the_ca_it_is_given_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    for ca in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 -newkey rsa:2048 -nodes -subj /CN={ca} -days 2 -keyout {0}.key -out {0}.pem",
+            path(ca)
+        ));
+    }
+    openssl(&format!("req -newkey rsa:2048 -nodes -subj /CN=redis -keyout {0}.key -out {0}.csr", path("redis")));
+    std::fs::write(path("extensions"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl(&format!(
+        "x509 -req -in {0}.csr -CA {1}.pem -CAkey {1}.key -CAcreateserial -days 2 -extfile {2} -out {0}.pem",
+        path("redis"),
+        path("ca"),
+        path("extensions"),
+    ));
+    let [certificate, key, ca] = ["redis.pem", "redis.key", "ca.pem"].map(path);
+    let pem = |name: &str| std::fs::read(path(name)).unwrap();
+    let [ca_pem, other_pem] = ["ca.pem", "other.pem"].map(pem);
+    let tls = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    let arguments = [&["--port", "0", "--tls-port", "{port}", "--tls-auth-clients", "no"], &tls[..]].concat();
+    let redis = RedisServer::start_in(directory, &arguments);
+    let url = redis.url("rediss", "");
+    let trusting = |pem: &[u8]| {
+        let address = RedisAddress::new(&url, Some(pem)).unwrap();
+        // An unoptimized RSA handshake, on a busy machine.
+        let timing = RedisTiming { connect_timeout: DEADLINE, reply_timeout: DEADLINE, ..settings(&url).timing };
+        RedisSettings { address, timing, ..settings(&url) }
+    };
+
+    let node = Node::start_up(trusting(&ca_pem));
+    node.publish(vec![event("t", "x")], 1).unwrap();
+    let heard = [node.next(), node.next()];
+    assert!(heard.contains(&Heard::Published { ticket: 1, outcome: Ok(()) }), "{heard:?}");
+    published(&mut redis.connect(), "news", "x");
+    assert_eq!(node.next_event(), pair("news", "x"));
+
+    let stranger = Node::start(trusting(&other_pem));
+    wait_until("the handshake failed", || stranger.status.last_error().is_some());
+    let error = stranger.status.last_error().unwrap();
+    assert!(error.contains("certificate"), "{error}");
+}
+
+fn openssl(arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split(' ')).output();
+    let output = output.expect("this test needs openssl on the PATH (Debian: apt-get install openssl)");
+    assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Everything that is logged in this process from the first call on.
+fn captured_log() -> Captured {
+    static LOG: OnceLock<Captured> = OnceLock::new();
+    let init = || {
+        let log = Captured::default();
+        let writer = log.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+        log
+    };
+    LOG.get_or_init(init).clone()
+}
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
