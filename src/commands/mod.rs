@@ -5,6 +5,7 @@
 mod load;
 mod publish;
 mod serve;
+mod sources;
 mod subscribe;
 
 use std::io::{self, Write};

@@ -8,6 +8,7 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::sources::Sources;
 use crate::auth::Tokens;
 use crate::config::{self, Config, CorsPolicy};
 use crate::event::RunName;
@@ -19,7 +20,7 @@ use crate::protocol::head::HeadLimits;
 use crate::protocol::publish::PublishLimits;
 use crate::server::settings::{Cors, Delivery, Drain, Limits, Publishing, Settings, SlowPolicy};
 use crate::server::{ListenerRole, Parts, Server};
-use crate::sources::channel::{ChannelLimits, Control, Publish, SourceStatus, channel};
+use crate::sources::channel::{ChannelLimits, Control, channel};
 use crate::sources::sequencer::Sequencer;
 
 /// Descriptors that are no connection: listeners, sources, logs, epoll itself, and some to spare.
@@ -38,18 +39,18 @@ pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let io = EpollIo::new(listeners).context("setting up epoll")?;
     let (outlet, inbox) = channel(ChannelLimits::default(), io.wake());
     let run = RunName::from_bits(random_bits()?);
-    let sequencer = Sequencer::new(run, vec![outlet]);
-    let sources: Vec<Arc<SourceStatus>> = Vec::new();
-    let publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(&sequencer) as _;
+    let sequencer = Sequencer::new(run, vec![outlet.clone()]);
+    let live = Arc::default();
+    let sources = Sources::start(config, outlet, &sequencer, &live)?;
     pass_signals_on(&sequencer)?;
 
     let parts = Parts {
         settings,
         hub: Hub::new(run, hub_limits(config)),
         inbox,
-        publisher,
-        sources,
-        live: Arc::default(),
+        publisher: Arc::clone(&sources.publisher),
+        sources: sources.statuses.clone(),
+        live,
         listeners: roles.clone(),
         seed: random_bits()?,
     };
@@ -174,11 +175,16 @@ fn limits(config: &Config, streams_max: usize) -> Limits {
         body_timeout: limits.body_timeout,
         idle_timeout: limits.idle_timeout,
         topics_per_subscriber_max: limits.topics_per_subscriber_max as usize,
-        publish: PublishLimits {
-            topic_bytes_max: limits.topic_bytes_max,
-            data_bytes_max: limits.event_bytes_max,
-            batch_max: BATCH_MAX,
-        },
+        publish: publish_limits(config),
+    }
+}
+
+/// What one publish may hold, whichever way it comes.
+pub(super) fn publish_limits(config: &Config) -> PublishLimits {
+    PublishLimits {
+        topic_bytes_max: config.limits.topic_bytes_max,
+        data_bytes_max: config.limits.event_bytes_max,
+        batch_max: BATCH_MAX,
     }
 }
 
