@@ -176,8 +176,8 @@ impl Fleet {
                     Some(timetable.map_or_else(|| self.shared.clock.now_us(), |timetable| timetable.first_us));
                 self.shared.timetable = timetable;
             }
-            Order::Hold { at_us } => {
-                let storm_at_us = self.shared.plan.storm_after_us.map(|after_us| at_us + after_us);
+            Order::Hold { from_us } => {
+                let storm_at_us = self.shared.plan.storm_after_us.map(|after_us| from_us + after_us);
                 self.stage = Stage::Holding { storm_at_us };
                 self.silence_blackholes();
             }

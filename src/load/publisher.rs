@@ -161,10 +161,12 @@ impl Work {
         let heard = self.deliver(&messages);
         self.published.publish.record(self.clock.now_us() - started_us);
         if let Err(error) = &heard {
-            self.published.last_error = Some(format!("{error:#}"));
             self.published.failures += messages.len() as u64;
-            self.channel = None;
-            self.pause_until = Instant::now() + Duration::from_millis(100);
+            // What fails only because of the pause after a failure says nothing new.
+            if self.channel.take().is_some() || Instant::now() >= self.pause_until {
+                self.published.last_error = Some(format!("{error:#}"));
+                self.pause_until = Instant::now() + Duration::from_millis(100);
+            }
         }
         for (index, (number, _)) in messages.iter().enumerate() {
             let is_confirmed = match &heard {

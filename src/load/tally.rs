@@ -43,10 +43,10 @@ impl Timetable {
 pub enum Order {
     /// Publishing begins; without a timetable each message follows when the last has arrived.
     Publish(Option<Timetable>),
-    /// Everybody had a chance to connect: the hold began.
+    /// Everybody had a chance to connect: the hold begins, and with it publishing.
     Hold {
         /// When.
-        at_us: u64,
+        from_us: u64,
     },
     /// Publishing is over; say when everybody has everything.
     Settle {
