@@ -36,20 +36,28 @@ fn fanfare(args: &[&str]) -> Output {
 
 /// Ten clients, twenty messages as fast as they go; later arguments add to that or replace it.
 fn load(server: &SseServer, path: &str, args: &[&str]) -> Run {
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("figures.json");
-    let (url, publish_url) = (server.url(path), server.url("/publish"));
-    let mut all = vec![url.as_str(), "--json", json.to_str().unwrap()];
-    let defaults = [
-        ("--clients", "10"),
-        ("--publish-url", publish_url.as_str()),
-        ("--publish-rate", "1000"),
-        ("--publish-count", "20"),
-    ];
-    for (name, value) in defaults {
+    let publish_url = server.url("/publish");
+    let mut all = vec!["--publish-url", publish_url.as_str()];
+    for (name, value) in [("--publish-rate", "1000"), ("--publish-count", "20")] {
         if !args.contains(&name) {
             all.extend([name, value]);
         }
+    }
+    all.extend(args);
+    run(&server.url(path), &all)
+}
+
+/// Ten clients; whatever is published is up to the arguments.
+fn load_without_publishing(server: &SseServer, args: &[&str]) -> Run {
+    run(&server.url("/events"), args)
+}
+
+fn run(url: &str, args: &[&str]) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("figures.json");
+    let mut all = vec![url, "--json", json.to_str().unwrap()];
+    if !args.contains(&"--clients") {
+        all.extend(["--clients", "10"]);
     }
     all.extend(args);
     let output = fanfare(&all);
@@ -246,6 +254,46 @@ fn batches_and_bare_payloads_arrive() {
         assert_eq!(run.code, Some(0), "{}", run.output);
         run.check(&[("delivered_events", 200.0)]);
     }
+}
+
+#[test]
+fn messages_go_through_redis() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("redis.sock");
+    let started = Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--unixsocket", socket.to_str().unwrap()])
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let Ok(mut redis) = started else {
+        eprintln!("skipped: no redis-server here");
+        return;
+    };
+    let url = format!("redis+unix://{}", socket.display());
+    let connect = || redis::Client::open(url.as_str()).and_then(|client| client.get_connection());
+    let mut connection = support::eventually(|| connect().ok());
+    let publish = ["--redis-url", &url, "--redis-channel", "a", "--redis-channel", "b"];
+
+    // Nobody listens yet: that must not pass.
+    let server = server(Behaviour::default());
+    let run = load_without_publishing(&server, &[&publish[..], &["--publish-count", "20"]].concat());
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    run.check(&[("unheard_events", 20.0), ("delivered_events", 0.0), ("lost_events", 0.0)]);
+
+    let run = std::thread::scope(|scope| {
+        let mut subscription = connection.as_pubsub();
+        subscription.subscribe(&["a", "b"]).unwrap();
+        let server = &server;
+        scope.spawn(move || {
+            for _ in 0..20 {
+                server.publish(subscription.get_message().unwrap().get_payload().unwrap());
+            }
+        });
+        load_without_publishing(server, &[&publish[..], &["--publish-count", "20"]].concat())
+    });
+    let _ = redis.kill();
+    let _ = redis.wait();
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("delivered_events", 200.0), ("unheard_events", 0.0)]);
 }
 
 #[test]

@@ -26,6 +26,11 @@ use crate::io::dialer::{Dial, Dialer, Line, Readiness};
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 const EVENTS_PER_WAIT: usize = 1024;
+/// From so many clients on, a broadcast takes so long that waiting a moment to be woken less often does not show.
+const GATHER_CLIENTS_MIN: usize = 1000;
+/// With so many ready at once there is nothing to gather.
+const GATHER_READY_MIN: usize = 128;
+const GATHER_PAUSE: Duration = Duration::from_micros(200);
 const SNAPSHOT_INTERVAL_US: u64 = 200_000;
 const SLOW_READ_INTERVAL_US: u64 = 100_000;
 const REDIRECTS_MAX: u8 = 5;
@@ -160,6 +165,10 @@ impl Fleet {
             let delivered = self.shared.tally.counters.delivered_events;
             progress.fetch_add(delivered - told_delivered, Ordering::Release);
             told_delivered = delivered;
+            // A server that writes to one socket after another would wake us for each, and pay for the waking itself.
+            if self.clients.len() >= GATHER_CLIENTS_MIN && !ready.is_empty() && ready.len() < GATHER_READY_MIN {
+                std::thread::sleep(GATHER_PAUSE);
+            }
             let now_us = self.shared.clock.now_us();
             self.read_slowly(now_us, &mut scratch);
             if now_us >= self.next_snapshot_us && !self.report(now_us, tell) {

@@ -81,6 +81,11 @@ fn fault_lines(report: &Report, is_coloured: bool) -> Vec<String> {
     for (key, value) in report.figures.iter().filter(|(key, _)| key.starts_with("error_")) {
         lines.push(format!("error        {} {value}", key.trim_start_matches("error_")));
     }
+    let (failures, unheard) = (report.figure("publish_failures"), report.figure("unheard_events"));
+    if failures > Some(0.0) || unheard > Some(0.0) {
+        let (failures, unheard) = (thousands(failures.unwrap_or(0.0)), thousands(unheard.unwrap_or(0.0)));
+        lines.push(format!("publishing   {failures} failed, {unheard} had no subscriber in Redis"));
+    }
     if let Some(error) = report.figures.get("publish_last_error").and_then(serde_json::Value::as_str) {
         lines.push(format!("publishing   {error}"));
     }

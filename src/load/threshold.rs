@@ -71,7 +71,7 @@ pub enum ThresholdError {
 
 /// What makes a test fail unless the same measure is given another limit: what a widely used k6 script for SSE asks
 /// for, and that no message of the test's own went missing or wrong.
-pub const DEFAULT_THRESHOLDS: [&str; 10] = [
+pub const DEFAULT_THRESHOLDS: [&str; 11] = [
     "connect_success<=95%",
     "errors>=500",
     "p95_response>=5s",
@@ -82,6 +82,7 @@ pub const DEFAULT_THRESHOLDS: [&str; 10] = [
     "corrupted_events>0",
     "unresolved_events>0",
     "publish_failures>0",
+    "unheard_events>0",
 ];
 
 /// The given thresholds, and the defaults for what they don't mention.
