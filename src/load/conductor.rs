@@ -154,7 +154,7 @@ impl Conductor<'_> {
         match item {
             News::Snapshot(snapshot) => {
                 self.outcome.timeline.take(&snapshot.latency);
-                self.snapshots[part] = snapshot;
+                self.snapshots[part] = *snapshot;
             }
             News::Line(line) => self.display.line(&line),
             News::Done(tally) => {

@@ -68,7 +68,7 @@ pub enum Order {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum News {
     /// How it stands.
-    Snapshot(Snapshot),
+    Snapshot(Box<Snapshot>),
     /// Something to show to the user as it is.
     Line(String),
     /// The end.
