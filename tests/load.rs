@@ -36,20 +36,28 @@ fn fanfare(args: &[&str]) -> Output {
 
 /// Ten clients, twenty messages as fast as they go; later arguments add to that or replace it.
 fn load(server: &SseServer, path: &str, args: &[&str]) -> Run {
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("figures.json");
-    let (url, publish_url) = (server.url(path), server.url("/publish"));
-    let mut all = vec![url.as_str(), "--json", json.to_str().unwrap()];
-    let defaults = [
-        ("--clients", "10"),
-        ("--publish-url", publish_url.as_str()),
-        ("--publish-rate", "1000"),
-        ("--publish-count", "20"),
-    ];
-    for (name, value) in defaults {
+    let publish_url = server.url("/publish");
+    let mut all = vec!["--publish-url", publish_url.as_str()];
+    for (name, value) in [("--publish-rate", "1000"), ("--publish-count", "20")] {
         if !args.contains(&name) {
             all.extend([name, value]);
         }
+    }
+    all.extend(args);
+    run(&server.url(path), &all)
+}
+
+/// Ten clients; whatever is published is up to the arguments.
+fn load_without_publishing(server: &SseServer, args: &[&str]) -> Run {
+    run(&server.url("/events"), args)
+}
+
+fn run(url: &str, args: &[&str]) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("figures.json");
+    let mut all = vec![url, "--json", json.to_str().unwrap()];
+    if !args.contains(&"--clients") {
+        all.extend(["--clients", "10"]);
     }
     all.extend(args);
     let output = fanfare(&all);
@@ -155,6 +163,163 @@ fn thresholds_replace_the_defaults_they_name() {
     check(&["--fail-if", "lost_events>5", "--settle", "1s"], 0);
     check(&["--fail-if", "published_events==20", "--settle", "1s"], 1);
     check(&["--no-default-thresholds", "--settle", "1s"], 0);
+}
+
+#[test]
+fn a_storm_loses_nothing_when_ids_are_resumed() {
+    let server = server(Behaviour::default());
+    let args = ["--scenario", "storm", "--storm-after", "100ms", "--publish-rate", "50"];
+    let run = load(&server, "/events", &args);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("reconnects", 10.0), ("delivered_events", 200.0), ("lost_events", 0.0), ("duplicated_events", 0.0)]);
+    assert!(run.number("caught_up_events") > 0.0, "{}", run.output);
+    assert_eq!(server.subscribers_so_far(), 20);
+}
+
+#[test]
+fn churn_brings_everybody_back() {
+    let server = server(Behaviour::default());
+    let args = ["--scenario", "churn", "--churn", "100%", "--publish-rate", "50", "--publish-count", "50"];
+    let run = load(&server, "/events", &args);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    assert!(run.number("reconnects") > 0.0, "{}", run.output);
+    run.check(&[("delivered_events", 500.0), ("lost_events", 0.0), ("unresolved_events", 0.0)]);
+}
+
+#[test]
+fn clients_that_do_not_read_are_not_judged() {
+    let server = server(Behaviour::default());
+    let check = |args: &[&str], name: &str| {
+        let run = load(&server, "/events", args);
+        assert_eq!(run.code, Some(0), "{}", run.output);
+        run.check(&[(name, 5.0), ("lost_events", 0.0), ("reached_subscribers_min", 5.0)]);
+    };
+    check(&["--scenario", "slow", "--slow-share", "50%"], "slow_clients");
+    check(&["--scenario", "blackhole", "--blackhole-share", "50%"], "blackholed_clients");
+}
+
+#[test]
+fn a_slow_reader_reads_in_order() {
+    let server = server(Behaviour::default());
+    let args = ["--slow-share", "50%", "--slow-bytes-per-second", "1000000"];
+    let run = load(&server, "/events", &args);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("slow_clients", 5.0), ("delivered_events", 200.0), ("latency_count", 100.0)]);
+}
+
+#[test]
+fn a_ramp_opens_and_closes_at_its_rate() {
+    let server = server(Behaviour::default());
+    let args = ["--scenario", "ramp", "--connect-rate", "50", "--clients", "20"];
+    let run = load(&server, "/events", &args);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("held_clients", 20.0), ("delivered_events", 400.0)]);
+    // The last of twenty at fifty a second may not dial before 380 ms have passed.
+    assert!(run.number("connecting_seconds") >= 0.38, "{}", run.output);
+}
+
+#[test]
+fn several_processes_add_up() {
+    let server = server(Behaviour { fault: Some((Fault::Lose, 7)), everybody: true, ..Behaviour::default() });
+    let args = ["--processes", "3", "--threads", "2", "--settle", "1s"];
+    let run = load(&server, "/events", &args);
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    run.check(&[("processes", 3.0), ("held_clients", 10.0), ("delivered_events", 190.0), ("lost_events", 10.0)]);
+    run.check(&[("latency_count", 190.0), ("last_subscriber_count", 19.0)]);
+}
+
+#[test]
+fn old_ids_are_sent_and_history_is_read() {
+    let server = server(Behaviour::default());
+    assert_eq!(load(&server, "/events", &[]).code, Some(0));
+    // The second test starts from message 5 of the first, whose messages are foreign to it.
+    let run = load(&server, "/events", &["--last-event-id", "5"]);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("foreign_events", 150.0), ("delivered_events", 200.0)]);
+}
+
+#[test]
+fn lockstep_sends_the_next_when_all_have_the_last() {
+    let server = server(Behaviour::default());
+    let run = load(&server, "/events", &["--publish-rate", "lockstep", "--publish-count", "50"]);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("delivered_events", 500.0), ("last_subscriber_count", 50.0)]);
+}
+
+#[test]
+fn batches_and_bare_payloads_arrive() {
+    let server = server(Behaviour::default());
+    for args in [["--publish-batch", "8"], ["--publish-body", "raw"]] {
+        let run = load(&server, "/events", &args);
+        assert_eq!(run.code, Some(0), "{}", run.output);
+        run.check(&[("delivered_events", 200.0)]);
+    }
+}
+
+#[test]
+fn messages_go_through_redis() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("redis.sock");
+    let started = Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--unixsocket", socket.to_str().unwrap()])
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let Ok(mut redis) = started else {
+        eprintln!("skipped: no redis-server here");
+        return;
+    };
+    let url = format!("redis+unix://{}", socket.display());
+    let connect = || redis::Client::open(url.as_str()).and_then(|client| client.get_connection());
+    let mut connection = support::eventually(|| connect().ok());
+    let publish = ["--redis-url", &url, "--redis-channel", "a", "--redis-channel", "b"];
+
+    // Nobody listens yet: that must not pass.
+    let server = server(Behaviour::default());
+    let run = load_without_publishing(&server, &[&publish[..], &["--publish-count", "20"]].concat());
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    run.check(&[("unheard_events", 20.0), ("delivered_events", 0.0), ("lost_events", 0.0)]);
+
+    let run = std::thread::scope(|scope| {
+        let mut subscription = connection.as_pubsub();
+        subscription.subscribe(&["a", "b"]).unwrap();
+        let server = &server;
+        scope.spawn(move || {
+            for _ in 0..20 {
+                server.publish(subscription.get_message().unwrap().get_payload().unwrap());
+            }
+        });
+        load_without_publishing(server, &[&publish[..], &["--publish-count", "20"]].concat())
+    });
+    let _ = redis.kill();
+    let _ = redis.wait();
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("delivered_events", 200.0), ("unheard_events", 0.0)]);
+}
+
+#[test]
+fn the_server_is_measured_by_its_pid() {
+    let server = server(Behaviour::default());
+    let pid = std::process::id().to_string();
+    let run = load(&server, "/events", &["--server-pid", &pid]);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    assert!(run.number("server_resident_connected_bytes") > 0.0);
+    assert!(run.number("server_cpu_us_per_event") >= 0.0);
+}
+
+#[test]
+fn the_page_stands_alone() {
+    let server = server(Behaviour::default());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("page.html");
+    let run = load(&server, "/events", &["--report", file.to_str().unwrap()]);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    let page = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(page.matches("<svg ").count(), 4);
+    assert_eq!(page.matches("<svg ").count(), page.matches("</svg>").count());
+    assert!(page.contains("prefers-color-scheme: dark"));
+    for fetched in ["<script", "src=", "href=", "@import", "url("] {
+        assert!(!page.contains(fetched), "{fetched} in the page");
+    }
 }
 
 #[test]

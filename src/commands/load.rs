@@ -1,8 +1,7 @@
 //! `fanfare load`: arguments to a test, a test to a report, a report to an exit code.
 
-#![allow(clippy::print_stdout, reason = "a command prints")]
-
-use std::io::{BufReader, IsTerminal, stdin, stdout};
+use std::io::{BufReader, IsTerminal, Write, stderr, stdin, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,12 +11,13 @@ use anyhow::Context;
 use super::UsageError;
 use crate::io::limits::raise_descriptor_limit;
 use crate::load::args::LoadArgs;
-use crate::load::conductor::{Display, conduct};
+use crate::load::ask::ask;
+use crate::load::conductor::{Outcome, conduct};
+use crate::load::page::page;
 use crate::load::plan::Plan;
 use crate::load::report::Report;
-use crate::load::summary::summary;
-use crate::load::tally::Snapshot;
-use crate::load::timeline::Timeline;
+use crate::load::summary::{missed_lines, summary};
+use crate::load::terminal::{Style, Terminal};
 
 /// Runs the load test.
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
@@ -28,24 +28,42 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         crate::load::work(BufReader::new(stdin()), &mut stdout().lock())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let planned = Plan::new(args).and_then(|plan| plan.check_descriptors(descriptors_max).map(|()| plan));
+    let args = if args.urls.is_empty() && stdin().is_terminal() && stderr().is_terminal() {
+        ask(args, &mut stdin().lock(), &mut stderr()).map_err(|error| UsageError(format!("{error:#}")))?
+    } else {
+        args.clone()
+    };
+    let planned = Plan::new(&args).and_then(|plan| plan.check_descriptors(descriptors_max).map(|()| plan));
     let plan = planned.map_err(|error| UsageError(format!("{error:#}")))?;
-    let outcome = conduct(&plan, &mut Plain, &interrupted)?;
+    let mut terminal = Terminal::new(style(&args));
+    let outcome = conduct(&plan, &mut terminal, &interrupted)?;
+    terminal.clear();
     let report = Report::new(&plan, &outcome);
-    if let Some(file) = &args.reporting.json {
-        let text = serde_json::to_string_pretty(&report.figures)?;
-        std::fs::write(file, text + "\n").with_context(|| format!("can't write {}", file.display()))?;
-    }
-    for line in summary(&report, stdout().is_terminal()) {
-        println!("{line}");
-    }
+    write_files(&args, &report, &outcome)?;
+    let is_coloured = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = if args.quiet { missed_lines(&report, is_coloured) } else { summary(&report, is_coloured) };
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    stdout().write_all(text.as_bytes())?;
     Ok(if report.missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-struct Plain;
-impl Display for Plain {
-    fn line(&mut self, line: &str) {
-        println!("{line}");
+fn style(args: &LoadArgs) -> Style {
+    match stderr().is_terminal() {
+        _ if args.quiet => Style::Quiet,
+        true => Style::Live,
+        false => Style::Lines,
     }
-    fn progress(&mut self, _: &str, _: u32, _: &Snapshot, _: &Timeline) {}
+}
+
+fn write_files(args: &LoadArgs, report: &Report, outcome: &Outcome) -> anyhow::Result<()> {
+    let write = |file: &Path, text: String| {
+        std::fs::write(file, text).with_context(|| format!("can't write {}", file.display()))
+    };
+    if let Some(file) = &args.reporting.json {
+        write(file, serde_json::to_string_pretty(&report.figures)? + "\n")?;
+    }
+    if let Some(file) = &args.reporting.report {
+        write(file, page(report, outcome.timeline.points()))?;
+    }
+    Ok(())
 }

@@ -154,7 +154,7 @@ impl Conductor<'_> {
         match item {
             News::Snapshot(snapshot) => {
                 self.outcome.timeline.take(&snapshot.latency);
-                self.snapshots[part] = snapshot;
+                self.snapshots[part] = *snapshot;
             }
             News::Line(line) => self.display.line(&line),
             News::Done(tally) => {
@@ -208,8 +208,8 @@ impl Conductor<'_> {
         self.outcome.own_resident_bytes.1 = self.snapshots.iter().filter_map(|s| s.resident_bytes).sum();
         self.outcome.kernel.1 = watch::kernel();
         self.server_uses.extend(watch::processes(&self.plan.server_pids));
-        self.crew.order(&Order::Hold { at_us: now_us });
         let first_us = now_us + PUBLISH_NOTICE_US;
+        self.crew.order(&Order::Hold { from_us: first_us });
         let until_us = self.plan.hold().map(|hold| first_us + micros(hold));
         self.stage = Stage::Holding { until_us };
         let (Some(publish), Some(run)) = (&self.plan.publish, self.plan.fleet.run) else { return };

@@ -4,6 +4,8 @@
 //! The loop decides when clients dial, leave and return; what a connection brings is the [`client`](super::client)'s
 //! to judge. A fleet knows nothing of other fleets: its clients are those whose index is its part's.
 
+mod leaving;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
@@ -17,7 +19,7 @@ use super::client::{Client, Ending, Phase, Shared, kind_of};
 use super::clock::Clock;
 use super::histogram::Latencies;
 use super::ledger::Tail;
-use super::plan::{FleetPlan, Role, is_chosen};
+use super::plan::{FleetPlan, Role};
 use super::stamp::StampReader;
 use super::tally::{News, Order, Snapshot, Tally};
 use super::target::Target;
@@ -26,8 +28,12 @@ use crate::io::dialer::{Dial, Dialer, Line, Readiness};
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 const EVENTS_PER_WAIT: usize = 1024;
+/// From so many clients on, a broadcast takes so long that waiting a moment to be woken less often does not show.
+const GATHER_CLIENTS_MIN: usize = 1000;
+/// With so many ready at once there is nothing to gather.
+const GATHER_READY_MIN: usize = 128;
+const GATHER_PAUSE: Duration = Duration::from_micros(200);
 const SNAPSHOT_INTERVAL_US: u64 = 200_000;
-const SLOW_READ_INTERVAL_US: u64 = 100_000;
 const REDIRECTS_MAX: u8 = 5;
 /// Redirects may name ever new targets; beyond this many they are errors.
 const TARGETS_MAX: usize = 1024;
@@ -160,6 +166,10 @@ impl Fleet {
             let delivered = self.shared.tally.counters.delivered_events;
             progress.fetch_add(delivered - told_delivered, Ordering::Release);
             told_delivered = delivered;
+            // A server that writes to one socket after another would wake us for each, and pay for the waking itself.
+            if self.clients.len() >= GATHER_CLIENTS_MIN && !ready.is_empty() && ready.len() < GATHER_READY_MIN {
+                std::thread::sleep(GATHER_PAUSE);
+            }
             let now_us = self.shared.clock.now_us();
             self.read_slowly(now_us, &mut scratch);
             if now_us >= self.next_snapshot_us && !self.report(now_us, tell) {
@@ -176,8 +186,8 @@ impl Fleet {
                     Some(timetable.map_or_else(|| self.shared.clock.now_us(), |timetable| timetable.first_us));
                 self.shared.timetable = timetable;
             }
-            Order::Hold { at_us } => {
-                let storm_at_us = self.shared.plan.storm_after_us.map(|after_us| at_us + after_us);
+            Order::Hold { from_us } => {
+                let storm_at_us = self.shared.plan.storm_after_us.map(|after_us| from_us + after_us);
                 self.stage = Stage::Holding { storm_at_us };
                 self.silence_blackholes();
             }
@@ -226,7 +236,7 @@ impl Fleet {
                 self.shared.tally.counters.reconnects += 1;
                 self.dial(slot as usize, now_us);
             } else if client.is_connecting() {
-                self.ended(slot as usize, Ending::Unreachable("connect_timeout"));
+                self.ended(slot as usize, &Ending::Unreachable("connect_timeout"));
             }
         }
     }
@@ -262,7 +272,7 @@ impl Fleet {
             }
             Err(error) => {
                 client.phase = Phase::Connecting;
-                self.ended(slot, Ending::Unreachable(kind_of(&error)));
+                self.ended(slot, &Ending::Unreachable(kind_of(&error)));
             }
         }
     }
@@ -277,7 +287,7 @@ impl Fleet {
         let was_connecting = client.is_connecting();
         let target = &self.targets[client.target as usize];
         match client.advance(index, ready, &target.request_head, &mut self.shared, scratch) {
-            Err(ending) => self.ended(slot, ending),
+            Err(ending) => self.ended(slot, &ending),
             Ok(()) if was_connecting && !self.clients[slot].is_connecting() => {
                 self.connecting -= 1;
                 self.tried(slot);
@@ -289,7 +299,7 @@ impl Fleet {
     // ---- how connections end
 
     /// Draws the consequences of an end: follow, come back later, or stay away.
-    fn ended(&mut self, slot: usize, ending: Ending) {
+    fn ended(&mut self, slot: usize, ending: &Ending) {
         let now_us = self.shared.clock.now_us();
         let client = &mut self.clients[slot];
         if client.is_connecting() {
@@ -303,12 +313,12 @@ impl Fleet {
             counters.deferred_connections += u64::from(client.was_deferred());
             counters.slow_disconnects += u64::from(client.role == Role::Slow);
         }
-        if let Ending::Redirected(location) = &ending
+        if let Ending::Redirected(location) = ending
             && client.redirects < REDIRECTS_MAX
         {
             return self.follow(slot, location);
         }
-        let comes_back = match &ending {
+        let comes_back = match ending {
             Ending::Redirected(_) | Ending::Unusable(_) | Ending::Refused(_) => false,
             _ => self.shared.plan.reconnects && !(was_streaming && client.role != Role::Plain),
         };
@@ -319,7 +329,7 @@ impl Fleet {
             client.attempt = client.attempt.wrapping_add(1);
             self.due.push(Reverse((now_us + retry_us, slot as u32, client.attempt)));
         }
-        self.count_error(&ending);
+        self.count_error(ending);
         self.tried(slot);
     }
 
@@ -350,11 +360,11 @@ impl Fleet {
         client.hang_up(Phase::Away);
         let Ok(to) = targets[client.target as usize].redirected(location) else {
             client.redirects = REDIRECTS_MAX;
-            return self.ended(slot, Ending::Unusable("bad_redirect"));
+            return self.ended(slot, &Ending::Unusable("bad_redirect"));
         };
         let known = targets.iter().position(|target| *target == to);
         if known.is_none() && targets.len() == TARGETS_MAX {
-            return self.ended(slot, Ending::Unusable("bad_redirect"));
+            return self.ended(slot, &Ending::Unusable("bad_redirect"));
         }
         client.target = known.unwrap_or(targets.len()) as u16;
         if known.is_none() {
@@ -363,93 +373,6 @@ impl Fleet {
         client.redirects += 1;
         self.shared.tally.counters.redirects += 1;
         self.connect(slot);
-    }
-
-    // ---- who leaves
-
-    fn let_leave(&mut self, now_us: u64) {
-        let elapsed_us = now_us - self.last_turn_us;
-        self.last_turn_us = now_us;
-        match self.stage {
-            Stage::Holding { storm_at_us } => {
-                if storm_at_us.is_some_and(|at_us| at_us <= now_us) {
-                    self.stage = Stage::Holding { storm_at_us: None };
-                    self.storm(now_us);
-                }
-                self.churn(elapsed_us, now_us);
-            }
-            Stage::RampingDown { at_us, mut stopped } => {
-                let plan = &self.shared.plan;
-                while stopped < self.clients.len() {
-                    let index = self.part.index + stopped as u32 * self.part.count;
-                    if at_us + plan.connect_after_us(index) > now_us {
-                        break;
-                    }
-                    self.clients[stopped].hang_up(Phase::Gone);
-                    stopped += 1;
-                }
-                self.stage = Stage::RampingDown { at_us, stopped };
-            }
-            _ => {}
-        }
-    }
-
-    fn storm(&mut self, now_us: u64) {
-        for slot in 0..self.clients.len() {
-            if is_chosen(self.client_index(slot), self.shared.plan.storm_share) {
-                self.leave(slot, now_us);
-            }
-        }
-    }
-
-    fn churn(&mut self, elapsed_us: u64, now_us: u64) {
-        let leavers = self.clients.len() as f64 * self.shared.plan.churn_per_second * elapsed_us as f64 / 1e6;
-        self.churn_credit += leavers;
-        while self.churn_credit >= 1.0 {
-            self.churn_credit -= 1.0;
-            let slot = (self.next_random() % self.clients.len() as u64) as usize;
-            self.leave(slot, now_us);
-        }
-    }
-
-    /// A client goes, to come back when it has been away for long enough.
-    fn leave(&mut self, slot: usize, now_us: u64) {
-        let client = &mut self.clients[slot];
-        if client.role == Role::Plain && client.is_streaming() {
-            client.hang_up(Phase::Away);
-            client.attempt = client.attempt.wrapping_add(1);
-            self.due.push(Reverse((now_us + self.shared.plan.away_us, slot as u32, client.attempt)));
-        }
-    }
-
-    fn silence_blackholes(&mut self) {
-        for client in self.clients.iter().filter(|client| client.role == Role::Blackhole && client.is_streaming()) {
-            if client.line.as_ref().is_some_and(|line| line.go_silent().is_ok()) {
-                self.shared.tally.counters.blackholed_clients += 1;
-            }
-        }
-    }
-
-    fn read_slowly(&mut self, now_us: u64, scratch: &mut [u8]) {
-        let bytes_per_second = self.shared.plan.slow_bytes_per_second;
-        if now_us < self.next_slow_read_us || bytes_per_second == 0 || self.shared.plan.slow_share == 0.0 {
-            return;
-        }
-        self.next_slow_read_us = now_us + SLOW_READ_INTERVAL_US;
-        self.slow_read_phase += 1;
-        // Below ten bytes a second not every turn has a byte to read.
-        let turns_per_second = (1_000_000 / SLOW_READ_INTERVAL_US) as u32;
-        let phase = self.slow_read_phase % turns_per_second;
-        let budget = bytes_per_second * (phase + 1) / turns_per_second - bytes_per_second * phase / turns_per_second;
-        for slot in 0..self.clients.len() {
-            let index = self.client_index(slot);
-            let client = &mut self.clients[slot];
-            if client.role == Role::Slow && client.is_streaming() {
-                if let Err(ending) = client.read(index, budget as usize, false, &mut self.shared, scratch) {
-                    self.ended(slot, ending);
-                }
-            }
-        }
     }
 
     // ---- what is told
@@ -465,7 +388,7 @@ impl Fleet {
         self.next_snapshot_us = now_us + SNAPSHOT_INTERVAL_US;
         let lines = std::mem::take(&mut self.shared.lines);
         let told = lines.into_iter().all(|line| tell(News::Line(line)));
-        told && tell(News::Snapshot(self.snapshot(now_us)))
+        told && tell(News::Snapshot(Box::new(self.snapshot(now_us))))
     }
 
     fn snapshot(&mut self, now_us: u64) -> Snapshot {
@@ -519,14 +442,6 @@ impl Fleet {
                 let _: io::Result<()> = Line::abort_on_close(line);
             }
         }
-    }
-
-    /// xorshift64: who leaves is arbitrary but the same in every run.
-    fn next_random(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random
     }
 }
 

@@ -12,6 +12,7 @@
 //! publisher can hide a delay. A connection costs the client less than a kilobyte, most of it none of its own.
 
 pub mod args;
+pub mod ask;
 mod client;
 pub mod clock;
 pub mod conductor;
@@ -20,7 +21,9 @@ mod crew;
 mod fleet;
 pub mod histogram;
 pub mod ledger;
+pub mod page;
 pub mod plan;
+pub mod plot;
 pub mod publisher;
 pub mod report;
 pub mod response;
@@ -28,6 +31,7 @@ pub mod stamp;
 pub mod summary;
 pub mod tally;
 pub mod target;
+pub mod terminal;
 pub mod threshold;
 pub mod timeline;
 pub mod watch;

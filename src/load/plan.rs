@@ -171,8 +171,8 @@ impl Plan {
             is_verbose: args.verbose || scenario == Scenario::Single && !args.quiet,
         };
         ensure!(
-            !lockstep || fleet.churn_per_second == 0.0 && fleet.storm_after_us.is_none(),
-            "--publish-rate lockstep waits for everybody, so nobody may leave: no churn and no storm"
+            !lockstep || fleet.is_attentive(),
+            "--publish-rate lockstep waits for everybody: no churn, no storm, no slow or silent clients"
         );
         let given = args.reporting.fail_if.clone();
         Ok(Plan {
@@ -221,6 +221,12 @@ impl FleetPlan {
         } else {
             Role::Plain
         }
+    }
+
+    /// True if every client is there and reads all the time.
+    fn is_attentive(&self) -> bool {
+        let shares = self.churn_per_second + self.slow_share + self.blackhole_share;
+        shares == 0.0 && self.storm_after_us.is_none()
     }
 
     /// When client `index` is to connect for the first time, in microseconds after the start.

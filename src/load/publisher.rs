@@ -129,7 +129,7 @@ impl Work {
             }
             let last = due.min(next + batch_max - 1).min(self.plan.count_max);
             let stamps = (next..=last).map(|number| Stamp { number, intended_us: timetable.intended_us(number) });
-            self.send(stamps.collect());
+            self.send(&stamps.collect::<Vec<_>>());
             next = last + 1;
         }
     }
@@ -138,7 +138,7 @@ impl Work {
         const PATIENCE: Duration = Duration::from_secs(10);
         let mut number = 1;
         while number <= self.plan.count_max && !self.stop.load(Ordering::Relaxed) {
-            self.send(vec![Stamp { number, intended_us: self.clock.now_us() }]);
+            self.send(&[Stamp { number, intended_us: self.clock.now_us() }]);
             let sent_at = Instant::now();
             let target = u64::from(number) * audience.subscribers;
             while audience.delivered.load(Ordering::Acquire) < target && sent_at.elapsed() < PATIENCE {
@@ -151,20 +151,22 @@ impl Work {
         }
     }
 
-    fn send(&mut self, stamps: Vec<Stamp>) {
+    fn send(&mut self, stamps: &[Stamp]) {
         let payload = |stamp: &Stamp| stamped_payload(self.run, *stamp, self.plan.payload_bytes);
         let messages: Vec<_> = stamps.iter().map(|stamp| (stamp.number, payload(stamp))).collect();
         let started_us = self.clock.now_us();
-        for stamp in &stamps {
+        for stamp in stamps {
             self.published.lag.record(started_us.saturating_sub(stamp.intended_us));
         }
         let heard = self.deliver(&messages);
         self.published.publish.record(self.clock.now_us() - started_us);
         if let Err(error) = &heard {
-            self.published.last_error = Some(format!("{error:#}"));
             self.published.failures += messages.len() as u64;
-            self.channel = None;
-            self.pause_until = Instant::now() + Duration::from_millis(100);
+            // What fails only because of the pause after a failure says nothing new.
+            if self.channel.take().is_some() || Instant::now() >= self.pause_until {
+                self.published.last_error = Some(format!("{error:#}"));
+                self.pause_until = Instant::now() + Duration::from_millis(100);
+            }
         }
         for (index, (number, _)) in messages.iter().enumerate() {
             let is_confirmed = match &heard {
@@ -246,7 +248,7 @@ impl Channel {
             Channel::Redis { connection, channels } => {
                 let mut pipeline = redis::pipe();
                 for (number, payload) in messages {
-                    pipeline.cmd("PUBLISH").arg(&in_turn(channels, *number)).arg(payload);
+                    pipeline.cmd("PUBLISH").arg(in_turn(channels, *number)).arg(payload);
                 }
                 let receivers: Vec<u64> = pipeline.query(connection)?;
                 Ok(receivers.into_iter().map(|receivers| receivers > 0).collect())

@@ -200,7 +200,9 @@ mod tests {
 
     use super::*;
 
-    fn check_head(head: &str, expected: Result<Option<(u16, bool, Option<&str>, Body)>, ResponseError>) {
+    type Head<'a> = (u16, bool, Option<&'a str>, Body);
+
+    fn check_head(head: &str, expected: Result<Option<Head<'_>>, ResponseError>) {
         let parsed = parse_head(head.as_bytes());
         let parsed = parsed
             .as_ref()

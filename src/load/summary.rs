@@ -77,10 +77,14 @@ fn memory_lines(report: &Report) -> Vec<String> {
 
 fn fault_lines(report: &Report, is_coloured: bool) -> Vec<String> {
     const SHOWN_MAX: usize = 10;
-    let (red, green, plain) = if is_coloured { ("\x1b[31m", "\x1b[32m", "\x1b[0m") } else { ("", "", "") };
     let mut lines = Vec::new();
     for (key, value) in report.figures.iter().filter(|(key, _)| key.starts_with("error_")) {
         lines.push(format!("error        {} {value}", key.trim_start_matches("error_")));
+    }
+    let (failures, unheard) = (report.figure("publish_failures"), report.figure("unheard_events"));
+    if failures > Some(0.0) || unheard > Some(0.0) {
+        let (failures, unheard) = (thousands(failures.unwrap_or(0.0)), thousands(unheard.unwrap_or(0.0)));
+        lines.push(format!("publishing   {failures} failed, {unheard} had no subscriber in Redis"));
     }
     if let Some(error) = report.figures.get("publish_last_error").and_then(serde_json::Value::as_str) {
         lines.push(format!("publishing   {error}"));
@@ -92,13 +96,19 @@ fn fault_lines(report: &Report, is_coloured: bool) -> Vec<String> {
     if findings.len() > SHOWN_MAX {
         lines.push(format!("found        … and {} more like these", findings.len() - SHOWN_MAX));
     }
-    for (threshold, value) in &report.missed {
-        lines.push(format!("{red}missed       {threshold} (it was {value}){plain}"));
-    }
+    lines.extend(missed_lines(report, is_coloured));
     if report.missed.is_empty() {
+        let (green, plain) = if is_coloured { ("\x1b[32m", "\x1b[0m") } else { ("", "") };
         lines.push(format!("{green}passed       every threshold{plain}"));
     }
     lines
+}
+
+/// A line for each threshold that was missed.
+pub fn missed_lines(report: &Report, is_coloured: bool) -> Vec<String> {
+    let (red, plain) = if is_coloured { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+    let line = |(threshold, value): &(_, f64)| format!("{red}missed       {threshold} (it was {value}){plain}");
+    report.missed.iter().map(line).collect()
 }
 
 /// A number with its thousands apart.

@@ -43,10 +43,10 @@ impl Timetable {
 pub enum Order {
     /// Publishing begins; without a timetable each message follows when the last has arrived.
     Publish(Option<Timetable>),
-    /// Everybody had a chance to connect: the hold began.
+    /// Everybody had a chance to connect: the hold begins, and with it publishing.
     Hold {
         /// When.
-        at_us: u64,
+        from_us: u64,
     },
     /// Publishing is over; say when everybody has everything.
     Settle {
@@ -68,7 +68,7 @@ pub enum Order {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum News {
     /// How it stands.
-    Snapshot(Snapshot),
+    Snapshot(Box<Snapshot>),
     /// Something to show to the user as it is.
     Line(String),
     /// The end.

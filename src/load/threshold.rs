@@ -71,7 +71,7 @@ pub enum ThresholdError {
 
 /// What makes a test fail unless the same measure is given another limit: what a widely used k6 script for SSE asks
 /// for, and that no message of the test's own went missing or wrong.
-pub const DEFAULT_THRESHOLDS: [&str; 9] = [
+pub const DEFAULT_THRESHOLDS: [&str; 11] = [
     "connect_success<=95%",
     "errors>=500",
     "p95_response>=5s",
@@ -81,6 +81,8 @@ pub const DEFAULT_THRESHOLDS: [&str; 9] = [
     "disordered_events>0",
     "corrupted_events>0",
     "unresolved_events>0",
+    "publish_failures>0",
+    "unheard_events>0",
 ];
 
 /// The given thresholds, and the defaults for what they don't mention.
@@ -177,9 +179,9 @@ fn parse_value(text: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn check(text: &str, expected: Result<(Measure, Comparison, f64), ThresholdError>) {
+    fn check(text: &str, expected: &Result<(Measure, Comparison, f64), ThresholdError>) {
         let found = text.parse::<Threshold>().map(|t| (t.measure, t.comparison, t.limit));
-        assert_eq!(found, expected, "{text}");
+        assert_eq!(&found, expected, "{text}");
     }
 
     fn percentile(percentile: f64, distribution: &str) -> Measure {
@@ -192,27 +194,26 @@ mod tests {
 
     #[test]
     fn thresholds_as_people_write_them() {
-        check("p95_first_event>3s", Ok((percentile(95.0, "first_event"), Comparison::Above, 3e6)));
-        check("p99.9_latency >= 250ms", Ok((percentile(99.9, "latency"), Comparison::AtLeast, 250e3)));
-        check("max_last_subscriber>1.5s", Ok((percentile(100.0, "last_subscriber"), Comparison::Above, 1.5e6)));
-        check("mean_latency>800us", Ok((value("latency_mean_us"), Comparison::Above, 800.0)));
-        check("connect_success<95%", Ok((value("connect_success_percent"), Comparison::Below, 95.0)));
-        check("errors>=500", Ok((value("errors"), Comparison::AtLeast, 500.0)));
-        check("published_events!=100", Ok((value("published_events"), Comparison::Unequal, 100.0)));
-        check("latency_p99_us>250000", Ok((value("latency_p99_us"), Comparison::Above, 250_000.0)));
-        check("server_user_bytes_per_connection>1KiB", {
-            Ok((value("server_user_bytes_per_connection"), Comparison::Above, 1024.0))
-        });
+        check("p95_first_event>3s", &Ok((percentile(95.0, "first_event"), Comparison::Above, 3e6)));
+        check("p99.9_latency >= 250ms", &Ok((percentile(99.9, "latency"), Comparison::AtLeast, 250e3)));
+        check("max_last_subscriber>1.5s", &Ok((percentile(100.0, "last_subscriber"), Comparison::Above, 1.5e6)));
+        check("mean_latency>800us", &Ok((value("latency_mean_us"), Comparison::Above, 800.0)));
+        check("connect_success<95%", &Ok((value("connect_success_percent"), Comparison::Below, 95.0)));
+        check("errors>=500", &Ok((value("errors"), Comparison::AtLeast, 500.0)));
+        check("published_events!=100", &Ok((value("published_events"), Comparison::Unequal, 100.0)));
+        check("latency_p99_us>250000", &Ok((value("latency_p99_us"), Comparison::Above, 250_000.0)));
+        let bytes = "server_user_bytes_per_connection";
+        check(&format!("{bytes}>1KiB"), &Ok((value(bytes), Comparison::Above, 1024.0)));
     }
 
     #[test]
     fn what_is_no_threshold_says_why() {
-        check("errors", Err(ThresholdError::Comparison("errors".to_owned())));
-        check(">5", Err(ThresholdError::Name(String::new())));
-        check("p101_latency>5", Err(ThresholdError::Name("p101_latency".to_owned())));
-        check("p95_a b>5", Err(ThresholdError::Name("p95_a b".to_owned())));
-        check("errors>many", Err(ThresholdError::Value("many".to_owned())));
-        check("errors>5 parsecs", Err(ThresholdError::Value("5 parsecs".to_owned())));
+        check("errors", &Err(ThresholdError::Comparison("errors".to_owned())));
+        check(">5", &Err(ThresholdError::Name(String::new())));
+        check("p101_latency>5", &Err(ThresholdError::Name("p101_latency".to_owned())));
+        check("p95_a b>5", &Err(ThresholdError::Name("p95_a b".to_owned())));
+        check("errors>many", &Err(ThresholdError::Value("many".to_owned())));
+        check("errors>5 parsecs", &Err(ThresholdError::Value("5 parsecs".to_owned())));
     }
 
     #[test]

@@ -107,6 +107,11 @@ impl SseServer {
         format!("http://{}{path}", self.address)
     }
 
+    /// Publishes one message.
+    pub fn publish(&self, data: String) {
+        lock(&self.state).publish(data);
+    }
+
     /// Streams ever opened.
     pub fn subscribers_so_far(&self) -> usize {
         lock(&self.state).subscribers_so_far

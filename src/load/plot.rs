@@ -1,0 +1,143 @@
+//! Line plots as SVG, small enough to stand in a page: axes with round numbers, a grid, a legend.
+//!
+//! Colours are classes (`series0` …), so that the page decides them for light and dark. Knows nothing of load tests.
+
+use std::fmt::Write;
+
+/// A plot.
+pub struct Plot<'a> {
+    /// What it shows.
+    pub title: &'a str,
+    /// How a value of the vertical axis is written.
+    pub label: fn(f64) -> String,
+    /// The marks of the horizontal axis; none puts round numbers there.
+    pub marks: Vec<(f64, String)>,
+    /// Logarithmic upwards.
+    pub is_logarithmic: bool,
+    /// Names and points, in order along the horizontal axis.
+    pub series: Vec<(&'a str, Vec<(f64, f64)>)>,
+}
+
+const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 260.0;
+const LEFT: f64 = 76.0;
+const RIGHT: f64 = 28.0;
+const TOP: f64 = 34.0;
+const BOTTOM: f64 = 30.0;
+/// From one name in the legend to the next.
+const LEGEND: f64 = 130.0;
+
+impl Plot<'_> {
+    /// The plot as one `<svg>` element.
+    pub fn to_svg(&self) -> String {
+        let (x_from, x_to) = span(self.points().map(|(x, _)| x), 0.0);
+        let (y_from, y_to) = if self.is_logarithmic { self.decades() } else { (0.0, self.linear_top()) };
+        let x_at = |x: f64| LEFT + (x - x_from) / (x_to - x_from) * (WIDTH - LEFT - RIGHT);
+        let height_of = |y: f64| if self.is_logarithmic { y.max(1.0).log10() } else { y };
+        let y_at = |y: f64| HEIGHT - BOTTOM - (height_of(y) - y_from) / (y_to - y_from) * (HEIGHT - TOP - BOTTOM);
+        let mut svg = format!(
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>\n\
+             <text class=\"title\" x=\"{LEFT}\" y=\"18\">{title}</text>\n",
+            title = escaped(self.title)
+        );
+        for value in self.heights(y_from, y_to) {
+            let (y, label) = (y_at(value), escaped(&(self.label)(value)));
+            let right = WIDTH - RIGHT;
+            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>");
+            let _ = writeln!(svg, "<text class=\"height\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>", LEFT - 8.0, y + 4.0);
+        }
+        let round = || steps(x_from, x_to).into_iter().map(|x| (x, format!("{x} s"))).collect();
+        let marks: Vec<(f64, String)> = if self.marks.is_empty() { round() } else { self.marks.clone() };
+        for (x, label) in marks.iter().filter(|(x, _)| (x_from..=x_to).contains(x)) {
+            let (x, y) = (x_at(*x), HEIGHT - 8.0);
+            let _ = writeln!(svg, "<text class=\"mark\" x=\"{x:.1}\" y=\"{y}\">{}</text>", escaped(label));
+        }
+        for (index, (name, points)) in self.series.iter().enumerate() {
+            let path: Vec<String> = points.iter().map(|(x, y)| format!("{:.1} {:.1}", x_at(*x), y_at(*y))).collect();
+            if !path.is_empty() {
+                let _ = writeln!(svg, "<path class=\"series series{index}\" d=\"M{}\"/>", path.join("L"));
+            }
+            let x = WIDTH - LEGEND * (self.series.len() - index) as f64;
+            let _ = writeln!(svg, "<path class=\"series series{index}\" d=\"M{x} 14h18\"/>");
+            let _ = writeln!(svg, "<text x=\"{}\" y=\"18\">{}</text>", x + 24.0, escaped(name));
+        }
+        svg.push_str("</svg>\n");
+        svg
+    }
+
+    fn points(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.series.iter().flat_map(|(_, points)| points.iter().copied())
+    }
+
+    fn linear_top(&self) -> f64 {
+        let top = self.points().map(|(_, y)| y).fold(1.0, f64::max);
+        steps(0.0, top).last().map_or(top, |last| if *last < top { top * 1.05 } else { *last })
+    }
+
+    /// The powers of ten around all values, as exponents.
+    fn decades(&self) -> (f64, f64) {
+        let (from, to) = span(self.points().map(|(_, y)| y.max(1.0).log10()), 0.0);
+        (from.floor(), to.ceil().max(from.floor() + 1.0))
+    }
+
+    fn heights(&self, from: f64, to: f64) -> Vec<f64> {
+        if self.is_logarithmic {
+            (from as i32..=to as i32).map(|exponent| 10f64.powi(exponent)).collect()
+        } else {
+            steps(from, to)
+        }
+    }
+}
+
+/// The least and the greatest value, never the same.
+fn span(values: impl Iterator<Item = f64>, default: f64) -> (f64, f64) {
+    let (from, to) = values.fold((f64::MAX, f64::MIN), |(from, to), value| (from.min(value), to.max(value)));
+    if from > to { (default, default + 1.0) } else { (from, to.max(from + 1.0)) }
+}
+
+/// About five round numbers from `from` to `to`.
+fn steps(from: f64, to: f64) -> Vec<f64> {
+    let rough = ((to - from) / 5.0).max(1e-9);
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= rough).unwrap_or(rough);
+    let first = (from / step).ceil() as i64;
+    (first..).map(|n| n as f64 * step).take_while(|value| *value <= to * 1.0001).collect()
+}
+
+/// Text that can't leave its place in the page.
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_round_and_few() {
+        let check = |from: f64, to: f64, expected: &[f64]| assert_eq!(steps(from, to), expected, "{from}..{to}");
+        check(0.0, 10.0, &[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        check(0.0, 1000.0, &[0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]);
+        check(0.0, 7.0, &[0.0, 2.0, 4.0, 6.0]);
+        check(3.0, 3.5, &[3.0, 3.1, 3.2, 3.3000000000000003, 3.4000000000000004, 3.5]);
+    }
+
+    #[test]
+    fn points_stay_within_the_frame() {
+        for is_logarithmic in [false, true] {
+            let series = vec![("a<b", vec![(0.0, 0.0), (1.0, 5.0), (9.0, 123_456.0)]), ("none", Vec::new())];
+            let svg =
+                Plot { title: "T&U", label: |y| format!("{y}"), marks: Vec::new(), is_logarithmic, series }.to_svg();
+            assert!(svg.contains("T&amp;U") && svg.contains("a&lt;b"));
+            let path = svg.split("series0\" d=\"M").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+            for pair in path.split('L') {
+                let (x, y) = pair.split_once(' ').unwrap();
+                let (x, y): (f64, f64) = (x.parse().unwrap(), y.parse().unwrap());
+                assert!(
+                    (LEFT..=WIDTH - RIGHT).contains(&x) && (TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&y),
+                    "{pair}"
+                );
+            }
+        }
+    }
+}
