@@ -1,11 +1,18 @@
 //! Once a second: what is too old is forgotten, who is stalled or too far behind is closed, and buffers that a storm
 //! left large are given back.
 
+use std::time::Duration;
+
 use super::connection::{Flags, Phase};
 use super::settings::SlowPolicy;
 use super::{CloseReason, HOUSEKEEPING_INTERVAL, Server};
 use crate::hub::Subscriber;
 use crate::io::Io;
+
+/// Stalled subscribers closed in one turn: thousands that stall together end together, and others are not to wait.
+const CLOSES_PER_TURN_MAX: usize = 64;
+/// How soon the rest of them follow.
+const CLOSES_INTERVAL: Duration = Duration::from_millis(5);
 
 impl<I: Io> Server<I> {
     pub(super) fn keep_house(&mut self) {
@@ -14,7 +21,9 @@ impl<I: Io> Server<I> {
         }
         self.next_housekeeping = self.now + HOUSEKEEPING_INTERVAL;
         self.hub.age(self.now);
-        self.close_stalled();
+        if self.close_stalled() == CLOSES_PER_TURN_MAX {
+            self.next_housekeeping = self.now + CLOSES_INTERVAL;
+        }
         self.tell_figures();
         let spare = |len: usize, capacity: usize| capacity > 1024 && len < capacity / 4;
         if spare(self.laggards.len(), self.laggards.capacity()) {
@@ -38,11 +47,15 @@ impl<I: Io> Server<I> {
         live.lagging_subscribers.set(self.laggards.len() as u64);
     }
 
-    /// Closes subscribers that took no byte for the stall timeout, and those whose next event is forgotten.
-    fn close_stalled(&mut self) {
+    /// Closes subscribers that took no byte for the stall timeout, and those whose next event is forgotten; tells how
+    /// many.
+    fn close_stalled(&mut self) -> usize {
         let (now, delivery) = (self.now, self.settings.delivery);
         let mut closing = Vec::new();
         for (&slot, laggard) in &self.laggards {
+            if closing.len() == CLOSES_PER_TURN_MAX {
+                break;
+            }
             let connection = &self.connections[slot as usize];
             if !matches!(connection.phase, Phase::Streaming) || !connection.flags.has(Flags::BLOCKED) {
                 continue;
@@ -57,8 +70,8 @@ impl<I: Io> Server<I> {
                 closing.push((slot, CloseReason::Evicted));
             }
         }
-        for (slot, reason) in closing {
-            self.close(slot, reason);
-        }
+        let count = closing.len();
+        closing.into_iter().for_each(|(slot, reason)| self.close(slot, reason));
+        count
     }
 }
