@@ -1,5 +1,6 @@
 //! The sources of `fanfare serve`: those that the configuration names, started, and where clients' events go.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -64,9 +65,11 @@ impl Sources {
 }
 
 fn redis_settings(config: &Config, redis: &RedisConfig) -> anyhow::Result<RedisSettings> {
+    let read_ca = |path: &PathBuf| std::fs::read(path).with_context(|| format!("--redis-tls-ca {}", path.display()));
+    let tls_ca = redis.tls_ca.as_ref().map(read_ca).transpose()?;
     let names = |topics: &[crate::event::Topic]| topics.iter().map(|topic| topic.as_str().to_owned()).collect();
     Ok(RedisSettings {
-        address: RedisAddress::new(redis.url.expose(), None).context("--redis-url")?,
+        address: RedisAddress::new(redis.url.expose(), tls_ca.as_deref()).context("--redis-url")?,
         channels: names(&redis.channels),
         patterns: names(&redis.patterns),
         payload: match redis.payload {

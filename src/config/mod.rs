@@ -64,6 +64,8 @@ pub struct Config {
 pub struct RedisConfig {
     /// Where it is, with its password in place.
     pub url: RedisUrl,
+    /// The certificates it is trusted by over TLS; none: this host's.
+    pub tls_ca: Option<PathBuf>,
     /// Channels to subscribe to; each is a topic.
     pub channels: Vec<Topic>,
     /// Patterns of channels to subscribe to.
@@ -206,6 +208,7 @@ fn redis_config(options: RedisOptions, secrets: &mut SecretReader<'_>) -> Result
     }
     Ok(Some(RedisConfig {
         url,
+        tls_ca: options.tls_ca,
         channels: options.channels,
         patterns: options.patterns,
         payload: options.payload,

@@ -82,6 +82,10 @@ pub(super) struct RedisOptions {
     #[arg(id = "redis-password-file", long, value_name = "FILE")]
     pub(super) password_file: Option<PathBuf>,
 
+    /// A file of PEM certificates that a rediss:// server is trusted by, instead of this host's own
+    #[arg(id = "redis-tls-ca", long, value_name = "FILE")]
+    pub(super) tls_ca: Option<PathBuf>,
+
     /// A channel to subscribe to; its name is the topic; repeatable
     #[arg(id = "redis-channel", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = topic)]
     pub(super) channels: Vec<Topic>,
