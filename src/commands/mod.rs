@@ -5,6 +5,7 @@
 mod load;
 mod publish;
 mod serve;
+mod settings;
 mod sources;
 mod subscribe;
 

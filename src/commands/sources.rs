@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::json;
 
-use super::serve::publish_limits;
+use super::settings::publish_limits;
 use crate::config::{Config, RedisConfig, RedisPayload};
 use crate::observe::live::Live;
 use crate::sources::channel::{Outlet, Publish, SourceStatus};
