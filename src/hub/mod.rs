@@ -96,6 +96,8 @@ pub struct TopicInfo {
     pub subscribers: usize,
     /// The id of its newest event that is remembered.
     pub last_id: Option<EventId>,
+    /// Everything through here is forgotten, or never was.
+    pub evicted_through: Sequence,
     /// Entries of its log.
     pub retained_events: usize,
     /// Bytes of its log, bookkeeping included.
@@ -540,6 +542,7 @@ impl Hub {
             name: entry.name.clone(),
             subscribers: entry.subscribers.len(),
             last_id: newest.map(|entry| entry.foreign_id.clone().unwrap_or_else(|| self.run.id(entry.sequence))),
+            evicted_through: entry.log.evicted_through(),
             retained_events: entry.log.len(),
             retained_bytes: entry.log.bytes(),
         }
