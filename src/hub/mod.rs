@@ -17,6 +17,8 @@ mod log;
 mod replay;
 mod run;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::VecDeque;
@@ -432,8 +434,12 @@ impl Hub {
 
     /// Evicts what is older than the age limit, and lets go of pinned frames that nobody holds any more.
     pub fn age(&mut self, now: Duration) {
-        while self.order.front().is_some_and(|oldest| oldest.appended_at + self.limits.history_age_max <= now) {
-            self.evict_oldest_of_all();
+        let age_max = self.limits.history_age_max;
+        while self.order.front().is_some_and(|oldest| oldest.appended_at + age_max <= now) {
+            // Only this one: behind a stale place stand others that are young still.
+            if let Some(oldest) = self.order.pop_front().filter(|oldest| self.is_oldest_of_its_topic(oldest)) {
+                self.evict_oldest_of(oldest.topic);
+            }
         }
         self.unpin();
     }
@@ -473,10 +479,9 @@ impl Hub {
     }
 
     fn evict_oldest_of_all(&mut self) -> bool {
-        while let Some(Aging { topic, sequence, .. }) = self.order.pop_front() {
-            let entry = self.topics.try_get(topic);
-            if entry.and_then(|entry| entry.log.oldest()).is_some_and(|oldest| oldest.sequence == sequence) {
-                self.evict_oldest_of(topic);
+        while let Some(oldest) = self.order.pop_front() {
+            if self.is_oldest_of_its_topic(&oldest) {
+                self.evict_oldest_of(oldest.topic);
                 return true;
             }
         }
@@ -502,6 +507,12 @@ impl Hub {
     /// Bytes of all logs and pinned frames.
     pub fn bytes_total(&self) -> usize {
         self.bytes + self.pinned_bytes
+    }
+
+    /// False: another bound evicted it before, and its place in the order is stale.
+    fn is_oldest_of_its_topic(&self, aging: &Aging) -> bool {
+        let oldest = self.topics.try_get(aging.topic).and_then(|entry| entry.log.oldest());
+        oldest.is_some_and(|oldest| oldest.sequence == aging.sequence)
     }
 
     /// Bytes of frames that are in no log any more, but half written to someone.

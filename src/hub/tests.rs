@@ -1,0 +1,78 @@
+//! The hub's rules one by one; `tests/hub_oracle.rs` holds all of them together against a naive twin.
+
+use std::time::Duration;
+
+use super::*;
+
+const RUN: u64 = 7;
+
+struct Stage {
+    hub: Hub,
+    next: u64,
+    now: Duration,
+}
+
+impl Stage {
+    fn new(limits: HubLimits) -> Stage {
+        Stage { hub: Hub::new(RunName::from_bits(RUN), limits), next: 1, now: Duration::ZERO }
+    }
+
+    fn append(&mut self, topic: &str) -> Appended {
+        let sequence = self.number();
+        let id = RunName::from_bits(RUN).id(sequence);
+        let frame = format!("{topic} {sequence}\n").into_bytes().into();
+        self.hub.append(Broadcast { sequence, topic: name(topic), id, frame }, self.now)
+    }
+
+    fn gap(&mut self, topics: Option<&[&str]>) {
+        let sequence = self.number();
+        let topics = topics.map(|topics| topics.iter().copied().map(name).collect::<Vec<_>>());
+        let frame = format!("gap {sequence}\n").into_bytes().into();
+        self.hub.append_gap(sequence, topics.as_deref(), &frame, self.now);
+    }
+
+    fn number(&mut self) -> Sequence {
+        self.next += 1;
+        Sequence(self.next - 1)
+    }
+
+    fn subscribe(&mut self, slot: u32, topics: &[&str]) -> Result<(), TopicsExhausted> {
+        let topics: Vec<_> = topics.iter().copied().map(name).collect();
+        self.hub.subscribe(Subscriber(slot), &topics)
+    }
+
+    fn end_walks(&mut self) {
+        while self.hub.next_slice(100, self.now, &mut Vec::new()).is_some() {}
+    }
+
+    /// The gap due to a subscriber that comes back with the id of `position`.
+    fn missed(&self, slot: u32, position: u64) -> Option<(u64, Vec<String>)> {
+        let id = RunName::from_bits(RUN).id(Sequence(position));
+        let start = self.hub.start(Subscriber(slot), id.as_str().as_bytes(), Replay::Missed);
+        start.gap.map(|gap| (gap.at.0, gap.topics.iter().map(Topic::to_string).collect()))
+    }
+
+    fn frames(&self, slot: u32, after: u64) -> Vec<String> {
+        let mut run = Run::default();
+        let unlimited = RunLimits { frames_max: usize::MAX, bytes_max: usize::MAX };
+        self.hub.run_for(Subscriber(slot), Sequence(after), self.hub.head(), unlimited, &mut run);
+        run.frames().iter().map(|frame| String::from_utf8_lossy(frame.bytes()).trim_end().to_owned()).collect()
+    }
+}
+
+fn name(topic: &str) -> Topic {
+    Topic::new(topic).unwrap()
+}
+
+#[test]
+fn age_forgets_only_what_is_old() {
+    let mut stage = Stage::new(HubLimits { history_events_max: 2, ..HubLimits::default() });
+    (0..3).for_each(|_| drop(stage.append("a")));
+    stage.now = Duration::from_secs(200);
+    (0..2).for_each(|_| drop(stage.append("a")));
+    // Five places in the order of age, of which three are stale and old, and two current and young.
+    stage.hub.age(Duration::from_secs(301));
+    assert_eq!(stage.hub.retained_events(), 2);
+    stage.hub.age(Duration::from_secs(501));
+    assert_eq!(stage.hub.retained_events(), 0);
+}
