@@ -198,7 +198,8 @@ impl Hub {
                 entry.log.skip_to(sequence);
                 continue;
             }
-            self.log(key, Entry { sequence, foreign_id: None, kind: Kind::Gap, frame: frame.clone() }, now);
+            // A copy for each log: a frame that several hold would look half written when one of them evicts it.
+            self.log(key, Entry { sequence, foreign_id: None, kind: Kind::Gap, frame: frame.bytes().into() }, now);
         }
     }
 

@@ -76,3 +76,15 @@ fn age_forgets_only_what_is_old() {
     stage.hub.age(Duration::from_secs(501));
     assert_eq!(stage.hub.retained_events(), 0);
 }
+
+#[test]
+fn a_gap_of_many_topics_leaves_nothing_behind_when_all_have_forgotten_it() {
+    let mut stage = Stage::new(HubLimits::default());
+    for topic in ["a", "b", "c"] {
+        stage.append(topic);
+    }
+    stage.gap(None);
+    stage.hub.age(Duration::from_secs(1000));
+    stage.hub.age(Duration::from_secs(1000));
+    assert_eq!((stage.hub.bytes_total(), stage.hub.pinned_bytes()), (0, 0));
+}
