@@ -88,3 +88,12 @@ fn a_gap_of_many_topics_leaves_nothing_behind_when_all_have_forgotten_it() {
     stage.hub.age(Duration::from_secs(1000));
     assert_eq!((stage.hub.bytes_total(), stage.hub.pinned_bytes()), (0, 0));
 }
+
+#[test]
+fn an_unused_topic_makes_place_however_lately_it_was_published_to() {
+    let mut stage = Stage::new(HubLimits { topics_max: 1, ..HubLimits::default() });
+    assert_eq!(stage.append("a"), Appended::Logged);
+    assert_eq!(stage.append("a"), Appended::Logged);
+    assert!(stage.hub.has_room_for("b"));
+    assert_eq!(stage.append("b"), Appended::Logged);
+}
