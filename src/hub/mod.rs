@@ -175,7 +175,11 @@ impl Hub {
         if self.remembers(topic.as_str(), &id) {
             return Appended::Duplicate;
         }
-        let Ok(key) = self.find_or_insert(&topic) else { return Appended::NoTopic };
+        let Ok(key) = self.find_or_insert(&topic) else {
+            // Who comes for this topic later must not think that nothing was.
+            self.topics.raise_floor(sequence);
+            return Appended::NoTopic;
+        };
         let foreign_id = (self.run.position(id.as_str()) != Some(sequence)).then_some(id);
         self.log(key, Entry { sequence, foreign_id, kind: Kind::Event, frame }, now);
         Appended::Logged
@@ -185,7 +189,13 @@ impl Hub {
     pub fn append_gap(&mut self, sequence: Sequence, topics: Option<&[Topic]>, frame: &Frame, now: Duration) {
         self.advance(sequence);
         let keys: Vec<_> = match topics {
-            Some(topics) => topics.iter().filter_map(|topic| self.topics.find(topic.as_str())).collect(),
+            Some(topics) => {
+                let keys: Vec<_> = topics.iter().filter_map(|topic| self.topics.find(topic.as_str())).collect();
+                if keys.len() < topics.len() {
+                    self.topics.raise_floor(sequence); // also for those that don't exist yet
+                }
+                keys
+            }
             None => {
                 self.topics.raise_floor(sequence);
                 self.topics.iter().map(|(key, _)| key).collect()

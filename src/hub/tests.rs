@@ -97,3 +97,26 @@ fn an_unused_topic_makes_place_however_lately_it_was_published_to() {
     assert!(stage.hub.has_room_for("b"));
     assert_eq!(stage.append("b"), Appended::Logged);
 }
+
+#[test]
+fn who_comes_for_a_topic_that_had_no_room_is_told_of_a_gap() {
+    let mut stage = Stage::new(HubLimits { topics_max: 1, ..HubLimits::default() });
+    stage.subscribe(0, &["a"]).unwrap();
+    stage.append("a");
+    assert_eq!(stage.append("b"), Appended::NoTopic);
+    assert_eq!(stage.subscribe(1, &["b"]), Err(TopicsExhausted));
+    stage.hub.unsubscribe(Subscriber(0));
+    stage.end_walks();
+    stage.subscribe(1, &["b"]).unwrap();
+    assert_eq!(stage.missed(1, 1), Some((2, vec!["b".into()])));
+    assert_eq!(stage.missed(1, 2), None);
+}
+
+#[test]
+fn a_loss_of_a_topic_that_does_not_exist_is_told_to_who_comes_for_it() {
+    let mut stage = Stage::new(HubLimits::default());
+    stage.append("a");
+    stage.gap(Some(&["b"]));
+    stage.subscribe(0, &["b"]).unwrap();
+    assert_eq!(stage.missed(0, 1), Some((2, vec!["b".into()])));
+}
