@@ -432,9 +432,19 @@ impl Hub {
         }
     }
 
-    /// The newest position of which something is gone from the log of one of the subscriber's topics.
+    /// The newest position of which something is gone from the logs of the subscriber's topics.
     pub fn evicted_through(&self, subscriber: Subscriber) -> Sequence {
-        self.entries_of(subscriber).map(|entry| entry.log.evicted_through()).max().unwrap_or_default()
+        self.evictions_of(subscriber).map(|(_, evicted_through)| evicted_through).max().unwrap_or_default()
+    }
+
+    /// The subscriber's topics, and the newest position of which something is gone from the log of each. A gap that
+    /// another of its logs still tells is not gone.
+    fn evictions_of(&self, subscriber: Subscriber) -> impl Iterator<Item = (&TopicEntry, Sequence)> {
+        self.entries_of(subscriber).map(move |entry| {
+            let (evicted, events_evicted) = (entry.log.evicted_through(), entry.log.events_evicted_through());
+            let is_told = || self.entries_of(subscriber).any(|other| other.log.holds(evicted));
+            (entry, if events_evicted < evicted && is_told() { events_evicted } else { evicted })
+        })
     }
 
     fn entries_of(&self, subscriber: Subscriber) -> impl Iterator<Item = &TopicEntry> {

@@ -107,10 +107,9 @@ impl Hub {
         reason: MissedReason,
         last_id: Option<&EventId>,
     ) -> Option<MissedGap> {
-        let entries = self.entries_of(subscriber);
-        let missing: Vec<_> = entries.filter(|entry| entry.log.evicted_through() > position).collect();
-        let at = missing.iter().map(|entry| entry.log.evicted_through()).max()?;
-        let topics = missing.iter().map(|entry| entry.name.clone()).collect();
+        let missing: Vec<_> = self.evictions_of(subscriber).filter(|(_, through)| *through > position).collect();
+        let at = missing.iter().map(|(_, through)| *through).max()?;
+        let topics = missing.iter().map(|(entry, _)| entry.name.clone()).collect();
         Some(MissedGap { at, reason, topics, last_id: last_id.cloned() })
     }
 
