@@ -83,7 +83,8 @@ impl Hub {
         let fresh = |position| Start { position, gap: None, id_is_known: false };
         match (replay, last_event_id) {
             (Replay::None, _) | (Replay::Missed, b"") => fresh(self.head()),
-            (Replay::All | Replay::Latest, b"") => self.capped(subscriber, fresh(self.before_all(subscriber))),
+            (Replay::All, b"") => self.capped(subscriber, fresh(self.before_all(subscriber))),
+            (Replay::Latest, b"") => fresh(self.before_all(subscriber)),
             (_, id) => {
                 let id = std::str::from_utf8(id).ok().and_then(|id| EventId::new(id).ok());
                 let position = id.as_ref().and_then(|id| self.position_of(subscriber, id));

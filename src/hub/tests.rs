@@ -141,3 +141,15 @@ fn a_gap_that_one_log_forgot_and_another_tells_is_told_once() {
     assert_eq!(stage.missed(0, 4), None);
     assert_eq!(stage.missed(0, 2), Some((4, vec!["a".into(), "b".into()])));
 }
+
+#[test]
+fn the_newest_of_each_topic_has_no_cap() {
+    let mut stage = Stage::new(HubLimits { replay_events_max: Some(1), ..HubLimits::default() });
+    stage.append("a");
+    stage.append("b");
+    stage.subscribe(0, &["a", "b"]).unwrap();
+    let start = stage.hub.start(Subscriber(0), b"", Replay::Latest);
+    assert_eq!(start, Start { position: Sequence::ZERO, gap: None, id_is_known: false });
+    let capped = stage.hub.start(Subscriber(0), b"", Replay::All);
+    assert_eq!((capped.position, capped.gap.map(|gap| gap.reason)), (Sequence(1), Some(MissedReason::ReplayLimit)));
+}
