@@ -21,7 +21,7 @@ impl<I: Io> Server<I> {
             match message {
                 Message::Broadcast(broadcast) => {
                     if self.hub.would_outrun(broadcast.topic.as_str(), broadcast.frame.len()) {
-                        // The walk makes the next wait zero, so this is looked at again at once.
+                        // It makes the next wait zero: the walk may well end in this turn.
                         self.held = Some(Message::Broadcast(broadcast));
                         return;
                     }
