@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::connection::{AddressKey, CompactPeer, Connection, Flags, Phase};
 use super::stream::Refusal;
 use super::wheel::Tick;
-use super::{ListenerRole, Server};
+use super::{CloseReason, ListenerRole, Server};
 use crate::event::Sequence;
 use crate::io::{Accept, Close, Io, ListenerIndex, Peer, Socket, Token};
 
@@ -219,6 +219,7 @@ impl<I: Io> Server<I> {
         let beyond_telling = limit.is_some_and(|limit| of_address > limit.saturating_add(REFUSALS_PER_ADDRESS_MAX));
         if beyond_telling || self.io.watch(socket, token).is_err() {
             self.counters.refused.count(Refusal::AddressLimit.as_str());
+            self.counters.closed.count(CloseReason::Refused.as_str());
             self.io.close(socket, Close::Reset);
             if let Some(key) = peer.key() {
                 self.forget_address(key);
