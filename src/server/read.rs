@@ -131,7 +131,7 @@ impl<I: Io> Server<I> {
     pub(super) fn resume_reading(&mut self, slot: u32) {
         self.advance_requests(slot);
         let connection = &self.connections[slot as usize];
-        if matches!(connection.phase, Phase::Idle | Phase::Requesting(_)) {
+        if matches!(connection.phase, Phase::Idle | Phase::Requesting(_) | Phase::Streaming) {
             if connection.flags.has(Flags::ENDED) {
                 self.close(slot, CloseReason::PeerClosed);
             } else if connection.flags.has(Flags::READABLE) {
