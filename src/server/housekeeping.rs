@@ -46,6 +46,7 @@ impl<I: Io> Server<I> {
                 closing.push((slot, CloseReason::Evicted));
             }
         }
+        closing.sort_unstable_by_key(|(slot, _)| *slot); // the map's order is nobody's, and a run is to be repeatable
         for (slot, reason) in closing {
             self.close(slot, reason);
         }

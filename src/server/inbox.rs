@@ -69,7 +69,8 @@ impl<I: Io> Server<I> {
     fn close_pinners(&mut self) {
         self.hub.unpin();
         let holds = |slot: &u32| self.laggards[slot].unsent().iter().any(|frame| self.hub.is_pinned(frame));
-        let holders: Vec<u32> = self.laggards.keys().copied().filter(holds).collect();
+        let mut holders: Vec<u32> = self.laggards.keys().copied().filter(holds).collect();
+        holders.sort_unstable();
         for slot in holders {
             self.close(slot, CloseReason::MemoryBound);
         }
