@@ -230,7 +230,7 @@ pub struct SimulatedIo {
     faults: Faults,
     now: Duration,
     horizon: Duration,
-    last_timeout: Duration,
+    has_slept: bool,
     happenings: BTreeMap<(Duration, u64), Happening>,
     happened: u64,
     links: Vec<Link>,
@@ -253,7 +253,7 @@ impl SimulatedIo {
             faults,
             now: Duration::ZERO,
             horizon: Duration::MAX,
-            last_timeout: Duration::ZERO,
+            has_slept: false,
             happenings: BTreeMap::new(),
             happened: 0,
             links: Vec::new(),
@@ -287,9 +287,9 @@ impl SimulatedIo {
         self.now = now;
     }
 
-    /// What the last wait was asked to wait at most: zero when the server had more to do.
-    pub fn last_timeout(&self) -> Duration {
-        self.last_timeout
+    /// True when the last wait was to sleep: the server had nothing left to do, and no wake was on its way.
+    pub fn has_slept(&self) -> bool {
+        self.has_slept
     }
 
     /// How many descriptors there are: open connections and the spare one.
@@ -297,9 +297,9 @@ impl SimulatedIo {
         self.descriptors_max = descriptors_max;
     }
 
-    /// Connections that the server has accepted and not closed.
-    pub fn open_sockets(&self) -> usize {
-        self.sockets.len()
+    /// The peers whose connections the server has accepted and not closed.
+    pub fn open_peers(&self) -> Vec<PeerId> {
+        self.sockets.values().copied().collect()
     }
 
     // ---- the peers' side ----
@@ -393,6 +393,11 @@ impl SimulatedIo {
     /// True while the server has this connection open.
     pub fn is_open(&self, peer: PeerId) -> bool {
         matches!(self.links[peer.0].stage, Stage::Open(_))
+    }
+
+    /// True once the server has closed this connection, or never took it.
+    pub fn is_closed(&self, peer: PeerId) -> bool {
+        self.links[peer.0].stage == Stage::Closed
     }
 
     /// True once the server has said that it will send no more.
@@ -658,8 +663,9 @@ impl Io for SimulatedIo {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Readiness>) -> std::io::Result<()> {
-        self.last_timeout = timeout.unwrap_or(Duration::MAX);
-        let until = self.now.saturating_add(self.last_timeout).min(self.horizon);
+        let timeout = timeout.unwrap_or(Duration::MAX);
+        self.has_slept = !timeout.is_zero() && !self.woken.load(Ordering::SeqCst);
+        let until = self.now.saturating_add(timeout).min(self.horizon);
         loop {
             self.let_happen();
             self.report(ready);
@@ -677,7 +683,7 @@ impl Io for SimulatedIo {
             let next = if passed_over { Some(self.now + Duration::from_micros(10)) } else { next };
             self.now = next.filter(|next| *next <= until).unwrap_or(until);
         }
-        self.note(format_args!("wait {:?} {ready:?}", self.last_timeout));
+        self.note(format_args!("wait {timeout:?} {ready:?}"));
         Ok(())
     }
 
