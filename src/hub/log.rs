@@ -39,6 +39,8 @@ pub(super) struct TopicLog {
     bytes: usize,
     foreign: HashMap<EventId, Sequence>,
     evicted_through: Sequence,
+    /// The same without the gaps evicted since: a gap that another log still tells is no loss.
+    events_evicted_through: Sequence,
     last_evicted_id: Option<EventId>,
 }
 
@@ -50,6 +52,7 @@ impl TopicLog {
             bytes: 0,
             foreign: HashMap::new(),
             evicted_through: floor,
+            events_evicted_through: floor,
             last_evicted_id: None,
         }
     }
@@ -67,6 +70,9 @@ impl TopicLog {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.cost_bytes();
         self.evicted_through = entry.sequence;
+        if entry.kind == Kind::Event {
+            self.events_evicted_through = entry.sequence;
+        }
         if let Some(id) = &entry.foreign_id {
             self.foreign.remove(id);
         }
@@ -79,7 +85,7 @@ impl TopicLog {
         Some(entry)
     }
 
-    /// Counts everything through `position` as gone, in a log that is empty.
+    /// Counts a gap at `position` as evicted, in a log that is empty.
     pub(super) fn skip_to(&mut self, position: Sequence) {
         debug_assert!(self.entries.is_empty(), "what is remembered is not gone");
         if position > self.evicted_through {
@@ -134,6 +140,11 @@ impl TopicLog {
 
     pub(super) fn evicted_through(&self) -> Sequence {
         self.evicted_through
+    }
+
+    /// The same but for gaps evicted since the last event.
+    pub(super) fn events_evicted_through(&self) -> Sequence {
+        self.events_evicted_through
     }
 
     pub(super) fn len(&self) -> usize {

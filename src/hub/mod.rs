@@ -17,6 +17,8 @@ mod log;
 mod replay;
 mod run;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::VecDeque;
@@ -96,6 +98,8 @@ pub struct TopicInfo {
     pub subscribers: usize,
     /// The id of its newest event that is remembered.
     pub last_id: Option<EventId>,
+    /// Everything through here is forgotten, or never was.
+    pub evicted_through: Sequence,
     /// Entries of its log.
     pub retained_events: usize,
     /// Bytes of its log, bookkeeping included.
@@ -171,7 +175,11 @@ impl Hub {
         if self.remembers(topic.as_str(), &id) {
             return Appended::Duplicate;
         }
-        let Ok(key) = self.find_or_insert(&topic) else { return Appended::NoTopic };
+        let Ok(key) = self.find_or_insert(&topic) else {
+            // Who comes for this topic later must not think that nothing was.
+            self.topics.raise_floor(sequence);
+            return Appended::NoTopic;
+        };
         let foreign_id = (self.run.position(id.as_str()) != Some(sequence)).then_some(id);
         self.log(key, Entry { sequence, foreign_id, kind: Kind::Event, frame }, now);
         Appended::Logged
@@ -181,7 +189,13 @@ impl Hub {
     pub fn append_gap(&mut self, sequence: Sequence, topics: Option<&[Topic]>, frame: &Frame, now: Duration) {
         self.advance(sequence);
         let keys: Vec<_> = match topics {
-            Some(topics) => topics.iter().filter_map(|topic| self.topics.find(topic.as_str())).collect(),
+            Some(topics) => {
+                let keys: Vec<_> = topics.iter().filter_map(|topic| self.topics.find(topic.as_str())).collect();
+                if keys.len() < topics.len() {
+                    self.topics.raise_floor(sequence); // also for those that don't exist yet
+                }
+                keys
+            }
             None => {
                 self.topics.raise_floor(sequence);
                 self.topics.iter().map(|(key, _)| key).collect()
@@ -194,7 +208,8 @@ impl Hub {
                 entry.log.skip_to(sequence);
                 continue;
             }
-            self.log(key, Entry { sequence, foreign_id: None, kind: Kind::Gap, frame: frame.clone() }, now);
+            // A copy for each log: a frame that several hold would look half written when one of them evicts it.
+            self.log(key, Entry { sequence, foreign_id: None, kind: Kind::Gap, frame: frame.bytes().into() }, now);
         }
     }
 
@@ -417,9 +432,19 @@ impl Hub {
         }
     }
 
-    /// The newest position of which something is gone from the log of one of the subscriber's topics.
+    /// The newest position of which something is gone from the logs of the subscriber's topics.
     pub fn evicted_through(&self, subscriber: Subscriber) -> Sequence {
-        self.entries_of(subscriber).map(|entry| entry.log.evicted_through()).max().unwrap_or_default()
+        self.evictions_of(subscriber).map(|(_, evicted_through)| evicted_through).max().unwrap_or_default()
+    }
+
+    /// The subscriber's topics, and the newest position of which something is gone from the log of each. A gap that
+    /// another of its logs still tells is not gone.
+    fn evictions_of(&self, subscriber: Subscriber) -> impl Iterator<Item = (&TopicEntry, Sequence)> {
+        self.entries_of(subscriber).map(move |entry| {
+            let (evicted, events_evicted) = (entry.log.evicted_through(), entry.log.events_evicted_through());
+            let is_told = || self.entries_of(subscriber).any(|other| other.log.holds(evicted));
+            (entry, if events_evicted < evicted && is_told() { events_evicted } else { evicted })
+        })
     }
 
     fn entries_of(&self, subscriber: Subscriber) -> impl Iterator<Item = &TopicEntry> {
@@ -430,8 +455,12 @@ impl Hub {
 
     /// Evicts what is older than the age limit, and lets go of pinned frames that nobody holds any more.
     pub fn age(&mut self, now: Duration) {
-        while self.order.front().is_some_and(|oldest| oldest.appended_at + self.limits.history_age_max <= now) {
-            self.evict_oldest_of_all();
+        let age_max = self.limits.history_age_max;
+        while self.order.front().is_some_and(|oldest| oldest.appended_at + age_max <= now) {
+            // Only this one: behind a stale place stand others that are young still.
+            if let Some(oldest) = self.order.pop_front().filter(|oldest| self.is_oldest_of_its_topic(oldest)) {
+                self.evict_oldest_of(oldest.topic);
+            }
         }
         self.unpin();
     }
@@ -471,10 +500,9 @@ impl Hub {
     }
 
     fn evict_oldest_of_all(&mut self) -> bool {
-        while let Some(Aging { topic, sequence, .. }) = self.order.pop_front() {
-            let entry = self.topics.try_get(topic);
-            if entry.and_then(|entry| entry.log.oldest()).is_some_and(|oldest| oldest.sequence == sequence) {
-                self.evict_oldest_of(topic);
+        while let Some(oldest) = self.order.pop_front() {
+            if self.is_oldest_of_its_topic(&oldest) {
+                self.evict_oldest_of(oldest.topic);
                 return true;
             }
         }
@@ -500,6 +528,12 @@ impl Hub {
     /// Bytes of all logs and pinned frames.
     pub fn bytes_total(&self) -> usize {
         self.bytes + self.pinned_bytes
+    }
+
+    /// False: another bound evicted it before, and its place in the order is stale.
+    fn is_oldest_of_its_topic(&self, aging: &Aging) -> bool {
+        let oldest = self.topics.try_get(aging.topic).and_then(|entry| entry.log.oldest());
+        oldest.is_some_and(|oldest| oldest.sequence == aging.sequence)
     }
 
     /// Bytes of frames that are in no log any more, but half written to someone.
@@ -552,6 +586,7 @@ impl Hub {
             name: entry.name.clone(),
             subscribers: entry.subscribers.len(),
             last_id: newest.map(|entry| entry.foreign_id.clone().unwrap_or_else(|| self.run.id(entry.sequence))),
+            evicted_through: entry.log.evicted_through(),
             retained_events: entry.log.len(),
             retained_bytes: entry.log.bytes(),
         }

@@ -83,7 +83,8 @@ impl Hub {
         let fresh = |position| Start { position, gap: None, id_is_known: false };
         match (replay, last_event_id) {
             (Replay::None, _) | (Replay::Missed, b"") => fresh(self.head()),
-            (Replay::All | Replay::Latest, b"") => self.capped(subscriber, fresh(self.before_all(subscriber))),
+            (Replay::All, b"") => self.capped(subscriber, fresh(self.before_all(subscriber))),
+            (Replay::Latest, b"") => fresh(self.before_all(subscriber)),
             (_, id) => {
                 let id = std::str::from_utf8(id).ok().and_then(|id| EventId::new(id).ok());
                 let position = id.as_ref().and_then(|id| self.position_of(subscriber, id));
@@ -107,10 +108,9 @@ impl Hub {
         reason: MissedReason,
         last_id: Option<&EventId>,
     ) -> Option<MissedGap> {
-        let entries = self.entries_of(subscriber);
-        let missing: Vec<_> = entries.filter(|entry| entry.log.evicted_through() > position).collect();
-        let at = missing.iter().map(|entry| entry.log.evicted_through()).max()?;
-        let topics = missing.iter().map(|entry| entry.name.clone()).collect();
+        let missing: Vec<_> = self.evictions_of(subscriber).filter(|(_, through)| *through > position).collect();
+        let at = missing.iter().map(|(_, through)| *through).max()?;
+        let topics = missing.iter().map(|(entry, _)| entry.name.clone()).collect();
         Some(MissedGap { at, reason, topics, last_id: last_id.cloned() })
     }
 

@@ -135,7 +135,8 @@ impl Topics {
     /// Takes out the topic that is unused the longest; the caller disposes of what its log still held.
     pub(super) fn take_unused(&mut self) -> Option<TopicEntry> {
         let mut looks = 0;
-        for _ in 0..self.unused.len() {
+        // Twice around: few topics that were all published to lately are no reason to take none.
+        for _ in 0..2 * self.unused.len() {
             let key = self.unused.pop_front()?;
             let entry = &mut self.entries[key.0 as usize];
             let queued = entry.queued.take().expect("what stands in the queue knows it");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::connection::{AddressKey, CompactPeer, Connection, Flags, Phase};
 use super::stream::Refusal;
 use super::wheel::Tick;
-use super::{ListenerRole, Server};
+use super::{CloseReason, ListenerRole, Server};
 use crate::event::Sequence;
 use crate::io::{Accept, Close, Io, ListenerIndex, Peer, Socket, Token};
 
@@ -75,7 +75,8 @@ impl Allowance {
 
     fn next_at(&self) -> Duration {
         let missing = (1.0 - self.accepts).max(0.0);
-        self.filled_at + Duration::from_secs_f64(missing / f64::from(self.per_second_max))
+        // Rounded up: at a time that is a hair too early the bucket is as good as full and never is.
+        self.filled_at + Duration::from_secs_f64(missing / f64::from(self.per_second_max)) + Duration::from_millis(1)
     }
 }
 
@@ -141,8 +142,10 @@ impl<I: Io> Server<I> {
 
     /// Accepts what waits, as far as budget, rate, slots and descriptors allow.
     pub(super) fn accept(&mut self) {
-        if self.acceptor.exhausted_until.is_some() && self.io.keep_spare() {
-            self.acceptor.exhausted_until = None;
+        if let Some(until) = self.acceptor.exhausted_until {
+            // Also when nobody waits to be accepted: a time that has passed would end every wait at once.
+            let again = if until <= self.now { self.now + EXHAUSTED_RETRY } else { until };
+            self.acceptor.exhausted_until = (!self.io.keep_spare()).then_some(again);
         }
         if let Some(allowance) = &mut self.acceptor.allowance {
             allowance.refill(self.now);
@@ -216,6 +219,7 @@ impl<I: Io> Server<I> {
         let beyond_telling = limit.is_some_and(|limit| of_address > limit.saturating_add(REFUSALS_PER_ADDRESS_MAX));
         if beyond_telling || self.io.watch(socket, token).is_err() {
             self.counters.refused.count(Refusal::AddressLimit.as_str());
+            self.counters.closed.count(CloseReason::Refused.as_str());
             self.io.close(socket, Close::Reset);
             if let Some(key) = peer.key() {
                 self.forget_address(key);

@@ -19,10 +19,13 @@ impl<I: Io> Server<I> {
             let Some(token) = self.catching_up.pop_front() else { return };
             let Some(connection) = self.connection(token) else { continue };
             connection.flags.clear(Flags::CATCHING_UP);
+            let sent_before = self.counters.sent_bytes;
             let caught_up = self.transmit(token.slot);
             let Some(connection) = self.connection(token) else { continue };
             if caught_up {
-                self.note_pace(token.slot, Tick::of(self.now));
+                if self.counters.sent_bytes > sent_before {
+                    self.note_pace(token.slot, Tick::of(self.now));
+                }
                 self.after_transmission(token.slot);
             } else if !connection.flags.has(Flags::BLOCKED) {
                 self.queue_catching_up(token.slot);

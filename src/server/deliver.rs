@@ -60,8 +60,8 @@ impl<I: Io> Server<I> {
             if run.covers(position) {
                 self.scratch.targets.push(slot);
                 self.scratch.sockets.push(socket);
-            } else if !run.is_empty() {
-                // What it should get next is forgotten already: that wants a decision, not a send.
+            } else if self.hub.is_evicted(Subscriber(slot), position) {
+                // What it should get next is forgotten already, all of it perhaps: that wants a decision, not a send.
                 self.queue_catching_up(slot);
             }
         }

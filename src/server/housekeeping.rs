@@ -53,9 +53,6 @@ impl<I: Io> Server<I> {
         let (now, delivery) = (self.now, self.settings.delivery);
         let mut closing = Vec::new();
         for (&slot, laggard) in &self.laggards {
-            if closing.len() == CLOSES_PER_TURN_MAX {
-                break;
-            }
             let connection = &self.connections[slot as usize];
             if !matches!(connection.phase, Phase::Streaming) || !connection.flags.has(Flags::BLOCKED) {
                 continue;
@@ -70,6 +67,9 @@ impl<I: Io> Server<I> {
                 closing.push((slot, CloseReason::Evicted));
             }
         }
+        // The map's order is nobody's, and a run is to be repeatable.
+        closing.sort_unstable_by_key(|(slot, _)| *slot);
+        closing.truncate(CLOSES_PER_TURN_MAX);
         let count = closing.len();
         closing.into_iter().for_each(|(slot, reason)| self.close(slot, reason));
         count

@@ -21,7 +21,7 @@ impl<I: Io> Server<I> {
             match message {
                 Message::Broadcast(broadcast) => {
                     if self.hub.would_outrun(broadcast.topic.as_str(), broadcast.frame.len()) {
-                        // The walk makes the next wait zero, so this is looked at again at once.
+                        // It makes the next wait zero: the walk may well end in this turn.
                         self.held = Some(Message::Broadcast(broadcast));
                         return;
                     }
@@ -69,7 +69,8 @@ impl<I: Io> Server<I> {
     fn close_pinners(&mut self) {
         self.hub.unpin();
         let holds = |slot: &u32| self.laggards[slot].unsent().iter().any(|frame| self.hub.is_pinned(frame));
-        let holders: Vec<u32> = self.laggards.keys().copied().filter(holds).collect();
+        let mut holders: Vec<u32> = self.laggards.keys().copied().filter(holds).collect();
+        holders.sort_unstable();
         for slot in holders {
             self.close(slot, CloseReason::MemoryBound);
         }

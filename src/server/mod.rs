@@ -219,6 +219,7 @@ impl<I: Io> Server<I> {
     fn wait_max(&self) -> Duration {
         let undone = !self.readable.is_empty()
             || self.inbox_has_more
+            || self.held.is_some()
             || self.hub.is_walking()
             || !self.catching_up.is_empty()
             || self.acceptor.is_due(self.io.now(), self.has_slot());

@@ -152,7 +152,7 @@ impl<I: Io> Server<I> {
     pub(super) fn resume_reading(&mut self, slot: u32) {
         let done = self.advance_requests(slot);
         let connection = &mut self.connections[slot as usize];
-        if matches!(connection.phase, Phase::Idle | Phase::Requesting(_)) {
+        if matches!(connection.phase, Phase::Idle | Phase::Requesting(_) | Phase::Streaming) {
             if done && connection.flags.has(Flags::ENDED) {
                 self.close(slot, CloseReason::PeerClosed);
             } else if !done || connection.flags.has(Flags::READABLE) {

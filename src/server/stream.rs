@@ -98,6 +98,15 @@ impl Wishes {
         };
         Ok(Wishes { replay, interval: interval.max(interval_floor), latest })
     }
+
+    /// What of the past it wants. Who gets only the newest ever is owed no gap, and needs no cap.
+    fn past(&self, last_event_id: &[u8]) -> Replay {
+        match self.replay {
+            Replay::Missed if self.latest && !last_event_id.is_empty() => Replay::Latest,
+            Replay::All if self.latest => Replay::Latest,
+            replay => replay,
+        }
+    }
 }
 
 /// The first frames of streams that start now: one for each of 64 reconnection times, shared by all.
@@ -207,7 +216,7 @@ impl<I: Io> Server<I> {
     fn start_stream(&mut self, slot: u32, head: &RequestHead, wishes: &Wishes, topic_count: usize) {
         let subscriber = Subscriber(slot);
         let last_event_id = last_event_id(head);
-        let start = self.hub.start(subscriber, last_event_id, wishes.replay);
+        let start = self.hub.start(subscriber, last_event_id, wishes.past(last_event_id));
         let mut laggard = Laggard::new(vec![self.stream_head(head, false).into()], self.now);
         self.push_preamble(&mut laggard, &start, last_event_id, wishes);
         let position = if wishes.replay == Replay::Latest {

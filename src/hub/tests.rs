@@ -1,0 +1,155 @@
+//! The hub's rules one by one; `tests/hub_oracle.rs` holds all of them together against a naive twin.
+
+use std::time::Duration;
+
+use super::*;
+
+const RUN: u64 = 7;
+
+struct Stage {
+    hub: Hub,
+    next: u64,
+    now: Duration,
+}
+
+impl Stage {
+    fn new(limits: HubLimits) -> Stage {
+        Stage { hub: Hub::new(RunName::from_bits(RUN), limits), next: 1, now: Duration::ZERO }
+    }
+
+    fn append(&mut self, topic: &str) -> Appended {
+        let sequence = self.number();
+        let id = RunName::from_bits(RUN).id(sequence);
+        let frame = format!("{topic} {sequence}\n").into_bytes().into();
+        self.hub.append(Broadcast { sequence, topic: name(topic), id, frame }, self.now)
+    }
+
+    fn gap(&mut self, topics: Option<&[&str]>) {
+        let sequence = self.number();
+        let topics = topics.map(|topics| topics.iter().copied().map(name).collect::<Vec<_>>());
+        let frame = format!("gap {sequence}\n").into_bytes().into();
+        self.hub.append_gap(sequence, topics.as_deref(), &frame, self.now);
+    }
+
+    fn number(&mut self) -> Sequence {
+        self.next += 1;
+        Sequence(self.next - 1)
+    }
+
+    fn subscribe(&mut self, slot: u32, topics: &[&str]) -> Result<(), TopicsExhausted> {
+        let topics: Vec<_> = topics.iter().copied().map(name).collect();
+        self.hub.subscribe(Subscriber(slot), &topics)
+    }
+
+    fn end_walks(&mut self) {
+        while self.hub.next_slice(100, self.now, &mut Vec::new()).is_some() {}
+    }
+
+    /// The gap due to a subscriber that comes back with the id of `position`.
+    fn missed(&self, slot: u32, position: u64) -> Option<(u64, Vec<String>)> {
+        let id = RunName::from_bits(RUN).id(Sequence(position));
+        let start = self.hub.start(Subscriber(slot), id.as_str().as_bytes(), Replay::Missed);
+        start.gap.map(|gap| (gap.at.0, gap.topics.iter().map(Topic::to_string).collect()))
+    }
+
+    fn frames(&self, slot: u32, after: u64) -> Vec<String> {
+        let mut run = Run::default();
+        let unlimited = RunLimits { frames_max: usize::MAX, bytes_max: usize::MAX };
+        self.hub.run_for(Subscriber(slot), Sequence(after), self.hub.head(), unlimited, &mut run);
+        run.frames().iter().map(|frame| String::from_utf8_lossy(frame.bytes()).trim_end().to_owned()).collect()
+    }
+}
+
+fn name(topic: &str) -> Topic {
+    Topic::new(topic).unwrap()
+}
+
+#[test]
+fn age_forgets_only_what_is_old() {
+    let mut stage = Stage::new(HubLimits { history_events_max: 2, ..HubLimits::default() });
+    (0..3).for_each(|_| drop(stage.append("a")));
+    stage.now = Duration::from_secs(200);
+    (0..2).for_each(|_| drop(stage.append("a")));
+    // Five places in the order of age, of which three are stale and old, and two current and young.
+    stage.hub.age(Duration::from_secs(301));
+    assert_eq!(stage.hub.retained_events(), 2);
+    stage.hub.age(Duration::from_secs(501));
+    assert_eq!(stage.hub.retained_events(), 0);
+}
+
+#[test]
+fn a_gap_of_many_topics_leaves_nothing_behind_when_all_have_forgotten_it() {
+    let mut stage = Stage::new(HubLimits::default());
+    for topic in ["a", "b", "c"] {
+        stage.append(topic);
+    }
+    stage.gap(None);
+    stage.hub.age(Duration::from_secs(1000));
+    stage.hub.age(Duration::from_secs(1000));
+    assert_eq!((stage.hub.bytes_total(), stage.hub.pinned_bytes()), (0, 0));
+}
+
+#[test]
+fn an_unused_topic_makes_place_however_lately_it_was_published_to() {
+    let mut stage = Stage::new(HubLimits { topics_max: 1, ..HubLimits::default() });
+    assert_eq!(stage.append("a"), Appended::Logged);
+    assert_eq!(stage.append("a"), Appended::Logged);
+    assert!(stage.hub.has_room_for("b"));
+    assert_eq!(stage.append("b"), Appended::Logged);
+}
+
+#[test]
+fn who_comes_for_a_topic_that_had_no_room_is_told_of_a_gap() {
+    let mut stage = Stage::new(HubLimits { topics_max: 1, ..HubLimits::default() });
+    stage.subscribe(0, &["a"]).unwrap();
+    stage.append("a");
+    assert_eq!(stage.append("b"), Appended::NoTopic);
+    assert_eq!(stage.subscribe(1, &["b"]), Err(TopicsExhausted));
+    stage.hub.unsubscribe(Subscriber(0));
+    stage.end_walks();
+    stage.subscribe(1, &["b"]).unwrap();
+    assert_eq!(stage.missed(1, 1), Some((2, vec!["b".into()])));
+    assert_eq!(stage.missed(1, 2), None);
+}
+
+#[test]
+fn a_loss_of_a_topic_that_does_not_exist_is_told_to_who_comes_for_it() {
+    let mut stage = Stage::new(HubLimits::default());
+    stage.append("a");
+    stage.gap(Some(&["b"]));
+    stage.subscribe(0, &["b"]).unwrap();
+    assert_eq!(stage.missed(0, 1), Some((2, vec!["b".into()])));
+}
+
+#[test]
+fn a_gap_that_one_log_forgot_and_another_tells_is_told_once() {
+    let mut stage = Stage::new(HubLimits { history_events_max: 2, ..HubLimits::default() });
+    stage.append("a"); // 1
+    stage.append("b"); // 2
+    stage.subscribe(0, &["a", "b"]).unwrap();
+    stage.gap(None); // 3
+    assert_eq!(stage.frames(0, 2), ["gap 3"]);
+    // The busy topic forgets its copy of the gap; the quiet one has it still.
+    (4..=5).for_each(|_| drop(stage.append("a")));
+    assert_eq!(stage.missed(0, 2), None);
+    assert_eq!(stage.frames(0, 2), ["gap 3", "a 4", "a 5"]);
+    assert!(!stage.hub.is_evicted(Subscriber(0), Sequence(2)));
+    // Now it is gone everywhere, or an event is.
+    stage.append("a"); // 6
+    assert_eq!(stage.missed(0, 2), Some((4, vec!["a".into()])));
+    (7..=8).for_each(|_| drop(stage.append("b")));
+    assert_eq!(stage.missed(0, 4), None);
+    assert_eq!(stage.missed(0, 2), Some((4, vec!["a".into(), "b".into()])));
+}
+
+#[test]
+fn the_newest_of_each_topic_has_no_cap() {
+    let mut stage = Stage::new(HubLimits { replay_events_max: Some(1), ..HubLimits::default() });
+    stage.append("a");
+    stage.append("b");
+    stage.subscribe(0, &["a", "b"]).unwrap();
+    let start = stage.hub.start(Subscriber(0), b"", Replay::Latest);
+    assert_eq!(start, Start { position: Sequence::ZERO, gap: None, id_is_known: false });
+    let capped = stage.hub.start(Subscriber(0), b"", Replay::All);
+    assert_eq!((capped.position, capped.gap.map(|gap| gap.reason)), (Sequence(1), Some(MissedReason::ReplayLimit)));
+}
