@@ -256,8 +256,10 @@ impl<I: Io> Server<I> {
             allowance.accepts -= 1.0;
         }
         let peer = CompactPeer::new(peer);
-        let of_address = peer.key().map_or(0, |key| self.remember_address(key));
-        let limit = self.settings.limits.connections_per_address_max.filter(|_| !is_admin);
+        // An operator's look is in nobody's way, not even in that of a subscriber at the same address.
+        let key = peer.key().filter(|_| !is_admin);
+        let of_address = key.map_or(0, |key| self.remember_address(key));
+        let limit = self.settings.limits.connections_per_address_max;
         self.generation = self.generation.wrapping_add(1);
         let slot = self.connections.vacant_key() as u32;
         let token = Token { slot, generation: self.generation };
@@ -265,7 +267,7 @@ impl<I: Io> Server<I> {
         if beyond_telling || self.io.watch(socket, token).is_err() {
             self.counters.refused.count(Refusal::AddressLimit.as_str());
             self.io.close(socket, Close::Reset);
-            if let Some(key) = peer.key() {
+            if let Some(key) = key {
                 self.forget_address(key);
             }
             return None;
