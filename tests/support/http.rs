@@ -30,8 +30,7 @@ pub struct Answer {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the server accepts");
-        Client::over_tcp(stream)
+        Client::over_tcp(TcpStream::connect(address).expect("the server listens"))
     }
 
     pub fn over_tcp(stream: TcpStream) -> Client {
@@ -41,7 +40,7 @@ impl Client {
     }
 
     pub fn connect_unix(path: &Path) -> Client {
-        let stream = UnixStream::connect(path).expect("the server accepts");
+        let stream = UnixStream::connect(path).expect("the server listens");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         Client { socket: Socket::Unix(stream), unread: Vec::new() }
     }

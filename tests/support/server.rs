@@ -90,6 +90,13 @@ impl Server {
         self.child.id()
     }
 
+    /// How many of the descriptors below a limit are open; inherited ones may lie above it.
+    pub fn descriptors_below(&self, limit: u32) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        numbers.filter(|number| *number < limit).count()
+    }
+
     pub fn log(&self) -> &Lines {
         &self.log
     }
