@@ -270,7 +270,7 @@ fn messages_go_through_redis() {
     };
     let url = format!("redis+unix://{}", socket.display());
     let connect = || redis::Client::open(url.as_str()).and_then(|client| client.get_connection());
-    let mut connection = support::eventually(|| connect().ok());
+    let mut connection = support::wait::eventually("the server listens", || connect().ok());
     let publish = ["--redis-url", &url, "--redis-channel", "a", "--redis-channel", "b"];
 
     // Nobody listens yet: that must not pass.

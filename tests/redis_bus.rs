@@ -8,7 +8,8 @@ use fanfare::sources::channel::PublishRefusal;
 use fanfare::sources::redis::{QueueLimits, RedisSettings, RedisTiming};
 
 use support::node::{Heard, Node, event, published, settings, source_lost};
-use support::redis::{DEADLINE, RedisServer, wait_until};
+use support::redis::RedisServer;
+use support::wait::{DEADLINE, wait_until};
 
 mod support;
 

@@ -12,7 +12,8 @@ use fanfare::sources::channel::PublishRefusal;
 use fanfare::sources::redis::{Payload, RedisAddress, RedisSettings, RedisTiming, glob};
 
 use support::node::{Heard, Node, event, pair, published, refused, settings, source_lost, strings};
-use support::redis::{DEADLINE, RedisServer, wait_until};
+use support::redis::RedisServer;
+use support::wait::{DEADLINE, wait_until};
 
 mod support;
 

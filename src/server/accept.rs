@@ -1,7 +1,8 @@
 //! Accepting: within a budget, at a rate, while there are slots; and what to do when descriptors run out.
 //!
 //! Listeners are edge-triggered, so one that has more is remembered until an accept would block. At EMFILE the
-//! spare descriptor lets one connection in at a time: a health check is answered, a stream told to come back.
+//! spare descriptor lets one connection in at a time: a health check is answered, a stream told to come back. The
+//! admin listener comes first, and takes the spare from a public connection that has it.
 
 use std::time::Duration;
 
@@ -45,8 +46,14 @@ impl PauseReason {
 /// Which listeners have more, and what holds them up.
 pub(super) struct Acceptor {
     listeners: Vec<Listening>,
+    /// The listeners in the order in which they are looked at, those of operators first: whatever is short, they see it.
+    turns: Vec<usize>,
     /// No descriptor is left; look again then.
     exhausted_until: Option<Duration>,
+    /// No descriptor was left the last time, so the next pause is the same one.
+    out_of_descriptors: bool,
+    /// Who got the spare descriptor last.
+    on_spare: Option<Token>,
     out_of_slots: bool,
     allowance: Option<Allowance>,
 }
@@ -83,6 +90,8 @@ impl Allowance {
 impl Acceptor {
     pub(super) fn new(roles: Vec<ListenerRole>, accepts_per_second_max: Option<u32>) -> Acceptor {
         // Whoever connected before the first wait was reported to nobody: start by looking.
+        let mut turns: Vec<_> = (0..roles.len()).collect();
+        turns.sort_by_key(|index| roles[*index] == ListenerRole::Public);
         let listeners = roles.into_iter().map(|role| Listening { role, has_more: true }).collect();
         let allowance = accepts_per_second_max.map(|per_second_max| Allowance {
             per_second_max,
@@ -90,7 +99,15 @@ impl Acceptor {
             filled_at: Duration::ZERO,
             paused: false,
         });
-        Acceptor { listeners, exhausted_until: None, out_of_slots: false, allowance }
+        Acceptor {
+            listeners,
+            turns,
+            exhausted_until: None,
+            out_of_descriptors: false,
+            on_spare: None,
+            out_of_slots: false,
+            allowance,
+        }
     }
 
     pub(super) fn listener_count(&self) -> usize {
@@ -151,20 +168,23 @@ impl<I: Io> Server<I> {
             allowance.refill(self.now);
         }
         let mut budget = ACCEPTS_PER_TURN_MAX;
-        for index in 0..self.acceptor.listeners.len() {
+        for turn in 0..self.acceptor.turns.len() {
+            let index = self.acceptor.turns[turn];
             while budget > 0 && self.acceptor.listeners[index].has_more && self.may_accept(index) {
                 budget -= 1;
-                self.accept_one(ListenerIndex(index));
+                if !self.accept_one(ListenerIndex(index)) {
+                    break;
+                }
             }
         }
     }
 
     fn may_accept(&mut self, index: usize) -> bool {
-        if self.acceptor.exhausted_until.is_some_and(|until| until > self.now) {
-            return false;
-        }
         if self.acceptor.listeners[index].role == ListenerRole::Admin {
             return true;
+        }
+        if self.acceptor.exhausted_until.is_some_and(|until| until > self.now) {
+            return false;
         }
         let has_slot = self.has_slot();
         if !has_slot && !self.acceptor.out_of_slots {
@@ -180,29 +200,57 @@ impl<I: Io> Server<I> {
         has_slot && !allowance.paused
     }
 
-    fn accept_one(&mut self, listener: ListenerIndex) {
+    /// Accepts one connection; false when there is no descriptor for another.
+    fn accept_one(&mut self, listener: ListenerIndex) -> bool {
         match self.io.accept(listener) {
-            Accept::Connection(socket, peer) => self.admit(socket, peer, listener, Flags::FRESH),
+            Accept::Connection(socket, peer) => {
+                self.acceptor.out_of_descriptors = false;
+                self.admit(socket, peer, listener, Flags::FRESH);
+            }
             Accept::Aborted => {}
             Accept::WouldBlock => self.acceptor.listeners[listener.0].has_more = false,
-            Accept::Exhausted => self.accept_on_spare(listener),
+            Accept::Exhausted => {
+                self.accept_on_spare(listener);
+                return false;
+            }
         }
+        true
     }
 
     /// No descriptor is left: lets one connection in on the spare one, and pauses until there is a spare again.
     fn accept_on_spare(&mut self, listener: ListenerIndex) {
-        self.acceptor.exhausted_until = Some(self.now + EXHAUSTED_RETRY);
-        if !self.io.release_spare() {
+        let has_spare = self.io.release_spare() || self.take_spare_for(listener);
+        let accepted = if has_spare { self.io.accept(listener) } else { Accept::Exhausted };
+        if accepted == Accept::WouldBlock {
+            // The table is full to the last, and the kernel says so even when nobody waits: no reason to pause.
+            self.acceptor.listeners[listener.0].has_more = false;
+            self.io.keep_spare();
             return;
         }
-        self.counters.accept_pauses.count(PauseReason::Descriptors.as_str());
-        tracing::warn!(connections = self.connections.len(), "no descriptor is left: accepting pauses");
-        if let Accept::Connection(socket, peer) = self.io.accept(listener) {
-            self.admit(socket, peer, listener, Flags::ON_SPARE);
+        self.acceptor.exhausted_until = Some(self.now + EXHAUSTED_RETRY);
+        if !self.acceptor.out_of_descriptors {
+            self.acceptor.out_of_descriptors = true;
+            self.counters.accept_pauses.count(PauseReason::Descriptors.as_str());
+            tracing::warn!(connections = self.connections.len(), "no descriptor is left: accepting pauses");
+        }
+        if let Accept::Connection(socket, peer) = accepted {
+            self.acceptor.on_spare = self.admit(socket, peer, listener, Flags::ON_SPARE);
         }
     }
 
-    fn admit(&mut self, socket: Socket, peer: Peer, listener: ListenerIndex, mut flags: Flags) {
+    /// Frees the spare descriptor for an operator if a public connection has it.
+    fn take_spare_for(&mut self, listener: ListenerIndex) -> bool {
+        let is_admin = self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
+        let Some(holder) = self.acceptor.on_spare.take_if(|_| is_admin) else { return false };
+        let is_public = self.connection(holder).is_some_and(|connection| !connection.flags.has(Flags::ADMIN));
+        if is_public {
+            self.close(holder.slot, CloseReason::Refused);
+        }
+        is_public
+    }
+
+    /// Makes a connection of a socket, unless its address has too many already.
+    fn admit(&mut self, socket: Socket, peer: Peer, listener: ListenerIndex, mut flags: Flags) -> Option<Token> {
         self.counters.accepted += 1;
         let is_admin = self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
         if is_admin {
@@ -211,8 +259,10 @@ impl<I: Io> Server<I> {
             allowance.accepts -= 1.0;
         }
         let peer = CompactPeer::new(peer);
-        let of_address = peer.key().map_or(0, |key| self.remember_address(key));
-        let limit = self.settings.limits.connections_per_address_max.filter(|_| !is_admin);
+        // An operator's look is in nobody's way, not even in that of a subscriber at the same address.
+        let key = peer.key().filter(|_| !is_admin);
+        let of_address = key.map_or(0, |key| self.remember_address(key));
+        let limit = self.settings.limits.connections_per_address_max;
         self.generation = self.generation.wrapping_add(1);
         let slot = self.connections.vacant_key() as u32;
         let token = Token { slot, generation: self.generation };
@@ -221,10 +271,10 @@ impl<I: Io> Server<I> {
             self.counters.refused.count(Refusal::AddressLimit.as_str());
             self.counters.closed.count(CloseReason::Refused.as_str());
             self.io.close(socket, Close::Reset);
-            if let Some(key) = peer.key() {
+            if let Some(key) = key {
                 self.forget_address(key);
             }
-            return;
+            return None;
         }
         let since = Tick::of(self.now);
         self.connections.insert(Connection {
@@ -238,6 +288,7 @@ impl<I: Io> Server<I> {
             armed_for: Tick(u32::MAX),
         });
         self.arm_deadline(slot);
+        Some(token)
     }
 
     /// Counts a connection of an address; how many it has now. Nothing is kept without a limit.

@@ -305,7 +305,7 @@ impl<I: Io> Server<I> {
             self.paces.remove(&slot);
             self.laggards.remove(&slot);
             self.hub.unsubscribe(Subscriber(slot));
-            if let Some(key) = connection.peer.key() {
+            if let Some(key) = connection.peer.key().filter(|_| !connection.flags.has(Flags::ADMIN)) {
                 self.forget_address(key);
             }
         }

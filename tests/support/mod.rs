@@ -1,19 +1,13 @@
-//! What several integration tests share.
+//! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server,
+//! a node without its server, and a server that misbehaves as it is told to.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its own part")]
 
+pub mod http;
 pub mod node;
+pub mod process;
 pub mod redis;
+pub mod server;
 pub mod sse_server;
-
-/// What `attempt` finds, as soon as it finds it.
-pub fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    loop {
-        if let Some(found) = attempt() {
-            return found;
-        }
-        assert!(std::time::Instant::now() < deadline, "it never came");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
+pub mod stream;
+pub mod wait;

@@ -16,7 +16,7 @@ use fanfare::sources::redis::{
 };
 use fanfare::sources::sequencer::Sequencer;
 
-use super::redis::{DEADLINE, wait_until};
+use super::wait::{DEADLINE, wait_until};
 
 /// What a loop heard.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,22 +6,11 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, FromRedisValue};
 use tempfile::TempDir;
 
-/// How long to wait for anything: generous, since the machine may be busy with everything else.
-pub const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Waits until `holds`; `what` says what was waited for in vain.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
+use super::wait::{DEADLINE, wait_until};
 
 /// A server, running or killed.
 pub struct RedisServer {
@@ -124,9 +113,7 @@ impl RedisServer {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("the server runs").id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
-        assert!(status.success(), "kill -s {name} {pid}");
+        super::process::signal(self.child.as_ref().expect("the server runs").id(), name);
     }
 
     fn log(&self) -> String {

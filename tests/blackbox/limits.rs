@@ -1,0 +1,226 @@
+//! Limits: exactly at the bound, told readably beyond it, and never in the way of an operator's look.
+
+use crate::support::http::{Answer, Client};
+use crate::support::server::Server;
+use crate::support::stream::{Subscriber, stream_request};
+use crate::support::wait::eventually;
+
+/// Asks for a stream and reads the whole answer, which ends.
+#[track_caller]
+fn refused_stream(server: &Server, header_lines: &str) -> Answer {
+    let mut client = server.connect();
+    client.send(format!("GET /events?topic=a HTTP/1.1\r\nHost: h\r\n{header_lines}\r\n"));
+    let mut answer = client.head();
+    if header_lines.contains("event-stream") {
+        answer.body = client.read_to_end();
+    } else {
+        answer.body = client.read_through(b"}").unwrap();
+    }
+    answer
+}
+
+/// An EventSource must not see anything but 200, or it gives up for ever: it is told when to come back.
+#[track_caller]
+fn check_told_to_come_back(answer: &Answer) {
+    assert_eq!(answer.status, 200, "{answer}");
+    assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
+    assert_eq!(answer.header("connection"), Some("close"));
+    let retry_ms: u64 = answer.text().strip_prefix("retry: ").unwrap().trim_end().parse().unwrap();
+    assert!((2400..=3600).contains(&retry_ms), "{retry_ms}");
+}
+
+#[test]
+fn as_many_streams_as_are_allowed_and_not_one_more() {
+    let server = Server::start(&["--max-connections", "5"]);
+    let mut streams: Vec<_> = (0..5).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
+    check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
+    for accept in ["", "Accept: */*\r\n", "Accept: text/html\r\n"] {
+        let refused = refused_stream(&server, accept);
+        assert_eq!(refused.status, 503, "{refused}");
+        let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((3..=4).contains(&seconds), "{seconds}");
+        refused.problem();
+    }
+    assert_eq!(server.metric("fanfare_refused_total{reason=\"stream_limit\"}"), 4.0);
+    assert_eq!(server.metric("fanfare_connections{kind=\"stream\"}"), 5.0);
+    // Requests are not streams: publishing goes on, and whoever is in misses nothing.
+    server.publish("a", "x");
+    streams.iter_mut().for_each(|stream| stream.expect(&["x"]));
+    streams.pop();
+    server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 4.0);
+    Subscriber::open(&server, "/events?topic=a");
+}
+
+#[test]
+fn one_address_may_have_so_many_connections_and_another_as_many() {
+    let server = Server::start(&["--max-connections-per-ip", "3"]);
+    let streams: Vec<_> = (0..3).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
+    check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
+    let refused = refused_stream(&server, "");
+    assert_eq!(refused.status, 429, "{refused}");
+    assert!(refused.header("retry-after").is_some());
+    refused.problem();
+    assert_eq!(server.metric("fanfare_refused_total{reason=\"address_limit\"}"), 2.0);
+    let other = || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.77:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        socket.connect(&server.address().into()).unwrap();
+        Client::over_tcp(socket.into())
+    };
+    let _others: Vec<_> = (0..3).map(|_| Subscriber::over(other(), "/events?topic=a", "")).collect();
+    drop(streams);
+    server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 3.0);
+    Subscriber::open(&server, "/events?topic=a");
+}
+
+#[test]
+fn beyond_telling_connections_of_one_address_are_cut() {
+    let server = Server::start(&["--max-connections-per-ip", "2"]);
+    // Sixteen more than allowed may say what they want; whoever comes then would only cost memory.
+    let held: Vec<_> = (0..18).map(|_| server.connect()).collect();
+    server.wait_for_metric("fanfare_connections{kind=\"request\"}", |connections| connections == 19.0);
+    let mut beyond = server.connect();
+    assert_eq!(beyond.read_until_broken(), Some(std::io::ErrorKind::ConnectionReset));
+    drop(held);
+    server.wait_for_metric("fanfare_connections{kind=\"request\"}", |connections| connections == 1.0);
+    Subscriber::open(&server, "/events?topic=a");
+}
+
+#[test]
+fn topics_and_events_are_accepted_up_to_their_limit() {
+    let options = ["--topics-per-subscriber", "3", "--topic-bytes", "20", "--event-bytes", "1KiB"];
+    let server = Server::start(&[&options[..], &["--history-events", "1"]].concat());
+    Subscriber::open(&server, "/events?topic=a&topic=b&topic=c&topic=a");
+    let check = |target: &str, status: u16| {
+        let answer = server.get(target);
+        assert_eq!(answer.status, status, "{target}: {answer}");
+        answer.problem();
+    };
+    check("/events?topic=a&topic=b&topic=c&topic=d", 400);
+    check("/events?topic=", 400);
+    check("/events?topic=a%0Ab", 400);
+    let (longest, longer) = ("t".repeat(20), "t".repeat(21));
+    Subscriber::open(&server, &format!("/events?topic={longest}"));
+    check(&format!("/events?topic={longer}"), 400);
+    server.publish(&longest, "x");
+    let post = |topic: &str, data: &str| server.post(&format!(r#"{{"topic":"{topic}","data":"{data}"}}"#)).status;
+    assert_eq!(post(&longer, "x"), 400);
+    assert_eq!(post("a", &"x".repeat(1024)), 202);
+    assert_eq!(post("a", &"x".repeat(1025)), 413);
+    assert_eq!(post("a", &"\\n".repeat(1024)), 202, "the text counts, not how it is written");
+    let event = r#"{"topic":"a","data":"x"}"#;
+    let batch = |events: usize| server.post(&format!("[{}]", vec![event; events].join(","))).status;
+    assert_eq!(batch(1000), 202);
+    assert_eq!(batch(1001), 413);
+}
+
+#[test]
+fn bad_parameters_of_a_stream_are_400() {
+    let server = Server::start(&[]);
+    for query in ["replay=some", "interval_ms=-1", "interval_ms=1s", "interval_ms=3600001", "latest=2"] {
+        let answer = server.get(&format!("/events?{query}"));
+        assert_eq!(answer.status, 400, "{query}: {answer}");
+        answer.problem();
+    }
+}
+
+#[test]
+fn a_topic_limit_refuses_streams_until_a_topic_is_free() {
+    let server = Server::start(&["--max-topics", "2"]);
+    let first = Subscriber::open(&server, "/events?topic=a");
+    let _second = Subscriber::open(&server, "/events?topic=b");
+    let mut client = server.connect();
+    client.send(stream_request("/events?topic=c", ""));
+    let mut answer = client.head();
+    answer.body = client.read_to_end();
+    check_told_to_come_back(&answer);
+    assert_eq!(server.post(r#"{"topic":"c","data":"x"}"#).status, 503);
+    drop(first);
+    server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 1.0);
+    Subscriber::open(&server, "/events?topic=c");
+}
+
+#[test]
+fn beyond_the_accept_rate_connections_wait_and_are_all_served() {
+    let server = Server::start(&["--accept-rate", "10"]);
+    let mut clients: Vec<_> = (0..25).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.get("/health/live");
+    }
+    clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
+    assert!(server.metric("fanfare_accept_pauses_total{reason=\"rate\"}") >= 1.0);
+}
+
+/// A server whose table of descriptors is full, and the connections that fill it. That happens before its slots are
+/// taken because it inherits descriptors that it knows nothing of.
+fn server_without_descriptors() -> (Server, Vec<Client>) {
+    let inherit = "ulimit -n 128; for n in $(seq 20 79); do eval \"exec $n</dev/null\"; done";
+    let server = Server::start_after(inherit, &["--head-timeout", "1h"]);
+    let mut idle = Vec::new();
+    let mut open = server.descriptors_below(128);
+    while open < 128 {
+        idle.push(server.connect());
+        open += 1;
+        eventually("the connection is accepted", || (server.descriptors_below(128) == open).then_some(()));
+    }
+    assert!(idle.len() < 60, "slots would be the limit, not descriptors");
+    (server, idle)
+}
+
+#[test]
+fn without_descriptors_accepting_pauses_and_resumes() {
+    let (server, mut idle) = server_without_descriptors();
+    // Far more than the one at a time that the spare descriptor lets in: these wait in the backlog.
+    let mut waiting: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for client in idle.iter_mut().chain(&mut waiting) {
+        client.get("/health/live");
+    }
+    for mut client in idle.into_iter().chain(waiting) {
+        assert_eq!(client.answer().status, 200);
+    }
+    let mut subscriber = Subscriber::open(&server, "/events?topic=a");
+    server.publish("a", "x");
+    subscriber.expect(&["x"]);
+    assert!(server.metric("fanfare_accept_pauses_total{reason=\"descriptors\"}") >= 1.0);
+}
+
+#[test]
+fn without_descriptors_operators_are_answered_before_anybody_else() {
+    let (server, _idle) = server_without_descriptors();
+    // Each of these would have the spare descriptor for a second, for it asks for nothing.
+    let _silent: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    for target in ["/health", "/health/live", "/health/ready", "/metrics", "/dashboard/debug", "/topics"] {
+        assert_eq!(server.get_admin(target).status, 200, "{target}");
+    }
+    assert!(server.metric("fanfare_closed_total{reason=\"refused\"}") >= 1.0, "one had to make room");
+    // All of that is one pause.
+    assert_eq!(server.metric("fanfare_accept_pauses_total{reason=\"descriptors\"}"), 1.0);
+    assert_eq!(server.log().text().matches("no descriptor is left").count(), 1, "{}", server.log().text());
+}
+
+#[test]
+fn a_stream_on_the_last_descriptor_is_told_to_come_back() {
+    let (server, idle) = server_without_descriptors();
+    check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
+    assert_eq!(server.metric("fanfare_refused_total{reason=\"descriptors\"}"), 1.0);
+    drop(idle);
+    server.wait_for_metric("fanfare_connections{kind=\"request\"}", |connections| connections < 10.0);
+    assert_eq!(Subscriber::open(&server, "/events?topic=a").head.header("connection"), Some("keep-alive"));
+}
+
+#[test]
+fn with_every_slot_taken_operators_are_answered_and_others_wait() {
+    // 128 descriptors less the reserved ones leave 64 slots.
+    let server = Server::start_after("ulimit -n 128", &[]);
+    let mut idle: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    server.wait_for_metric("fanfare_connections{kind=\"request\"}", |connections| connections == 65.0);
+    let mut waiting = server.connect();
+    waiting.get("/health/live");
+    server.wait_for_metric("fanfare_accept_pauses_total{reason=\"slots\"}", |pauses| pauses >= 1.0);
+    server.wait_for_log(&["every slot is taken"]);
+    for target in ["/health", "/health/live", "/health/ready", "/metrics", "/dashboard/debug", "/topics"] {
+        assert_eq!(server.get_admin(target).status, 200, "{target}");
+    }
+    idle.pop();
+    assert_eq!(waiting.answer().status, 200);
+}

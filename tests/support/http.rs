@@ -1,0 +1,215 @@
+//! A client that speaks bytes: what is sent is exactly what the test wrote, and nothing in an answer is forgiven.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use super::wait::DEADLINE;
+
+/// One connection.
+pub struct Client {
+    socket: Socket,
+    unread: Vec<u8>,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A response, whole.
+#[derive(Clone)]
+pub struct Answer {
+    pub status: u16,
+    /// Status line and headers, without the empty line.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        Client::over_tcp(TcpStream::connect(address).expect("the server listens"))
+    }
+
+    pub fn over_tcp(stream: TcpStream) -> Client {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Client { socket: Socket::Tcp(stream), unread: Vec::new() }
+    }
+
+    pub fn connect_unix(path: &Path) -> Client {
+        let stream = UnixStream::connect(path).expect("the server listens");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        Client { socket: Socket::Unix(stream), unread: Vec::new() }
+    }
+
+    /// This end's address and port, as the server's log names it.
+    pub fn address(&self) -> String {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.local_addr().unwrap().to_string(),
+            Socket::Unix(_) => "unix".to_owned(),
+        }
+    }
+
+    /// Another hold on the same connection.
+    pub fn try_clone(&self) -> TcpStream {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.try_clone().unwrap(),
+            Socket::Unix(_) => unreachable!("no test needs it"),
+        }
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).expect("the server still takes bytes");
+    }
+
+    /// Sends to a server that may have closed already.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        match &mut self.socket {
+            Socket::Tcp(stream) => stream.write_all(bytes.as_ref()),
+            Socket::Unix(stream) => stream.write_all(bytes.as_ref()),
+        }
+    }
+
+    /// A `GET` without a body.
+    pub fn get(&mut self, target: &str) {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    }
+
+    /// Says that nothing more will come.
+    pub fn end_sending(&self) {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+        }
+    }
+
+    /// Reads what is there, at least a byte; 0 when the server has ended its side.
+    pub fn try_read(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 64 << 10];
+        let count = match &mut self.socket {
+            Socket::Tcp(stream) => stream.read(&mut buffer)?,
+            Socket::Unix(stream) => stream.read(&mut buffer)?,
+        };
+        self.unread.extend_from_slice(&buffer[..count]);
+        Ok(count)
+    }
+
+    /// Reads until what is unread has `delimiter`, and takes it with everything before; none if the server ends first.
+    #[track_caller]
+    pub fn read_through(&mut self, delimiter: &[u8]) -> Option<Vec<u8>> {
+        let mut searched = 0;
+        loop {
+            let found = self.unread[searched..].windows(delimiter.len()).position(|window| window == delimiter);
+            if let Some(at) = found {
+                return Some(self.unread.drain(..searched + at + delimiter.len()).collect());
+            }
+            searched = self.unread.len().saturating_sub(delimiter.len() - 1);
+            if self.try_read().expect("an answer, or an orderly end") == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The next response's head, for a body of unknown length.
+    #[track_caller]
+    pub fn head(&mut self) -> Answer {
+        let Some(head) = self.read_through(b"\r\n\r\n") else {
+            panic!("the server ended after {:?}", String::from_utf8_lossy(&self.unread));
+        };
+        let head = String::from_utf8(head).unwrap().trim_end().to_owned();
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        Answer { status: status.unwrap_or_else(|| panic!("no status line: {head}")), head, body: Vec::new() }
+    }
+
+    /// The next response, with its body.
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        let mut answer = self.head();
+        let length = match answer.header("content-length") {
+            Some(length) => length.parse().unwrap(),
+            None => {
+                assert!(matches!(answer.status, 100 | 204 | 304), "no length: {}", answer.head);
+                0
+            }
+        };
+        while self.unread.len() < length {
+            assert_ne!(self.try_read().unwrap(), 0, "the body ended early: {}", answer.head);
+        }
+        answer.body = self.unread.drain(..length).collect();
+        answer
+    }
+
+    /// Everything until the server ends its side in good order; a reset fails.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        while self.try_read().expect("an orderly end") > 0 {}
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Checks that the server has nothing more to say and ends its side in good order.
+    #[track_caller]
+    pub fn ends(&mut self) {
+        assert_eq!(String::from_utf8_lossy(&self.read_to_end()), "");
+    }
+
+    /// Reads until the connection breaks, and tells how: an orderly end is none.
+    pub fn read_until_broken(&mut self) -> Option<io::ErrorKind> {
+        loop {
+            match self.try_read() {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) => return Some(error.kind()),
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// A header's value; several of one name fail.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        let mut values = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let value = values.next();
+        assert!(values.next().is_none(), "{name} is there more than once: {}", self.head);
+        value
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self}"))
+    }
+
+    /// The head with its lines joined by `|` and today's date as `DATE`, to be compared as a whole.
+    #[track_caller]
+    pub fn shown_head(&self) -> String {
+        let date = self.header("date").unwrap_or_else(|| panic!("no date: {}", self.head));
+        let age = httpdate::parse_http_date(date).unwrap().elapsed().unwrap_or_default();
+        assert!(age.as_secs() < 3600, "the date is of another day: {date}");
+        self.head.replace(date, "DATE").replace("\r\n", "|")
+    }
+
+    /// Checks that this is an error as programs and people read it (RFC 9457), and gives its title.
+    #[track_caller]
+    pub fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self}");
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status, "{self}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{self}");
+        problem["title"].as_str().unwrap().to_owned()
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n\n{}", self.head, String::from_utf8_lossy(&self.body))
+    }
+}

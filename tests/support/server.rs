@@ -1,0 +1,218 @@
+//! The real binary: started on free ports, asked over its own wire, and killed when dropped.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::http::{Answer, Client};
+use super::process::{self, Lines};
+use super::wait::eventually;
+
+/// The token with which tests publish.
+pub const TOKEN: &str = "blackbox-token";
+
+/// A running server.
+pub struct Server {
+    child: Child,
+    /// What it announced to listen on, without its scheme.
+    public: Vec<String>,
+    admin: Vec<String>,
+    log: Lines,
+}
+
+impl Server {
+    /// Starts `fanfare serve` with these options; on a free port where they name no listener.
+    #[track_caller]
+    pub fn start(options: &[&str]) -> Server {
+        Server::start_with_env(options, &[("FANFARE_PUBLISH_TOKEN", TOKEN)])
+    }
+
+    /// As [`Server::start`], with an environment of exactly `env`.
+    #[track_caller]
+    pub fn start_with_env(options: &[&str], env: &[(&str, &str)]) -> Server {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        command.env_clear().envs(env.iter().copied());
+        Server::start_command(command, options)
+    }
+
+    /// Starts in a shell that `prepare`s first, such as by lowering a limit.
+    #[track_caller]
+    pub fn start_after(prepare: &str, options: &[&str]) -> Server {
+        let mut command = Command::new("bash");
+        let script = format!("{prepare}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_fanfare")]);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("FANFARE_PUBLISH_TOKEN", TOKEN);
+        Server::start_command(command, options)
+    }
+
+    #[track_caller]
+    fn start_command(mut command: Command, options: &[&str]) -> Server {
+        command.arg("serve").args(options);
+        for listener in ["--listen", "--admin-listen"] {
+            if !options.contains(&listener) {
+                command.args([listener, "127.0.0.1:0"]);
+            }
+        }
+        let listeners = command.get_args().filter(|arg| *arg == "--listen" || *arg == "--admin-listen").count();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary was built");
+        let log = Lines::collect(child.stderr.take().expect("it is piped"));
+
+        let mut server = Server { child, public: Vec::new(), admin: Vec::new(), log };
+        let mut lines = BufReader::new(server.child.stdout.take().expect("it is piped")).lines();
+        while server.public.len() + server.admin.len() < listeners {
+            let Some(line) = lines.next() else {
+                panic!("the server did not start: {:?} {}", server.child.wait(), server.log.text());
+            };
+            let line = line.unwrap();
+            let (role, address) = line.split_once("listening on ").unwrap_or_else(|| panic!("odd line: {line}"));
+            let address = address.trim_start_matches("http://").to_owned();
+            if role.is_empty() { server.public.push(address) } else { server.admin.push(address) }
+        }
+        server
+    }
+
+    // ---- where it is ----
+
+    /// The first public listener's address.
+    pub fn address(&self) -> SocketAddr {
+        self.public[0].parse().expect("the first listener is TCP")
+    }
+
+    pub fn url(&self, target: &str) -> String {
+        format!("http://{}{target}", self.public[0])
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How many of the descriptors below a limit are open; inherited ones may lie above it.
+    pub fn descriptors_below(&self, limit: u32) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        numbers.filter(|number| *number < limit).count()
+    }
+
+    pub fn log(&self) -> &Lines {
+        &self.log
+    }
+
+    // ---- asking it ----
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    pub fn connect_admin(&self) -> Client {
+        match self.admin[0].strip_prefix("unix:") {
+            Some(path) => Client::connect_unix(Path::new(path)),
+            None => Client::connect(self.admin[0].parse().unwrap()),
+        }
+    }
+
+    /// Sends one request on a connection of its own.
+    #[track_caller]
+    pub fn request(&self, request: &str) -> Answer {
+        let mut client = self.connect();
+        client.send(request);
+        client.answer()
+    }
+
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Answer {
+        self.request(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    }
+
+    /// Asks the admin listener.
+    #[track_caller]
+    pub fn get_admin(&self, target: &str) -> Answer {
+        let mut client = self.connect_admin();
+        client.get(target);
+        client.answer()
+    }
+
+    /// Posts a body to `/publish` with the token.
+    #[track_caller]
+    pub fn post(&self, body: &str) -> Answer {
+        self.request(&publish_request(body, &format!("Authorization: Bearer {TOKEN}\r\n")))
+    }
+
+    /// Publishes data, as a string, and gives the id.
+    #[track_caller]
+    pub fn publish(&self, topic: &str, data: &str) -> String {
+        let answer = self.post(&serde_json::json!({ "topic": topic, "data": data }).to_string());
+        assert_eq!(answer.status, 202, "{answer}");
+        answer.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    // ---- watching it ----
+
+    /// A sample of the metrics page, named with its labels as it stands there.
+    #[track_caller]
+    pub fn metric(&self, sample: &str) -> f64 {
+        let page = self.get_admin("/metrics");
+        let line = page.text().lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {sample} in {page}")).parse().unwrap()
+    }
+
+    #[track_caller]
+    pub fn wait_for_metric(&self, sample: &str, is_so: impl Fn(f64) -> bool) -> f64 {
+        eventually(sample, || Some(self.metric(sample)).filter(|value| is_so(*value)))
+    }
+
+    /// Waits for an entry of the log that has all these words.
+    #[track_caller]
+    pub fn wait_for_log(&self, words: &[&str]) -> String {
+        self.log.wait_for(words)
+    }
+
+    #[track_caller]
+    pub fn debug(&self) -> Value {
+        self.get_admin("/dashboard/debug").json()
+    }
+
+    // ---- ending it ----
+
+    /// Sends a signal, by its name without `SIG`.
+    pub fn signal(&self, name: &str) {
+        process::signal(self.child.id(), name);
+    }
+
+    /// Waits until it has ended; its exit code, if it was no signal.
+    #[track_caller]
+    pub fn wait_for_exit(&mut self) -> Option<i32> {
+        eventually("the server ends", || self.child.try_wait().unwrap()).code()
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(mut self) -> SocketAddr {
+        let address = self.address();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        address
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log.text());
+        }
+    }
+}
+
+/// A `POST /publish` with further header lines.
+pub fn publish_request(body: &str, header_lines: &str) -> String {
+    let length = body.len();
+    format!("POST /publish HTTP/1.1\r\nHost: localhost\r\n{header_lines}Content-Length: {length}\r\n\r\n{body}")
+}
