@@ -62,7 +62,9 @@ impl Request {
                 self.release();
                 return Ok(Progress::Complete { head: Box::new(head), body: Vec::new() });
             }
-            let reader = BodyReader::new(head.framing, limits.body_bytes_max);
+            let mut reader = BodyReader::new(head.framing, limits.body_bytes_max);
+            // A length over the limit is known now: nobody is invited to send what will be refused.
+            reader.feed(&[], &mut Vec::new())?;
             let current = Current { head: Box::new(head), reader, body: Vec::new(), admitted: false };
             self.current = Some(current);
         }

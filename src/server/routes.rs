@@ -6,6 +6,7 @@ use super::respond::{denial, json};
 use super::settings::Settings;
 use crate::event::Topic;
 use crate::io::Io;
+use crate::protocol::body::BodyFraming;
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
 
@@ -77,8 +78,8 @@ impl Route {
 
     fn takes(&self, method: &Method) -> bool {
         match self {
-            Route::Publish => *method == Method::Post,
-            _ => matches!(method, Method::Get | Method::Head),
+            Route::Publish => matches!(method, Method::Post | Method::Options),
+            _ => matches!(method, Method::Get | Method::Head | Method::Options),
         }
     }
 }
@@ -89,22 +90,17 @@ impl<I: Io> Server<I> {
         let flags = &mut self.connections[slot as usize].flags;
         flags.clear(Flags::FRESH);
         let is_admin = flags.has(Flags::ADMIN);
-        let route = Route::of(&head.target.path, &self.settings).filter(|route| !is_admin || route.is_admin());
         tracing::trace!(peer = %self.connections[slot as usize].peer, method = head.method.as_str(),
             path = head.target.path, "request");
+        let route = self.route(head, is_admin);
         if head.method == Method::Options {
-            let response = self.preflight(head, route.as_ref());
+            let response = self.preflight(head, route.ok().as_ref());
             return self.respond(slot, head, response);
         }
-        let Some(route) = route else {
-            let detail = format!("nothing is at {}; GET / lists what there is", head.target.path);
-            return self.respond_problem(slot, head, 404, "Not found", &detail);
+        let route = match route {
+            Ok(route) => route,
+            Err(refusal) => return self.respond(slot, head, refusal),
         };
-        if !route.takes(&head.method) {
-            let detail = format!("{} is not for {}", head.target.path, head.method.as_str());
-            let problem = response::problem(405, "Method not allowed", &detail);
-            return self.respond(slot, head, problem.with_header("Allow", route.methods()));
-        }
         let needs_token = route.is_for_operators() && !is_admin && !self.settings.operators.is_empty();
         if needs_token && let Err(denied) = self.settings.operators.check(head.authorization.as_deref()) {
             return self.respond(slot, head, denial(denied, "operator"));
@@ -125,15 +121,32 @@ impl<I: Io> Server<I> {
         self.respond(slot, head, response);
     }
 
+    /// What a request names, if that is there for its listener and its method.
+    fn route(&self, head: &RequestHead, is_admin: bool) -> Result<Route, Response> {
+        let (path, method) = (&head.target.path, &head.method);
+        let route = Route::of(path, &self.settings).filter(|route| !is_admin || route.is_admin());
+        let Some(route) = route else {
+            let detail = format!("nothing is at {path}; GET / lists what there is");
+            return Err(response::problem(404, "Not found", &detail));
+        };
+        if !route.takes(method) {
+            let detail = format!("{path} is not for {}", method.as_str());
+            let problem = response::problem(405, "Method not allowed", &detail);
+            return Err(problem.with_header("Allow", route.methods()));
+        }
+        Ok(route)
+    }
+
     /// Whether a request's body is to be read: only what is published has one, and only from who may.
     pub(super) fn check_body(&self, slot: u32, head: &RequestHead) -> Result<(), Response> {
+        // Many clients send the length of nothing with every method; that is no body, and answered as any request.
+        if head.framing == BodyFraming::Length(0) {
+            return Ok(());
+        }
         let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
-        match Route::of(&head.target.path, &self.settings) {
-            Some(Route::Publish) if head.method == Method::Post && !is_admin => self.may_publish(head),
-            _ => {
-                let detail = "only POST /publish takes a body";
-                Err(response::problem(413, "Unexpected body", detail))
-            }
+        match self.route(head, is_admin)? {
+            Route::Publish if head.method == Method::Post => self.may_publish(head),
+            _ => Err(response::problem(413, "Unexpected body", "only POST /publish takes a body")),
         }
     }
 

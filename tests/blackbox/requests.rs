@@ -151,6 +151,23 @@ fn what_is_no_request_is_refused_readably() {
 }
 
 #[test]
+fn a_body_where_none_belongs_is_refused_unread() {
+    let server = Server::start(&[]);
+    let check = |request: &str, status| check_refused(&server, (request.to_owned() + "x").as_bytes(), status);
+    check("POST /events HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n", 405);
+    check("POST /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", 404);
+    check("GET /health HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n", 413);
+    check("POST /publish HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n", 401);
+    // The length of nothing is no body.
+    let mut client = server.connect();
+    for _ in 0..2 {
+        client.send("GET /health/live HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(client.answer().status, 200);
+    }
+    Subscriber::over(client, "/events?topic=a", "Content-Length: 0\r\n");
+}
+
+#[test]
 fn a_refusal_reaches_a_client_that_goes_on_sending() {
     let server = Server::start(&["--head-bytes", "1KiB", "--body-bytes", "1KiB"]);
     // Far more than both sides' buffers: had the server just closed, this client would see a reset.
