@@ -67,9 +67,9 @@ fn name(topic: &str) -> Topic {
 #[test]
 fn age_forgets_only_what_is_old() {
     let mut stage = Stage::new(HubLimits { history_events_max: 2, ..HubLimits::default() });
-    (0..3).for_each(|_| drop(stage.append("a")));
+    (0..3).for_each(|_| _ = stage.append("a"));
     stage.now = Duration::from_secs(200);
-    (0..2).for_each(|_| drop(stage.append("a")));
+    (0..2).for_each(|_| _ = stage.append("a"));
     // Five places in the order of age, of which three are stale and old, and two current and young.
     stage.hub.age(Duration::from_secs(301));
     assert_eq!(stage.hub.retained_events(), 2);

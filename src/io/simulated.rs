@@ -639,7 +639,7 @@ impl SimulatedIo {
         let took = if short && room > 0 { 1 + self.random.below(room) } else { room };
         let delay = self.random.up_to(self.faults.delay_max + Duration::from_millis(1));
         let link = &mut self.links[peer.0];
-        let rest = run.iter().flat_map(|frame| frame.bytes()).skip(skip_bytes);
+        let rest = run.iter().flat_map(Frame::bytes).skip(skip_bytes);
         link.taken.extend(rest.take(took));
         if took < bytes {
             link.held_up = true;

@@ -167,7 +167,7 @@ impl<I: Io> Server<I> {
         if let Some(allowance) = &mut self.acceptor.allowance {
             allowance.refill(self.now);
         }
-        let mut budget = ACCEPTS_PER_TURN_MAX;
+        let mut budget = ACCEPTS_PER_TURN_MAX / self.share_beside_walks();
         for turn in 0..self.acceptor.turns.len() {
             let index = self.acceptor.turns[turn];
             while budget > 0 && self.acceptor.listeners[index].has_more && self.may_accept(index) {

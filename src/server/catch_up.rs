@@ -10,9 +10,10 @@ const SENDS_PER_TURN_MAX: usize = 256;
 
 impl<I: Io> Server<I> {
     pub(super) fn catch_up(&mut self) {
+        let share = self.share_beside_walks();
         let bytes_before = self.counters.sent_bytes;
-        let bytes_max = self.settings.delivery.catch_up_bytes_per_tick as u64;
-        for _ in 0..self.catching_up.len().min(SENDS_PER_TURN_MAX) {
+        let bytes_max = (self.settings.delivery.catch_up_bytes_per_tick / share) as u64;
+        for _ in 0..self.catching_up.len().min(SENDS_PER_TURN_MAX / share) {
             if self.counters.sent_bytes - bytes_before >= bytes_max {
                 return;
             }

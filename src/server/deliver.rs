@@ -17,7 +17,15 @@ const BYTES_PER_TURN_MAX: usize = 4 << 20;
 /// Visits between two topics' turns.
 const VISITS_PER_SLICE: usize = 256;
 
+/// What accepting and catching up leave of their budgets to live delivery: all but one part in so many.
+const SHARE_BESIDE_WALKS: usize = 4;
+
 impl<I: Io> Server<I> {
+    /// The part, one in so many, of a budget that others have in this turn: those who stayed come first.
+    pub(super) fn share_beside_walks(&self) -> usize {
+        if self.hub.is_walking() { SHARE_BESIDE_WALKS } else { 1 }
+    }
+
     /// Brings walks forward by one turn's worth.
     pub(super) fn walk(&mut self) {
         let mut visits = 0;
