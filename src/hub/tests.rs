@@ -130,14 +130,14 @@ fn a_gap_that_one_log_forgot_and_another_tells_is_told_once() {
     stage.gap(None); // 3
     assert_eq!(stage.frames(0, 2), ["gap 3"]);
     // The busy topic forgets its copy of the gap; the quiet one has it still.
-    (4..=5).for_each(|_| drop(stage.append("a")));
+    (4..=5).for_each(|_| _ = stage.append("a"));
     assert_eq!(stage.missed(0, 2), None);
     assert_eq!(stage.frames(0, 2), ["gap 3", "a 4", "a 5"]);
     assert!(!stage.hub.is_evicted(Subscriber(0), Sequence(2)));
     // Now it is gone everywhere, or an event is.
     stage.append("a"); // 6
     assert_eq!(stage.missed(0, 2), Some((4, vec!["a".into()])));
-    (7..=8).for_each(|_| drop(stage.append("b")));
+    (7..=8).for_each(|_| _ = stage.append("b"));
     assert_eq!(stage.missed(0, 4), None);
     assert_eq!(stage.missed(0, 2), Some((4, vec!["a".into(), "b".into()])));
 }
