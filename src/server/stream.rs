@@ -217,7 +217,9 @@ impl<I: Io> Server<I> {
         let subscriber = Subscriber(slot);
         let last_event_id = last_event_id(head);
         let start = self.hub.start(subscriber, last_event_id, wishes.past(last_event_id));
-        let mut laggard = Laggard::new(vec![self.stream_head(head, false).into()], self.now);
+        // A `100 Continue` may be half written still.
+        let mut laggard = self.laggards.remove(&slot).unwrap_or_else(|| Laggard::new(Vec::new(), self.now));
+        laggard.push(self.stream_head(head, false).into());
         self.push_preamble(&mut laggard, &start, last_event_id, wishes);
         let position = if wishes.replay == Replay::Latest {
             let mut run = Run::default();
