@@ -6,104 +6,173 @@
 mod support;
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion};
-use support::arena::{Cost, Fanfare, Floor};
-use support::stats::Spread;
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion};
+use support::arena::{Fanfare, Floor, body, done, expect};
+use support::contest::{Contender, Contest};
+use support::process::sending_cpu_ns;
+use support::server::Requests;
+use support::stats::quantile;
+use support::{payload, process};
+
+const SIZES: [(usize, &str); 3] = [(100, "100B"), (1_000, "1KB"), (10_000, "10KB")];
 
 fn main() {
     if support::play_role() {
         return;
     }
+    process::pin_self();
     let mut criterion = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(4))
         .configure_from_args();
     cost(&mut criterion);
+    variants(&mut criterion);
+    time_to_last();
+    flat_out();
     criterion.final_summary();
 }
 
-/// Events delivered in one sample, all subscribers together.
-const EVENTS_PER_SAMPLE: usize = 10_000;
-
-/// Fanfare and the floor, and what each pair of their turns cost.
-struct Pair {
-    fanfare: Fanfare,
-    floor: Floor,
-    payload_bytes: usize,
-    rounds: usize,
-    turns: Vec<(Cost, Cost)>,
-}
-
-impl Pair {
-    fn start(subscribers: usize, payload_bytes: usize) -> Pair {
-        let fanfare = Fanfare::start(subscribers, &[]);
-        let floor = Floor::start(subscribers, payload_bytes);
-        let rounds = EVENTS_PER_SAMPLE.div_ceil(subscribers);
-        Pair { fanfare, floor, payload_bytes, rounds, turns: Vec::new() }
-    }
-
-    /// One turn each; which goes first alternates.
-    fn turn(&mut self) -> (Cost, Cost) {
-        let turn = if self.turns.len() % 2 == 0 {
-            let fanfare = self.fanfare.measure(self.payload_bytes, self.rounds);
-            (fanfare, self.floor.measure(self.rounds))
-        } else {
-            let floor = self.floor.measure(self.rounds);
-            (self.fanfare.measure(self.payload_bytes, self.rounds), floor)
-        };
-        self.turns.push(turn);
-        turn
-    }
-
-    /// CPU time for so many events, as criterion wants it, of the contender that `which` picks.
-    fn time(&mut self, events: u64, which: fn(&(Cost, Cost)) -> Cost) -> Duration {
-        let turns = events.div_ceil(EVENTS_PER_SAMPLE as u64);
-        let cpu_ns: f64 = (0..turns).map(|_| which(&self.turn()).cpu_ns_per_event).sum();
-        Duration::from_nanos((cpu_ns / turns as f64 * events as f64) as u64)
-    }
-
-    fn report(&self, name: &str) {
-        let ratio =
-            Spread::of(self.turns.iter().map(|(fanfare, floor)| fanfare.cpu_ns_per_event / floor.cpu_ns_per_event));
-        let cpu = |which: fn(&(Cost, Cost)) -> f64| Spread::of(self.turns.iter().map(which));
-        println!("{name}: CPU per delivered event, ratio to the floor {ratio:.3}");
-        println!(
-            "{name}: fanfare {:.0} ns, floor {:.0} ns",
-            cpu(|t| t.0.cpu_ns_per_event),
-            cpu(|t| t.1.cpu_ns_per_event)
-        );
-        println!(
-            "{name}: last subscriber after, fanfare {:.2} ms, floor {:.2} ms",
-            cpu(|t| t.0.last_ns / 1e6),
-            cpu(|t| t.1.last_ns / 1e6)
-        );
-    }
-}
+type Contenders = Vec<(&'static str, Box<dyn Contender>)>;
 
 /// CPU time per delivered event, one message in flight.
 fn cost(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("cost_per_delivered_event");
     for subscribers in [100, 1_000, 10_000] {
-        for (payload_bytes, size) in [(100, "100B"), (1_000, "1KB"), (10_000, "10KB")] {
-            let pair = RefCell::new(None);
-            let started =
-                |_: &()| pair.borrow_mut().get_or_insert_with(|| Pair::start(subscribers, payload_bytes)).turns.len();
-            let name = format!("{subscribers}x{size}");
-            for (contender, which) in
-                [("fanfare", (|turn| turn.0) as fn(&(Cost, Cost)) -> Cost), ("floor", |turn| turn.1)]
-            {
-                group.bench_function(BenchmarkId::new(contender, &name), |bencher| {
-                    started(&());
-                    bencher.iter_custom(|events| pair.borrow_mut().as_mut().expect("started").time(events, which));
-                });
-            }
-            if let Some(pair) = pair.into_inner() {
-                pair.report(&name);
-            }
+        for (payload_bytes, size) in SIZES {
+            let start = || -> Contenders {
+                vec![
+                    ("fanfare", Box::new(Fanfare::start(subscribers, payload_bytes, &[]))),
+                    ("floor", Box::new(Floor::start("send", subscribers, payload_bytes))),
+                ]
+            };
+            run(&mut group, &format!("{subscribers}x{size}"), subscribers, &["fanfare", "floor"], start);
         }
     }
     group.finish();
+}
+
+/// The same work in other ways: what io_uring saves of a send's cost, driven directly and through tokio-uring.
+fn variants(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("variants");
+    let (subscribers, payload_bytes) = (10_000, 100);
+    let start = || -> Contenders {
+        vec![
+            ("fanfare_epoll", Box::new(Fanfare::start(subscribers, payload_bytes, &["--io", "epoll"]))),
+            ("io_uring_batch", Box::new(Floor::start("io_uring", subscribers, payload_bytes))),
+            ("tokio_uring", Box::new(Floor::start("tokio_uring", subscribers, payload_bytes))),
+            ("send_loop", Box::new(Floor::start("send", subscribers, payload_bytes))),
+        ]
+    };
+    let names = ["fanfare_epoll", "io_uring_batch", "tokio_uring", "send_loop"];
+    run(&mut group, "10000x100B", subscribers, &names, start);
+    group.finish();
+}
+
+/// Measures a contest; the contenders start with the first of them that is wanted, and end here.
+fn run(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    subscribers: usize,
+    names: &[&str],
+    start: impl Fn() -> Contenders,
+) {
+    let contest = RefCell::new(None);
+    for (index, contender) in names.iter().enumerate() {
+        group.bench_function(BenchmarkId::new(*contender, name), |bencher| {
+            let mut contest = contest.borrow_mut();
+            let contest = contest.get_or_insert_with(|| Contest::new(subscribers, start()));
+            bencher.iter_custom(|events| contest.cpu_time(index, events));
+        });
+    }
+    if let Some(contest) = contest.into_inner() {
+        contest.report(name);
+    }
+}
+
+/// When the last of 10,000 has an event, one in flight: wall-clock time, for what that is worth on this machine.
+fn time_to_last() {
+    if !support::wants("time_to_last") {
+        return;
+    }
+    let (subscribers, rounds) = if support::is_smoke_test() { (100, 2) } else { (10_000, 200) };
+    let mut fanfare = Fanfare::start(subscribers, 100, &[]);
+    let mut floor = Floor::start("send", subscribers, 100);
+    let (mut of_fanfare, mut of_floor) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        of_fanfare.push(fanfare.broadcast() as f64 / 1e6);
+        of_floor.push(floor.broadcast() as f64 / 1e6);
+    }
+    for (contender, mut values) in [("fanfare", of_fanfare), ("floor", of_floor)] {
+        values.sort_by(f64::total_cmp);
+        let [p50, p99] = [0.5, 0.99].map(|at| quantile(&values, at));
+        let per_second = subscribers as f64 / (p50 / 1e3);
+        println!("time_to_last {contender}: p50 {p50:.1} ms, p99 {p99:.1} ms, {per_second:.0} delivered events/s");
+    }
+}
+
+/// How much is delivered, and how late, when events come faster than one write each.
+fn flat_out() {
+    if !support::wants("flat_out") {
+        return;
+    }
+    let (subscribers, seconds) = if support::is_smoke_test() { (100, 1) } else { (10_000, 4) };
+    println!("flat_out: {subscribers} subscribers, 100 B; latency from when an event was due until it was read");
+    println!("| events/s published | delivered events/s | events per write | p50 ms | p99 ms | CPU ns per event |");
+    println!("| --: | --: | --: | --: | --: | --: |");
+    for rate in [10, 50, 100, 150, 200, 400, 800, 1_600] {
+        let mut fanfare = Fanfare::start(subscribers, 100, &[]);
+        let row = publish_at(&mut fanfare, rate, rate * seconds);
+        println!("{row}");
+    }
+}
+
+/// Publishes `count` events at a rate, and tells what became of them as a row of the table.
+fn publish_at(fanfare: &mut Fanfare, rate: usize, count: usize) -> String {
+    let [delivered_before, sends_before] = counters(fanfare);
+    let cpu_before = sending_cpu_ns(fanfare.server.pid());
+    expect(&mut fanfare.sink, count);
+    let start = process::unix_ns();
+    publish_all(&mut Requests::new(fanfare.server.address), rate, count, start);
+    let seconds = done(&mut fanfare.sink).saturating_sub(start) as f64 / 1e9;
+    let cpu = sending_cpu_ns(fanfare.server.pid()) - cpu_before;
+    let [delivered, sends] = counters(fanfare);
+    let (delivered, sends) = (delivered - delivered_before, sends - sends_before);
+    fanfare.sink.tell("latencies");
+    let latencies = fanfare.sink.hear_about("latencies");
+    let mut latencies = latencies.split(' ').skip(1).map(|us| us.parse::<f64>().expect("a number") / 1e3);
+    let (p50, p99) = (latencies.next().unwrap_or(f64::NAN), latencies.next().unwrap_or(f64::NAN));
+    format!(
+        "| {:.0} | {:.0} | {:.2} | {p50:.1} | {p99:.1} | {:.0} |",
+        rate,
+        delivered / seconds,
+        delivered / sends,
+        cpu as f64 / delivered
+    )
+}
+
+fn counters(fanfare: &Fanfare) -> [f64; 2] {
+    ["fanfare_delivered_events_total", "fanfare_sends_total"].map(|name| fanfare.server.metric(name))
+}
+
+/// An open loop: each event is stamped with the time it was due, however late it could be published.
+fn publish_all(requests: &mut Requests, rate: usize, count: usize, start: u64) {
+    const BATCH_MAX: usize = 256;
+    let due_at = |index: usize| start + (index as f64 / rate as f64 * 1e9) as u64;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut published = 0;
+    while published < count {
+        assert!(Instant::now() < deadline, "only {published} of {count} events were taken");
+        let now = process::unix_ns();
+        let due = (published..count).take(BATCH_MAX).take_while(|index| due_at(*index) <= now);
+        let events: Vec<_> = due.map(|index| body(&payload::data(100, due_at(index)))).collect();
+        if events.is_empty() {
+            std::thread::sleep(Duration::from_nanos(due_at(published).saturating_sub(now)));
+        } else if requests.publish("/publish", &format!("[{}]", events.join(","))) {
+            published += events.len();
+        }
+    }
 }

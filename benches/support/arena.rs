@@ -1,7 +1,8 @@
-//! Two contenders over the same number of sockets, each with a sink of its own, measured in turns.
+//! The contenders: the real server, and a bare send loop, each with a sink of its own.
 
+use super::contest::Contender;
 use super::payload;
-use super::process::{CLIENT_CORE, SERVER_CORE, cpu_ns, unix_ns};
+use super::process::{CLIENT_CORE, SERVER_CORE, sending_cpu_ns, unix_ns};
 use super::role::Role;
 use super::server::{Requests, Server};
 
@@ -9,7 +10,7 @@ use super::server::{Requests, Server};
 const PER_ADDRESS: usize = 4000;
 
 /// What some broadcasts, one after the other, cost.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
     /// CPU time of the sender, for one event to one subscriber.
     pub cpu_ns_per_event: f64,
@@ -24,34 +25,36 @@ pub struct Fanfare {
     pub server: Server,
     publisher: Requests,
     subscribers: usize,
+    payload_bytes: usize,
 }
 
 impl Fanfare {
     /// Starts it and connects everybody.
-    pub fn start(subscribers: usize, flags: &[&str]) -> Fanfare {
+    pub fn start(subscribers: usize, payload_bytes: usize, flags: &[&str]) -> Fanfare {
         let server = Server::start(flags);
         let sink = start_sink(server.address, "/events?topic=bench", subscribers);
-        Fanfare { publisher: Requests::new(server.address), server, sink, subscribers }
+        Fanfare { publisher: Requests::new(server.address), server, sink, subscribers, payload_bytes }
     }
 
     /// Publishes one event and waits until everybody has it; when that was, in nanoseconds from publishing.
-    pub fn broadcast(&mut self, payload_bytes: usize) -> u64 {
+    pub fn broadcast(&mut self) -> u64 {
         expect(&mut self.sink, 1);
         let made = unix_ns();
-        let body = body(&payload::data(payload_bytes, made));
+        let body = body(&payload::data(self.payload_bytes, made));
         assert!(self.publisher.publish("/publish", &body), "one event at a time always fits");
         done(&mut self.sink).saturating_sub(made)
     }
+}
 
-    /// Broadcasts `rounds` events, one in flight.
-    pub fn measure(&mut self, payload_bytes: usize, rounds: usize) -> Cost {
-        let before = cpu_ns(self.server.pid());
-        let last_ns: u64 = (0..rounds).map(|_| self.broadcast(payload_bytes)).sum();
-        cost(cpu_ns(self.server.pid()) - before, last_ns, rounds, self.subscribers)
+impl Contender for Fanfare {
+    fn measure(&mut self, rounds: usize) -> Cost {
+        let before = sending_cpu_ns(self.server.pid());
+        let last_ns: u64 = (0..rounds).map(|_| self.broadcast()).sum();
+        cost(sending_cpu_ns(self.server.pid()) - before, last_ns, rounds, self.subscribers)
     }
 }
 
-/// A bare send loop with as many sockets.
+/// A bare send loop with as many sockets, or the same by way of io_uring.
 pub struct Floor {
     sink: Role,
     pub process: Role,
@@ -59,9 +62,9 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Starts it and connects everybody. The size of its frames is set here.
-    pub fn start(subscribers: usize, payload_bytes: usize) -> Floor {
-        let mut process = Role::start("floor", &[&subscribers, &payload_bytes], SERVER_CORE);
+    /// Starts it and connects everybody. `how` is `send`, `io_uring` or `tokio_uring`.
+    pub fn start(how: &str, subscribers: usize, payload_bytes: usize) -> Floor {
+        let mut process = Role::start("floor", &[&how, &subscribers, &payload_bytes], SERVER_CORE);
         let address = process.hear_about("listening");
         let sink = start_sink(address.parse().expect("an address"), "/", subscribers);
         process.hear_about("accepted");
@@ -76,12 +79,13 @@ impl Floor {
         self.process.hear_about("sent");
         done(&mut self.sink).saturating_sub(made)
     }
+}
 
-    /// Broadcasts `rounds` frames, one in flight.
-    pub fn measure(&mut self, rounds: usize) -> Cost {
-        let before = cpu_ns(self.process.pid());
+impl Contender for Floor {
+    fn measure(&mut self, rounds: usize) -> Cost {
+        let before = sending_cpu_ns(self.process.pid());
         let last_ns: u64 = (0..rounds).map(|_| self.broadcast()).sum();
-        cost(cpu_ns(self.process.pid()) - before, last_ns, rounds, self.subscribers)
+        cost(sending_cpu_ns(self.process.pid()) - before, last_ns, rounds, self.subscribers)
     }
 }
 

@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench's output")]
 
 pub mod arena;
+pub mod contest;
 pub mod floor;
 pub mod payload;
 pub mod process;
@@ -22,6 +23,7 @@ pub mod role;
 pub mod server;
 pub mod sink;
 pub mod stats;
+pub mod uring;
 
 /// Plays the role that the parent gave this process; false in the bench itself. First thing in every `main`.
 #[must_use]
@@ -42,4 +44,10 @@ pub fn play_role() -> bool {
 /// What `cargo bench -- --test` asks for: that everything runs once, not that it measures anything.
 pub fn is_smoke_test() -> bool {
     std::env::args().any(|argument| argument == "--test")
+}
+
+/// True when a report that is no criterion benchmark is wanted too: by the filter that criterion would apply.
+pub fn wants(name: &str) -> bool {
+    let mut filters = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    filters.next().is_none_or(|filter| name.contains(&filter))
 }

@@ -26,6 +26,9 @@ const COMMANDS: Token = Token(usize::MAX);
 const SAMPLED: usize = 16;
 /// Connects under way at a time, unless it is a storm: what any server's backlog takes.
 const CONNECTING_MAX: usize = 100;
+/// How long it rests between two looks. While it rests no send has to wake it: over loopback a wake-up would cost
+/// the sender as much as the send, which no remote client does.
+const REST: Duration = Duration::from_micros(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 
 struct Connection {
@@ -48,6 +51,8 @@ struct Sink {
     server: SocketAddr,
     request: Vec<u8>,
     per_address: usize,
+    /// Source addresses are 127.network.x.y: sinks side by side must not search for free ports among each other's.
+    network: u8,
     connections: Vec<Connection>,
     connecting: usize,
     open: usize,
@@ -56,7 +61,9 @@ struct Sink {
     lacking: usize,
     waiting: bool,
     total: u64,
+    /// What came of a line not complete yet, of every connection whose index is a multiple of the stride.
     samples: Vec<Vec<u8>>,
+    sample_stride: usize,
     latencies_us: Histogram<u64>,
     buffer: Vec<u8>,
 }
@@ -72,6 +79,7 @@ pub fn play(arguments: &[String]) {
         server: server.parse().expect("an address"),
         request: request.into_bytes(),
         per_address: number(per_address),
+        network: 1 + (std::process::id() % 250) as u8,
         connections: Vec::new(),
         connecting: 0,
         open: 0,
@@ -79,7 +87,8 @@ pub fn play(arguments: &[String]) {
         lacking: 0,
         waiting: false,
         total: 0,
-        samples: vec![Vec::new(); SAMPLED],
+        samples: vec![Vec::new(); SAMPLED + 1],
+        sample_stride: number(count).div_ceil(SAMPLED),
         latencies_us: Histogram::new(3).expect("three digits are allowed"),
         buffer: vec![0; 256 << 10],
     };
@@ -115,7 +124,7 @@ impl Sink {
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
         // One address has too few ports for all, and a server may count connections by address.
         let host = 2 + index / self.per_address;
-        let address = Ipv4Addr::new(127, (host >> 16) as u8, (host >> 8) as u8, host as u8);
+        let address = Ipv4Addr::new(127, self.network, (host >> 8) as u8, host as u8);
         socket.bind(&SocketAddr::from((address, 0)).into())?;
         match socket.connect(&self.server.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
@@ -162,8 +171,8 @@ impl Sink {
             connection.events += arrived;
             self.total += arrived;
             self.lacking -= usize::from(lacked && connection.events >= self.target);
-            if let Some(carry) = self.samples.get_mut(index) {
-                sample(carry, &self.buffer[..count], &mut self.latencies_us);
+            if index % self.sample_stride == 0 {
+                sample(&mut self.samples[index / self.sample_stride], &self.buffer[..count], &mut self.latencies_us);
             }
             if count < self.buffer.len() {
                 // All there was: what comes later is a new edge.
@@ -198,6 +207,9 @@ impl Sink {
             if self.waiting && self.lacking == 0 {
                 self.waiting = false;
                 say(format_args!("done {}", unix_ns()));
+            }
+            if !told {
+                std::thread::sleep(REST);
             }
         }
     }
