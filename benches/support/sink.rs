@@ -26,6 +26,7 @@ const COMMANDS: Token = Token(usize::MAX);
 const SAMPLED: usize = 16;
 /// Connects under way at a time, unless it is a storm: what any server's backlog takes.
 const CONNECTING_MAX: usize = 100;
+const LATENCY_MAX_US: u64 = 600_000_000;
 /// How long it rests between two looks. While it rests no send has to wake it: over loopback a wake-up would cost
 /// the sender as much as the send, which no remote client does.
 const REST: Duration = Duration::from_micros(200);
@@ -89,7 +90,7 @@ pub fn play(arguments: &[String]) {
         total: 0,
         samples: vec![Vec::new(); SAMPLED + 1],
         sample_stride: number(count).div_ceil(SAMPLED),
-        latencies_us: Histogram::new(3).expect("three digits are allowed"),
+        latencies_us: Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("bounds in order"),
         buffer: vec![0; 256 << 10],
     };
     let connecting_max = if manner == "storm" { usize::MAX } else { CONNECTING_MAX };
