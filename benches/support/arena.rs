@@ -1,5 +1,7 @@
 //! The contenders: the real server, and a bare send loop, each with a sink of its own.
 
+use std::net::SocketAddr;
+
 use super::contest::Contender;
 use super::payload;
 use super::process::{CLIENT_CORE, SERVER_CORE, sending_cpu_ns, unix_ns};
@@ -100,8 +102,13 @@ fn cost(cpu_ns: u64, last_ns: u64, rounds: usize, subscribers: usize) -> Cost {
 }
 
 /// A sink with all its streams open.
-pub fn start_sink(server: std::net::SocketAddr, path: &str, count: usize) -> Role {
-    let mut sink = Role::start("sink", &[&server, &path, &count, &PER_ADDRESS, &"paced"], CLIENT_CORE);
+pub fn start_sink(server: SocketAddr, path: &str, count: usize) -> Role {
+    start_sink_as(server, path, count, PER_ADDRESS, "paced")
+}
+
+/// As [`start_sink`]; `manner` is `paced`, or `storm` for all at once.
+pub fn start_sink_as(server: SocketAddr, path: &str, count: usize, per_address: usize, manner: &str) -> Role {
+    let mut sink = Role::start("sink", &[&server, &path, &count, &per_address, &manner], CLIENT_CORE);
     sink.hear_about("open");
     sink
 }

@@ -1,7 +1,7 @@
 //! The sink: an epoll client that holds many streams, counts the events on each, and says when everybody has all.
 //!
-//! Arguments: address, path, connections, connections per source address, `paced` or `storm`. It says `open` once
-//! every stream has begun, then obeys:
+//! Arguments: address, path (in which `{}` becomes the connection's number), connections, connections per source
+//! address, `paced` or `storm`. It says `open` once every stream has begun, then obeys:
 //! - `expect K`: `ok`, and once every connection has K events more than before, `done UNIX_NS`.
 //! - `events`: `events TOTAL`, all connections together.
 //! - `latencies`: `latencies COUNT P50 P99 MAX` in microseconds, of a few connections, since it was last asked.
@@ -50,7 +50,8 @@ enum Phase {
 struct Sink {
     poll: Poll,
     server: SocketAddr,
-    request: Vec<u8>,
+    /// The request, before and after the connection's number.
+    request: (String, String),
     per_address: usize,
     /// Source addresses are 127.network.x.y: sinks side by side must not search for free ports among each other's.
     network: u8,
@@ -75,10 +76,14 @@ pub fn play(arguments: &[String]) {
     fanfare::io::limits::raise_descriptor_limit().expect("the limit on descriptors can be read");
     let number = |text: &String| text.parse::<usize>().expect("a number");
     let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nAccept: text/event-stream\r\n\r\n");
+    let request = match request.split_once("{}") {
+        Some((before, after)) => (before.to_owned(), after.to_owned()),
+        None => (request, String::new()),
+    };
     let mut sink = Sink {
         poll: Poll::new().expect("epoll is there"),
         server: server.parse().expect("an address"),
-        request: request.into_bytes(),
+        request,
         per_address: number(per_address),
         network: 1 + (std::process::id() % 250) as u8,
         connections: Vec::new(),
@@ -145,8 +150,13 @@ impl Sink {
             if let Some(error) = connection.stream.take_error()? {
                 return Err(error);
             }
-            match connection.stream.write(&self.request) {
-                Ok(written) => assert_eq!(written, self.request.len(), "a fresh socket takes a request whole"),
+            let (before, after) = &self.request;
+            let request = match after.is_empty() {
+                true => before.clone(),
+                false => format!("{before}{index}{after}"),
+            };
+            match connection.stream.write(request.as_bytes()) {
+                Ok(written) => assert_eq!(written, request.len(), "a fresh socket takes a request whole"),
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::WouldBlock) => {
                     return Ok(());
                 }
