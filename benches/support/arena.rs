@@ -1,0 +1,123 @@
+//! The contenders: the real server, and a bare send loop, each with a sink of its own.
+
+use std::net::SocketAddr;
+
+use super::contest::Contender;
+use super::payload;
+use super::process::{CLIENT_CORE, SERVER_CORE, sending_cpu_ns, unix_ns};
+use super::role::Role;
+use super::server::{Requests, Server};
+
+/// Connections from one source address: below what slows `connect` down.
+const PER_ADDRESS: usize = 4000;
+
+/// What some broadcasts, one after the other, cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// CPU time of the sender, for one event to one subscriber.
+    pub cpu_ns_per_event: f64,
+    /// From publishing until the last subscriber had it, on average.
+    pub last_ns: f64,
+}
+
+/// The real server with its subscribers.
+pub struct Fanfare {
+    // Dropped in this order: a sink whose server goes first complains.
+    pub sink: Role,
+    pub server: Server,
+    publisher: Requests,
+    subscribers: usize,
+    payload_bytes: usize,
+}
+
+impl Fanfare {
+    /// Starts it and connects everybody.
+    pub fn start(subscribers: usize, payload_bytes: usize, flags: &[&str]) -> Fanfare {
+        let server = Server::start(flags);
+        let sink = start_sink(server.address, "/events?topic=bench", subscribers);
+        Fanfare { publisher: Requests::new(server.address), server, sink, subscribers, payload_bytes }
+    }
+
+    /// Publishes one event and waits until everybody has it; when that was, in nanoseconds from publishing.
+    pub fn broadcast(&mut self) -> u64 {
+        expect(&mut self.sink, 1);
+        let made = unix_ns();
+        let body = body(&payload::data(self.payload_bytes, made));
+        assert!(self.publisher.publish("/publish", &body), "one event at a time always fits");
+        done(&mut self.sink).saturating_sub(made)
+    }
+}
+
+impl Contender for Fanfare {
+    fn measure(&mut self, rounds: usize) -> Cost {
+        let before = sending_cpu_ns(self.server.pid());
+        let last_ns: u64 = (0..rounds).map(|_| self.broadcast()).sum();
+        cost(sending_cpu_ns(self.server.pid()) - before, last_ns, rounds, self.subscribers)
+    }
+}
+
+/// A bare send loop with as many sockets, or the same by way of io_uring.
+pub struct Floor {
+    sink: Role,
+    pub process: Role,
+    subscribers: usize,
+}
+
+impl Floor {
+    /// Starts it and connects everybody. `how` is `send`, `io_uring` or `tokio_uring`.
+    pub fn start(how: &str, subscribers: usize, payload_bytes: usize) -> Floor {
+        let mut process = Role::start("floor", &[&how, &subscribers, &payload_bytes], SERVER_CORE);
+        let address = process.hear_about("listening");
+        let sink = start_sink(address.parse().expect("an address"), "/", subscribers);
+        process.hear_about("accepted");
+        Floor { process, sink, subscribers }
+    }
+
+    /// Sends one frame to everybody and waits until they have it.
+    pub fn broadcast(&mut self) -> u64 {
+        expect(&mut self.sink, 1);
+        let made = unix_ns();
+        self.process.tell("send");
+        self.process.hear_about("sent");
+        done(&mut self.sink).saturating_sub(made)
+    }
+}
+
+impl Contender for Floor {
+    fn measure(&mut self, rounds: usize) -> Cost {
+        let before = sending_cpu_ns(self.process.pid());
+        let last_ns: u64 = (0..rounds).map(|_| self.broadcast()).sum();
+        cost(sending_cpu_ns(self.process.pid()) - before, last_ns, rounds, self.subscribers)
+    }
+}
+
+/// The publish body of one event.
+pub fn body(data: &str) -> String {
+    format!(r#"{{"topic":"bench","data":"{data}"}}"#)
+}
+
+fn cost(cpu_ns: u64, last_ns: u64, rounds: usize, subscribers: usize) -> Cost {
+    let rounds = rounds as f64;
+    Cost { cpu_ns_per_event: cpu_ns as f64 / rounds / subscribers as f64, last_ns: last_ns as f64 / rounds }
+}
+
+/// A sink with all its streams open.
+pub fn start_sink(server: SocketAddr, path: &str, count: usize) -> Role {
+    start_sink_as(server, path, count, PER_ADDRESS, "paced")
+}
+
+/// As [`start_sink`]; `manner` is `paced`, or `storm` for all at once.
+pub fn start_sink_as(server: SocketAddr, path: &str, count: usize, per_address: usize, manner: &str) -> Role {
+    let mut sink = Role::start("sink", &[&server, &path, &count, &per_address, &manner], CLIENT_CORE);
+    sink.hear_about("open");
+    sink
+}
+
+pub fn expect(sink: &mut Role, events: usize) {
+    sink.tell(format_args!("expect {events}"));
+    sink.hear_about("ok");
+}
+
+pub fn done(sink: &mut Role) -> u64 {
+    sink.hear_about("done").parse().expect("a time")
+}

@@ -1,0 +1,53 @@
+//! What the benches share: processes with one role each, and what the kernel says of them.
+//!
+//! ```text
+//!  the bench ── lines on stdin and stdout ──▶ sink: holds N connections, counts what arrives
+//!      │                                        ▲ TCP over loopback
+//!      ├── POST /publish ──▶ fanfare serve ─────┤
+//!      └── lines ──▶ floor: a bare send loop ───┘
+//! ```
+//!
+//! Every process but the real server is the bench's own binary again, told its role by an environment variable: the
+//! client ends of many connections need descriptors of their own. Invariants: each process ends with its parent or
+//! after a bounded time; nothing leaves loopback; nothing here asserts how long something took.
+#![allow(dead_code, reason = "each bench uses its part")]
+#![allow(unreachable_pub, reason = "shared by several binaries")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench's output")]
+
+pub mod arena;
+pub mod contest;
+pub mod floor;
+pub mod payload;
+pub mod process;
+pub mod role;
+pub mod server;
+pub mod sink;
+pub mod stats;
+pub mod uring;
+
+/// Plays the role that the parent gave this process; false in the bench itself. First thing in every `main`.
+#[must_use]
+pub fn play_role() -> bool {
+    match role::given() {
+        Some((name, arguments)) => {
+            match name.as_str() {
+                "sink" => sink::play(&arguments),
+                "floor" => floor::play(&arguments),
+                other => panic!("no such role: {other}"),
+            }
+            true
+        }
+        None => false,
+    }
+}
+
+/// What `cargo bench -- --test` asks for: that everything runs once, not that it measures anything.
+pub fn is_smoke_test() -> bool {
+    std::env::args().any(|argument| argument == "--test")
+}
+
+/// True when a report that is no criterion benchmark is wanted too: by the filter that criterion would apply.
+pub fn wants(name: &str) -> bool {
+    let mut filters = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    filters.next().is_none_or(|filter| name.contains(&filter))
+}
