@@ -24,6 +24,10 @@ impl Stage {
         self.hub.append(Broadcast { sequence, topic: name(topic), id, frame }, self.now)
     }
 
+    fn append_all(&mut self, topic: &str, count: usize) {
+        (0..count).for_each(|_| assert_eq!(self.append(topic), Appended::Logged));
+    }
+
     fn gap(&mut self, topics: Option<&[&str]>) {
         let sequence = self.number();
         let topics = topics.map(|topics| topics.iter().copied().map(name).collect::<Vec<_>>());
@@ -67,9 +71,9 @@ fn name(topic: &str) -> Topic {
 #[test]
 fn age_forgets_only_what_is_old() {
     let mut stage = Stage::new(HubLimits { history_events_max: 2, ..HubLimits::default() });
-    (0..3).for_each(|_| _ = stage.append("a"));
+    stage.append_all("a", 3);
     stage.now = Duration::from_secs(200);
-    (0..2).for_each(|_| _ = stage.append("a"));
+    stage.append_all("a", 2);
     // Five places in the order of age, of which three are stale and old, and two current and young.
     stage.hub.age(Duration::from_secs(301));
     assert_eq!(stage.hub.retained_events(), 2);
@@ -130,14 +134,14 @@ fn a_gap_that_one_log_forgot_and_another_tells_is_told_once() {
     stage.gap(None); // 3
     assert_eq!(stage.frames(0, 2), ["gap 3"]);
     // The busy topic forgets its copy of the gap; the quiet one has it still.
-    (4..=5).for_each(|_| _ = stage.append("a"));
+    stage.append_all("a", 2);
     assert_eq!(stage.missed(0, 2), None);
     assert_eq!(stage.frames(0, 2), ["gap 3", "a 4", "a 5"]);
     assert!(!stage.hub.is_evicted(Subscriber(0), Sequence(2)));
     // Now it is gone everywhere, or an event is.
     stage.append("a"); // 6
     assert_eq!(stage.missed(0, 2), Some((4, vec!["a".into()])));
-    (7..=8).for_each(|_| _ = stage.append("b"));
+    stage.append_all("b", 2);
     assert_eq!(stage.missed(0, 4), None);
     assert_eq!(stage.missed(0, 2), Some((4, vec!["a".into(), "b".into()])));
 }

@@ -11,218 +11,31 @@
 //!
 //! Absent: any real IO, threads, and loss in transit (what arrives, arrives in order).
 
+mod faults;
+mod link;
+mod peers;
+mod random;
+mod trace;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt::{self, Write as _};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::{Accept, Close, Gone, Io, ListenerIndex, Peer, Read, Readiness, Sent, Socket, Token};
-use crate::event::Frame;
+pub use faults::Faults;
+pub use link::{Fate, Pace, PeerId};
+pub use random::Random;
 
-/// Lines that the trace keeps.
-const TRACE_LINES_MAX: usize = 200;
+use super::{Accept, Close, Gone, Io, ListenerIndex, Read, Readiness, Sent, Socket, Token};
+use crate::event::Frame;
+use link::{Backlog, Edge, Link, Stage};
+use peers::Happening;
+use trace::Trace;
 
 /// By how many waits readiness of a closed socket may be late.
 const LATE_WAITS_MAX: usize = 6;
-
-/// What goes wrong, and how often: chances are in a thousand.
-#[derive(Clone, Debug)]
-pub struct Faults {
-    /// A send takes less than there was room for.
-    pub short_send: u32,
-    /// A send takes nothing although there was room.
-    pub blocked_send: u32,
-    /// A send finds that the peer has reset.
-    pub reset_on_send: u32,
-    /// A read brings only a part.
-    pub partial_read: u32,
-    /// A read brings nothing although there is something.
-    pub blocked_read: u32,
-    /// A connection is gone before it is accepted.
-    pub aborted_accept: u32,
-    /// A new connection can't be watched.
-    pub failed_watch: u32,
-    /// Readiness is reported for a socket that was closed meanwhile.
-    pub late_event: u32,
-    /// Readiness is reported again without need, as epoll does when more arrives.
-    pub repeated_edge: u32,
-    /// What is ready is only reported by the next wait; or a wait ends for nothing.
-    pub tardy_wait: u32,
-    /// How long bytes travel at most.
-    pub delay_max: Duration,
-    /// What the kernel takes for a peer that reads nothing: at least, at most.
-    pub send_buffer_bytes: (usize, usize),
-    /// When the kernel gives up on a peer that vanished.
-    pub user_timeout: Duration,
-}
-
-impl Faults {
-    /// A network without faults, and without delay.
-    pub fn none() -> Faults {
-        Faults {
-            short_send: 0,
-            blocked_send: 0,
-            reset_on_send: 0,
-            partial_read: 0,
-            blocked_read: 0,
-            aborted_accept: 0,
-            failed_watch: 0,
-            late_event: 0,
-            repeated_edge: 0,
-            tardy_wait: 0,
-            delay_max: Duration::ZERO,
-            send_buffer_bytes: (16 << 10, 16 << 10),
-            user_timeout: Duration::from_secs(60),
-        }
-    }
-}
-
-/// The other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerId(pub usize);
-
-/// How a peer reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// Everything, as soon as it arrives.
-    Eager,
-    /// So many bytes each time the interval passes.
-    Slow {
-        /// How many.
-        bytes: usize,
-        /// How often.
-        every: Duration,
-    },
-    /// Never.
-    Never,
-}
-
-/// What a peer sees of its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is open, or on its way to be.
-    Open,
-    /// The server will send no more; everything has arrived.
-    Ended,
-    /// It is broken; what had not arrived never will.
-    Reset,
-}
-
-/// A small seeded generator (xorshift64*).
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// A generator that repeats itself for the same seed.
-    pub fn new(seed: u64) -> Random {
-        let mixed = (seed ^ 0x6a09_e667_f3bc_c909).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Random((mixed ^ (mixed >> 32)) | 1)
-    }
-
-    /// 64 bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// A number below `end`, which is not zero.
-    pub fn below(&mut self, end: usize) -> usize {
-        ((u128::from(self.bits()) * end as u128) >> 64) as usize
-    }
-
-    /// True so often in a thousand.
-    pub fn chance(&mut self, in_a_thousand: u32) -> bool {
-        in_a_thousand > 0 && self.below(1000) < in_a_thousand as usize
-    }
-
-    /// A time up to `max`.
-    pub fn up_to(&mut self, max: Duration) -> Duration {
-        Duration::from_micros(self.below(max.as_micros() as usize + 1) as u64)
-    }
-}
-
-/// Something that will happen at its time.
-#[derive(Clone, Debug)]
-enum Happening {
-    /// A connection reaches its listener.
-    Arrives(PeerId),
-    /// Bytes reach the server.
-    Brings(PeerId, Vec<u8>),
-    /// The peer will send no more.
-    Ends(PeerId),
-    Breaks(PeerId, Gone),
-    /// The peer reads.
-    Reads(PeerId),
-    /// What was held up for no reason goes on.
-    Stirs(PeerId),
-    /// The kernel looks whether a vanished peer has acknowledged anything.
-    GivesUp(PeerId),
-}
-
-/// Whether readiness is to be reported: once, then not before a call would have blocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Edge {
-    Waiting,
-    Due,
-    Told,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Travelling,
-    Waiting,
-    Open(Socket),
-    Closed,
-}
-
-/// One connection, both ends.
-#[derive(Debug)]
-struct Link {
-    address: Peer,
-    listener: ListenerIndex,
-    stage: Stage,
-    token: Option<Token>,
-    /// What the server has yet to read.
-    unread: VecDeque<u8>,
-    /// How much the server has read.
-    consumed: usize,
-    peer_ended: bool,
-    broken: Option<Gone>,
-    readable: Edge,
-    writable: Edge,
-    /// The last send took less than all, and no writability was reported since.
-    held_up: bool,
-    /// Everything that the kernel took from the server.
-    taken: Vec<u8>,
-    /// How much of it the peer has read.
-    read: usize,
-    buffer_bytes: usize,
-    pace: Pace,
-    reading: bool,
-    /// How much of what the peer has read its application has had.
-    handed: usize,
-    ended: bool,
-    fate: Fate,
-    /// When the last of what the peer sent arrives: what follows can't overtake it.
-    arrives_at: Duration,
-}
-
-impl Link {
-    fn room(&self) -> usize {
-        self.buffer_bytes.saturating_sub(self.taken.len() - self.read)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Backlog {
-    waiting: VecDeque<PeerId>,
-    told: bool,
-    stopped: bool,
-}
 
 /// The IO contract over a network in memory. See the module's documentation.
 pub struct SimulatedIo {
@@ -302,124 +115,6 @@ impl SimulatedIo {
         self.sockets.values().copied().collect()
     }
 
-    // ---- the peers' side ----
-
-    /// Somebody connects.
-    pub fn connect(&mut self, listener: ListenerIndex, address: Peer, pace: Pace) -> PeerId {
-        let (least, most) = self.faults.send_buffer_bytes;
-        let buffer_bytes = least + self.random.below(most - least + 1);
-        let peer = PeerId(self.links.len());
-        self.links.push(Link {
-            address,
-            listener,
-            stage: Stage::Travelling,
-            token: None,
-            unread: VecDeque::new(),
-            consumed: 0,
-            peer_ended: false,
-            broken: None,
-            readable: Edge::Waiting,
-            writable: Edge::Due,
-            held_up: false,
-            taken: Vec::new(),
-            read: 0,
-            buffer_bytes,
-            pace,
-            reading: false,
-            handed: 0,
-            ended: false,
-            fate: Fate::Open,
-            arrives_at: self.now,
-        });
-        self.travel(peer, Happening::Arrives(peer));
-        peer
-    }
-
-    /// The peer sends.
-    pub fn peer_send(&mut self, peer: PeerId, bytes: &[u8]) {
-        self.travel(peer, Happening::Brings(peer, bytes.to_vec()));
-    }
-
-    /// The peer will send no more; it still reads.
-    pub fn peer_end(&mut self, peer: PeerId) {
-        self.travel(peer, Happening::Ends(peer));
-    }
-
-    /// The peer resets the connection, and has forgotten it.
-    pub fn peer_reset(&mut self, peer: PeerId) {
-        self.links[peer.0].fate = Fate::Reset;
-        self.travel(peer, Happening::Breaks(peer, Gone::Reset));
-    }
-
-    /// The peer is gone without a word: nothing it sends or should acknowledge arrives any more.
-    pub fn peer_vanish(&mut self, peer: PeerId) {
-        let link = &mut self.links[peer.0];
-        link.fate = Fate::Reset;
-        link.pace = Pace::Never;
-        let at = self.now + self.faults.user_timeout;
-        self.schedule(at, Happening::GivesUp(peer));
-    }
-
-    /// The peer reads differently from now on.
-    pub fn set_pace(&mut self, peer: PeerId, pace: Pace) {
-        self.links[peer.0].pace = pace;
-        self.let_read(peer);
-    }
-
-    /// What has arrived at the peer since it was last asked.
-    pub fn take(&mut self, peer: PeerId) -> Vec<u8> {
-        let link = &mut self.links[peer.0];
-        let bytes = link.taken[link.handed..link.read].to_vec();
-        link.handed = link.read;
-        bytes
-    }
-
-    /// What the peer sees of the connection.
-    pub fn fate(&self, peer: PeerId) -> Fate {
-        let link = &self.links[peer.0];
-        if link.fate == Fate::Ended && link.handed < link.taken.len() { Fate::Open } else { link.fate }
-    }
-
-    /// Everything that the server has sent to this peer, arrived or not.
-    pub fn sent_to(&self, peer: PeerId) -> &[u8] {
-        &self.links[peer.0].taken
-    }
-
-    /// True while the server must not send to this peer.
-    pub fn is_held_up(&self, peer: PeerId) -> bool {
-        self.links[peer.0].held_up
-    }
-
-    /// True while the server has this connection open.
-    pub fn is_open(&self, peer: PeerId) -> bool {
-        matches!(self.links[peer.0].stage, Stage::Open(_))
-    }
-
-    /// True once the server has closed this connection, or never took it.
-    pub fn is_closed(&self, peer: PeerId) -> bool {
-        self.links[peer.0].stage == Stage::Closed
-    }
-
-    /// True once the server has said that it will send no more.
-    pub fn is_ended(&self, peer: PeerId) -> bool {
-        self.links[peer.0].ended
-    }
-
-    /// How many bytes of this peer the server has read.
-    pub fn read_from(&self, peer: PeerId) -> usize {
-        self.links[peer.0].consumed
-    }
-
-    /// Peers that the server was told are readable and has not read to the end, though it could send to them.
-    pub fn unattended(&self) -> impl Iterator<Item = PeerId> {
-        let unattended = |peer: &&PeerId| {
-            let link = &self.links[peer.0];
-            let has_something = !link.unread.is_empty() || link.peer_ended || link.broken.is_some();
-            link.readable == Edge::Told && has_something && !link.held_up
-        };
-        self.sockets.values().filter(unattended).copied()
-    }
-
     // ---- the trace ----
 
     /// A hash of everything that happened; equal for equal runs.
@@ -435,142 +130,6 @@ impl SimulatedIo {
     /// Adds a line of the test's own.
     pub fn note(&self, line: fmt::Arguments<'_>) {
         self.trace.borrow_mut().push(self.now, line);
-    }
-
-    // ---- what happens ----
-
-    fn schedule(&mut self, at: Duration, happening: Happening) {
-        self.happened += 1;
-        self.happenings.insert((at, self.happened), happening);
-    }
-
-    /// Lets something happen at the server's side after it has travelled there, behind what was sent before.
-    fn travel(&mut self, peer: PeerId, happening: Happening) {
-        let delay = self.random.up_to(self.faults.delay_max);
-        let link = &mut self.links[peer.0];
-        let at = link.arrives_at.max(self.now + delay);
-        link.arrives_at = at;
-        self.schedule(at, happening);
-    }
-
-    fn let_happen(&mut self) {
-        while let Some(entry) = self.happenings.first_entry().filter(|entry| entry.key().0 <= self.now) {
-            match entry.remove() {
-                Happening::Arrives(peer) => self.arrive(peer),
-                Happening::Brings(peer, bytes) => self.bring(peer, &bytes),
-                Happening::Ends(peer) => {
-                    self.links[peer.0].peer_ended = true;
-                    self.make_readable(peer);
-                }
-                Happening::Breaks(peer, gone) => self.break_link(peer, gone),
-                Happening::Reads(peer) => self.read_at_peer(peer),
-                Happening::Stirs(peer) => {
-                    self.make_readable(peer);
-                    self.make_writable(peer);
-                }
-                Happening::GivesUp(peer) => {
-                    let unacknowledged = self.links[peer.0].taken.len() > self.links[peer.0].read;
-                    match self.links[peer.0].stage {
-                        Stage::Open(_) if unacknowledged => self.break_link(peer, Gone::TimedOut),
-                        Stage::Closed => {}
-                        _ => {
-                            let at = self.now + self.faults.user_timeout;
-                            self.schedule(at, Happening::GivesUp(peer));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn arrive(&mut self, peer: PeerId) {
-        let backlog = &mut self.backlogs[self.links[peer.0].listener.0];
-        if backlog.stopped {
-            self.links[peer.0].stage = Stage::Closed;
-            self.links[peer.0].fate = Fate::Reset;
-            return;
-        }
-        self.links[peer.0].stage = Stage::Waiting;
-        backlog.waiting.push_back(peer);
-    }
-
-    fn bring(&mut self, peer: PeerId, bytes: &[u8]) {
-        let link = &mut self.links[peer.0];
-        if link.stage == Stage::Closed {
-            // The kernel answers what nobody will read with a reset, and what was under way the other way is lost.
-            link.fate = Fate::Reset;
-            return;
-        }
-        link.unread.extend(bytes);
-        self.make_readable(peer);
-    }
-
-    fn break_link(&mut self, peer: PeerId, gone: Gone) {
-        let link = &mut self.links[peer.0];
-        if link.stage != Stage::Closed && link.broken.is_none() {
-            link.fate = Fate::Reset;
-            link.broken = Some(gone);
-            link.unread.clear();
-            self.note(format_args!("peer {} {gone:?}", peer.0));
-            self.make_readable(peer);
-            self.make_writable(peer);
-        }
-    }
-
-    /// The peer reads what its pace allows, and comes back for the rest.
-    fn read_at_peer(&mut self, peer: PeerId) {
-        let link = &mut self.links[peer.0];
-        link.reading = false;
-        let arrived = link.taken.len() - link.read;
-        link.read += match link.pace {
-            Pace::Eager => arrived,
-            Pace::Slow { bytes, .. } => arrived.min(bytes),
-            Pace::Never => 0,
-        };
-        self.make_writable(peer);
-        self.let_read(peer);
-    }
-
-    fn let_read(&mut self, peer: PeerId) {
-        let link = &mut self.links[peer.0];
-        if link.fate == Fate::Reset {
-            return;
-        }
-        if link.read == link.taken.len() {
-            if link.ended {
-                link.fate = Fate::Ended;
-            }
-            return;
-        }
-        let delay = match link.pace {
-            Pace::Eager => self.random.up_to(self.faults.delay_max),
-            Pace::Slow { every, .. } => every,
-            Pace::Never => return,
-        };
-        if !link.reading {
-            link.reading = true;
-            let at = self.now + delay;
-            self.schedule(at, Happening::Reads(peer));
-        }
-    }
-
-    fn make_readable(&mut self, peer: PeerId) {
-        let repeated = self.random.chance(self.faults.repeated_edge);
-        let link = &mut self.links[peer.0];
-        if link.readable == Edge::Waiting || repeated {
-            link.readable = Edge::Due;
-        }
-    }
-
-    fn make_writable(&mut self, peer: PeerId) {
-        // A kernel wakes writers when a good part is free again, not at every byte.
-        let part = 1 + self.random.below(3);
-        let link = &mut self.links[peer.0];
-        let has_room =
-            link.broken.is_some() || link.room() * part >= link.buffer_bytes || link.taken.len() == link.read;
-        if link.writable == Edge::Waiting && has_room {
-            link.writable = Edge::Due;
-        }
     }
 
     /// The connection behind a socket that must be open.
@@ -813,28 +372,92 @@ impl Io for SimulatedIo {
     }
 }
 
-/// What happened: all of it in a hash (FNV-1a), the last of it in words.
-#[derive(Debug)]
-struct Trace {
-    hash: u64,
-    lines: VecDeque<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Peer;
 
-impl Default for Trace {
-    fn default() -> Trace {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, lines: VecDeque::new() }
+    const TOKEN: Token = Token { slot: 0, generation: 1 };
+
+    /// A network with one connection that is accepted and watched, and its readiness at first.
+    fn connected(faults: Faults, pace: Pace) -> (SimulatedIo, PeerId, Socket) {
+        let mut io = SimulatedIo::new(1, faults, 1);
+        let peer = io.connect(ListenerIndex(0), Peer::Unix, pace);
+        assert_eq!(wait(&mut io), [Readiness::Acceptable(ListenerIndex(0))]);
+        let Accept::Connection(socket, _) = io.accept(ListenerIndex(0)) else { panic!("it has arrived") };
+        assert_eq!(io.accept(ListenerIndex(0)), Accept::WouldBlock);
+        io.watch(socket, TOKEN).unwrap();
+        assert_eq!(wait(&mut io), [Readiness::Writable(TOKEN)]);
+        (io, peer, socket)
     }
-}
 
-impl Trace {
-    fn push(&mut self, now: Duration, what: fmt::Arguments<'_>) {
-        let mut line =
-            if self.lines.len() < TRACE_LINES_MAX { String::new() } else { self.lines.pop_front().unwrap_or_default() };
-        line.clear();
-        let _ = write!(line, "{:>10.3} {what}", now.as_secs_f64());
-        for byte in line.bytes() {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    fn wait(io: &mut SimulatedIo) -> Vec<Readiness> {
+        let mut ready = Vec::new();
+        io.wait(Some(Duration::from_secs(1)), &mut ready).unwrap();
+        ready
+    }
+
+    fn send(io: &mut SimulatedIo, socket: Socket, bytes: usize) -> Sent {
+        let mut outcomes = Vec::new();
+        io.send(&[vec![b'x'; bytes].into()], 0, &[socket], &mut outcomes);
+        outcomes[0]
+    }
+
+    #[test]
+    fn readiness_is_told_once_until_a_call_would_have_blocked() {
+        let (mut io, peer, socket) = connected(Faults::none(), Pace::Eager);
+        io.peer_send(peer, b"ab");
+        assert_eq!(wait(&mut io), [Readiness::Readable(TOKEN)]);
+        let mut byte = [0];
+        assert_eq!(io.read(socket, &mut byte), Read::Bytes(1));
+        io.peer_send(peer, b"c");
+        assert_eq!(wait(&mut io), [], "not drained yet");
+        for expected in [Read::Bytes(1), Read::Bytes(1), Read::WouldBlock] {
+            assert_eq!(io.read(socket, &mut byte), expected);
         }
-        self.lines.push_back(line);
+        io.peer_end(peer);
+        assert_eq!(wait(&mut io), [Readiness::Readable(TOKEN)]);
+        assert_eq!(io.read(socket, &mut byte), Read::Ended);
+    }
+
+    #[test]
+    fn a_slow_peer_fills_the_buffer_and_makes_room_again() {
+        let faults = Faults { send_buffer_bytes: (10, 10), ..Faults::none() };
+        let pace = Pace::Slow { bytes: 10, every: Duration::from_millis(5) };
+        let (mut io, peer, socket) = connected(faults, pace);
+        assert_eq!(send(&mut io, socket, 15), Sent::Bytes(10));
+        assert!(io.is_held_up(peer));
+        assert_eq!(wait(&mut io), [Readiness::Writable(TOKEN)]);
+        assert_eq!(send(&mut io, socket, 5), Sent::Bytes(5));
+        io.close(socket, Close::Graceful);
+        wait(&mut io);
+        assert_eq!((io.take(peer).len(), io.fate(peer)), (15, Fate::Ended));
+    }
+
+    #[test]
+    fn closing_on_what_was_not_read_is_a_reset() {
+        let (mut io, peer, socket) = connected(Faults::none(), Pace::Never);
+        io.peer_send(peer, b"unread");
+        wait(&mut io);
+        assert_eq!(send(&mut io, socket, 5), Sent::Bytes(5));
+        io.close(socket, Close::Graceful);
+        assert_eq!((io.take(peer).len(), io.fate(peer)), (0, Fate::Reset));
+    }
+
+    #[test]
+    #[should_panic(expected = "awaits writability")]
+    fn a_send_to_whom_awaits_writability_breaks_the_contract() {
+        let faults = Faults { send_buffer_bytes: (10, 10), ..Faults::none() };
+        let (mut io, _, socket) = connected(faults, Pace::Never);
+        send(&mut io, socket, 15);
+        send(&mut io, socket, 5);
+    }
+
+    #[test]
+    #[should_panic(expected = "after it was closed")]
+    fn a_closed_socket_is_not_used() {
+        let (mut io, _, socket) = connected(Faults::none(), Pace::Never);
+        io.close(socket, Close::Reset);
+        send(&mut io, socket, 5);
     }
 }

@@ -1,0 +1,98 @@
+//! A connection with both its ends: what has been said, what has been read, and what is to be reported of it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::io::{Gone, ListenerIndex, Peer, Socket, Token};
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub usize);
+
+/// How a peer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Everything, as soon as it arrives.
+    Eager,
+    /// So many bytes each time the interval passes.
+    Slow {
+        /// How many.
+        bytes: usize,
+        /// How often.
+        every: Duration,
+    },
+    /// Never.
+    Never,
+}
+
+/// What a peer sees of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is open, or on its way to be.
+    Open,
+    /// The server will send no more; everything has arrived.
+    Ended,
+    /// It is broken; what had not arrived never will.
+    Reset,
+}
+
+/// Whether readiness is to be reported: once, then not before a call would have blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Edge {
+    Waiting,
+    Due,
+    Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Travelling,
+    Waiting,
+    Open(Socket),
+    Closed,
+}
+
+/// One connection, both ends.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) address: Peer,
+    pub(super) listener: ListenerIndex,
+    pub(super) stage: Stage,
+    pub(super) token: Option<Token>,
+    /// What the server has yet to read.
+    pub(super) unread: VecDeque<u8>,
+    /// How much the server has read.
+    pub(super) consumed: usize,
+    pub(super) peer_ended: bool,
+    pub(super) broken: Option<Gone>,
+    pub(super) readable: Edge,
+    pub(super) writable: Edge,
+    /// The last send took less than all, and no writability was reported since.
+    pub(super) held_up: bool,
+    /// Everything that the kernel took from the server.
+    pub(super) taken: Vec<u8>,
+    /// How much of it the peer has read.
+    pub(super) read: usize,
+    pub(super) buffer_bytes: usize,
+    pub(super) pace: Pace,
+    pub(super) reading: bool,
+    /// How much of what the peer has read its application has had.
+    pub(super) handed: usize,
+    pub(super) ended: bool,
+    pub(super) fate: Fate,
+    /// When the last of what the peer sent arrives: what follows can't overtake it.
+    pub(super) arrives_at: Duration,
+}
+
+impl Link {
+    pub(super) fn room(&self) -> usize {
+        self.buffer_bytes.saturating_sub(self.taken.len() - self.read)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    pub(super) waiting: VecDeque<PeerId>,
+    pub(super) told: bool,
+    pub(super) stopped: bool,
+}

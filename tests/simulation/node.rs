@@ -1,0 +1,313 @@
+//! A node: one server on its own simulated network, turned by hand and looked at after every turn.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare::auth::Tokens;
+use fanfare::event::{RunName, Topic};
+use fanfare::hub::{Hub, HubLimits};
+use fanfare::io::Io;
+use fanfare::io::simulated::{Faults, PeerId, Random, SimulatedIo};
+use fanfare::protocol::head::HeadLimits;
+use fanfare::protocol::publish::PublishLimits;
+use fanfare::server::settings::{Cors, Delivery, Drain, Limits, Publishing, Settings, SlowPolicy};
+use fanfare::server::{ListenerRole, Parts, Server};
+use fanfare::sources::channel::{ChannelLimits, Publish, channel};
+
+use super::feed::{Bus, BusStop, Feed, History};
+use super::wire::{Promises, Snapshot, TopicSnapshot, Turn, Wire, must};
+
+/// Turns without time passing before a node is said to spin.
+const TURNS_AT_ONE_TIME_MAX: usize = 4000;
+/// What one entry of a log may cost: frame, id, bookkeeping.
+const ENTRY_BYTES_MAX: usize = 1024;
+
+/// Everything about a world that is drawn from its seed, but what happens in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) topics: Vec<String>,
+    pub(crate) nodes: usize,
+    pub(crate) faults: Faults,
+    pub(crate) hub: HubLimits,
+    pub(crate) slow_policy: SlowPolicy,
+    pub(crate) streams_max: usize,
+    pub(crate) connections_per_address_max: Option<u32>,
+    pub(crate) accepts_per_second_max: Option<u32>,
+    pub(crate) catch_up_bytes_per_tick: usize,
+    pub(crate) channel: ChannelLimits,
+    pub(crate) heartbeat: Duration,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) interval_floor: Duration,
+}
+
+impl Plan {
+    pub(crate) fn drawn(random: &mut Random) -> Plan {
+        let wild = random.chance(700);
+        let draw = |random: &mut Random, most: usize| if wild { random.below(most + 1) as u32 } else { 0 };
+        let topics = 1 + random.below(5);
+        let least = [200, 400, 2000, 16 << 10][random.below(4)];
+        let vanishing = random.chance(300);
+        Plan {
+            topics: (0..topics).map(|index| format!("t{index}")).collect(),
+            nodes: 1 + random.below(2),
+            faults: Faults {
+                short_send: draw(random, 150),
+                blocked_send: draw(random, 80),
+                reset_on_send: draw(random, 4),
+                partial_read: draw(random, 300),
+                blocked_read: draw(random, 100),
+                aborted_accept: draw(random, 50),
+                failed_watch: draw(random, 10),
+                late_event: draw(random, 900),
+                repeated_edge: draw(random, 100),
+                tardy_wait: draw(random, 60),
+                delay_max: Duration::from_micros(random.below(4000) as u64),
+                send_buffer_bytes: (least, least + random.below(4 * least)),
+                user_timeout: Duration::from_secs(15),
+            },
+            hub: HubLimits {
+                topics_max: if vanishing { 1 + random.below(topics) } else { 100 },
+                history_events_max: [1, 2, 5, 20, 1000][random.below(5)],
+                history_bytes_max: [1200, 4000, 1 << 20][random.below(3)],
+                history_bytes_total_max: [2000, 6000, 1 << 20, 1 << 20][random.below(4)],
+                history_age_max: Duration::from_secs([3, 30, 3600][random.below(3)]),
+                replay_events_max: random.chance(150).then(|| 1 + random.below(10)),
+            },
+            slow_policy: if random.chance(300) { SlowPolicy::Skip } else { SlowPolicy::Close },
+            streams_max: if random.chance(150) { 1 + random.below(6) } else { 1000 },
+            connections_per_address_max: random.chance(100).then(|| 1 + random.below(3) as u32),
+            accepts_per_second_max: random.chance(100).then(|| 2 + random.below(20) as u32),
+            catch_up_bytes_per_tick: [100, 2000, 1 << 20][random.below(3)],
+            channel: ChannelLimits { messages_max: [8, 64, 4096][random.below(3)], bytes_max: 1 << 20 },
+            heartbeat: Duration::from_secs([2, 30][random.below(2)]),
+            stall_timeout: Duration::from_secs([5, 30][random.below(2)]),
+            interval_floor: if random.chance(50) { Duration::from_millis(200) } else { Duration::ZERO },
+        }
+    }
+
+    pub(crate) fn promises(&self) -> Promises {
+        Promises {
+            replay_events_max: self.hub.replay_events_max,
+            skips_slow: self.slow_policy == SlowPolicy::Skip,
+            topics_vanish: self.hub.topics_max < self.topics.len(),
+            heartbeat: self.heartbeat,
+            stall_timeout: self.stall_timeout,
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            default_topic: Topic::new("t0").unwrap(),
+            dashboard_topic: Topic::new("t0").unwrap(),
+            stream_endpoint: None,
+            delivery: Delivery {
+                retry: Duration::from_secs(2),
+                heartbeat_interval: self.heartbeat,
+                stall_timeout: self.stall_timeout,
+                slow_policy: self.slow_policy,
+                interval_floor: self.interval_floor,
+                catch_up_bytes_per_tick: self.catch_up_bytes_per_tick,
+            },
+            limits: Limits {
+                streams_max: self.streams_max,
+                connections_per_address_max: self.connections_per_address_max,
+                accepts_per_second_max: self.accepts_per_second_max,
+                head: HeadLimits { head_bytes_max: 4096, target_bytes_max: 2048, headers_max: 50 },
+                head_timeout: Duration::from_secs(10),
+                body_bytes_max: 64 << 10,
+                body_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(20),
+                topics_per_subscriber_max: 8,
+                publish: PublishLimits { topic_bytes_max: 64, data_bytes_max: 4096, batch_max: 10 },
+            },
+            publishing: Publishing::Loopback(Tokens::default()),
+            operators: Tokens::default(),
+            cors: Cors::default(),
+            drain: Drain { notice: Duration::from_millis(300), duration: Duration::from_secs(2) },
+            ready_requires: Vec::new(),
+            connections_total_max: self.streams_max.saturating_add(20),
+        }
+    }
+}
+
+/// One server, its feed, and the streams under scrutiny.
+pub(crate) struct Node {
+    pub(crate) server: Server<SimulatedIo>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) wires: Vec<Wire>,
+    promises: Promises,
+    limits: HubLimits,
+    snapshot: Rc<Snapshot>,
+    /// Why the server may not sleep now.
+    awake_for: Option<String>,
+    pub(crate) has_left: bool,
+    /// Clients wait for a broker's answer.
+    pub(crate) awaits_broker: bool,
+}
+
+impl Node {
+    pub(crate) fn start(
+        plan: &Plan,
+        seed: u64,
+        now: Duration,
+        bus: Option<(&Arc<Bus>, usize)>,
+        history: &Arc<History>,
+    ) -> Node {
+        let mut io = SimulatedIo::new(seed, plan.faults.clone(), 2);
+        io.set_start(now);
+        io.set_horizon(now);
+        let (outlet, inbox) = channel(plan.channel, io.wake());
+        let run = RunName::from_bits(Random::new(seed ^ 0x5eed).bits());
+        let feed = Arc::new(Feed::new(run, outlet, Arc::clone(history)));
+        let publisher: Arc<dyn Publish + Send + Sync> = match bus {
+            Some((bus, node)) => Arc::new(BusStop { bus: Arc::clone(bus), node }),
+            None => Arc::clone(&feed) as _,
+        };
+        let parts = Parts {
+            settings: plan.settings(),
+            hub: Hub::new(run, plan.hub.clone()),
+            inbox,
+            publisher,
+            sources: Vec::new(),
+            live: Arc::default(),
+            listeners: vec![ListenerRole::Public, ListenerRole::Admin],
+            seed,
+        };
+        Node {
+            server: Server::new(io, parts),
+            feed,
+            wires: Vec::new(),
+            promises: plan.promises(),
+            limits: plan.hub.clone(),
+            snapshot: Rc::default(),
+            awake_for: None,
+            has_left: false,
+            awaits_broker: false,
+        }
+    }
+
+    pub(crate) fn io(&mut self) -> &mut SimulatedIo {
+        self.server.io_mut()
+    }
+
+    pub(crate) fn watch(&mut self, peer: PeerId, request: super::wire::Request) {
+        let now = self.io().now();
+        self.wires.push(Wire::new(peer, request, self.promises, Arc::clone(&self.feed), now));
+    }
+
+    /// Turns until nothing is left to do at `until`.
+    pub(crate) fn run_until(&mut self, until: Duration) -> Result<(), String> {
+        // What happened between the turns may well wake it.
+        self.awake_for = None;
+        self.io().set_horizon(until);
+        let (mut turns, mut last) = (0, Duration::ZERO);
+        while !self.has_left {
+            self.turn()?;
+            let now = self.io().now();
+            if now == until && self.io().has_slept() && self.awake_for.is_none() {
+                break;
+            }
+            turns = if now == last { turns + 1 } else { 0 };
+            last = now;
+            must(turns < TURNS_AT_ONE_TIME_MAX, || format!("spins; awake for {:?}", self.awake_for))?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), String> {
+        let before = Rc::clone(&self.snapshot);
+        let stays = self.server.turn().map_err(|error| error.to_string())?;
+        let slept = self.io().has_slept();
+        if let Some(reason) = self.awake_for.take().filter(|_| slept) {
+            return Err(reason);
+        }
+        let after = Rc::new(self.look()?);
+        self.feed.note_head(after.head);
+        self.snapshot = Rc::clone(&after);
+        self.has_left = !stays;
+        let now = self.io().now();
+        let unread = (after.head < self.feed.last()).then(|| "sleeps with messages in its inbox".to_owned());
+        self.awake_for = unread.or_else(|| self.unattended());
+        let io = self.server.io_mut();
+        for wire in &mut self.wires {
+            let turn = Turn {
+                now,
+                sent: io.sent_to(wire.peer),
+                read_bytes: io.read_from(wire.peer),
+                is_held_up: io.is_held_up(wire.peer),
+                is_open: io.is_open(wire.peer),
+                is_ended: io.is_ended(wire.peer),
+                before: &before,
+                after: &after,
+            };
+            let checked = wire.check_turn(&turn);
+            let context = |what: String| format!("peer {}: {what}\n{:?}", wire.peer.0, wire.request);
+            checked.map_err(context)?;
+            if self.awake_for.is_none() {
+                self.awake_for = wire.check_asleep(&turn).map_err(context).err();
+            }
+        }
+        self.wires.retain(|wire| !io.is_closed(wire.peer));
+        Ok(())
+    }
+
+    fn unattended(&mut self) -> Option<String> {
+        let awaits_broker = self.awaits_broker;
+        let peer = self.io().unattended().next().filter(|_| !awaits_broker)?;
+        Some(format!("sleeps, and peer {} was not read to the end", peer.0))
+    }
+
+    /// What can be seen of the server, and whether it keeps its bounds.
+    fn look(&mut self) -> Result<Snapshot, String> {
+        let hub = self.server.hub();
+        let mut snapshot = Snapshot { head: hub.head().0, ..Snapshot::default() };
+        for topic in hub.topics() {
+            let (name, evicted_through) = (topic.name.to_string(), topic.evicted_through.0);
+            let names = std::slice::from_ref(&name);
+            let remembered = self.feed.between(evicted_through, snapshot.head, names).len();
+            let retained = topic.retained_events;
+            must(remembered == retained, || {
+                format!("{name} holds {retained}, not {remembered} since {evicted_through}")
+            })?;
+            let within = retained <= self.limits.history_events_max.max(1);
+            must(within, || format!("{name} remembers {retained} events"))?;
+            self.check_eviction(&name, evicted_through, retained)?;
+            snapshot.topics.insert(name, TopicSnapshot { evicted_through, retained });
+        }
+        let hub = self.server.hub();
+        let bytes = hub.bytes_total();
+        let bytes_max = self.limits.history_bytes_total_max + ENTRY_BYTES_MAX;
+        must(bytes <= bytes_max, || format!("{bytes} bytes are remembered, {} of them pinned", hub.pinned_bytes()))?;
+        must(hub.topic_count() <= self.limits.topics_max, || format!("{} topics", hub.topic_count()))?;
+        let (connections, streams) = self.server.open();
+        let counters = self.server.counters();
+        let (accepted, closed) = (counters.accepted, counters.closed.total());
+        must(accepted == closed + connections as u64, || {
+            format!("{accepted} accepted, {closed} closed, {connections} open")
+        })?;
+        let io = self.server.io_mut();
+        must(io.open_peers().len() == connections, || {
+            format!("{} sockets, {connections} connections", io.open_peers().len())
+        })?;
+        let seen =
+            self.wires.iter().filter(|wire| wire.is_streaming() && io.is_open(wire.peer) && !io.is_ended(wire.peer));
+        let seen = seen.count();
+        must(seen <= streams, || format!("{streams} streams, but {seen} are seen"))?;
+        Ok(snapshot)
+    }
+
+    /// Nothing is forgotten before a bound asks for it. Told where only one bound can have: the count.
+    fn check_eviction(&self, name: &str, evicted_through: u64, retained: usize) -> Result<(), String> {
+        let before = self.snapshot.topics.get(name);
+        let limits = &self.limits;
+        let only_count = !self.promises.topics_vanish
+            && limits.history_bytes_max >= 1 << 20
+            && limits.history_bytes_total_max >= 1 << 20
+            && limits.history_age_max >= Duration::from_secs(3600);
+        let evicted = before.is_some_and(|before| before.evicted_through < evicted_through && before.retained > 0);
+        must(!evicted || !only_count || retained == limits.history_events_max, || {
+            format!("{name} forgot {before:?} through {evicted_through} and holds only {retained}")
+        })
+    }
+}

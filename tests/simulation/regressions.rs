@@ -1,0 +1,139 @@
+//! Mishaps that a seed has found, told in few words: one node, no faults, and the checkers of the worlds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare::event::{Event, Topic};
+use fanfare::hub::HubLimits;
+use fanfare::io::simulated::{Faults, Pace, PeerId, Random};
+use fanfare::io::{ListenerIndex, Peer};
+use fanfare::server::settings::SlowPolicy;
+
+use crate::feed::History;
+use crate::node::{Node, Plan};
+use crate::wire::Request;
+
+struct Stage {
+    node: Node,
+    now: Duration,
+}
+
+impl Stage {
+    fn new(change: impl FnOnce(&mut Plan)) -> Stage {
+        let mut plan = Plan {
+            topics: vec!["a".into(), "b".into()],
+            nodes: 1,
+            faults: Faults::none(),
+            hub: HubLimits::default(),
+            slow_policy: SlowPolicy::Close,
+            streams_max: 100,
+            accepts_per_second_max: None,
+            connections_per_address_max: None,
+            ..Plan::drawn(&mut Random::new(0))
+        };
+        change(&mut plan);
+        let history = Arc::<History>::default();
+        Stage { node: Node::start(&plan, 1, Duration::ZERO, None, &history), now: Duration::ZERO }
+    }
+
+    fn connect(&mut self, pace: Pace, says: &str) -> PeerId {
+        let peer = self.node.io().connect(ListenerIndex(0), Peer::Unix, pace);
+        self.node.io().peer_send(peer, says.as_bytes());
+        self.pass(Duration::from_millis(1));
+        peer
+    }
+
+    /// A subscriber of `topics` under the checker's eyes.
+    fn subscribe(&mut self, topics: &[&str], pace: Pace) -> PeerId {
+        let query: Vec<_> = topics.iter().map(|topic| format!("topic={topic}")).collect();
+        let says =
+            format!("GET /events?{} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n", query.join("&"));
+        let peer = self.node.io().connect(ListenerIndex(0), Peer::Unix, pace);
+        self.node.io().peer_send(peer, says.as_bytes());
+        let request = Request {
+            topics: topics.iter().map(ToString::to_string).collect(),
+            last_event_id: String::new(),
+            replay: "missed",
+            latest: false,
+            interval: Duration::ZERO,
+            bytes: says.len(),
+        };
+        self.node.watch(peer, request);
+        self.pass(Duration::from_millis(1));
+        peer
+    }
+
+    fn publish(&mut self, topic: &str, data: &str) {
+        self.node.feed.publish(&Event::message(Topic::new(topic).unwrap(), data));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.node.run_until(self.now).unwrap_or_else(|what| panic!("{what}\n{}", self.node.io().trace().join("\n")));
+    }
+
+    fn closed(&self, reason: &str) -> u64 {
+        self.node.server.counters().closed.get(reason)
+    }
+}
+
+#[test]
+fn a_message_that_waits_for_a_walk_is_not_slept_on() {
+    let mut stage = Stage::new(|plan| plan.hub.history_events_max = 1);
+    stage.subscribe(&["a"], Pace::Eager);
+    (0..5).for_each(|n| stage.publish("a", &format!("event {n}")));
+    stage.pass(Duration::from_millis(1));
+    assert_eq!(stage.node.server.counters().delivered_events, 5);
+}
+
+#[test]
+fn exhausted_descriptors_do_not_make_it_spin_when_nobody_waits() {
+    let mut stage = Stage::new(|_| ());
+    stage.node.io().set_descriptors_max(1);
+    stage.connect(Pace::Eager, "");
+    stage.pass(Duration::from_secs(5)); // the checker counts turns in which no time passes
+    stage.node.io().set_descriptors_max(3);
+    stage.pass(Duration::from_secs(1));
+    stage.subscribe(&["a"], Pace::Eager);
+    assert_eq!(stage.node.server.open().1, 1);
+}
+
+#[test]
+fn a_full_accept_rate_does_not_make_it_spin() {
+    let mut stage = Stage::new(|plan| plan.accepts_per_second_max = Some(3));
+    let peers: Vec<_> = (0..10).map(|_| stage.node.io().connect(ListenerIndex(0), Peer::Unix, Pace::Eager)).collect();
+    stage.pass(Duration::from_secs(4));
+    assert!(peers.into_iter().all(|peer| stage.node.io().is_open(peer)));
+}
+
+#[test]
+fn a_stream_asked_for_behind_another_request_hears_its_peer_leave() {
+    let mut stage = Stage::new(|plan| plan.faults.send_buffer_bytes = (100, 100));
+    let slow = Pace::Slow { bytes: 50, every: Duration::from_millis(10) };
+    let both = "GET / HTTP/1.1\r\nHost: sim\r\n\r\nGET /events?topic=a HTTP/1.1\r\nHost: sim\r\n\r\n";
+    let peer = stage.connect(slow, both);
+    stage.node.io().peer_send(peer, b"and more");
+    stage.pass(Duration::from_secs(1));
+    assert_eq!(stage.node.server.open(), (1, 1));
+    stage.node.io().peer_end(peer);
+    stage.pass(Duration::from_secs(1));
+    assert_eq!((stage.node.server.open(), stage.closed("peer_closed")), ((0, 0), 1));
+}
+
+#[test]
+fn a_loss_before_the_walk_came_round_is_noticed_by_the_walk() {
+    // The second event takes the whole of what all logs may hold, before the first was sent to anybody.
+    let mut stage = Stage::new(|plan| plan.hub.history_bytes_total_max = 500);
+    stage.subscribe(&["a"], Pace::Eager);
+    stage.publish("a", "lost");
+    stage.publish("b", &"x".repeat(300));
+    stage.pass(Duration::from_millis(1));
+    assert_eq!(stage.closed("evicted"), 1);
+}
+
+#[test]
+fn who_is_turned_away_at_the_door_is_counted_as_closed() {
+    let mut stage = Stage::new(|plan| plan.faults.failed_watch = 1000);
+    stage.connect(Pace::Eager, ""); // the checker holds accepted against closed and open
+    assert_eq!((stage.node.server.open().0, stage.closed("refused")), (0, 1));
+}

@@ -1,0 +1,393 @@
+//! A world from a seed: nodes, clients, publishers and mishaps, in steps of virtual time, until all is said.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare::event::{Event, Topic};
+use fanfare::io::simulated::{Fate, Pace, PeerId, Random};
+use fanfare::io::{ListenerIndex, Peer};
+use fanfare::sources::channel::{Control, Message, PublishRefusal};
+
+use super::client::{Link, Subscriber, Talker};
+use super::feed::{Bus, History};
+use super::node::{Node, Plan};
+use super::wire::must;
+
+/// A world and the hash of everything that happened in it.
+pub(crate) struct World {
+    random: Random,
+    plan: Plan,
+    seed: u64,
+    history: Arc<History>,
+    bus: Option<Arc<Bus>>,
+    nodes: Vec<Node>,
+    subscribers: Vec<Subscriber>,
+    talkers: Vec<Talker>,
+    now: Duration,
+    serial: u64,
+    starts: u64,
+    hash: u64,
+}
+
+impl World {
+    /// The world of this seed, before anything has happened.
+    pub(crate) fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let plan = Plan::drawn(&mut random);
+        let bus = (plan.nodes > 1 || random.chance(300)).then(Arc::<Bus>::default);
+        let subscribers = 2 + random.below(12);
+        let mut world = World {
+            subscribers: (0..subscribers).map(|_| Subscriber::drawn(&mut random, &plan.topics, plan.nodes)).collect(),
+            talkers: (0..random.below(4)).map(|_| Talker::new(random.below(plan.nodes))).collect(),
+            random,
+            plan,
+            seed,
+            history: Arc::default(),
+            bus,
+            nodes: Vec::new(),
+            now: Duration::ZERO,
+            serial: 0,
+            starts: 0,
+            hash: 0,
+        };
+        world.nodes = (0..world.plan.nodes).map(|index| world.start(index)).collect();
+        world.connect_bus();
+        world
+    }
+
+    /// Lives through it all; the hash of what happened.
+    pub(crate) fn live(mut self) -> Result<u64, String> {
+        let outcome = self.live_through();
+        for node in &mut self.nodes {
+            self.hash = self.hash.rotate_left(7) ^ node.io().trace_hash();
+        }
+        let mut trace =
+            || self.nodes.iter_mut().map(|node| node.io().trace().join("\n")).collect::<Vec<_>>().join("\n--\n");
+        outcome.map(|()| self.hash).map_err(|what| format!("{}\n\n{what}\n\n{:#?}", trace(), self.plan))
+    }
+
+    fn live_through(&mut self) -> Result<(), String> {
+        let steps = 40 + self.random.below(120);
+        for _ in 0..steps {
+            self.mishap();
+            self.publish();
+            self.stir_clients();
+            let step = match self.random.below(100) {
+                0 => Duration::from_secs(10 + self.random.below(200) as u64),
+                1..4 => Duration::from_secs(1 + self.random.below(9) as u64),
+                4..50 => self.random.up_to(Duration::from_millis(20)),
+                _ => self.random.up_to(Duration::from_millis(400)),
+            };
+            self.step(step)?;
+        }
+        self.settle()?;
+        self.finish()
+    }
+
+    fn start(&mut self, index: usize) -> Node {
+        self.starts += 1;
+        let bus = self.bus.as_ref().map(|bus| (bus, index));
+        let seed = self.seed.wrapping_mul(1000) + self.starts;
+        Node::start(&self.plan, seed, self.now, bus, &self.history)
+    }
+
+    fn connect_bus(&self) {
+        if let Some(bus) = &self.bus {
+            bus.connect(self.nodes.iter().map(|node| Arc::clone(&node.feed)).collect());
+        }
+    }
+
+    // ---- what happens ----
+
+    fn mishap(&mut self) {
+        let index = self.random.below(self.nodes.len());
+        let topic = self.a_topic();
+        match self.random.below(100) {
+            0..2 => self.restart(index),
+            2..6 => self.nodes[index].feed.lose(),
+            6..9 => self.nodes[index].feed.refuse(&topic),
+            9..12 => {
+                let descriptors = 1 + self.random.below(12);
+                self.nodes[index].io().set_descriptors_max(descriptors);
+            }
+            12..30 => self.nodes[index].io().set_descriptors_max(usize::MAX),
+            _ => {}
+        }
+    }
+
+    /// The process ends, and another takes its place: nothing is remembered, and its ids are new.
+    fn restart(&mut self, index: usize) {
+        let node = self.start(index);
+        let mut old = std::mem::replace(&mut self.nodes[index], node);
+        self.hash = self.hash.rotate_left(7) ^ old.io().trace_hash();
+        if let Some(bus) = &self.bus {
+            bus.forget_tickets(index);
+        }
+        self.connect_bus();
+        for subscriber in self.subscribers.iter_mut().filter(|subscriber| subscriber.node == index) {
+            if let Link::Joined(peer) = subscriber.link {
+                let bytes = old.io().take(peer);
+                let _ = subscriber.receive(&bytes, &self.history);
+                subscriber.leave(self.now);
+            }
+        }
+        for talker in self.talkers.iter_mut().filter(|talker| talker.node == index) {
+            talker.leave(self.now, index);
+        }
+    }
+
+    fn a_topic(&mut self) -> Topic {
+        let index = self.random.below(self.plan.topics.len());
+        Topic::new(&self.plan.topics[index]).unwrap()
+    }
+
+    fn publish(&mut self) {
+        let count = match self.random.below(10) {
+            0..4 => 0,
+            4..9 => 1 + self.random.below(4),
+            _ => self.random.below(40),
+        };
+        for _ in 0..count {
+            self.serial += 1;
+            let padding = [0, 30, 300][self.random.below(3)];
+            let topic = self.a_topic();
+            let data = format!("source {} {}", self.serial, "y".repeat(self.random.below(padding + 1)));
+            let mut event = Event::message(topic, data);
+            let times = if self.random.chance(30) { 2 } else { 1 };
+            match &self.bus {
+                // What comes without an id gets one on each node, in the same order.
+                Some(bus) => {
+                    event.id = self.random.chance(600).then(|| bus.next_id());
+                    let times = if event.id.is_some() { times } else { 1 };
+                    (0..times).for_each(|_| bus.publish(&event));
+                }
+                None => {
+                    self.nodes[0].feed.publish(&event);
+                }
+            }
+        }
+    }
+
+    // ---- clients ----
+
+    fn stir_clients(&mut self) {
+        for index in 0..self.subscribers.len() {
+            match self.subscribers[index].link {
+                Link::Away { until } if until <= self.now => self.join(index),
+                Link::Away { .. } => {}
+                Link::Joined(peer) => self.stir(index, peer),
+            }
+        }
+        for index in 0..self.talkers.len() {
+            self.let_talk(index);
+        }
+    }
+
+    fn pace(&mut self) -> Pace {
+        match self.random.below(20) {
+            0..13 => Pace::Eager,
+            13..18 => Pace::Slow {
+                bytes: 1 + self.random.below(400),
+                every: Duration::from_millis(1 + self.random.below(300) as u64),
+            },
+            _ => Pace::Never,
+        }
+    }
+
+    fn address(&mut self) -> Peer {
+        let host = 1 + self.random.below(4) as u8;
+        if host == 4 { Peer::Unix } else { Peer::Inet(SocketAddr::from((Ipv4Addr::new(192, 0, 2, host), 999))) }
+    }
+
+    fn join(&mut self, index: usize) {
+        let (pace, address) = (self.pace(), self.address());
+        let subscriber = &mut self.subscribers[index];
+        if self.random.chance(300) {
+            subscriber.node = self.random.below(self.nodes.len());
+        }
+        let node = &mut self.nodes[subscriber.node];
+        let (bytes, mut request) = subscriber.request();
+        request.interval = request.interval.max(self.plan.interval_floor);
+        let peer = node.io().connect(ListenerIndex(0), address, pace);
+        subscriber.link = Link::Joined(peer);
+        let cut = self.random.below(bytes.len() + 1);
+        node.io().peer_send(peer, &bytes[..cut]);
+        node.io().peer_send(peer, &bytes[cut..]);
+        node.watch(peer, request);
+    }
+
+    fn stir(&mut self, index: usize, peer: PeerId) {
+        let (pace, draw) = (self.pace(), self.random.below(1000));
+        let away = self.now + self.random.up_to(Duration::from_secs(3));
+        let subscriber = &mut self.subscribers[index];
+        let io = self.nodes[subscriber.node].io();
+        match draw {
+            0..8 => io.peer_reset(peer),
+            8..16 => io.peer_end(peer),
+            16..20 => io.peer_vanish(peer),
+            20..60 => return io.set_pace(peer, pace),
+            60..70 => return io.peer_send(peer, b"what nobody reads"),
+            _ => return,
+        }
+        let bytes = io.take(peer);
+        let _ = subscriber.receive(&bytes, &self.history);
+        subscriber.leave(away);
+    }
+
+    fn let_talk(&mut self, index: usize) {
+        let (pace, address) = (self.pace(), self.address());
+        let talker = &mut self.talkers[index];
+        let io = self.nodes[talker.node].io();
+        match talker.link {
+            Link::Away { until } if until <= self.now => {
+                talker.link = Link::Joined(io.connect(ListenerIndex(0), address, pace));
+            }
+            Link::Joined(peer) if talker.is_sane && self.random.chance(300) => {
+                let speech = talker.speech(&mut self.random, &self.plan.topics, &mut self.serial);
+                for piece in speech.chunks(1 + self.random.below(speech.len())) {
+                    io.peer_send(peer, piece);
+                }
+            }
+            Link::Joined(peer) if self.random.chance(20) => {
+                io.peer_end(peer);
+                talker.is_sane = false;
+            }
+            _ => {}
+        }
+    }
+
+    // ---- time ----
+
+    fn step(&mut self, step: Duration) -> Result<(), String> {
+        self.now += step;
+        for node in &mut self.nodes {
+            node.awaits_broker |= self.bus.as_ref().is_some_and(|bus| bus.has_tickets());
+            node.run_until(self.now)?;
+            node.awaits_broker = self.bus.is_some();
+        }
+        self.answer_tickets();
+        self.hear()
+    }
+
+    /// The broker answers, or says that it can't; sometimes it takes its time.
+    fn answer_tickets(&mut self) {
+        let Some(bus) = &self.bus else { return };
+        if self.random.chance(300) {
+            return;
+        }
+        for (node, ticket) in bus.take_tickets() {
+            let outcome = if self.random.chance(100) { Err(PublishRefusal::BrokerDown) } else { Ok(()) };
+            self.nodes[node].feed.send(Message::Published { ticket, outcome });
+        }
+    }
+
+    /// Clients take what has arrived, and leave where they were left.
+    fn hear(&mut self) -> Result<(), String> {
+        for index in 0..self.subscribers.len() {
+            let Link::Joined(peer) = self.subscribers[index].link else { continue };
+            let away = self.random.up_to(Duration::from_secs(2));
+            let subscriber = &mut self.subscribers[index];
+            let io = self.nodes[subscriber.node].io();
+            let bytes = io.take(peer);
+            subscriber.receive(&bytes, &self.history).map_err(|what| format!("subscriber {index}: {what}"))?;
+            if io.fate(peer) != Fate::Open {
+                let retry = if self.random.chance(500) { subscriber.retry() } else { away };
+                subscriber.leave(self.now + retry);
+            }
+        }
+        for index in 0..self.talkers.len() {
+            let Link::Joined(peer) = self.talkers[index].link else { continue };
+            let talker = &mut self.talkers[index];
+            let node = talker.node;
+            let io = self.nodes[node].io();
+            let bytes = io.take(peer);
+            talker.receive(&bytes).map_err(|what| format!("talker {index}, peer {}: {what}", peer.0))?;
+            if io.fate(peer) != Fate::Open {
+                talker.leave(self.now, self.random.below(self.nodes.len()));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- the end ----
+
+    /// Nothing goes wrong any more, and everybody reads: what is owed must arrive.
+    fn settle(&mut self) -> Result<(), String> {
+        for node in &mut self.nodes {
+            node.io().set_descriptors_max(usize::MAX);
+        }
+        for round in 0..60 {
+            for index in 0..self.subscribers.len() {
+                match self.subscribers[index].link {
+                    Link::Joined(peer) => self.nodes[self.subscribers[index].node].io().set_pace(peer, Pace::Eager),
+                    Link::Away { until } if until <= self.now && round < 40 => {
+                        self.join(index);
+                        if let Link::Joined(peer) = self.subscribers[index].link {
+                            self.nodes[self.subscribers[index].node].io().set_pace(peer, Pace::Eager);
+                        }
+                    }
+                    Link::Away { .. } => {}
+                }
+            }
+            for talker in &self.talkers {
+                if let Link::Joined(peer) = talker.link {
+                    self.nodes[talker.node].io().set_pace(peer, Pace::Eager);
+                }
+            }
+            self.step(Duration::from_millis(500))?;
+        }
+        for (index, subscriber) in self.subscribers.iter().enumerate() {
+            let Link::Joined(peer) = subscriber.link else { continue };
+            let node = &mut self.nodes[subscriber.node];
+            let streams = node.wires.iter().any(|wire| wire.peer == peer && wire.is_streaming());
+            if streams && node.io().is_open(peer) && !node.io().is_ended(peer) {
+                let wire = node.wires.iter().find(|wire| wire.peer == peer).map(|wire| &wire.request);
+                subscriber
+                    .check_complete(&self.history)
+                    .map_err(|what| format!("subscriber {index}: {what} {peer:?} {wire:?}"))?;
+            }
+        }
+        for talker in self.talkers.iter().filter(|talker| talker.is_sane) {
+            let Link::Joined(peer) = talker.link else { continue };
+            let Talker { asked, answered, .. } = talker;
+            must(asked == answered, || format!("peer {}: {answered} answers to {asked} requests", peer.0))?;
+        }
+        Ok(())
+    }
+
+    /// Everybody leaves, or the nodes do; nothing is left behind.
+    fn finish(&mut self) -> Result<(), String> {
+        let drains = self.random.chance(500);
+        for node in &mut self.nodes {
+            if drains {
+                node.feed.send(Message::Control(Control::Drain));
+            }
+        }
+        let subscribers = self.subscribers.iter().map(|subscriber| (subscriber.node, subscriber.link));
+        for (node, link) in subscribers.chain(self.talkers.iter().map(|talker| (talker.node, talker.link))) {
+            if let (Link::Joined(peer), false) = (link, drains) {
+                self.nodes[node].io().peer_end(peer);
+            }
+        }
+        // Who vanished is found out by the kernel's patience, counted from when something is sent to it.
+        for _ in 0..40 {
+            self.step(Duration::from_millis(2000))?;
+        }
+        for node in &mut self.nodes {
+            must(node.has_left == drains, || "did not leave when asked".into())?;
+            check_empty(node)?;
+        }
+        Ok(())
+    }
+}
+
+/// Nobody is there: neither in the slab, nor in the hub, nor on the network.
+fn check_empty(node: &mut Node) -> Result<(), String> {
+    let open = node.server.open();
+    let who = node.io().open_peers();
+    must(open == (0, 0), || format!("{open:?} connections and streams are left: {who:?}"))?;
+    let subscribed: usize = node.server.hub().topics().map(|topic| topic.subscribers).sum();
+    must(subscribed == 0, || format!("{subscribed} subscriptions are left"))?;
+    must(node.io().open_peers().is_empty(), || "sockets are left".into())
+}
