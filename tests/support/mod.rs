@@ -11,3 +11,4 @@ pub mod server;
 pub mod sse_server;
 pub mod stream;
 pub mod wait;
+pub mod watcher;

@@ -1,0 +1,139 @@
+//! The clients that people use, as they come: curl, the eventsource package in node, and EventSource in Chromium.
+//!
+//! Nobody helps them: each opens its stream once, and whatever happens to the server is for client and server to mend.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use support::redis::RedisServer;
+use support::server::Server;
+use support::stream::Subscriber;
+use support::wait::eventually;
+use support::watcher::Watcher;
+
+mod support;
+
+const STREAM: &str = "/events?topic=prices";
+
+#[test]
+fn curl_reads_exactly_the_bytes_that_were_published() {
+    let server = Server::start(&["--heartbeat", "1h"]);
+    let mut curl = Command::new("curl")
+        .args(["--silent", "--show-error", "--no-buffer", &server.url(STREAM)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this test needs curl on the PATH");
+    let mut output = curl.stdout.take().unwrap();
+    let mut received = String::new();
+    read_through(&mut output, &mut received, "\n\n");
+    let retry_and_id: Vec<_> = received.trim_end().split('\n').map(|line| line.split_once(": ").unwrap().0).collect();
+    assert_eq!(retry_and_id, ["retry", "id"], "{received:?}");
+
+    let mut expected = received.clone();
+    for data in ["one", "", " two\nlines", "\u{1f4e3} \u{e9}", "{\"a\": 1.50}", &"x".repeat(100_000)] {
+        let id = server.publish("prices", data);
+        let lines: String = data.split('\n').map(|line| format!("data: {line}\n")).collect();
+        expected += &format!("id: {id}\n{lines}\n");
+    }
+    read_through(&mut output, &mut received, "xxx\n\n");
+    server.kill();
+    output.read_to_string(&mut received).unwrap();
+    assert_eq!(received, expected);
+    assert!(curl.wait().unwrap().success());
+}
+
+#[test]
+fn the_eventsource_package_in_node_survives_a_crash_and_hears_of_the_gap() {
+    let server = Server::start(&["--retry", "200ms"]);
+    let mut node = Watcher::start("eventsource.mjs");
+    node.watch(&server.url(STREAM));
+    node.wait_for("open", |_| true);
+    server.publish("prices", "1");
+    let last = node.wait_for_message("1");
+
+    let address = server.kill();
+    node.wait_for("error", |error| error.ready_state == Some(0));
+    let server = Server::start(&["--listen", &address.to_string(), "--retry", "200ms"]);
+    node.wait_for("gap", |_| true);
+    server.publish("prices", "2");
+    node.wait_for_message("2");
+
+    let happened = node.happened();
+    let requests: Vec<_> = happened.iter().filter(|happened| happened.kind == "request").collect();
+    let ids: Vec<_> = requests.iter().map(|request| request.id.as_deref()).collect();
+    assert_eq!(ids[0], None, "it began from nothing");
+    assert!(ids.len() > 1 && ids[1..].iter().all(|id| *id == last.id.as_deref()), "{last:?} {ids:?}");
+    assert_eq!(node.received(), ["1", "gap: unknown_id", "2"]);
+    node.never_closed();
+}
+
+#[test]
+fn one_event_source_in_chromium_survives_the_limit_a_crash_a_drain_and_the_loss_of_redis() {
+    let mut redis = RedisServer::start();
+    let redis_url = redis.url("redis", "");
+    let mut page = Watcher::start("page.mjs");
+    let origin = page.wait_for("ready", |_| true).data.expect("the page's origin");
+    let serve = |listen: &str, options: &[&str]| {
+        let basics = ["--listen", listen, "--cors-origin", &origin, "--redis-url", &redis_url];
+        let rest = ["--redis-channel", "prices", "--retry", "200ms", "--drain", "1s"];
+        Server::start(&[&basics, &rest[..], options].concat())
+    };
+    let publish = |redis: &RedisServer, data: &str| {
+        // Only then the server has subscribed.
+        eventually("Redis has a subscriber", || {
+            (redis.command::<u64>(&["PUBLISH", "prices", data]) == 1).then_some(())
+        });
+    };
+
+    // It finds the server full: as an error that it retries.
+    let server = serve("127.0.0.1:0", &["--max-connections", "1"]);
+    let occupant = Subscriber::open(&server, STREAM);
+    publish(&redis, "while full");
+    // With all that is remembered, so that the page shows when it is let in.
+    page.watch(&server.url(&format!("{STREAM}&replay=all")));
+    eventually("it is refused, and tries again", || (page.count("error") >= 2).then_some(()));
+    assert_eq!(page.received(), [""; 0]);
+    drop(occupant);
+    page.wait_for_message("while full");
+
+    // A crash.
+    let address = server.kill().to_string();
+    let mut server = serve(&address, &[]);
+    eventually("a gap", || (page.count("gap") == 1).then_some(()));
+    publish(&redis, "after the crash");
+    page.wait_for_message("after the crash");
+
+    // An orderly end, as at a deploy.
+    server.signal("TERM");
+    assert_eq!(server.wait_for_exit(), Some(0));
+    let _server = serve(&address, &[]);
+    eventually("a gap", || (page.count("gap") == 2).then_some(()));
+    publish(&redis, "after the drain");
+    page.wait_for_message("after the drain");
+
+    // Redis goes: what it would have brought is lost, but the stream stays.
+    let [opens, errors] = ["open", "error"].map(|kind| page.count(kind));
+    redis.kill();
+    redis.restart();
+    page.wait_for("gap", |gap| gap.gap_reason() == "source_lost");
+    publish(&redis, "after Redis");
+    page.wait_for_message("after Redis");
+    assert_eq!(["open", "error"].map(|kind| page.count(kind)), [opens, errors], "{:#?}", page.happened());
+
+    let restart = "gap: unknown_id";
+    let [crash, drain, lost] = ["after the crash", "after the drain", "after Redis"];
+    assert_eq!(page.received(), ["while full", restart, crash, restart, drain, "gap: source_lost", lost]);
+    page.never_closed();
+}
+
+/// Reads until what was read ends so.
+fn read_through(from: &mut impl Read, received: &mut String, end: &str) {
+    let mut bytes = std::mem::take(received).into_bytes();
+    while !bytes.ends_with(end.as_bytes()) {
+        let mut buffer = [0; 4096];
+        let count = from.read(&mut buffer).unwrap();
+        assert_ne!(count, 0, "it ended after {}", String::from_utf8_lossy(&bytes));
+        bytes.extend_from_slice(&buffer[..count]);
+    }
+    *received = String::from_utf8(bytes).unwrap();
+}
