@@ -195,6 +195,7 @@ fn without_descriptors_operators_are_answered_before_anybody_else() {
     assert!(server.metric("fanfare_closed_total{reason=\"refused\"}") >= 1.0, "one had to make room");
     // All of that is one pause.
     assert_eq!(server.metric("fanfare_accept_pauses_total{reason=\"descriptors\"}"), 1.0);
+    server.wait_for_log(&["no descriptor is left"]);
     assert_eq!(server.log().text().matches("no descriptor is left").count(), 1, "{}", server.log().text());
 }
 
