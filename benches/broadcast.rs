@@ -3,6 +3,8 @@
 //! The measure is CPU time, from the scheduler: on a shared machine wall-clock time is the neighbours'. Fanfare and
 //! the floor take turns, so that what disturbs one disturbs the other; their ratio is the figure that counts.
 
+#![allow(clippy::print_stdout, reason = "a bench's output")]
+
 mod support;
 
 use std::cell::RefCell;

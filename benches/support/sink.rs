@@ -182,7 +182,7 @@ impl Sink {
             connection.events += arrived;
             self.total += arrived;
             self.lacking -= usize::from(lacked && connection.events >= self.target);
-            if index % self.sample_stride == 0 {
+            if index.is_multiple_of(self.sample_stride) {
                 sample(&mut self.samples[index / self.sample_stride], &self.buffer[..count], &mut self.latencies_us);
             }
             if count < self.buffer.len() {

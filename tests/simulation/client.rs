@@ -288,7 +288,7 @@ impl Talker {
 fn publish(random: &mut Random, draw: usize, topic: &str, serial: &mut u64) -> Vec<u8> {
     let mut event = |twice: bool| {
         *serial += 1;
-        let id = if draw % 2 == 0 { format!(r#","id":"own/{serial}""#) } else { String::new() };
+        let id = if draw.is_multiple_of(2) { format!(r#","id":"own/{serial}""#) } else { String::new() };
         let pad = "x".repeat(random.below(120));
         let event = format!(r#"{{"topic":"{topic}","data":"http {serial} {pad}"{id}}}"#);
         if twice && !id.is_empty() { format!("{event},{event}") } else { event }
