@@ -6,9 +6,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod drain;
 mod limits;
 mod publishing;
 mod replay;
 mod requests;
 mod routes;
+mod slow;
 mod streams;
