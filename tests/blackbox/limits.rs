@@ -61,12 +61,7 @@ fn one_address_may_have_so_many_connections_and_another_as_many() {
     assert!(refused.header("retry-after").is_some());
     refused.problem();
     assert_eq!(server.metric("fanfare_refused_total{reason=\"address_limit\"}"), 2.0);
-    let other = || {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&"127.0.0.77:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-        socket.connect(&server.address().into()).unwrap();
-        Client::over_tcp(socket.into())
-    };
+    let other = || Client::connect_from("127.0.0.77", server.address());
     let _others: Vec<_> = (0..3).map(|_| Subscriber::over(other(), "/events?topic=a", "")).collect();
     drop(streams);
     server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 3.0);

@@ -33,10 +33,26 @@ impl Client {
         Client::over_tcp(TcpStream::connect(address).expect("the server listens"))
     }
 
+    /// A client that connects from this address of the loopback network.
+    pub fn connect_from(from: &str, address: SocketAddr) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from.parse().unwrap(), 0).into()).unwrap();
+        socket.connect(&address.into()).expect("the server listens");
+        Client::over_tcp(socket.into())
+    }
+
     pub fn over_tcp(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Client { socket: Socket::Tcp(stream), unread: Vec::new() }
+    }
+
+    /// A client for which the kernel buffers little: it takes few unread bytes to block who sends to it.
+    pub fn connect_with_small_buffer(address: SocketAddr) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        socket.connect(&address.into()).expect("the server listens");
+        Client::over_tcp(socket.into())
     }
 
     pub fn connect_unix(path: &Path) -> Client {

@@ -160,7 +160,7 @@ impl Server {
     }
 
     #[track_caller]
-    pub fn wait_for_metric(&self, sample: &str, is_so: impl Fn(f64) -> bool) -> f64 {
+    pub fn wait_for_metric(&self, sample: &str, mut is_so: impl FnMut(f64) -> bool) -> f64 {
         eventually(sample, || Some(self.metric(sample)).filter(|value| is_so(*value)))
     }
 
