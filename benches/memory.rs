@@ -4,6 +4,8 @@
 //! its slab caches and TCP buffers while both ends of every connection are on this machine; whatever else runs here
 //! is in that figure too.
 
+#![allow(clippy::print_stdout, reason = "a bench's output")]
+
 mod support;
 
 use std::cell::RefCell;
@@ -32,6 +34,9 @@ fn main() {
     others(&mut criterion);
     criterion.final_summary();
 }
+
+/// One of the figures that were found.
+type Figure = fn(&Found) -> f64;
 
 /// Bytes, as something criterion can measure.
 struct Bytes;
@@ -97,8 +102,7 @@ fn connections(criterion: &mut Criterion<Bytes>) {
             let found = RefCell::new(Vec::new());
             let experiment = || idle_connections(count, manner);
             let name = format!("{count}_{manner}");
-            let figures: [(&str, fn(&Found) -> f64); 2] =
-                [("user", |found| found.user), ("kernel", |found| found.kernel)];
+            let figures: [(&str, Figure); 2] = [("user", |found| found.user), ("kernel", |found| found.kernel)];
             for (space, figure) in figures {
                 let mut taken = 0;
                 group.bench_function(BenchmarkId::new(space, &name), |bencher| {
