@@ -13,26 +13,32 @@
 //!
 //! Absent: sockets, time (passed in as the time since the start), formatting, and what a laggard has half written.
 
+mod forget;
 mod log;
 mod replay;
+mod report;
 mod run;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod walk;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use replay::{MissedGap, MissedReason, Replay, Start};
+pub use report::TopicInfo;
 pub use run::{Run, RunLimits};
 pub use subscriptions::Subscriber;
 pub use topics::TopicKey;
+pub use walk::Slice;
 
 use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
+use forget::Aging;
 use log::{ENTRY_OVERHEAD_BYTES, Entry, Kind};
 use subscriptions::{Seat, Subscriptions};
-use topics::{TopicEntry, Topics, Walk};
+use topics::{TopicEntry, Topics};
 
 /// The bounds of what the hub remembers. Together with the subscribers they bound its memory.
 #[derive(Clone, Debug)]
@@ -80,32 +86,6 @@ pub enum Appended {
 #[error("as many topics as are allowed have subscribers already")]
 pub struct TopicsExhausted;
 
-/// A part of a walk.
-#[derive(Clone, Copy, Debug)]
-pub struct Slice {
-    /// The topic whose subscribers these are.
-    pub topic: TopicKey,
-    /// When the walk started, if this slice ends it.
-    pub ends_walk_of: Option<Duration>,
-}
-
-/// What can be told of a topic.
-#[derive(Clone, Debug)]
-pub struct TopicInfo {
-    /// Its name.
-    pub name: Topic,
-    /// Its subscribers.
-    pub subscribers: usize,
-    /// The id of its newest event that is remembered.
-    pub last_id: Option<EventId>,
-    /// Everything through here is forgotten, or never was.
-    pub evicted_through: Sequence,
-    /// Entries of its log.
-    pub retained_events: usize,
-    /// Bytes of its log, bookkeeping included.
-    pub retained_bytes: usize,
-}
-
 /// The hub. See the module's documentation.
 #[derive(Debug)]
 pub struct Hub {
@@ -123,13 +103,6 @@ pub struct Hub {
     /// Frames that are in no log any more, but half written to someone.
     pinned: Vec<Frame>,
     pinned_bytes: usize,
-}
-
-#[derive(Debug)]
-struct Aging {
-    topic: TopicKey,
-    sequence: Sequence,
-    appended_at: Duration,
 }
 
 impl Hub {
@@ -261,8 +234,8 @@ impl Hub {
         let (sequence, bytes) = (entry.sequence, entry.cost_bytes());
         let log = &self.topics.get(key).log;
         let over_events = (log.len() + 1).saturating_sub(self.limits.history_events_max);
-        (0..over_events).for_each(|_| self.evict_oldest_of(key));
-        while self.topics.get(key).log.bytes() + bytes > self.limits.history_bytes_max && self.evicts(key) {}
+        (0..over_events).for_each(|_| _ = self.evict_oldest_of(key));
+        while self.topics.get(key).log.bytes() + bytes > self.limits.history_bytes_max && self.evict_oldest_of(key) {}
         while self.bytes_total() + bytes > self.limits.history_bytes_total_max && self.evict_oldest_of_all() {}
 
         let entry_of_topic = self.topics.get_mut(key);
@@ -272,54 +245,6 @@ impl Hub {
         self.entries += 1;
         self.order.push_back(Aging { topic: key, sequence, appended_at: now });
         self.start_walk(key, previous, now);
-    }
-
-    // ---- walks: who is to be visited ----
-
-    fn start_walk(&mut self, key: TopicKey, previous: Sequence, now: Duration) {
-        let entry = self.topics.get_mut(key);
-        match &mut entry.walk {
-            Some(walk) => walk.again = true,
-            None if entry.subscribers.is_empty() => {}
-            None => {
-                let target = entry.log.last();
-                entry.walked_through = previous;
-                entry.walk = Some(Walk { remaining: entry.subscribers.len(), again: false, target, started_at: now });
-                self.walks.push_back(key);
-            }
-        }
-    }
-
-    /// Takes up to `subscribers_max` subscribers that are to be visited now; topics take turns.
-    pub fn next_slice(&mut self, subscribers_max: usize, now: Duration, slice: &mut Vec<Subscriber>) -> Option<Slice> {
-        slice.clear();
-        let topic = self.walks.pop_front()?;
-        let entry = self.topics.get_mut(topic);
-        let walk = entry.walk.as_mut().expect("a topic in the queue of walks has one");
-        let end = walk.remaining.min(entry.subscribers.len());
-        let start = end.saturating_sub(subscribers_max);
-        slice.extend(entry.subscribers[start..end].iter().rev());
-        walk.remaining = start;
-        let mut ends_walk_of = None;
-        if start == 0 {
-            entry.walked_through = walk.target;
-            ends_walk_of = Some(walk.started_at);
-            if walk.again {
-                let (remaining, target) = (entry.subscribers.len(), entry.log.last());
-                *walk = Walk { remaining, again: false, target, started_at: now };
-            } else {
-                entry.walk = None;
-            }
-        }
-        if entry.walk.is_some() {
-            self.walks.push_back(topic);
-        }
-        Some(Slice { topic, ends_walk_of })
-    }
-
-    /// True while somebody is still to be visited.
-    pub fn is_walking(&self) -> bool {
-        !self.walks.is_empty()
     }
 
     // ---- runs: what they receive ----
@@ -449,146 +374,5 @@ impl Hub {
 
     fn entries_of(&self, subscriber: Subscriber) -> impl Iterator<Item = &TopicEntry> {
         self.subscriptions.of(subscriber).iter().map(|seat| self.topics.get(seat.topic))
-    }
-
-    // ---- forgetting ----
-
-    /// Evicts what is older than the age limit, and lets go of pinned frames that nobody holds any more.
-    pub fn age(&mut self, now: Duration) {
-        let age_max = self.limits.history_age_max;
-        while self.order.front().is_some_and(|oldest| oldest.appended_at + age_max <= now) {
-            // Only this one: behind a stale place stand others that are young still.
-            if let Some(oldest) = self.order.pop_front().filter(|oldest| self.is_oldest_of_its_topic(oldest)) {
-                self.evict_oldest_of(oldest.topic);
-            }
-        }
-        self.unpin();
-    }
-
-    /// Lets go of the pinned frames that nobody holds any more.
-    pub fn unpin(&mut self) {
-        let bytes = &mut self.pinned_bytes;
-        self.pinned.retain(|frame| {
-            let keep = frame.is_shared();
-            *bytes -= if keep { 0 } else { frame.len() };
-            keep
-        });
-    }
-
-    /// True when `frame_bytes` more would pass the bound over all topics while pinned frames count towards it: then
-    /// their holders go before anything is evicted for it.
-    pub fn is_pinned_over(&self, frame_bytes: usize) -> bool {
-        let bytes = self.bytes_total() + frame_bytes + ENTRY_OVERHEAD_BYTES;
-        self.pinned_bytes > 0 && bytes > self.limits.history_bytes_total_max
-    }
-
-    /// True when this frame is in no log any more.
-    pub fn is_pinned(&self, frame: &Frame) -> bool {
-        self.pinned.iter().any(|pinned| pinned.is_same(frame))
-    }
-
-    fn evicts(&mut self, key: TopicKey) -> bool {
-        let any = !self.topics.get(key).log.is_empty();
-        self.evict_oldest_of(key);
-        any
-    }
-
-    fn evict_oldest_of(&mut self, key: TopicKey) {
-        if let Some(evicted) = self.topics.get_mut(key).log.evict_oldest() {
-            self.forget(evicted);
-        }
-    }
-
-    fn evict_oldest_of_all(&mut self) -> bool {
-        while let Some(oldest) = self.order.pop_front() {
-            if self.is_oldest_of_its_topic(&oldest) {
-                self.evict_oldest_of(oldest.topic);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn forget(&mut self, evicted: Entry) {
-        self.bytes -= evicted.cost_bytes();
-        self.entries -= 1;
-        if evicted.frame.is_shared() {
-            self.pinned_bytes += evicted.frame.len();
-            self.pinned.push(evicted.frame);
-        }
-        // Stale places in the order may not outnumber the entries that stand there for long.
-        if self.order.len() > 2 * self.entries + 1024 {
-            let topics = &self.topics;
-            self.order.retain(|aging| topics.try_get(aging.topic).is_some_and(|entry| entry.log.holds(aging.sequence)));
-        }
-    }
-
-    // ---- what can be told ----
-
-    /// Bytes of all logs and pinned frames.
-    pub fn bytes_total(&self) -> usize {
-        self.bytes + self.pinned_bytes
-    }
-
-    /// False: another bound evicted it before, and its place in the order is stale.
-    fn is_oldest_of_its_topic(&self, aging: &Aging) -> bool {
-        let oldest = self.topics.try_get(aging.topic).and_then(|entry| entry.log.oldest());
-        oldest.is_some_and(|oldest| oldest.sequence == aging.sequence)
-    }
-
-    /// Bytes of frames that are in no log any more, but half written to someone.
-    pub fn pinned_bytes(&self) -> usize {
-        self.pinned_bytes
-    }
-
-    /// Entries of all logs.
-    pub fn retained_events(&self) -> usize {
-        self.entries
-    }
-
-    /// How many topics exist.
-    pub fn topic_count(&self) -> usize {
-        self.topics.len()
-    }
-
-    /// Every topic, in no order.
-    pub fn topics(&self) -> impl Iterator<Item = TopicInfo> {
-        self.topics.iter().map(|(_, entry)| self.info(entry))
-    }
-
-    /// One topic, if it exists.
-    pub fn topic(&self, name: &str) -> Option<TopicInfo> {
-        self.topics.find(name).map(|key| self.info(self.topics.get(key)))
-    }
-
-    /// The topics with the most subscribers, most first.
-    pub fn busiest_topics(&self, count_max: usize) -> Vec<TopicInfo> {
-        let mut busiest: Vec<&TopicEntry> = Vec::with_capacity(count_max + 1);
-        for (_, entry) in self.topics.iter() {
-            let place = busiest.partition_point(|other| other.subscribers.len() >= entry.subscribers.len());
-            if place < count_max {
-                busiest.insert(place, entry);
-                busiest.truncate(count_max);
-            }
-        }
-        busiest.into_iter().map(|entry| self.info(entry)).collect()
-    }
-
-    /// The frame of the newest event that a topic remembers.
-    pub fn latest(&self, topic: &str) -> Option<&Frame> {
-        let log = &self.topics.get(self.topics.find(topic)?).log;
-        log.after(Sequence::ZERO).rev().find(|entry| entry.kind == Kind::Event).map(|entry| &entry.frame)
-    }
-
-    fn info(&self, entry: &TopicEntry) -> TopicInfo {
-        let newest = entry.log.after(Sequence::ZERO).next_back();
-        TopicInfo {
-            name: entry.name.clone(),
-            subscribers: entry.subscribers.len(),
-            last_id: newest.map(|entry| entry.foreign_id.clone().unwrap_or_else(|| self.run.id(entry.sequence))),
-            evicted_through: entry.log.evicted_through(),
-            retained_events: entry.log.len(),
-            retained_bytes: entry.log.bytes(),
-        }
     }
 }

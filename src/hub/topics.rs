@@ -5,13 +5,13 @@
 //! who comes back for something older than the floor is told of a gap, because nobody can know that there is none.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
 
 use slab::Slab;
 
 use crate::event::{Sequence, Topic};
 use crate::hub::log::TopicLog;
 use crate::hub::subscriptions::Subscriber;
+use crate::hub::walk::Walk;
 
 /// How many unused topics are looked at for one that nobody published to lately, before any is taken.
 const LOOKS_MAX: usize = 8;
@@ -30,22 +30,6 @@ pub(super) struct TopicEntry {
     pub(super) walked_through: Sequence,
     /// Stands in the queue of unused topics, with the last sequence it had when it was put there.
     queued: Option<Sequence>,
-}
-
-/// A walk over a topic's subscribers, from the last to the first.
-///
-/// Removal swaps the last subscriber into the freed place: one that was visited already, so that at worst it is
-/// visited twice, which is a no-op; or, when nobody was visited yet, one that still lies ahead. Clamping
-/// `remaining` to the list's length is all the repair there is.
-#[derive(Debug)]
-pub(super) struct Walk {
-    /// The subscribers `0..remaining` are still to be visited in this pass.
-    pub(super) remaining: usize,
-    /// Something was appended during this pass: those already visited need another.
-    pub(super) again: bool,
-    /// What this pass brings to everybody.
-    pub(super) target: Sequence,
-    pub(super) started_at: Duration,
 }
 
 #[derive(Debug)]
