@@ -46,6 +46,17 @@ pub struct MissedGap {
     pub last_id: Option<EventId>,
 }
 
+impl MissedGap {
+    /// This gap with an older one in it, which was not told yet: its reason and its last sure id stand.
+    #[must_use]
+    pub fn with(mut self, older: MissedGap) -> MissedGap {
+        let unnamed = older.topics.into_iter().filter(|topic| !self.topics.contains(topic));
+        let unnamed: Vec<_> = unnamed.collect();
+        self.topics.extend(unnamed);
+        MissedGap { reason: older.reason, last_id: older.last_id, ..self }
+    }
+}
+
 /// Why a subscriber misses something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MissedReason {

@@ -157,3 +157,16 @@ fn the_newest_of_each_topic_has_no_cap() {
     let capped = stage.hub.start(Subscriber(0), b"", Replay::All);
     assert_eq!((capped.position, capped.gap.map(|gap| gap.reason)), (Sequence(1), Some(MissedReason::ReplayLimit)));
 }
+
+#[test]
+fn a_gap_that_takes_in_an_older_one_names_the_topics_of_both() {
+    let gap = |at: u64, reason, topics: &[&str], last_id: Option<&str>| MissedGap {
+        at: Sequence(at),
+        reason,
+        topics: topics.iter().copied().map(name).collect(),
+        last_id: last_id.map(|id| EventId::new(id).unwrap()),
+    };
+    let older = gap(3, MissedReason::UnknownId, &["a", "b"], Some("x"));
+    let newer = gap(9, MissedReason::Evicted, &["b", "c"], None);
+    assert_eq!(newer.with(older), gap(9, MissedReason::UnknownId, &["b", "c", "a"], Some("x")));
+}

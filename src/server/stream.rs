@@ -227,7 +227,7 @@ impl<I: Io> Server<I> {
             run.frames().iter().for_each(|frame| laggard.push(frame.clone()));
             self.hub.head()
         } else {
-            laggard.gap = match &start.gap {
+            laggard.gap = match start.gap {
                 Some(missed) if !wishes.latest => Some(self.due_gap(missed)),
                 // Without a named id the past is wanted, not owed: what of it is forgotten is no gap.
                 _ if !start.id_is_known => Some(DueGap::silent(self.hub.evicted_through(subscriber))),

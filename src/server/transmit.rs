@@ -41,7 +41,7 @@ pub(super) struct Laggard {
 pub(super) struct DueGap {
     at: Sequence,
     /// None: nothing is told, but what is evicted through `at` is no surprise.
-    frame: Option<Frame>,
+    told: Option<(MissedGap, Frame)>,
 }
 
 impl Laggard {
@@ -56,7 +56,7 @@ impl Laggard {
 
     /// True while a gap is to be told.
     pub(super) fn owes_gap(&self) -> bool {
-        self.gap.as_ref().is_some_and(|gap| gap.frame.is_some())
+        self.gap.as_ref().is_some_and(|gap| gap.told.is_some())
     }
 
     /// Bytes that it holds back from being forgotten.
@@ -73,18 +73,23 @@ impl Laggard {
 impl DueGap {
     /// Nothing to be told: the past before `at` was not asked for, or is known to be incomplete.
     pub(super) fn silent(at: Sequence) -> DueGap {
-        DueGap { at, frame: None }
+        DueGap { at, told: None }
     }
 }
 
 impl<I: Io> Server<I> {
     /// The gap as an event of its own.
-    pub(super) fn due_gap(&mut self, missed: &MissedGap) -> DueGap {
+    pub(super) fn due_gap(&mut self, missed: MissedGap) -> DueGap {
         self.counters.gaps.count(missed.reason.as_str());
+        self.gap_of(missed)
+    }
+
+    fn gap_of(&self, missed: MissedGap) -> DueGap {
         let topics: Vec<_> = missed.topics.iter().map(crate::event::Topic::as_str).collect();
         let id = self.hub.run().id(missed.at);
         let last_id = missed.last_id.as_ref().map(crate::event::EventId::as_str);
-        DueGap { at: missed.at, frame: Some(encoder::gap(&id, missed.reason.as_str(), &topics, last_id)) }
+        let frame = encoder::gap(&id, missed.reason.as_str(), &topics, last_id);
+        DueGap { at: missed.at, told: Some((missed, frame)) }
     }
 
     /// Queues a frame behind whatever is half written, and sends what can be sent.
@@ -154,7 +159,7 @@ impl<I: Io> Server<I> {
             return None;
         }
         let gap_index = run.frames().len();
-        if let Some(frame) = &gap.frame {
+        if let Some((_, frame)) = &gap.told {
             run.push_unlogged(frame.clone(), gap.at.max(after));
         }
         self.hub.run_for(subscriber, gap.at.max(after), head, RUN_LIMITS, run);
@@ -224,18 +229,25 @@ impl<I: Io> Server<I> {
         if flags.has(Flags::LATEST) || !self.hub.is_evicted(subscriber, excused) {
             return true;
         }
-        let told_already = laggard.gap.as_ref().is_some_and(|gap| gap.frame.is_some());
-        let missed = if told_already || flags.has(Flags::PACED) || laggard.gap.is_some() {
-            // Behind by consent, or still waiting to hear of an older loss: one gap at the newer place says both.
-            self.hub.missed_since(subscriber, position, MissedReason::Evicted, None)
-        } else if self.settings.delivery.slow_policy == SlowPolicy::Skip {
+        let pending = laggard.gap.take();
+        // Whoever was skipped to the newest, and has not even heard so, is skipped again: what is between is not sent.
+        let was_skipped = |(missed, _): &(MissedGap, Frame)| missed.reason == MissedReason::TooSlow;
+        let may_skip = pending.as_ref().is_none_or(|gap| gap.told.as_ref().is_some_and(was_skipped));
+        let missed = if self.settings.delivery.slow_policy == SlowPolicy::Skip && !flags.has(Flags::PACED) && may_skip {
             let missed = self.hub.missed_through_head(subscriber);
             self.connections[slot as usize].delivered_through = missed.at;
             Some(missed)
+        } else if flags.has(Flags::PACED) || pending.is_some() {
+            // Behind by consent, or still waiting to hear of an older loss: one gap at the newer place says both.
+            self.hub.missed_since(subscriber, position, MissedReason::Evicted, None)
         } else {
             return false;
         };
-        laggard.gap = missed.as_ref().map(|missed| self.due_gap(missed));
+        let told = pending.and_then(|gap| gap.told);
+        laggard.gap = missed.map(|missed| match told {
+            None => self.due_gap(missed),
+            Some((older, _)) => self.gap_of(missed.with(older)),
+        });
         true
     }
 }

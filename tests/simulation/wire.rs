@@ -94,6 +94,8 @@ pub(crate) struct Wire {
     debts: Vec<u64>,
     last_of_topic: BTreeMap<String, u64>,
     was_held_up: bool,
+    /// Something was held up, and nothing was sent since: what goes out next may have been begun before.
+    is_behind: bool,
     last_grown_at: Duration,
     held_up_since: Duration,
     last_delivery: Option<Duration>,
@@ -142,6 +144,7 @@ impl Wire {
             debts: Vec::new(),
             last_of_topic: BTreeMap::new(),
             was_held_up: false,
+            is_behind: false,
             last_grown_at: now,
             held_up_since: now,
             last_delivery: None,
@@ -165,7 +168,8 @@ impl Wire {
             self.around = Some((Rc::clone(turn.before), Rc::clone(turn.after)));
         }
         let new = &turn.sent[self.checked..];
-        if !new.is_empty() {
+        let grows = !new.is_empty();
+        if grows {
             self.checked = turn.sent.len();
             self.last_grown_at = turn.now;
             let new = new.to_vec();
@@ -174,6 +178,7 @@ impl Wire {
                 format!("{what}\nit ends in: {shown}")
             })?;
         }
+        self.is_behind = turn.is_held_up || self.is_behind && !grows;
         if !self.was_held_up {
             self.held_up_since = turn.now;
         }
@@ -310,7 +315,9 @@ impl Wire {
             let gap: serde_json::Value = serde_json::from_str(data).map_err(|error| error.to_string())?;
             let reason = gap["reason"].as_str().unwrap_or_default();
             if matches!(reason, "unknown_id" | "evicted" | "replay_limit" | "too_slow") {
-                return self.take_missed_gap(reason, sequence, turn.after);
+                let named = gap["topics"].as_array().into_iter().flatten().filter_map(|name| name.as_str());
+                let named: Vec<_> = named.map(str::to_owned).collect();
+                return self.take_missed_gap(reason, sequence, &named, turn.after);
             }
             let record = self.feed.record(sequence);
             must(record.is_gap && record.data == reason, || format!("not the gap that was announced: {record:?}"))?;
@@ -366,7 +373,7 @@ impl Wire {
         });
     }
 
-    fn take_missed_gap(&mut self, reason: &str, through: u64, now: &Snapshot) -> Checked {
+    fn take_missed_gap(&mut self, reason: &str, through: u64, named: &[String], now: &Snapshot) -> Checked {
         let topics = self.request.topics.clone();
         must(!self.request.latest, || "what latest=1 skips is no gap".into())?;
         must(through >= self.position, || format!("a gap at {through}, behind the position"))?;
@@ -378,6 +385,8 @@ impl Wire {
         missed.extend(owed.map(|(missed, _)| *missed));
         let forgotten =
             missed.iter().filter(|missed| !now.retains(**missed, &self.feed.record(**missed), &topics)).count();
+        let unnamed = missed.iter().find(|missed| !self.feed.record(**missed).touches(named));
+        must(unnamed.is_none(), || format!("the gap names {named:?}, and {unnamed:?} is missing, too"))?;
         let skips = self.is_capped || reason == "too_slow";
         must(skips || forgotten == missed.len(), || format!("a gap instead of what is remembered: {missed:?}"))?;
         let is_true = match reason {
@@ -403,7 +412,7 @@ impl Wire {
     fn take_newest(&mut self, sequence: u64, record: &Record, turn: &Turn<'_>) -> Checked {
         if let super::feed::Scope::Topic(topic) = &record.scope {
             self.last_of_topic.insert(topic.clone(), sequence);
-            let known_head = if self.was_held_up { 0 } else { turn.before.head };
+            let known_head = if self.is_behind { 0 } else { turn.before.head };
             let topic = std::slice::from_ref(topic);
             let newer = self.feed.between(sequence, known_head, topic).into_iter().find(|(_, record)| !record.is_gap);
             must(newer.is_none(), || format!("{sequence} is not the newest: {newer:?}"))?;

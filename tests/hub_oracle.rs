@@ -1,0 +1,507 @@
+//! The hub against a naive twin that keeps every event ever published and searches them all for each question.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic};
+use fanfare::hub::{Appended, Hub, HubLimits, MissedReason, Replay, Run, RunLimits, Start, Subscriber};
+use proptest::prelude::*;
+
+const TOPICS: usize = 4;
+const SLOTS: u32 = 6;
+/// A slot of its own for those that come only to ask where they would start.
+const VISITOR: Subscriber = Subscriber(100);
+/// What an entry costs besides frame and id, as the hub says it.
+const OVERHEAD_BYTES: usize = 128;
+
+fn run_name() -> RunName {
+    RunName::from_bits(99)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// An event; with an id of its own, or without.
+    Append {
+        topic: usize,
+        own_id: bool,
+        bytes: usize,
+    },
+    /// A loss in these topics, or in all.
+    Gap {
+        topics: Option<Vec<usize>>,
+    },
+    Subscribe {
+        slot: u32,
+        topics: Vec<usize>,
+    },
+    Unsubscribe {
+        slot: u32,
+    },
+    /// A slice of a walk, and how much one run may hold.
+    Visit {
+        subscribers: usize,
+        frames_max: usize,
+        bytes_max: usize,
+    },
+    Pass {
+        seconds: u64,
+    },
+    /// Somebody comes with the id of what stands at this place of all there ever was, or with one that nobody gave.
+    Resume {
+        topics: Vec<usize>,
+        place: Option<usize>,
+        replay: Replay,
+    },
+}
+
+fn some_topics() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::btree_set(0..TOPICS, 1..=3).prop_map(|topics| topics.into_iter().collect())
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let replay = prop::sample::select(vec![Replay::Missed, Replay::All, Replay::Latest, Replay::None]);
+    prop_oneof![
+        6 => (0..TOPICS, any::<bool>(), 1usize..200)
+            .prop_map(|(topic, own_id, bytes)| Step::Append { topic, own_id, bytes }),
+        1 => prop::option::of(some_topics()).prop_map(|topics| Step::Gap { topics }),
+        2 => (0..SLOTS, some_topics()).prop_map(|(slot, topics)| Step::Subscribe { slot, topics }),
+        1 => (0..SLOTS).prop_map(|slot| Step::Unsubscribe { slot }),
+        4 => (1usize..4, 1usize..5, 1usize..400)
+            .prop_map(|(subscribers, frames_max, bytes_max)| Step::Visit { subscribers, frames_max, bytes_max }),
+        1 => (1u64..40).prop_map(|seconds| Step::Pass { seconds }),
+        3 => (some_topics(), prop::option::of(0usize..60), replay)
+            .prop_map(|(topics, place, replay)| Step::Resume { topics, place, replay }),
+    ]
+}
+
+fn some_limits() -> impl Strategy<Value = HubLimits> {
+    let events = prop::sample::select(vec![1, 2, 3, 5, 1000]);
+    let bytes = prop::sample::select(vec![200, 600, 1 << 20]);
+    let total = prop::sample::select(vec![400, 1500, 1 << 20]);
+    (events, bytes, total, 5u64..100, prop::option::of(1usize..6)).prop_map(|(events, bytes, total, age, replay)| {
+        HubLimits {
+            topics_max: 100,
+            history_events_max: events,
+            history_bytes_max: bytes,
+            history_bytes_total_max: total,
+            history_age_max: Duration::from_secs(age),
+            replay_events_max: replay,
+        }
+    })
+}
+
+/// What was published, once.
+#[derive(Clone, Debug)]
+struct Record {
+    sequence: u64,
+    is_gap: bool,
+    own_id: Option<String>,
+    text: String,
+    at: Duration,
+    /// Its place among all that was ever put into any log.
+    logged: usize,
+}
+
+impl Record {
+    fn cost(&self) -> usize {
+        self.text.len() + self.own_id.as_ref().map_or(0, String::len) + OVERHEAD_BYTES
+    }
+}
+
+/// A topic as the twin sees it: everything that it ever held, and how much of the front of that is gone.
+#[derive(Clone, Debug, Default)]
+struct Twin {
+    all: Vec<Record>,
+    gone: usize,
+    /// What came through here is gone or never was, whatever `all` says.
+    floor: u64,
+    /// A gap that nobody was there for stands at the end, unwritten.
+    unwritten_gap: u64,
+}
+
+impl Twin {
+    fn held(&self) -> &[Record] {
+        &self.all[self.gone..]
+    }
+
+    fn bytes(&self) -> usize {
+        self.held().iter().map(Record::cost).sum()
+    }
+
+    fn newest_gone(&self, counts: impl Fn(&&Record) -> bool) -> u64 {
+        let newest = self.all[..self.gone].iter().rev().find(counts).map_or(0, |record| record.sequence);
+        newest.max(self.floor)
+    }
+
+    fn evicted_through(&self) -> u64 {
+        self.newest_gone(|_| true).max(self.unwritten_gap)
+    }
+
+    fn events_evicted_through(&self) -> u64 {
+        self.newest_gone(|record| !record.is_gap)
+    }
+
+    /// Where the event with this id of its own stands, if it is held or the last that is gone.
+    fn position_of(&self, id: &str) -> Option<u64> {
+        let known = self.gone.saturating_sub(usize::from(self.evicted_through() > self.unwritten_gap))..;
+        let mut known = self.all[known].iter();
+        known.find(|record| record.own_id.as_deref() == Some(id)).map(|record| record.sequence)
+    }
+}
+
+struct Oracle {
+    hub: Hub,
+    limits: HubLimits,
+    twins: BTreeMap<usize, Twin>,
+    /// The topics in the order in which they came to be.
+    order: Vec<usize>,
+    logged: usize,
+    floor: u64,
+    head: u64,
+    now: Duration,
+    ids: Vec<(String, u64)>,
+    subscribers: BTreeMap<u32, Expecting>,
+    /// Those that a run was too small for.
+    behind: BTreeSet<u32>,
+}
+
+/// A subscriber: its topics, and where it stands.
+#[derive(Clone, Debug)]
+struct Expecting {
+    topics: Vec<usize>,
+    position: u64,
+}
+
+fn name(topic: usize) -> Topic {
+    Topic::new(&format!("topic {topic}")).unwrap()
+}
+
+impl Oracle {
+    fn new(limits: HubLimits) -> Oracle {
+        Oracle {
+            hub: Hub::new(run_name(), limits.clone()),
+            limits,
+            twins: BTreeMap::new(),
+            order: Vec::new(),
+            logged: 0,
+            floor: 0,
+            head: 0,
+            now: Duration::ZERO,
+            ids: Vec::new(),
+            subscribers: BTreeMap::new(),
+            behind: BTreeSet::new(),
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Append { topic, own_id, bytes } => self.append(*topic, *own_id, *bytes),
+            Step::Gap { topics } => self.gap(topics.as_deref()),
+            Step::Subscribe { slot, topics } => self.subscribe(*slot, topics),
+            Step::Unsubscribe { slot } => {
+                self.hub.unsubscribe(Subscriber(*slot));
+                self.subscribers.remove(slot);
+                self.behind.remove(slot);
+            }
+            Step::Visit { subscribers, frames_max, bytes_max } => {
+                self.visit_slice(*subscribers, RunLimits { frames_max: *frames_max, bytes_max: *bytes_max });
+            }
+            Step::Pass { seconds } => self.pass(*seconds),
+            Step::Resume { topics, place, replay } => self.resume(topics, *place, *replay),
+        }
+        self.check_logs();
+    }
+
+    // ---- what comes in ----
+
+    fn append(&mut self, topic: usize, own_id: bool, bytes: usize) {
+        self.head += 1;
+        let own_id = own_id.then(|| format!("own/{}", self.head));
+        let id = own_id.clone().unwrap_or_else(|| run_name().id(Sequence(self.head)).to_string());
+        self.ids.push((id.clone(), self.head));
+        let text = format!("{:>width$}", self.head, width = bytes);
+        let broadcast = Broadcast {
+            sequence: Sequence(self.head),
+            topic: name(topic),
+            id: EventId::new(&id).unwrap(),
+            frame: text.as_bytes().into(),
+        };
+        assert_eq!(self.hub.append(broadcast, self.now), Appended::Logged);
+        assert!(self.hub.remembers(name(topic).as_str(), &EventId::new(&id).unwrap()));
+        self.twin(topic);
+        self.log(topic, Record { sequence: self.head, is_gap: false, own_id, text, at: self.now, logged: 0 });
+    }
+
+    fn gap(&mut self, topics: Option<&[usize]>) {
+        self.head += 1;
+        self.ids.push((run_name().id(Sequence(self.head)).to_string(), self.head));
+        let text = format!("gap {}", self.head);
+        let names = topics.map(|topics| topics.iter().copied().map(name).collect::<Vec<_>>());
+        self.hub.append_gap(Sequence(self.head), names.as_deref(), &text.as_bytes().into(), self.now);
+        let existing = self.order.clone();
+        if topics.is_none_or(|topics| topics.iter().any(|topic| !existing.contains(topic))) {
+            self.floor = self.head;
+        }
+        let touched = topics.map_or(existing.clone(), <[usize]>::to_vec);
+        for topic in touched.into_iter().filter(|topic| existing.contains(topic)) {
+            let is_used = self.subscribers.values().any(|subscriber| subscriber.topics.contains(&topic));
+            if !is_used && self.twins[&topic].held().is_empty() {
+                self.twin(topic).unwritten_gap = self.head;
+            } else {
+                let text = text.clone();
+                self.log(
+                    topic,
+                    Record { sequence: self.head, is_gap: true, own_id: None, text, at: self.now, logged: 0 },
+                );
+            }
+        }
+    }
+
+    fn twin(&mut self, topic: usize) -> &mut Twin {
+        let floor = self.floor;
+        if !self.order.contains(&topic) {
+            self.order.push(topic);
+        }
+        self.twins.entry(topic).or_insert_with(|| Twin { floor, ..Twin::default() })
+    }
+
+    /// Forgets what the bounds ask for, then holds the record.
+    fn log(&mut self, topic: usize, record: Record) {
+        let (limits, cost) = (self.limits.clone(), record.cost());
+        let twin = self.twin(topic);
+        while twin.held().len() + 1 > limits.history_events_max {
+            twin.gone += 1;
+        }
+        while twin.bytes() + cost > limits.history_bytes_max && !twin.held().is_empty() {
+            twin.gone += 1;
+        }
+        while self.twins.values().map(Twin::bytes).sum::<usize>() + cost > limits.history_bytes_total_max {
+            let oldest = self.twins.iter().filter_map(|(key, twin)| Some((twin.held().first()?.logged, *key))).min();
+            let Some((_, oldest)) = oldest else { break };
+            self.twin(oldest).gone += 1;
+        }
+        self.logged += 1;
+        let logged = self.logged;
+        self.twin(topic).all.push(Record { logged, ..record });
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+        self.hub.age(self.now);
+        for twin in self.twins.values_mut() {
+            while twin.held().first().is_some_and(|record| record.at + self.limits.history_age_max <= self.now) {
+                twin.gone += 1;
+            }
+        }
+    }
+
+    // ---- who receives what ----
+
+    fn subscribe(&mut self, slot: u32, topics: &[usize]) {
+        if self.subscribers.contains_key(&slot) {
+            return;
+        }
+        let names: Vec<_> = topics.iter().copied().map(name).collect();
+        self.hub.subscribe(Subscriber(slot), &names).unwrap();
+        topics.iter().for_each(|topic| drop(self.twin(*topic).clone()));
+        self.subscribers.insert(slot, Expecting { topics: topics.to_vec(), position: self.head });
+    }
+
+    fn visit_slice(&mut self, subscribers_max: usize, limits: RunLimits) {
+        let mut slice = Vec::new();
+        if self.hub.next_slice(subscribers_max, self.now, &mut slice).is_none() {
+            assert!(!self.hub.is_walking());
+        }
+        assert!(slice.len() <= subscribers_max);
+        let behind = std::mem::take(&mut self.behind);
+        for slot in slice.into_iter().map(|Subscriber(slot)| slot).chain(behind) {
+            self.visit(slot, limits);
+        }
+        if !self.hub.is_walking() && self.behind.is_empty() {
+            for (slot, subscriber) in &self.subscribers {
+                let waits = self.held_after(&subscriber.topics, subscriber.position);
+                assert!(waits.is_empty(), "the walks are over, and {slot} was not brought {waits:?}");
+            }
+        }
+    }
+
+    fn visit(&mut self, slot: u32, limits: RunLimits) {
+        let Some(subscriber) = self.subscribers.get(&slot).cloned() else { panic!("{slot} has left") };
+        let Expecting { topics, position } = &subscriber;
+        let lost = self.lost_through(topics);
+        assert_eq!(self.hub.is_evicted(Subscriber(slot), Sequence(*position)), lost > *position);
+        let expected = self.held_after(topics, *position);
+        let mut run = Run::default();
+        self.hub.run_for(Subscriber(slot), Sequence(*position), self.hub.head(), limits, &mut run);
+        let sent: Vec<_> =
+            run.frames().iter().map(|frame| String::from_utf8_lossy(frame.bytes()).into_owned()).collect();
+        let texts: Vec<_> = expected.iter().map(|record| record.text.clone()).collect();
+        assert_eq!(sent, texts[..sent.len()], "slot {slot} at {position}");
+        let fits = fitting(&expected, limits);
+        assert_eq!((sent.len(), run.is_complete()), (fits, fits == expected.len()));
+        let through = if run.is_complete() { self.head } else { expected[fits - 1].sequence };
+        assert_eq!(run.through().0, through);
+        if !run.is_complete() {
+            self.behind.insert(slot);
+        }
+        self.subscribers.get_mut(&slot).expect("it was just found").position = through;
+    }
+
+    /// What these topics hold after a position, in order, a gap of several once.
+    fn held_after(&self, topics: &[usize], position: u64) -> Vec<Record> {
+        let held = topics.iter().flat_map(|topic| self.twins[topic].held());
+        let held = held.filter(|record| record.sequence > position).map(|record| (record.sequence, record.clone()));
+        held.collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+
+    /// The newest position of which something is gone from these topics, and told by none of them.
+    fn lost_through(&self, topics: &[usize]) -> u64 {
+        self.losses(topics).map(|(_, lost)| lost).max().unwrap_or(0)
+    }
+
+    fn losses(&self, topics: &[usize]) -> impl Iterator<Item = (usize, u64)> {
+        topics.iter().map(|topic| {
+            let twin = &self.twins[topic];
+            let gone = twin.evicted_through();
+            let told = topics.iter().any(|other| self.twins[other].held().iter().any(|held| held.sequence == gone));
+            let is_gap = twin.events_evicted_through() < gone;
+            (*topic, if is_gap && told { twin.events_evicted_through() } else { gone })
+        })
+    }
+
+    // ---- who comes back ----
+
+    fn resume(&mut self, topics: &[usize], place: Option<usize>, replay: Replay) {
+        let names: Vec<_> = topics.iter().copied().map(name).collect();
+        self.hub.subscribe(VISITOR, &names).unwrap();
+        topics.iter().for_each(|topic| drop(self.twin(*topic).clone()));
+        let id = match place {
+            None => "never-given-0".to_owned(),
+            // Past the end: no id at all.
+            Some(place) => self.ids.get(place).map(|(id, _)| id.clone()).unwrap_or_default(),
+        };
+        let start = self.hub.start(VISITOR, id.as_bytes(), replay);
+        let expected = self.expected_start(topics, &id, replay);
+        let shown = (start.position.0, start.id_is_known, gap_of(&start));
+        assert_eq!(shown, expected, "{id:?} {replay:?} {topics:?}");
+        self.hub.unsubscribe(VISITOR);
+    }
+
+    /// Position, whether the id is known, and the gap: where it stands, why, and in which topics.
+    fn expected_start(&self, topics: &[usize], id: &str, replay: Replay) -> (u64, bool, Option<Gap>) {
+        let before_all = topics.iter().map(|topic| self.twins[topic].evicted_through()).min().unwrap_or(0);
+        let all_topics = || topics.iter().map(|topic| name(*topic)).collect::<Vec<_>>();
+        let (position, is_known, gap) = match (replay, id) {
+            (Replay::None, _) | (Replay::Missed, "") => return (self.head, false, None),
+            (Replay::Latest, "") => return (before_all, false, None),
+            (Replay::All, "") => (before_all, false, None),
+            (_, id) => {
+                let foreign = topics.iter().filter_map(|topic| self.twins[topic].position_of(id)).min();
+                let own = run_name().position(id).map(|position| position.0).filter(|own| *own <= self.head);
+                match foreign.or(own) {
+                    None => {
+                        let gap = (self.lost_through(topics), MissedReason::UnknownId, all_topics());
+                        (before_all, false, Some(gap))
+                    }
+                    Some(position) => {
+                        let missing: Vec<_> = self.losses(topics).filter(|(_, lost)| *lost > position).collect();
+                        let names = missing.iter().map(|(topic, _)| name(*topic)).collect();
+                        let at = missing.iter().map(|(_, lost)| *lost).max();
+                        (position, true, at.map(|at| (at, MissedReason::Evicted, names)))
+                    }
+                }
+            }
+        };
+        if replay == Replay::Latest {
+            return (position, is_known, None);
+        }
+        let held = topics.iter().flat_map(|topic| self.twins[topic].held());
+        let mut newer: Vec<_> = held.map(|record| record.sequence).filter(|sequence| *sequence > position).collect();
+        newer.sort_unstable();
+        match self.limits.replay_events_max.and_then(|max| newer.len().checked_sub(max + 1)) {
+            None => (position, is_known, gap),
+            Some(last_cut) => {
+                let cut = newer[last_cut];
+                let (at, reason, _) = gap.unwrap_or((cut, MissedReason::ReplayLimit, Vec::new()));
+                (cut, is_known, Some((at.max(cut), reason, all_topics())))
+            }
+        }
+    }
+
+    /// The hub holds exactly what the twin holds, and counts it right.
+    fn check_logs(&self) {
+        for (topic, twin) in &self.twins {
+            let info = self.hub.topic(name(*topic).as_str()).expect("no topic vanishes here");
+            let shown = (info.evicted_through.0, info.retained_events, info.retained_bytes);
+            assert_eq!(shown, (twin.evicted_through(), twin.held().len(), twin.bytes()), "topic {topic}");
+            let subscribed = self.subscribers.values().filter(|subscriber| subscriber.topics.contains(topic)).count();
+            assert_eq!(info.subscribers, subscribed);
+            let newest = twin.held().iter().rev().find(|record| !record.is_gap).map(|record| record.text.clone());
+            let latest = self.hub.latest(name(*topic).as_str());
+            assert_eq!(latest.map(|frame| String::from_utf8_lossy(frame.bytes()).into_owned()), newest);
+        }
+        assert_eq!(self.hub.bytes_total(), self.twins.values().map(Twin::bytes).sum::<usize>());
+        assert_eq!(self.hub.retained_events(), self.twins.values().map(|twin| twin.held().len()).sum::<usize>());
+        assert_eq!(self.hub.head().0, self.head);
+    }
+}
+
+type Gap = (u64, MissedReason, Vec<Topic>);
+
+fn gap_of(start: &Start) -> Option<Gap> {
+    start.gap.as_ref().map(|gap| (gap.at.0, gap.reason, gap.topics.clone()))
+}
+
+/// How many of these one run may hold: the first whatever its size.
+fn fitting(records: &[Record], limits: RunLimits) -> usize {
+    let mut bytes = 0;
+    let fits = |(index, record): &(usize, &Record)| {
+        bytes += record.text.len();
+        *index == 0 || (*index < limits.frames_max && bytes <= limits.bytes_max)
+    };
+    records.iter().enumerate().take_while(fits).count()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_hub_agrees_with_its_naive_twin(limits in some_limits(), steps in prop::collection::vec(a_step(), 1..120)) {
+        let mut oracle = Oracle::new(limits);
+        steps.iter().for_each(|step| oracle.take(step));
+    }
+
+    /// One run serves everybody whom it covers: it is what each of them would have got alone.
+    #[test]
+    fn a_shared_run_is_each_subscribers_own(
+        limits in some_limits(),
+        steps in prop::collection::vec(a_step(), 1..60),
+        after in 0u64..40,
+        frames_max in 1usize..5,
+    ) {
+        let mut oracle = Oracle::new(limits);
+        steps.iter().for_each(|step| oracle.take(step));
+        oracle.take(&Step::Append { topic: 0, own_id: false, bytes: 5 });
+        let limits = RunLimits { frames_max, bytes_max: 300 };
+        oracle.subscribe(VISITOR.0, &[0]);
+        oracle.take(&Step::Append { topic: 0, own_id: false, bytes: 5 });
+        let mut slice = Vec::new();
+        let topic = loop {
+            let slice_of = oracle.hub.next_slice(1, Duration::ZERO, &mut slice).expect("the visitor is to be visited");
+            if slice == [VISITOR] {
+                break slice_of.topic;
+            }
+        };
+        let (mut shared, mut own) = (Run::default(), Run::default());
+        oracle.hub.run_for_topic(topic, Sequence(after), limits, &mut shared);
+        for position in (0..=oracle.head).map(Sequence).filter(|position| shared.covers(*position)) {
+            own.clear();
+            oracle.hub.run_for(VISITOR, position, oracle.hub.head(), limits, &mut own);
+            prop_assert!(!oracle.hub.is_evicted(VISITOR, position));
+            prop_assert_eq!(own.frames(), shared.frames(), "{}", position);
+            prop_assert_eq!((own.through(), own.is_complete()), (shared.through(), shared.is_complete()));
+        }
+        let is_gone = oracle.hub.is_evicted(VISITOR, Sequence(after));
+        prop_assert_eq!(shared.covers(Sequence(after)), !is_gone && !shared.is_empty());
+    }
+}
