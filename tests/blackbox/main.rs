@@ -9,6 +9,7 @@ mod support;
 mod drain;
 mod limits;
 mod publishing;
+mod redis;
 mod replay;
 mod requests;
 mod routes;
