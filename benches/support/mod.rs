@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench's output")]
 
 pub mod arena;
+pub mod cases;
 pub mod contest;
 pub mod floor;
 pub mod payload;
@@ -33,6 +34,7 @@ pub fn play_role() -> bool {
             match name.as_str() {
                 "sink" => sink::play(&arguments),
                 "floor" => floor::play(&arguments),
+                "case" => cases::play(&arguments),
                 other => panic!("no such role: {other}"),
             }
             true
@@ -41,9 +43,10 @@ pub fn play_role() -> bool {
     }
 }
 
-/// What `cargo bench -- --test` asks for: that everything runs once, not that it measures anything.
+/// What `cargo bench -- --test` and `cargo test --benches` ask for: that everything runs once, not that it measures.
 pub fn is_smoke_test() -> bool {
-    std::env::args().any(|argument| argument == "--test")
+    let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+    has("--test") || !has("--bench")
 }
 
 /// True when a report that is no criterion benchmark is wanted too: by the filter that criterion would apply.

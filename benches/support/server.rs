@@ -2,11 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::process::{SERVER_CORE, pinned};
 
+/// The binary as `cargo bench` builds it.
+const BINARY: &str = env!("CARGO_BIN_EXE_fanfare");
 /// What publishers show.
 const TOKEN: &str = "bench-token-of-no-value";
 /// How long any answer may take.
@@ -21,9 +23,18 @@ pub struct Server {
 impl Server {
     /// Starts `fanfare serve` with further flags, and waits until it accepts.
     pub fn start(flags: &[&str]) -> Server {
-        let mut command = pinned(SERVER_CORE, env!("CARGO_BIN_EXE_fanfare").as_ref());
+        Server::spawn(pinned(SERVER_CORE, BINARY.as_ref()), flags)
+    }
+
+    /// Starts it under a tool that takes a command line.
+    pub fn start_under(mut tool: Command, flags: &[&str]) -> Server {
+        tool.arg(BINARY);
+        Server::spawn(tool, flags)
+    }
+
+    fn spawn(mut command: Command, flags: &[&str]) -> Server {
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn"]).args(flags);
-        command.env_clear().env("FANFARE_PUBLISH_TOKEN", TOKEN).stdout(Stdio::piped());
+        command.env("FANFARE_PUBLISH_TOKEN", TOKEN).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
@@ -35,6 +46,13 @@ impl Server {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends it as a service manager would, and waits until it has left.
+    pub fn terminate(mut self) {
+        let pid = self.pid().to_string();
+        Command::new("kill").arg(pid).status().expect("there is a kill command");
+        self.child.wait().expect("a child can be waited for");
     }
 
     /// A number from its metrics page.

@@ -14,6 +14,11 @@ use io_uring::{IoUring, opcode, squeue, types};
 /// Sends that go to the kernel at once.
 const BATCH: usize = 256;
 
+/// False where a sandbox or `kernel.io_uring_disabled` forbids it.
+pub fn is_allowed() -> bool {
+    Ring::new().is_ok()
+}
+
 /// A ring that sends in batches.
 pub struct Ring(IoUring);
 

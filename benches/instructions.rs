@@ -1,0 +1,191 @@
+//! Instructions and allocations, counted by valgrind: the same on a noisy machine as on a quiet one, so they can be
+//! held to a baseline.
+//!
+//! Each figure is the difference between two runs that differ in nothing but how often something is done: start-up
+//! and shutdown divide out. The server is the real binary with real sockets; what a delivered event costs is what
+//! more subscribers cost, and what a broadcast costs besides is the rest.
+//!
+//! `cargo bench --bench instructions` fails when a figure has grown past its baseline by more than
+//! [`GROWTH_MAX`], or when a delivered event allocates; `-- --save` writes a new baseline. Without valgrind it says so
+//! and passes.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use support::arena::{body, done, expect, start_sink};
+use support::server::{Requests, Server};
+use support::{cases, payload};
+
+/// How much more than its baseline a figure may be: what another minor version of the compiler makes of it.
+const GROWTH_MAX: f64 = 0.03;
+/// Figures this small may vary by this much, whatever share that is.
+const GROWTH_MIN: f64 = 2.0;
+/// Allocations for each delivered event that count as none: of 180,000 events a few may fall into a timer's tick.
+const ALLOCATIONS_MAX: f64 = 0.002;
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/baseline/instructions.toml");
+
+type Figures = BTreeMap<String, f64>;
+
+fn main() -> ExitCode {
+    if support::play_role() {
+        return ExitCode::SUCCESS;
+    }
+    if support::is_smoke_test() {
+        return ExitCode::SUCCESS;
+    }
+    if Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("valgrind is not installed: nothing was counted");
+        return ExitCode::SUCCESS;
+    }
+    let mut figures = Figures::new();
+    for (name, _) in cases::ALL.into_iter().filter(|(name, _)| support::wants(name)) {
+        figures.insert(format!("pure.{name}"), of_case(name));
+    }
+    if support::wants("server") {
+        of_server(&mut figures);
+    }
+    if std::env::args().any(|argument| argument == "--save") {
+        fs::write(BASELINE, written(&figures)).expect("the baseline can be written");
+        println!("{}", written(&figures));
+        return ExitCode::SUCCESS;
+    }
+    match compare(&figures, &read(Path::new(BASELINE))) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+// ---- the pure cases ----
+
+/// What a case's work costs once.
+fn of_case(name: &str) -> f64 {
+    const TIMES: [u64; 2] = [100, 1100];
+    let [few, many] = TIMES.map(|times| {
+        let mut valgrind = Valgrind::new("callgrind");
+        valgrind.command.arg(std::env::current_exe().expect("a process knows its binary"));
+        valgrind.command.env("FANFARE_BENCH_ROLE", format!("case {name} {times}"));
+        let status = valgrind.command.status().expect("valgrind runs");
+        assert!(status.success(), "{name} failed under valgrind");
+        valgrind.instructions()
+    });
+    (many - few) / (TIMES[1] - TIMES[0]) as f64
+}
+
+// ---- the server ----
+
+/// What one broadcast costs the server, as a part for the broadcast and one for each subscriber.
+fn of_server(figures: &mut Figures) {
+    for (what, tool) in [("instructions", "callgrind"), ("allocations", "memcheck")] {
+        const SUBSCRIBERS: [usize; 2] = [100, 1000];
+        let [few, many] = SUBSCRIBERS.map(|subscribers| per_broadcast(tool, subscribers));
+        let each = (many - few) / (SUBSCRIBERS[1] - SUBSCRIBERS[0]) as f64;
+        figures.insert(format!("server.{what}_per_delivered_event"), each);
+        figures.insert(format!("server.{what}_per_broadcast_besides"), few - each * SUBSCRIBERS[0] as f64);
+    }
+}
+
+fn per_broadcast(tool: &str, subscribers: usize) -> f64 {
+    const BROADCASTS: [usize; 2] = [20, 220];
+    let [few, many] = BROADCASTS.map(|broadcasts| {
+        let valgrind = Valgrind::new(tool);
+        let (log, callgrind) = (valgrind.log.clone(), tool == "callgrind");
+        let server = Server::start_under(valgrind.command, &["--drain", "0s"]);
+        let mut sink = start_sink(server.address, "/events?topic=bench", subscribers);
+        let mut requests = Requests::new(server.address);
+        let body = body(&payload::data(100, 0));
+        for _ in 0..broadcasts {
+            expect(&mut sink, 1);
+            assert!(requests.publish("/publish", &body), "one event at a time always fits");
+            done(&mut sink);
+        }
+        drop(sink);
+        server.terminate();
+        if callgrind { instructions(&valgrind.out) } else { allocations(&log) }
+    });
+    (many - few) / (BROADCASTS[1] - BROADCASTS[0]) as f64
+}
+
+// ---- valgrind ----
+
+/// A command under one of valgrind's tools, and where that writes.
+struct Valgrind {
+    command: Command,
+    out: PathBuf,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Valgrind {
+    fn new(tool: &str) -> Valgrind {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (out, log) = (folder.path().join("out"), folder.path().join("log"));
+        let mut command = Command::new("valgrind");
+        command.arg(format!("--tool={tool}")).arg(format!("--log-file={}", log.display()));
+        match tool {
+            "callgrind" => command.arg(format!("--callgrind-out-file={}", out.display())),
+            _ => command.args(["--leak-check=no", "--undef-value-errors=no"]),
+        };
+        Valgrind { command, out, log, _folder: folder }
+    }
+
+    fn instructions(&self) -> f64 {
+        instructions(&self.out)
+    }
+}
+
+/// The total of a callgrind run, all threads.
+fn instructions(out: &Path) -> f64 {
+    number_after(out, "summary:")
+}
+
+/// The allocations of a memcheck run.
+fn allocations(log: &Path) -> f64 {
+    number_after(log, "total heap usage:")
+}
+
+fn number_after(path: &Path, words: &str) -> f64 {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let rest = text.split_once(words).unwrap_or_else(|| panic!("no {words:?} in {text}")).1;
+    let number: String = rest.trim_start().chars().take_while(|c| c.is_ascii_digit() || *c == ',').collect();
+    number.replace(',', "").parse().expect("a number")
+}
+
+// ---- the baseline ----
+
+fn read(path: &Path) -> Figures {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.split_once(" = "));
+    lines.map(|(name, value)| (name.replace('"', ""), value.parse().expect("a number"))).collect()
+}
+
+fn written(figures: &Figures) -> String {
+    let mut text =
+        "# Written by `cargo bench --bench instructions -- --save`; compared by the same without --save.\n".to_owned();
+    for (name, value) in figures {
+        // Plus zero: what rounds to nothing is not written as -0.
+        let value = (value * 1000.0).round() / 1000.0 + 0.0;
+        text += &format!("\"{name}\" = {value:.3}\n");
+    }
+    text
+}
+
+/// Prints what was counted beside its baseline; false when something grew too much.
+fn compare(figures: &Figures, baseline: &Figures) -> bool {
+    let mut fine = true;
+    for (name, value) in figures {
+        let allowed = match baseline.get(name) {
+            _ if name == "server.allocations_per_delivered_event" => ALLOCATIONS_MAX,
+            Some(known) => (known * (1.0 + GROWTH_MAX)).max(known + GROWTH_MIN),
+            None => f64::INFINITY,
+        };
+        let known = baseline.get(name).map_or("none".to_owned(), |known| format!("{known:.3}"));
+        let verdict = if *value <= allowed { "" } else { "  TOO MUCH" };
+        println!("{name}: {value:.3} (baseline {known}){verdict}");
+        fine &= *value <= allowed;
+    }
+    fine
+}
