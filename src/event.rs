@@ -17,6 +17,11 @@ pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 /// The event type that only the server uses: "something is missing here".
 pub const GAP_EVENT_TYPE: &str = "gap";
 
+/// Topics whose names start with this are the server's own: nobody can publish to one, whichever way it comes.
+pub const RESERVED_TOPIC_PREFIX: &str = "fanfare:";
+/// The server's own statistics, while somebody watches them.
+pub const STATISTICS_TOPIC: &str = "fanfare:statistics";
+
 /// A position in the one order of all broadcasts. The sequencer starts at 1; 0 is "before everything".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
@@ -50,12 +55,13 @@ pub enum NameError {
     /// A control character, or for an id anything but visible ASCII.
     #[error("holds a character that is not allowed")]
     Character,
-    /// The event type is one the server keeps for itself.
+    /// The event type or topic is one the server keeps for itself.
     #[error("is reserved")]
     Reserved,
 }
 
-/// A topic's name: UTF-8 without control characters, at most [`TOPIC_BYTES_MAX`] bytes. Cheap to clone.
+/// A topic's name: UTF-8 without control characters, at most [`TOPIC_BYTES_MAX`] bytes, and none of the server's own
+/// (which only [`Topic::statistics`] makes, so that no way in can reach them). Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(Arc<str>);
 
@@ -66,8 +72,19 @@ impl Topic {
             "" => Err(NameError::Empty),
             _ if name.len() > TOPIC_BYTES_MAX => Err(NameError::TooLong(TOPIC_BYTES_MAX)),
             _ if name.chars().any(char::is_control) => Err(NameError::Character),
+            _ if name.starts_with(RESERVED_TOPIC_PREFIX) => Err(NameError::Reserved),
             _ => Ok(Topic(name.into())),
         }
+    }
+
+    /// The topic of the server's own statistics.
+    pub fn statistics() -> Topic {
+        Topic(STATISTICS_TOPIC.into())
+    }
+
+    /// True for the server's own.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED_TOPIC_PREFIX)
     }
 
     /// The name.
@@ -288,6 +305,10 @@ mod tests {
         check("a\nb", Err(NameError::Character));
         check("a\0", Err(NameError::Character));
         check("a\u{85}b", Err(NameError::Character));
+        check("fanfare", Ok(()));
+        check("fanfare:", Err(NameError::Reserved));
+        check(STATISTICS_TOPIC, Err(NameError::Reserved));
+        assert!(Topic::statistics().is_reserved());
     }
 
     #[test]

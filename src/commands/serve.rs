@@ -39,6 +39,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
         hub: Hub::new(run, hub_limits(config)),
         inbox,
         publisher: Arc::clone(&sources.publisher),
+        own_events: Arc::clone(&sequencer) as _,
         sources: sources.statuses.clone(),
         live,
         listeners: roles.clone(),

@@ -57,7 +57,8 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
             return refuse(pair(name, "topic-bytes"), "the name is longer than topics may be");
         }
     }
-    if options.redis.url.is_some() && options.redis.channels.contains(&options.redis.bus) {
+    if options.redis.url.is_some() && options.redis.channels.iter().any(|channel| channel.as_str() == options.redis.bus)
+    {
         return refuse(
             pair("redis-bus", "redis-channel"),
             "the bus carries Fanfare's own messages: name another channel",

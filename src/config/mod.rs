@@ -19,8 +19,8 @@ pub use options::{
 };
 pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, redact_url};
 pub use values::{
-    CorsOrigin, EndpointPath, LogFilter, count_within, duration, duration_text, duration_within, size, size_text,
-    size_within, topic,
+    CorsOrigin, EndpointPath, LogFilter, channel, count_within, duration, duration_text, duration_within, size,
+    size_text, size_within, topic,
 };
 
 use crate::event::Topic;
@@ -73,7 +73,7 @@ pub struct RedisConfig {
     /// What a message's payload is.
     pub payload: RedisPayload,
     /// The channel for what is published over HTTP.
-    pub bus: Topic,
+    pub bus: String,
     /// True when a lost Redis makes the server unready instead of degraded.
     pub is_required: bool,
 }

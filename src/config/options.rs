@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::secret::RedisUrl;
 use super::values::{
-    COUNT_MAX, CorsOrigin, EndpointPath, LogFilter, count_within, duration_within, size_within, topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, LogFilter, channel, count_within, duration_within, size_within, topic,
 };
 use crate::event::{TOPIC_BYTES_MAX, Topic};
 use crate::io::listener::ListenAddress;
@@ -99,8 +99,8 @@ pub(super) struct RedisOptions {
     pub(super) payload: RedisPayload,
 
     /// The channel on which Fanfare's nodes tell each other what was published over HTTP
-    #[arg(id = "redis-bus", long, value_name = "NAME", default_value = "fanfare:bus", value_parser = topic)]
-    pub(super) bus: Topic,
+    #[arg(id = "redis-bus", long, value_name = "NAME", default_value = "fanfare:bus", value_parser = channel)]
+    pub(super) bus: String,
 
     /// A source without which /health/ready answers 503 (by default it says "degraded"); repeatable
     #[arg(id = "ready-requires", long, value_name = "SOURCE")]

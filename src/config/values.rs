@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::event::Topic;
+use crate::event::{NameError, Topic};
 
 /// Largest number that a count may have: everything counted here fits in a `u32` and in an `int` of the kernel.
 pub(super) const COUNT_MAX: u32 = i32::MAX as u32;
@@ -97,9 +97,17 @@ pub fn count_within(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> 
     }
 }
 
-/// Reads a topic's name, or anything else that has a topic's rules: a Redis channel, the bus.
+/// Reads a topic's name, or anything else that has a topic's rules: a Redis channel, a pattern of them.
 pub fn topic(text: &str) -> Result<Topic, String> {
     Topic::new(text).map_err(|error| format!("a topic's name {error}"))
+}
+
+/// Reads the name of a Redis channel that is no topic: the bus, whose name may be one of the server's own.
+pub fn channel(text: &str) -> Result<String, String> {
+    match Topic::new(text) {
+        Ok(_) | Err(NameError::Reserved) => Ok(text.to_owned()),
+        Err(error) => Err(format!("a channel's name {error}")),
+    }
 }
 
 /// Splits leading ASCII digits from what follows; none when there are no digits.
@@ -123,9 +131,18 @@ impl FromStr for EndpointPath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<EndpointPath, String> {
-        const TAKEN: [&str; 7] =
-            ["/", "/publish", "/metrics", "/dashboard", "/dashboard/debug", "/dashboard/data", "/kafka/status"];
-        const TAKEN_TREES: [&str; 2] = ["/health", "/topics"];
+        const TAKEN: [&str; 9] = [
+            "/",
+            "/publish",
+            "/metrics",
+            "/dashboard",
+            "/dashboard/debug",
+            "/dashboard/data",
+            "/kafka/status",
+            "/fanfare.js",
+            "/fanfare.d.ts",
+        ];
+        const TAKEN_TREES: [&str; 3] = ["/health", "/topics", "/dashboard/page"];
         if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#%".contains(&b)) {
             return Err(
                 "allowed is a path such as /sse: it starts with a slash, and has no query, escape or space".into()

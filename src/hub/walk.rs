@@ -12,8 +12,10 @@ use crate::event::Sequence;
 pub struct Slice {
     /// The topic whose subscribers these are.
     pub topic: TopicKey,
-    /// When the walk started, if this slice ends it.
-    pub ends_walk_of: Option<Duration>,
+    /// When its walk started.
+    pub started_at: Duration,
+    /// This slice ends its walk.
+    pub ends_walk: bool,
 }
 
 /// A walk over a topic's subscribers, from the last to the first.
@@ -57,10 +59,9 @@ impl Hub {
         let start = end.saturating_sub(subscribers_max);
         slice.extend(entry.subscribers[start..end].iter().rev());
         walk.remaining = start;
-        let mut ends_walk_of = None;
-        if start == 0 {
+        let (started_at, ends_walk) = (walk.started_at, start == 0);
+        if ends_walk {
             entry.walked_through = walk.target;
-            ends_walk_of = Some(walk.started_at);
             if walk.again {
                 let (remaining, target) = (entry.subscribers.len(), entry.log.last());
                 *walk = Walk { remaining, again: false, target, started_at: now };
@@ -71,7 +72,7 @@ impl Hub {
         if entry.walk.is_some() {
             self.walks.push_back(topic);
         }
-        Some(Slice { topic, ends_walk_of })
+        Some(Slice { topic, started_at, ends_walk })
     }
 
     /// True while somebody is still to be visited.

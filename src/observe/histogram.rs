@@ -16,9 +16,34 @@ pub struct Histogram {
 impl Histogram {
     /// Counts one.
     pub fn observe(&mut self, duration: Duration) {
+        self.observe_many(duration, 1);
+    }
+
+    /// Counts several that took equally long.
+    pub fn observe_many(&mut self, duration: Duration, count: u32) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)] += 1;
-        self.sum += duration;
+        self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)] += u64::from(count);
+        self.sum += duration * count;
+    }
+
+    /// What was counted since `earlier`, an older state of the same histogram.
+    #[must_use]
+    pub fn since(&self, earlier: &Histogram) -> Histogram {
+        let buckets = std::array::from_fn(|i| self.buckets[i].saturating_sub(earlier.buckets[i]));
+        Histogram { buckets, sum: self.sum.saturating_sub(earlier.sum) }
+    }
+
+    /// The duration, in microseconds, that a share of 0 to 1 of all did not exceed; none of none. Within a bucket it
+    /// is assumed that they spread evenly, so it is sure only to the bounds around it.
+    pub fn quantile_us(&self, share: f64) -> Option<f64> {
+        let (mut rank, mut lower) = (share * self.count() as f64, 0);
+        for (bound, &count) in BOUNDS_US.iter().zip(&self.buckets) {
+            if count > 0 && rank <= count as f64 {
+                return Some(lower as f64 + (bound - lower) as f64 * rank.max(0.0) / count as f64);
+            }
+            (rank, lower) = (rank - count as f64, *bound);
+        }
+        (self.count() > 0).then_some(lower as f64)
     }
 
     /// How many were at or below each bound, and in all.
@@ -57,5 +82,22 @@ mod tests {
         assert_eq!(counts[14], (Some(2_500_000), 4));
         assert_eq!(counts[15], (None, 5));
         assert_eq!(histogram.count(), 5);
+    }
+
+    #[test]
+    fn quantiles_lie_within_their_bucket() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile_us(0.5), None);
+        histogram.observe_many(Duration::from_micros(40), 50);
+        let earlier = histogram.clone();
+        histogram.observe_many(Duration::from_micros(200), 50);
+        let check = |histogram: &Histogram, share, expected| assert_eq!(histogram.quantile_us(share), Some(expected));
+        check(&histogram, 0.0, 25.0);
+        check(&histogram, 0.5, 50.0);
+        check(&histogram, 0.75, 175.0);
+        check(&histogram, 1.0, 250.0);
+        check(&histogram.since(&earlier), 0.5, 175.0);
+        histogram.observe_many(Duration::from_secs(9), 900);
+        check(&histogram, 1.0, 2_500_000.0);
     }
 }

@@ -82,6 +82,8 @@ pub struct Counters {
     pub heartbeats: u64,
     /// From appending an event to the end of the walk that brought it round.
     pub broadcast_duration: Histogram,
+    /// From appending an event until a subscriber was visited, by the slice of the walk that it was visited in.
+    pub delivery_duration: Histogram,
     /// How long one turn of the loop worked: what everybody else waited.
     pub turn_duration: Histogram,
 }
@@ -174,6 +176,8 @@ fn delivery(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     page.single(Kind::Gauge, "fanfare_lagging_subscribers", help, gauges.lagging);
     let help = "From an event's arrival in its log until every subscriber was visited.";
     page.histogram("fanfare_broadcast_duration_seconds", help, &counters.broadcast_duration);
+    let help = "From an event's arrival in its log until a subscriber was visited.";
+    page.histogram("fanfare_delivery_duration_seconds", help, &counters.delivery_duration);
     let help = "How long one turn of the loop worked: what everybody else waited.";
     page.histogram("fanfare_loop_turn_duration_seconds", help, &counters.turn_duration);
     let help = "Messages from sources that wait for the loop.";

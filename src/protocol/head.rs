@@ -68,6 +68,8 @@ pub struct RequestHead {
     pub accepts_event_stream: bool,
     /// `Accept` names `text/html`, as browsers do.
     pub accepts_html: bool,
+    /// `Accept-Encoding` names `gzip`.
+    pub accepts_gzip: bool,
     /// `Content-Type`.
     pub content_type: Option<String>,
     /// A proxy has left its mark: `Forwarded`, `X-Forwarded-*`, `X-Real-IP` or `Via`.
@@ -183,6 +185,7 @@ struct Fields {
     transfer_encoding: Option<String>,
     connection: Option<String>,
     accept: Option<String>,
+    accept_encoding: Option<String>,
     cookie: Option<String>,
     if_none_match: Option<String>,
     last_event_id: Option<Vec<u8>>,
@@ -213,6 +216,7 @@ impl Fields {
             b"transfer-encoding" => join(&mut self.transfer_encoding, value, ","),
             b"connection" => join(&mut self.connection, value, ","),
             b"accept" => join(&mut self.accept, value, ","),
+            b"accept-encoding" => join(&mut self.accept_encoding, value, ","),
             b"cookie" => join(&mut self.cookie, value, "; "),
             b"if-none-match" => join(&mut self.if_none_match, value, ", "),
             b"last-event-id" => {
@@ -299,6 +303,7 @@ fn assemble(
         framing,
         accepts_event_stream: accepts(accept, "text/event-stream"),
         accepts_html: accepts(accept, "text/html"),
+        accepts_gzip: accepts(fields.accept_encoding.as_deref().unwrap_or(""), "gzip"),
         method,
         target,
         host: authority.or(fields.host),

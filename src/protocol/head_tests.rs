@@ -94,6 +94,8 @@ fn headers_mean_what_they_say() {
     assert_eq!(head(&with("Cookie: a\r\nCookie: b\r\n")).cookie.as_deref(), Some("a; b"));
     assert_eq!(head(&with("If-None-Match: \"a\"\r\nIf-None-Match: *\r\n")).if_none_match.as_deref(), Some("\"a\", *"));
     assert!(head(&with("Accept: */*\r\nAccept: text/html\r\n")).accepts_html);
+    assert!(head(&with("Accept-Encoding: br\r\nAccept-Encoding: gzip;q=0.5\r\n")).accepts_gzip);
+    assert!(!head(&with("Accept-Encoding: br, gzip;q=0\r\n")).accepts_gzip);
     assert!(!head(&with("Accept: */*\r\n")).accepts_event_stream);
     for proxy in ["Forwarded: for=x", "Via: 1.1 p", "X-Forwarded-For: x", "x-forwarded-proto: x", "X-Real-IP: x"] {
         assert!(head(&with(&format!("{proxy}\r\n"))).forwarded, "{proxy}");

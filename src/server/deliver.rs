@@ -38,9 +38,12 @@ impl<I: Io> Server<I> {
             };
             visits += slice.len().max(1);
             self.visit(taken.topic, &slice);
+            // One look at the clock for a whole slice: it tells of each delivery what its slice's last one took.
+            let took = self.io.now().saturating_sub(taken.started_at);
+            self.counters.delivery_duration.observe_many(took, slice.len() as u32);
             self.scratch.slice = slice;
-            if let Some(started_at) = taken.ends_walk_of {
-                self.counters.broadcast_duration.observe(self.io.now().saturating_sub(started_at));
+            if taken.ends_walk {
+                self.counters.broadcast_duration.observe(took);
             }
         }
     }

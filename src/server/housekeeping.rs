@@ -25,6 +25,7 @@ impl<I: Io> Server<I> {
             self.next_housekeeping = self.now + CLOSES_INTERVAL;
         }
         self.tell_figures();
+        self.tell_statistics();
         let spare = |len: usize, capacity: usize| capacity > 1024 && len < capacity / 4;
         if spare(self.laggards.len(), self.laggards.capacity()) {
             self.laggards.shrink_to(self.laggards.len() * 2);

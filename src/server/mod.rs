@@ -22,6 +22,7 @@ mod deliver;
 mod drain;
 mod housekeeping;
 mod inbox;
+mod page;
 mod publish;
 mod read;
 mod reports;
@@ -29,6 +30,7 @@ mod request;
 mod respond;
 mod routes;
 pub mod settings;
+mod statistics;
 mod stream;
 mod timers;
 mod transmit;
@@ -45,6 +47,7 @@ use crate::hub::{Hub, MissedReason, Run, Subscriber};
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
+use crate::observe::process;
 use crate::protocol::encoder;
 use crate::sources::channel::{GapReason, Inbox, Message, Publish, SourceStatus};
 pub use connection::CloseReason;
@@ -78,6 +81,8 @@ pub struct Parts {
     pub inbox: Inbox,
     /// Where clients' events go.
     pub publisher: Arc<dyn Publish + Send + Sync>,
+    /// Where the loop's own events go: into this node's order, past every broker.
+    pub own_events: Arc<dyn Publish + Send + Sync>,
     /// The sources, for health and metrics.
     pub sources: Vec<Arc<SourceStatus>>,
     /// Where the loop leaves a few figures for other threads.
@@ -95,6 +100,7 @@ pub struct Server<I: Io> {
     hub: Hub,
     inbox: Inbox,
     publisher: Arc<dyn Publish + Send + Sync>,
+    own_events: Arc<dyn Publish + Send + Sync>,
     sources: Vec<Arc<SourceStatus>>,
     live: Arc<Live>,
     jitter: Jitter,
@@ -122,6 +128,9 @@ pub struct Server<I: Io> {
     next_housekeeping: Duration,
 
     counters: Counters,
+    /// The counters of a second ago, while somebody watches.
+    last_sample: Option<statistics::Sample>,
+    resident_at_start: Option<u64>,
     preambles: Preambles,
     heartbeat: Frame,
     continue_frame: Frame,
@@ -145,17 +154,20 @@ struct Scratch {
 impl<I: Io> Server<I> {
     /// Puts a server together; it does nothing before its first turn.
     pub fn new(io: I, parts: Parts) -> Server<I> {
-        let Parts { settings, hub, inbox, publisher, sources, live, listeners, seed } = parts;
+        let Parts { settings, hub, inbox, publisher, own_events, sources, live, listeners, seed } = parts;
         let now = io.now();
         Server {
             acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
             counters: new_counters(),
+            last_sample: None,
+            resident_at_start: process::resident_bytes(),
             jitter: Jitter(seed),
             io,
             settings,
             hub,
             inbox,
             publisher,
+            own_events,
             sources,
             live,
             now,
@@ -383,6 +395,7 @@ fn new_counters() -> Counters {
         skipped_blocked: 0,
         heartbeats: 0,
         broadcast_duration: Default::default(),
+        delivery_duration: Default::default(),
         turn_duration: Default::default(),
     }
 }

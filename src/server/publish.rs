@@ -59,18 +59,15 @@ impl<I: Io> Server<I> {
     }
 
     pub(super) fn may_publish(&self, head: &RequestHead) -> Result<(), Response> {
-        let foreign_page = head.origin.as_ref().is_some_and(|origin| !self.settings.cors.allows(origin));
+        if self.settings.is_open_to(head) {
+            return Ok(());
+        }
         match &self.settings.publishing {
             Policy::Refused => {
                 let detail = "publishing over HTTP is off: start the server with --publish-token-file, or with --dev";
                 Err(response::problem(403, "Publishing is off", detail))
             }
-            Policy::Tokens(tokens) => {
-                tokens.check(head.authorization.as_deref()).map_err(|denied| denial(denied, "publish"))
-            }
-            // A proxy carries strangers to the loopback address, and a browser carries strangers' pages.
-            Policy::Loopback(_) if !head.forwarded && !foreign_page => Ok(()),
-            Policy::Loopback(tokens) => {
+            Policy::Tokens(tokens) | Policy::Loopback(tokens) => {
                 tokens.check(head.authorization.as_deref()).map_err(|denied| denial(denied, "publish"))
             }
         }

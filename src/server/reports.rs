@@ -11,7 +11,7 @@ use super::Server;
 use super::connection::Phase;
 use super::respond::json;
 use super::routes::Probe;
-use crate::event::EventId;
+use crate::event::{EventId, RESERVED_TOPIC_PREFIX};
 use crate::hub::TopicInfo;
 use crate::io::Io;
 use crate::observe::metrics::{self, Gauges, SourceGauges};
@@ -74,7 +74,9 @@ impl<I: Io> Server<I> {
             true => self.hub.topics().take(TOPICS_LISTED_MAX).map(|info| info.name.as_str().to_owned()).collect(),
             false => named.into_iter().map(str::to_owned).collect(),
         };
-        let latest = names.into_iter().filter_map(|name| {
+        // What is for operators is not for everybody here either.
+        let names = names.into_iter().filter(|name| !name.starts_with(RESERVED_TOPIC_PREFIX));
+        let latest = names.filter_map(|name| {
             let event = Latest::read(self.hub.latest(&name)?.bytes())?;
             Some((name, event))
         });

@@ -2,7 +2,8 @@
 
 use super::Server;
 use super::connection::Flags;
-use super::respond::{denial, json};
+use super::page;
+use super::respond::denial;
 use super::settings::Settings;
 use crate::event::Topic;
 use crate::io::Io;
@@ -23,7 +24,8 @@ enum Route {
     Topics,
     Topic(String),
     Metrics,
-    Page,
+    /// A file of the live page.
+    File(&'static page::File),
 }
 
 /// What a health check asks.
@@ -54,19 +56,22 @@ impl Route {
             "/dashboard/data" => Route::Data,
             "/topics" => Route::Topics,
             "/metrics" => Route::Metrics,
-            "/dashboard" => Route::Page,
-            _ => Route::Topic(path.strip_prefix("/topics/").filter(|name| !name.is_empty())?.to_owned()),
+            _ => match page::find(path) {
+                Some(file) => Route::File(file),
+                None => Route::Topic(path.strip_prefix("/topics/").filter(|name| !name.is_empty())?.to_owned()),
+            },
         })
     }
 
-    /// True for what operators watch a server with: the admin listener answers this and nothing else.
+    /// True for what operators watch a server with: the admin listener answers this and nothing else. Of streams it
+    /// has only that of the statistics, which is looked at where topics are.
     fn is_admin(&self) -> bool {
-        matches!(self, Route::Health(_) | Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_))
+        self.is_for_operators() || matches!(self, Route::Health(_) | Route::File(_) | Route::Stream(None))
     }
 
     /// True for what tells who uses a server and for what.
     fn is_for_operators(&self) -> bool {
-        self.is_admin() && !matches!(self, Route::Health(_))
+        matches!(self, Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_))
     }
 
     fn methods(&self) -> &'static str {
@@ -109,14 +114,14 @@ impl<I: Io> Server<I> {
             Route::Stream(_) if head.method == Method::Head => return self.respond_stream_head(slot, head),
             Route::Stream(topic) => return self.open_stream(slot, head, topic),
             Route::Publish => return self.publish(slot, head, body),
-            Route::Index => index(&self.settings),
+            Route::Index => page::index(head, &endpoints(&self.settings)),
             Route::Health(probe) => self.health(probe),
             Route::Debug => self.debug_view(),
             Route::Data => self.snapshot(head),
             Route::Topics => self.topic_list(),
             Route::Topic(name) => self.topic_view(&name),
             Route::Metrics => self.metrics_page(),
-            Route::Page => response::problem(404, "Not found", "this version has no dashboard page yet"),
+            Route::File(file) => file.response(head),
         };
         self.respond(slot, head, response);
     }
@@ -165,21 +170,20 @@ impl<I: Io> Server<I> {
 }
 
 /// The list of endpoints, for whoever comes without a path.
-fn index(settings: &Settings) -> Response {
+fn endpoints(settings: &Settings) -> serde_json::Value {
     let mut streams = vec!["/events?topic=NAME", "/dashboard/stream"];
     streams.extend(settings.stream_endpoint.as_deref());
-    json(
-        200,
-        &serde_json::json!({
-            "server": "fanfare",
-            "version": env!("CARGO_PKG_VERSION"),
-            "streams": streams,
-            "publish": "/publish",
-            "snapshot": "/dashboard/data",
-            "topics": ["/topics", "/topics/NAME"],
-            "health": ["/health", "/health/live", "/health/ready"],
-            "metrics": "/metrics",
-            "debug": "/dashboard/debug",
-        }),
-    )
+    serde_json::json!({
+        "server": "fanfare",
+        "version": env!("CARGO_PKG_VERSION"),
+        "page": "/dashboard",
+        "streams": streams,
+        "publish": "/publish",
+        "snapshot": "/dashboard/data",
+        "topics": ["/topics", "/topics/NAME"],
+        "health": ["/health", "/health/live", "/health/ready"],
+        "metrics": "/metrics",
+        "debug": "/dashboard/debug",
+        "client": ["/fanfare.js", "/fanfare.d.ts"],
+    })
 }

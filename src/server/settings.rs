@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::auth::Tokens;
 use crate::event::Topic;
-use crate::protocol::head::HeadLimits;
+use crate::protocol::head::{HeadLimits, RequestHead};
 use crate::protocol::publish::PublishLimits;
 
 /// How the loop behaves.
@@ -32,6 +32,15 @@ pub struct Settings {
     pub ready_requires: Vec<String>,
     /// How many connections the descriptors allow for in all.
     pub connections_total_max: usize,
+}
+
+impl Settings {
+    /// True for who needs no token under `--dev`: a proxy carries strangers to the loopback address, and a browser
+    /// carries strangers' pages.
+    pub(super) fn is_open_to(&self, head: &RequestHead) -> bool {
+        let foreign_page = head.origin.as_ref().is_some_and(|origin| !self.cors.allows(origin));
+        matches!(self.publishing, Publishing::Loopback(_)) && !head.forwarded && !foreign_page
+    }
 }
 
 /// How streams are delivered.

@@ -6,11 +6,11 @@ use super::connection::{Flags, Phase};
 use super::transmit::{DueGap, Laggard, Reach};
 use super::wheel::Tick;
 use super::{CloseReason, Jitter, Server};
-use crate::event::{EventId, Frame, Sequence, Topic};
+use crate::event::{EventId, Frame, STATISTICS_TOPIC, Sequence, Topic};
 use crate::hub::{Replay, Run, Start, Subscriber};
 use crate::io::Io;
 use crate::protocol::head::RequestHead;
-use crate::protocol::response;
+use crate::protocol::response::{self, Response};
 use crate::protocol::{encoder, target::Target};
 
 /// The longest `interval_ms` that a client may ask for.
@@ -139,9 +139,9 @@ impl<I: Io> Server<I> {
     /// Answers a request for a stream of `topics`, or of the topics that its query names.
     pub(super) fn open_stream(&mut self, slot: u32, head: &RequestHead, topics: Option<Topic>) {
         let limits = &self.settings.limits;
-        let topics = match topics.map_or_else(|| self.named_topics(&head.target), |topic| Ok(vec![topic])) {
+        let topics = match topics.map_or_else(|| self.named_topics(slot, head), |topic| Ok(vec![topic])) {
             Ok(topics) => topics,
-            Err(detail) => return self.respond_problem(slot, head, 400, "Bad topic", &detail),
+            Err(response) => return self.respond(slot, head, response),
         };
         if topics.len() > limits.topics_per_subscriber_max {
             let detail = format!("at most {} topics in one stream", limits.topics_per_subscriber_max);
@@ -160,16 +160,25 @@ impl<I: Io> Server<I> {
         self.start_stream(slot, head, &wishes, topics.len());
     }
 
-    fn named_topics(&self, target: &Target) -> Result<Vec<Topic>, String> {
+    fn named_topics(&self, slot: u32, head: &RequestHead) -> Result<Vec<Topic>, Response> {
         let mut topics = Vec::new();
-        for name in target.get_all("topic") {
-            let topic = self.check_topic(name)?;
+        for name in head.target.get_all("topic") {
+            let topic = if name == STATISTICS_TOPIC {
+                self.may_watch(slot, head)?;
+                Topic::statistics()
+            } else {
+                self.check_topic(name).map_err(|detail| response::problem(400, "Bad topic", &detail))?
+            };
             if !topics.contains(&topic) {
                 topics.push(topic);
             }
         }
         if topics.is_empty() {
             topics.push(self.settings.default_topic.clone());
+        }
+        if self.connections[slot as usize].flags.has(Flags::ADMIN) && !topics.iter().all(Topic::is_reserved) {
+            let detail = format!("of streams, the admin listener has only that of {STATISTICS_TOPIC}");
+            return Err(response::problem(403, "Not here", &detail));
         }
         Ok(topics)
     }
@@ -190,6 +199,8 @@ impl<I: Io> Server<I> {
             Some(Refusal::Draining)
         } else if connection.flags.has(Flags::ON_SPARE) {
             Some(Refusal::Descriptors)
+        } else if connection.flags.has(Flags::ADMIN) {
+            None
         } else if self.streams >= limits.streams_max {
             Some(Refusal::StreamLimit)
         } else if limits.connections_per_address_max.is_some_and(|limit| of_address > limit) {

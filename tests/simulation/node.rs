@@ -169,6 +169,7 @@ impl Node {
             hub: Hub::new(run, plan.hub.clone()),
             inbox,
             publisher,
+            own_events: Arc::clone(&feed) as _,
             sources: Vec::new(),
             live: Arc::default(),
             listeners: vec![ListenerRole::Public, ListenerRole::Admin],

@@ -1,0 +1,155 @@
+//! The page and the statistics on the real binary's wire; and, in Chromium, what a person sees.
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::Value;
+use support::server::Server;
+use support::stream::Subscriber;
+
+const STATISTICS: &str = "/events?topic=fanfare:statistics";
+const FILES: [(&str, &str); 9] = [
+    ("/dashboard", "text/html; charset=utf-8"),
+    ("/fanfare.js", "text/javascript; charset=utf-8"),
+    ("/fanfare.d.ts", "text/plain; charset=utf-8"),
+    ("/dashboard/page/page.js", "text/javascript; charset=utf-8"),
+    ("/dashboard/page/charts.js", "text/javascript; charset=utf-8"),
+    ("/dashboard/page/figures.js", "text/javascript; charset=utf-8"),
+    ("/dashboard/page/inspector.js", "text/javascript; charset=utf-8"),
+    ("/dashboard/page/page.css", "text/css; charset=utf-8"),
+    ("/dashboard/page/icon.svg", "image/svg+xml"),
+];
+
+fn get(server: &Server, target: &str, header_lines: &str) -> support::http::Answer {
+    server.request(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{header_lines}\r\n"))
+}
+
+#[test]
+fn every_file_comes_with_its_policy_and_only_once() {
+    let server = Server::start(&[]);
+    let mut bytes = 0;
+    for (path, content_type) in FILES {
+        let plain = get(&server, path, "");
+        assert_eq!((plain.status, plain.header("content-type")), (200, Some(content_type)), "{path}");
+        assert_eq!(plain.header("content-encoding"), None);
+        let policy = plain.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        bytes += plain.body.len();
+
+        let packed = get(&server, path, "Accept-Encoding: br, gzip\r\n");
+        assert_eq!(packed.header("content-encoding"), Some("gzip"));
+        assert!(packed.body.starts_with(&[0x1f, 0x8b]) && packed.body.len() < plain.body.len(), "{path}");
+        let (tag, packed_tag) = (plain.header("etag").unwrap(), packed.header("etag").unwrap());
+        assert_ne!(tag, packed_tag, "different bytes");
+
+        let known = get(&server, path, &format!("If-None-Match: \"x\", W/{tag}\r\n"));
+        assert_eq!((known.status, known.body.len(), known.header("etag")), (304, 0, Some(tag)));
+        assert_eq!(get(&server, path, &format!("If-None-Match: {packed_tag}\r\n")).status, 200);
+    }
+    assert!(bytes < 60_000, "{bytes} bytes in all");
+}
+
+#[test]
+fn the_root_is_the_page_for_browsers_and_a_list_for_others() {
+    let server = Server::start(&[]);
+    let page = get(&server, "/", "Accept: text/html,*/*;q=0.8\r\n");
+    assert!(page.text().starts_with("<!doctype html>"));
+    assert_eq!(get(&server, "/", "Accept: */*\r\n").json()["page"], "/dashboard");
+}
+
+#[test]
+fn statistics_come_once_a_second_to_who_may_watch() {
+    let server = Server::start(&["--dev"]);
+    let mut watcher = Subscriber::open(&server, STATISTICS);
+    let mut subscriber = Subscriber::open(&server, "/events?topic=t");
+    for data in ["a", "b", "c"] {
+        server.publish("t", data);
+    }
+    subscriber.expect(&["a", "b", "c"]);
+    let told = |watcher: &mut Subscriber| -> Value { serde_json::from_str(&watcher.event().data().unwrap()).unwrap() };
+    let first = std::iter::repeat_with(|| told(&mut watcher)).find(|told| told["events"]["published"] != 0).unwrap();
+    assert!(first["connections"]["streams"].as_u64() >= Some(2), "{first}");
+    assert!(first["events"]["delivered"].as_u64() >= Some(3), "{first}");
+    let topics: Vec<_> = first["topics"]["busiest"].as_array().unwrap().iter().map(|topic| &topic["topic"]).collect();
+    assert!(topics.contains(&&Value::from("t")), "{first}");
+    assert_eq!(first["sources"][0]["name"], "host");
+    let second = told(&mut watcher);
+    assert!(second["time_ms"].as_u64() > first["time_ms"].as_u64());
+    let interval = second["time_ms"].as_u64().unwrap() - first["time_ms"].as_u64().unwrap();
+    assert!(interval >= 900, "{interval} ms: more often than once a second");
+    for latency in [&second["delivery_us"], &second["broadcast_us"], &second["loop"]["turn_us"]] {
+        assert!(latency["p50"].as_f64() <= latency["p99"].as_f64() && latency["count"].as_u64() >= Some(1), "{second}");
+    }
+}
+
+#[test]
+fn statistics_cost_nothing_while_nobody_watches() {
+    let server = Server::start(&[]);
+    let mut subscriber = Subscriber::open(&server, "/events?topic=t");
+    let heartbeats = "fanfare_loop_turn_duration_seconds_count";
+    let turns = server.metric(heartbeats);
+    server.wait_for_metric(heartbeats, |now| now >= turns + 10.0);
+    assert_eq!(server.metric("fanfare_broadcasts_total"), 0.0);
+    server.publish("t", "only this");
+    subscriber.expect(&["only this"]);
+    assert_eq!(server.metric("fanfare_broadcasts_total"), 1.0);
+}
+
+#[test]
+fn statistics_are_for_operators() {
+    let env = [("FANFARE_OPERATOR_TOKEN", "operators-own"), ("FANFARE_PUBLISH_TOKEN", support::server::TOKEN)];
+    let server = Server::start_with_env(&[], &env);
+    let check = |header_lines: &str, status: u16| {
+        let answer = get(&server, STATISTICS, header_lines);
+        assert_eq!(answer.status, status, "{header_lines:?}: {answer}");
+    };
+    check("", 401);
+    check("Authorization: Bearer wrong-token\r\n", 401);
+    check(&format!("Authorization: Bearer {}\r\n", support::server::TOKEN), 401);
+    let mut watcher = Subscriber::over(server.connect(), STATISTICS, "Authorization: Bearer operators-own\r\n");
+    watcher.event();
+    assert!(server.get("/dashboard/data").json()["topics"].as_object().unwrap().is_empty(), "nor in the snapshot");
+    assert!(
+        server.get(&STATISTICS.replace("/events", "/dashboard/data")).json()["topics"].as_object().unwrap().is_empty()
+    );
+
+    let none = Server::start(&[]);
+    assert_eq!(get(&none, STATISTICS, "Authorization: Bearer x\r\n").status, 403, "no operator is configured");
+    let dev = Server::start(&["--dev"]);
+    for stranger in ["X-Forwarded-For: 192.0.2.7\r\n", "Origin: https://elsewhere.example\r\n"] {
+        assert_eq!(get(&dev, STATISTICS, stranger).status, 403, "{stranger}");
+    }
+}
+
+#[test]
+fn the_admin_listener_has_the_page_and_of_streams_the_statistics_alone() {
+    let server = Server::start(&["--max-connections", "1"]);
+    let _only_one = Subscriber::open(&server, "/events?topic=t");
+    assert_eq!(server.get_admin("/dashboard").status, 200);
+    Subscriber::over(server.connect_admin(), STATISTICS, "").event();
+    for target in ["/events", "/events?topic=t", "/events?topic=fanfare:statistics&topic=t"] {
+        assert_eq!(server.get_admin(target).status, 403, "{target}");
+    }
+    assert_eq!(server.get_admin("/dashboard/stream").status, 404);
+}
+
+#[test]
+fn nobody_publishes_to_the_servers_own_topics() {
+    let server = Server::start(&["--dev"]);
+    for topic in ["fanfare:statistics", "fanfare:anything"] {
+        let answer = server.post(&format!(r#"{{"topic":"{topic}","data":"x"}}"#));
+        assert_eq!(answer.status, 400, "{answer}");
+        assert!(answer.text().contains("is reserved"), "{answer}");
+    }
+    assert_eq!(server.get("/events?topic=fanfare:anything").status, 400);
+    assert_eq!(server.post(r#"{"topic":"fanfare","data":"x"}"#).status, 202);
+}
+
+#[test]
+fn a_person_sees_it_live() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page");
+    let mut tests = Command::new("node");
+    tests.args(["--test", "page.test.mjs"]).current_dir(folder).env("FANFARE_BIN", env!("CARGO_BIN_EXE_fanfare"));
+    assert!(tests.status().expect("tests/setup has installed node").success());
+}
