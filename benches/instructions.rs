@@ -9,6 +9,8 @@
 //! [`GROWTH_MAX`], or when a delivered event allocates; `-- --save` writes a new baseline. Without valgrind it says so
 //! and passes.
 
+#![allow(clippy::print_stdout, reason = "a bench's output")]
+
 mod support;
 
 use std::collections::BTreeMap;

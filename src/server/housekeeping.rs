@@ -23,6 +23,7 @@ impl<I: Io> Server<I> {
         self.hub.age(self.now);
         if self.close_stalled() == CLOSES_PER_TURN_MAX {
             self.next_housekeeping = self.now + CLOSES_INTERVAL;
+            return;
         }
         self.tell_figures();
         self.tell_statistics();
