@@ -75,10 +75,10 @@ export const HOST_CHARTS = [
   ["Network", bytesPerSecond, [["received", (h) => h.network_received_bytes_per_second], ["sent", (h) => h.network_sent_bytes_per_second]]],
 ];
 
-/** Reasons whose names don't say it themselves. */
+/** Why connections end, where the name does not say it. */
 const REASONS = {
   peer_closed: "closed by the client", reset: "reset by the client", timed_out: "client vanished",
   stalled: "took nothing for too long", evicted: "too slow: next event forgotten", memory_bound: "too slow: memory needed",
-  answered: "request answered", refused: "told to come back", drained: "server leaving", unknown_id: "id unknown here",
+  answered: "request answered", refused: "told to come back", drained: "server leaving",
 };
-export const reason = (name) => REASONS[name] ?? name.replaceAll("_", " ");
+export const reason = (name, kind = "") => kind + ((!kind && REASONS[name]) || name.replaceAll("_", " "));

@@ -92,7 +92,7 @@ function drawTables(sample) {
   const first = live.shown().samples.find(([, { run }]) => run === sample.run)[1];
   const reasons = (id, groups) => {
     const all = groups.flatMap(([what, read]) => Object.entries(read(sample)).map(([name, total]) =>
-      [what + reason(name), total - (read(first)[name] ?? 0), total]));
+      [reason(name, what), total - (read(first)[name] ?? 0), total]));
     rows(id, all, ([name, recent, total]) => [name, say(count(recent)), say(count(total))], "none so far");
   };
   reasons("closed", [["", (s) => s.connections.closed], ["refused: ", (s) => s.connections.refused]]);

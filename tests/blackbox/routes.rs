@@ -29,7 +29,7 @@ fn every_route_answers_with_exactly_these_headers() {
     check("/dashboard/data", &uncached);
     check("/topics", &plain);
     check("/topics/orders", &plain);
-    check("/", &plain);
+    check("/", &format!("{plain}|Vary: Accept"));
     check(
         "/metrics",
         "HTTP/1.1 200 OK|Date: DATE|Content-Type: text/plain; version=0.0.4; charset=utf-8|Content-Length: LEN",
@@ -176,9 +176,10 @@ fn the_admin_listener_answers_what_operators_ask_and_nothing_else() {
     for target in ["/health", "/health/live", "/health/ready", "/metrics", "/dashboard/debug", "/topics"] {
         assert_eq!(server.get_admin(target).status, 200, "{target}");
     }
-    for target in ["/", "/events", "/dashboard/stream", "/dashboard/data", "/dashboard", "/publish"] {
+    for target in ["/", "/dashboard/stream", "/dashboard/data", "/publish"] {
         assert_eq!(server.get_admin(target).status, 404, "{target}");
     }
+    assert_eq!(server.get_admin("/events").status, 403, "but for the statistics");
 }
 
 #[test]
