@@ -96,7 +96,8 @@ pub fn body(data: &str) -> String {
     format!(r#"{{"topic":"bench","data":"{data}"}}"#)
 }
 
-fn cost(cpu_ns: u64, last_ns: u64, rounds: usize, subscribers: usize) -> Cost {
+/// What some broadcasts cost each event.
+pub fn cost(cpu_ns: u64, last_ns: u64, rounds: usize, subscribers: usize) -> Cost {
     let rounds = rounds as f64;
     Cost { cpu_ns_per_event: cpu_ns as f64 / rounds / subscribers as f64, last_ns: last_ns as f64 / rounds }
 }

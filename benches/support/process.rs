@@ -67,7 +67,7 @@ pub fn cpu_ns_now(pid: u32) -> u64 {
 /// CPU time of a sender in nanoseconds, once it has come to rest: its own, and what the kernel did of its work in the
 /// softirq thread of the server's core. Batches of sends push half their cost there; single sends none.
 pub fn sending_cpu_ns(pid: u32) -> u64 {
-    cpu_ns(pid) + softirq_thread().map_or(0, cpu_ns_now)
+    family(pid).into_iter().map(cpu_ns).sum::<u64>() + softirq_thread().map_or(0, cpu_ns_now)
 }
 
 /// The kernel's thread that receives packets on the server's core when there are too many to do at once; none where
@@ -113,6 +113,13 @@ pub fn kernel() -> Kernel {
     let tcp = sockstat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
     let pages = tcp.rsplit(' ').next().and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
     Kernel { slab: kilobytes(&meminfo, "Slab:"), tcp_buffers: pages * 4096 }
+}
+
+/// A process and all that it started: what some servers are made of.
+pub fn family(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    std::iter::once(pid).chain(children.flat_map(family)).collect()
 }
 
 fn kilobytes(text: &str, key: &str) -> u64 {

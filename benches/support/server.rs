@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::process::{SERVER_CORE, pinned};
 
@@ -26,6 +26,17 @@ impl Server {
         Server::spawn(pinned(SERVER_CORE, BINARY.as_ref()), flags)
     }
 
+    /// Starts a server that says nothing but answers at a known address.
+    pub fn found_at(mut command: Command, address: SocketAddr) -> Server {
+        let child = command.spawn().expect("the server starts");
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "nothing answers at {address}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Server { child, address }
+    }
+
     /// Starts it under a tool that takes a command line.
     pub fn start_under(mut tool: Command, flags: &[&str]) -> Server {
         tool.arg(BINARY);
@@ -34,7 +45,13 @@ impl Server {
 
     fn spawn(mut command: Command, flags: &[&str]) -> Server {
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn"]).args(flags);
-        command.env("FANFARE_PUBLISH_TOKEN", TOKEN).stdout(Stdio::piped());
+        command.env("FANFARE_PUBLISH_TOKEN", TOKEN);
+        Server::announced_by(command)
+    }
+
+    /// Starts any server that says where it listens, as Fanfare does.
+    pub fn announced_by(mut command: Command) -> Server {
+        command.stdout(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("piped"));

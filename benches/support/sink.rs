@@ -2,8 +2,9 @@
 //!
 //! Arguments: address, path (in which `{}` becomes the connection's number), connections, connections per source
 //! address, `paced` or `storm`. It says `open` once every stream has begun, then obeys:
-//! - `expect K`: `ok`, and once every connection has K events more than before, `done UNIX_NS`.
-//! - `events`: `events TOTAL`, all connections together.
+//! - `expect K`: `ok`, and once every connection has K events more than before, `done UNIX_NS`. No stream may end
+//!   meanwhile.
+//! - `events`: `events TOTAL CLOSED`: all that arrived, and the streams that the server has closed.
 //! - `latencies`: `latencies COUNT P50 P99 MAX` in microseconds, of a few connections, since it was last asked.
 //! - `stall M`: stops reading the first M connections for good, and says `ok`.
 
@@ -45,6 +46,7 @@ enum Phase {
     Asked,
     Open,
     Stalled,
+    Closed,
 }
 
 struct Sink {
@@ -58,6 +60,7 @@ struct Sink {
     connections: Vec<Connection>,
     connecting: usize,
     open: usize,
+    closed: usize,
     /// Events that everybody should have; how many lack some; when the last of them had all.
     target: u64,
     lacking: usize,
@@ -89,6 +92,7 @@ pub fn play(arguments: &[String]) {
         connections: Vec::new(),
         connecting: 0,
         open: 0,
+        closed: 0,
         target: 0,
         lacking: 0,
         waiting: false,
@@ -164,9 +168,14 @@ impl Sink {
             }
             connection.phase = Phase::Asked;
         }
-        while connection.phase != Phase::Stalled {
+        while !matches!(connection.phase, Phase::Stalled | Phase::Closed) {
             let count = match connection.stream.read(&mut self.buffer) {
-                Ok(0) => panic!("the server closed stream {index}"),
+                Ok(0) => {
+                    assert!(!self.waiting && connection.phase == Phase::Open, "the server closed stream {index}");
+                    connection.phase = Phase::Closed;
+                    self.closed += 1;
+                    return Ok(());
+                }
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -235,7 +244,7 @@ impl Sink {
                 self.waiting = true;
                 say("ok");
             }
-            "events" => say(format_args!("events {}", self.total)),
+            "events" => say(format_args!("events {} {}", self.total, self.closed)),
             "latencies" => {
                 let histogram = &mut self.latencies_us;
                 let [p50, p99] = [0.5, 0.99].map(|quantile| histogram.value_at_quantile(quantile));
