@@ -6,7 +6,8 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 
 use support::redis::RedisServer;
-use support::server::Server;
+use support::relay::Relay;
+use support::server::{Server, TOKEN};
 use support::stream::Subscriber;
 use support::wait::eventually;
 use support::watcher::Watcher;
@@ -40,6 +41,103 @@ fn curl_reads_exactly_the_bytes_that_were_published() {
     output.read_to_string(&mut received).unwrap();
     assert_eq!(received, expected);
     assert!(curl.wait().unwrap().success());
+}
+
+#[test]
+fn curl_speaks_every_way_it_can_and_reads_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("fanfare.sock");
+    let socket = socket.to_str().unwrap();
+    let server = Server::start(&["--listen", "127.0.0.1:0", "--listen", &format!("unix:{socket}")]);
+    for arguments in [&["--http1.0"][..], &["--unix-socket", socket], &["--compressed"], &["--ipv4", "--http2"]] {
+        let mut curl = Command::new("curl")
+            .args(["--silent", "--no-buffer", &server.url(STREAM)])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut output, mut received) = (curl.stdout.take().unwrap(), String::new());
+        read_through(&mut output, &mut received, "\n\n");
+        let id = server.publish("prices", "{\"n\": 1.0}");
+        received.clear();
+        read_through(&mut output, &mut received, "\n\n");
+        curl.kill().unwrap();
+        curl.wait().unwrap();
+        assert_eq!(received, format!("id: {id}\ndata: {{\"n\": 1.0}}\n\n"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn curl_publishes_small_and_large_by_length_and_in_chunks() {
+    let server = Server::start(&["--body-bytes", "8MiB", "--event-bytes", "4MiB", "--history-bytes", "8MiB"]);
+    let mut subscriber = Subscriber::open(&server, STREAM);
+    let token = format!("Authorization: Bearer {TOKEN}");
+    // So large that curl asks before it sends (Expect: 100-continue).
+    let large = "x".repeat(3 << 20);
+    let body = tempfile::NamedTempFile::new().unwrap();
+    let post = |arguments: &[&str]| {
+        let file = format!("@{}", body.path().display());
+        let curl = Command::new("curl")
+            .args(["--silent", "--show-error", "--write-out", " %{http_code}", "--data-binary", &file])
+            .args(arguments)
+            .arg(server.url("/publish"))
+            .output()
+            .unwrap();
+        String::from_utf8(curl.stdout).unwrap()
+    };
+    for data in ["small", &large] {
+        std::fs::write(body.path(), format!(r#"{{"topic":"prices","data":"{data}"}}"#)).unwrap();
+        for more in [&[][..], &["-H", "Transfer-Encoding: chunked"], &["--http1.0"], &["-H", "Expect: 100-continue"]] {
+            let answer = post(&[&["-H", &token], more].concat());
+            let block = subscriber.event();
+            assert_eq!(answer, format!("{{\"id\":\"{}\"}} 202", block.id().unwrap()), "{more:?}");
+            assert!(block.data().as_deref() == Some(data), "{more:?}");
+        }
+        let refused = post(&[]);
+        assert!(refused.starts_with('{') && refused.ends_with("} 401"), "{refused}");
+    }
+}
+
+#[test]
+fn the_eventsource_package_in_node_loses_nothing_when_its_connection_is_cut() {
+    let server = Server::start(&["--retry", "200ms"]);
+    let mut node = Watcher::start("eventsource.mjs");
+    // This package takes an id only from an event with data, so it can't resume from the preamble alone.
+    loses_nothing_when_cut(&server, &mut node, &["first"]);
+}
+
+#[test]
+fn an_event_source_in_chromium_loses_nothing_when_its_connection_is_cut() {
+    let mut page = Watcher::start("page.mjs");
+    let origin = page.wait_for("ready", |_| true).data.expect("the page's origin");
+    let server = Server::start(&["--retry", "200ms", "--cors-origin", &origin]);
+    // Cut before its first event, it has the position that every stream begins with.
+    loses_nothing_when_cut(&server, &mut page, &[]);
+}
+
+/// What is published while a client is away reaches it when it is back, once, in order, and without a gap. What comes
+/// `first` it receives before it is cut.
+fn loses_nothing_when_cut(server: &Server, client: &mut Watcher, first: &[&str]) {
+    let relay = Relay::to(server.address());
+    client.watch(&relay.url(STREAM));
+    client.wait_for("open", |_| true);
+    let mut expected: Vec<_> = first.iter().map(|data| (*data).to_owned()).collect();
+    for data in first {
+        server.publish("prices", data);
+        client.wait_for_message(data);
+    }
+    for round in 0..3 {
+        relay.cut();
+        for n in 0..5 {
+            let data = format!("{n} of {round}");
+            server.publish("prices", &data);
+            expected.push(data);
+        }
+        client.wait_for_message(&expected[expected.len() - 1]);
+    }
+    assert_eq!(client.received(), expected);
+    assert!(client.count("error") >= 3, "{:#?}", client.happened());
+    client.never_closed();
 }
 
 #[test]

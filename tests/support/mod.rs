@@ -7,6 +7,7 @@ pub mod http;
 pub mod node;
 pub mod process;
 pub mod redis;
+pub mod relay;
 pub mod server;
 pub mod sse_server;
 pub mod stream;
