@@ -31,6 +31,8 @@ pub(super) struct Laggard {
     /// Frames that no log will supply again; the first one from `offset` on.
     unsent: Vec<Frame>,
     offset: usize,
+    /// That first one is an event from a log: it counts as delivered once it is through.
+    has_begun_event: bool,
     /// When the kernel last took a byte.
     pub(super) progress_at: Duration,
     pub(super) gap: Option<DueGap>,
@@ -46,7 +48,7 @@ pub(super) struct DueGap {
 
 impl Laggard {
     pub(super) fn new(unsent: Vec<Frame>, now: Duration) -> Laggard {
-        Laggard { unsent, offset: 0, progress_at: now, gap: None }
+        Laggard { unsent, offset: 0, has_begun_event: false, progress_at: now, gap: None }
     }
 
     /// Queues a frame that no log will supply again.
@@ -203,10 +205,13 @@ impl<I: Io> Server<I> {
         if gap_index.is_some_and(|index| begun.all || begun.count > index) {
             laggard.gap = None;
         }
-        self.counters.delivered_events += begun.whole.saturating_sub(unlogged) as u64;
+        let finished = usize::from(laggard.has_begun_event && begun.whole > 0);
+        laggard.has_begun_event &= finished == 0;
+        self.counters.delivered_events += (begun.whole.saturating_sub(unlogged) + finished) as u64;
         laggard.unsent.drain(..begun.whole.min(unlogged));
         if begun.whole >= unlogged && begun.offset > 0 {
             laggard.unsent.push(run.frames()[begun.whole].clone());
+            laggard.has_begun_event = true;
         }
         laggard.offset = begun.offset;
         if begun.all {
