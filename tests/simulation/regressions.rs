@@ -45,6 +45,12 @@ impl Stage {
 
     /// A subscriber of `topics` under the checker's eyes.
     fn subscribe(&mut self, topics: &[&str], pace: Pace) -> PeerId {
+        let peer = self.ask_for(topics, pace);
+        self.pass(Duration::from_millis(1));
+        peer
+    }
+
+    fn ask_for(&mut self, topics: &[&str], pace: Pace) -> PeerId {
         let query: Vec<_> = topics.iter().map(|topic| format!("topic={topic}")).collect();
         let says =
             format!("GET /events?{} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n", query.join("&"));
@@ -59,7 +65,6 @@ impl Stage {
             bytes: says.len(),
         };
         self.node.watch(peer, request);
-        self.pass(Duration::from_millis(1));
         peer
     }
 
@@ -84,6 +89,15 @@ fn a_message_that_waits_for_a_walk_is_not_slept_on() {
     (0..5).for_each(|n| stage.publish("a", &format!("event {n}")));
     stage.pass(Duration::from_millis(1));
     assert_eq!(stage.node.server.counters().delivered_events, 5);
+}
+
+#[test]
+fn what_one_turn_has_no_budget_for_is_left_to_the_next() {
+    let mut stage = Stage::new(|plan| plan.channel.messages_max = 1000);
+    stage.subscribe(&["a"], Pace::Eager);
+    (0..600).for_each(|n| stage.publish("a", &format!("event {n}")));
+    stage.pass(Duration::from_millis(1));
+    assert_eq!(stage.node.server.counters().delivered_events, 600);
 }
 
 #[test]
@@ -136,4 +150,28 @@ fn who_is_turned_away_at_the_door_is_counted_as_closed() {
     let mut stage = Stage::new(|plan| plan.faults.failed_watch = 1000);
     stage.connect(Pace::Eager, ""); // the checker holds accepted against closed and open
     assert_eq!((stage.node.server.open().0, stage.closed("refused")), (0, 1));
+}
+
+/// A walk over more than one turn's worth, while its subscribers come and go: the checkers see to it that those who
+/// stay miss nothing.
+#[test]
+fn a_crowd_that_comes_and_goes_in_mid_walk_misses_nothing() {
+    let mut stage = Stage::new(|plan| {
+        plan.streams_max = 10_000;
+        // Who leaves is heard of in the next turn, or the one after: in the midst of the walk.
+        plan.faults.tardy_wait = 600;
+    });
+    let mut random = Random::new(1);
+    let mut peers: Vec<_> = (0..1500).map(|_| stage.ask_for(&["a"], Pace::Eager)).collect();
+    stage.pass(Duration::from_millis(20));
+    for round in 0..6 {
+        (0..=round % 2).for_each(|n| stage.publish("a", &format!("round {round}, event {n}")));
+        for _ in 0..250 {
+            let peer = peers.swap_remove(random.below(peers.len()));
+            stage.node.io().peer_reset(peer);
+        }
+        peers.extend((0..250).map(|_| stage.ask_for(&["a"], Pace::Eager)));
+        stage.pass(Duration::from_millis(20));
+    }
+    assert_eq!(stage.node.server.open(), (1500, 1500));
 }
