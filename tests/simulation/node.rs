@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanfare::auth::Tokens;
 use fanfare::event::{RunName, Topic};
-use fanfare::hub::{Hub, HubLimits};
+use fanfare::hub::{Hub, HubLimits, TopicInfo};
 use fanfare::io::Io;
 use fanfare::io::simulated::{Faults, PeerId, Random, SimulatedIo};
 use fanfare::protocol::head::HeadLimits;
@@ -139,6 +139,8 @@ pub(crate) struct Node {
     promises: Promises,
     limits: HubLimits,
     snapshot: Rc<Snapshot>,
+    /// When each sequence was appended.
+    appended_at: Vec<Duration>,
     /// Why the server may not sleep now.
     awake_for: Option<String>,
     pub(crate) has_left: bool,
@@ -182,6 +184,7 @@ impl Node {
             promises: plan.promises(),
             limits: plan.hub.clone(),
             snapshot: Rc::default(),
+            appended_at: Vec::new(),
             awake_for: None,
             has_left: false,
             awaits_broker: false,
@@ -216,6 +219,12 @@ impl Node {
         Ok(())
     }
 
+    /// One turn, after something has happened.
+    pub(crate) fn turn_once(&mut self) -> Result<(), String> {
+        self.awake_for = None;
+        self.turn()
+    }
+
     fn turn(&mut self) -> Result<(), String> {
         let before = Rc::clone(&self.snapshot);
         let stays = self.server.turn().map_err(|error| error.to_string())?;
@@ -225,9 +234,10 @@ impl Node {
         }
         let after = Rc::new(self.look()?);
         self.feed.note_head(after.head);
+        let now = self.io().now();
+        self.appended_at.resize(after.head as usize, now);
         self.snapshot = Rc::clone(&after);
         self.has_left = !stays;
-        let now = self.io().now();
         let unread = (after.head < self.feed.last()).then(|| "sleeps with messages in its inbox".to_owned());
         self.awake_for = unread.or_else(|| self.unattended());
         let io = self.server.io_mut();
@@ -261,6 +271,7 @@ impl Node {
 
     /// What can be seen of the server, and whether it keeps its bounds.
     fn look(&mut self) -> Result<Snapshot, String> {
+        let now = self.io().now();
         let hub = self.server.hub();
         let mut snapshot = Snapshot { head: hub.head().0, ..Snapshot::default() };
         for topic in hub.topics() {
@@ -273,7 +284,7 @@ impl Node {
             })?;
             let within = retained <= self.limits.history_events_max.max(1);
             must(within, || format!("{name} remembers {retained} events"))?;
-            self.check_eviction(&name, evicted_through, retained)?;
+            self.check_eviction(&topic, now)?;
             snapshot.topics.insert(name, TopicSnapshot { evicted_through, retained });
         }
         let hub = self.server.hub();
@@ -298,17 +309,24 @@ impl Node {
         Ok(snapshot)
     }
 
-    /// Nothing is forgotten before a bound asks for it. Told where only one bound can have: the count.
-    fn check_eviction(&self, name: &str, evicted_through: u64, retained: usize) -> Result<(), String> {
-        let before = self.snapshot.topics.get(name);
-        let limits = &self.limits;
-        let only_count = !self.promises.topics_vanish
-            && limits.history_bytes_max >= 1 << 20
-            && limits.history_bytes_total_max >= 1 << 20
-            && limits.history_age_max >= Duration::from_secs(3600);
-        let evicted = before.is_some_and(|before| before.evicted_through < evicted_through && before.retained > 0);
-        must(!evicted || !only_count || retained == limits.history_events_max, || {
-            format!("{name} forgot {before:?} through {evicted_through} and holds only {retained}")
+    /// Nothing is forgotten before a bound asks for it: the count, the bytes, or the age of what went last.
+    fn check_eviction(&self, topic: &TopicInfo, now: Duration) -> Result<(), String> {
+        let (limits, evicted_through) = (&self.limits, topic.evicted_through.0);
+        let before = self.snapshot.topics.get(topic.name.as_str());
+        let has_evicted = before.is_some_and(|before| before.evicted_through < evicted_through && before.retained > 0);
+        // A topic that vanishes takes all along, and what all topics hold depends on who has what half written.
+        if !has_evicted || self.promises.topics_vanish || limits.history_bytes_total_max < 1 << 20 {
+            return Ok(());
+        }
+        let is_full = topic.retained_events == limits.history_events_max
+            || topic.retained_bytes + ENTRY_BYTES_MAX > limits.history_bytes_max;
+        let appended_at = self.appended_at.get(evicted_through as usize - 1).copied().unwrap_or(now);
+        let is_old = now.saturating_sub(appended_at) >= limits.history_age_max;
+        must(is_full || is_old, || {
+            format!(
+                "{} forgot {before:?} through {evicted_through} and holds only {}",
+                topic.name, topic.retained_events
+            )
         })
     }
 }

@@ -45,21 +45,20 @@ impl Stage {
 
     /// A subscriber of `topics` under the checker's eyes.
     fn subscribe(&mut self, topics: &[&str], pace: Pace) -> PeerId {
-        let peer = self.ask_for(topics, pace);
+        let peer = self.ask_for(topics, "missed", pace);
         self.pass(Duration::from_millis(1));
         peer
     }
 
-    fn ask_for(&mut self, topics: &[&str], pace: Pace) -> PeerId {
+    fn ask_for(&mut self, topics: &[&str], replay: &'static str, pace: Pace) -> PeerId {
         let query: Vec<_> = topics.iter().map(|topic| format!("topic={topic}")).collect();
-        let says =
-            format!("GET /events?{} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n", query.join("&"));
+        let says = format!("GET /events?{}&replay={replay} HTTP/1.1\r\nHost: sim\r\n\r\n", query.join("&"));
         let peer = self.node.io().connect(ListenerIndex(0), Peer::Unix, pace);
         self.node.io().peer_send(peer, says.as_bytes());
         let request = Request {
             topics: topics.iter().map(ToString::to_string).collect(),
             last_event_id: String::new(),
-            replay: "missed",
+            replay,
             latest: false,
             interval: Duration::ZERO,
             bytes: says.len(),
@@ -98,6 +97,16 @@ fn what_one_turn_has_no_budget_for_is_left_to_the_next() {
     (0..600).for_each(|n| stage.publish("a", &format!("event {n}")));
     stage.pass(Duration::from_millis(1));
     assert_eq!(stage.node.server.counters().delivered_events, 600);
+}
+
+#[test]
+fn a_replay_longer_than_one_run_comes_whole() {
+    let mut stage = Stage::new(|plan| plan.channel.messages_max = 2000);
+    (0..1500).for_each(|n| stage.publish("a", &format!("event {n}")));
+    stage.pass(Duration::from_millis(1));
+    stage.ask_for(&["a"], "all", Pace::Eager);
+    stage.pass(Duration::from_millis(50));
+    assert_eq!(stage.node.server.counters().delivered_events, 1000, "the newest thousand is remembered");
 }
 
 #[test]
@@ -162,7 +171,7 @@ fn a_crowd_that_comes_and_goes_in_mid_walk_misses_nothing() {
         plan.faults.tardy_wait = 600;
     });
     let mut random = Random::new(1);
-    let mut peers: Vec<_> = (0..1500).map(|_| stage.ask_for(&["a"], Pace::Eager)).collect();
+    let mut peers: Vec<_> = (0..1500).map(|_| stage.ask_for(&["a"], "missed", Pace::Eager)).collect();
     stage.pass(Duration::from_millis(20));
     for round in 0..6 {
         (0..=round % 2).for_each(|n| stage.publish("a", &format!("round {round}, event {n}")));
@@ -170,7 +179,10 @@ fn a_crowd_that_comes_and_goes_in_mid_walk_misses_nothing() {
             let peer = peers.swap_remove(random.below(peers.len()));
             stage.node.io().peer_reset(peer);
         }
-        peers.extend((0..250).map(|_| stage.ask_for(&["a"], Pace::Eager)));
+        // An event in the midst of the walk: who has been visited is to be visited again.
+        stage.node.turn_once().unwrap();
+        stage.publish("a", &format!("round {round}, in mid-walk"));
+        peers.extend((0..250).map(|_| stage.ask_for(&["a"], "missed", Pace::Eager)));
         stage.pass(Duration::from_millis(20));
     }
     assert_eq!(stage.node.server.open(), (1500, 1500));
