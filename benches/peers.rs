@@ -4,6 +4,8 @@
 //! loop hold their subscribers at the same time and broadcast in turns. The result replaces the table in
 //! docs/benchmarks.md and the plot beside it.
 
+#![allow(clippy::print_stdout, clippy::type_complexity, reason = "a bench's output, and its table of contenders")]
+
 mod support;
 
 #[path = "peers/plot.rs"]

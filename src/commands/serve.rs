@@ -8,7 +8,7 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::settings::{hub_limits, settings};
+use super::settings::{check_descriptors, hub_limits, settings};
 use super::sources::Sources;
 use crate::config::Config;
 use crate::event::RunName;
@@ -23,6 +23,7 @@ use crate::sources::sequencer::Sequencer;
 /// Runs the server until it has left.
 pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let descriptors = raise_descriptor_limit().context("reading the limit on open files")?;
+    check_descriptors(descriptors)?;
     let settings = settings(config, descriptors);
     let (listeners, roles) = open_listeners(config)?;
     let addresses: Vec<_> = listeners.iter().map(|listener| url(listener.address())).collect();

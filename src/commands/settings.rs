@@ -9,10 +9,22 @@ use crate::server::settings::{Cors, Delivery, Drain, Limits, Publishing, Setting
 
 /// Descriptors that are no connection: listeners, sources, logs, epoll itself, and some to spare.
 const DESCRIPTORS_RESERVED: u64 = 64;
+/// With fewer descriptors than this nobody could be served.
+const DESCRIPTORS_MIN: u64 = DESCRIPTORS_RESERVED + 16;
 /// Connections beyond the limit on streams: for health checks, publishers, and telling others to come back.
 const REQUESTS_RESERVED: usize = 256;
 /// Events in one publish.
 const BATCH_MAX: usize = 1000;
+
+/// Refuses to start where nobody could be served.
+pub(super) fn check_descriptors(descriptors: u64) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        descriptors >= DESCRIPTORS_MIN,
+        "the limit on open files is {descriptors}: at least {DESCRIPTORS_MIN} are needed, and one more for each \
+         connection; raise it with ulimit -n, or LimitNOFILE in a unit"
+    );
+    Ok(())
+}
 
 /// How the server behaves, within as many descriptors.
 pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {

@@ -220,3 +220,13 @@ fn with_every_slot_taken_operators_are_answered_and_others_wait() {
     idle.pop();
     assert_eq!(waiting.answer().status, 200);
 }
+
+#[test]
+fn with_too_few_descriptors_to_serve_anybody_it_does_not_start() {
+    let command = "ulimit -n 64; exec \"$0\" serve --listen 127.0.0.1:0";
+    let output =
+        std::process::Command::new("sh").args(["-c", command, env!("CARGO_BIN_EXE_fanfare")]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("limit on open files is 64") && said.contains("ulimit -n"), "{said}");
+}
