@@ -101,7 +101,10 @@ fn what_one_turn_has_no_budget_for_is_left_to_the_next() {
 
 #[test]
 fn a_replay_longer_than_one_run_comes_whole() {
-    let mut stage = Stage::new(|plan| plan.channel.messages_max = 2000);
+    let mut stage = Stage::new(|plan| {
+        plan.channel.messages_max = 2000;
+        plan.faults.send_buffer_bytes = (1 << 20, 1 << 20); // it is not the socket that ends a run
+    });
     (0..1500).for_each(|n| stage.publish("a", &format!("event {n}")));
     stage.pass(Duration::from_millis(1));
     stage.ask_for(&["a"], "all", Pace::Eager);
@@ -186,4 +189,17 @@ fn a_crowd_that_comes_and_goes_in_mid_walk_misses_nothing() {
         stage.pass(Duration::from_millis(20));
     }
     assert_eq!(stage.node.server.open(), (1500, 1500));
+}
+
+#[test]
+fn a_walk_outlives_most_of_its_crowd() {
+    let mut stage = Stage::new(|plan| plan.streams_max = 10_000);
+    let mut peers: Vec<_> = (0..4000).map(|_| stage.ask_for(&["a"], "missed", Pace::Eager)).collect();
+    stage.pass(Duration::from_millis(20));
+    stage.publish("a", "an event");
+    stage.node.turn_once().unwrap();
+    // More leave at once than the walk has come by, so that it has more ahead than there are subscribers.
+    peers.drain(..3500).for_each(|peer| stage.node.io().peer_reset(peer));
+    stage.pass(Duration::from_millis(20));
+    assert_eq!(stage.node.server.open(), (500, 500));
 }

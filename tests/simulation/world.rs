@@ -359,6 +359,17 @@ impl World {
     /// Everybody leaves, or the nodes do; nothing is left behind.
     fn finish(&mut self) -> Result<(), String> {
         let drains = self.random.chance(500);
+        if drains {
+            // Some are in the midst of something.
+            for index in 0..self.subscribers.len() {
+                let (pace, subscriber) = (self.pace(), &self.subscribers[index]);
+                if let Link::Joined(peer) = subscriber.link {
+                    self.nodes[subscriber.node].io().set_pace(peer, pace);
+                }
+            }
+            (0..5).for_each(|_| self.publish());
+            self.step(Duration::from_millis(10))?;
+        }
         for node in &mut self.nodes {
             if drains {
                 node.feed.send(Message::Control(Control::Drain));
