@@ -3,6 +3,7 @@
 //! `benches/peers/run` builds the peers and starts this; what is not there is left out. All servers and a bare send
 //! loop hold their subscribers at the same time and broadcast in turns. The result replaces the table in
 //! docs/benchmarks.md and the plot beside it.
+#![allow(clippy::print_stdout, reason = "a bench's output")]
 
 mod support;
 
@@ -87,8 +88,11 @@ fn row(mut peer: Peer, costs: &[Cost], floor: &[Cost]) -> Row {
 
 // ---- the servers ----
 
+/// Starts a server, if it is there.
+type Start = fn() -> Option<Server>;
+
 fn start_all(subscribers: usize) -> Vec<Peer> {
-    let servers: [(&'static str, fn() -> Option<Server>); 5] =
+    let servers: [(_, Start); 5] =
         [("Fanfare", || Some(Server::start(&[]))), ("Nchan", nchan), ("axum", axum), ("Go", go), ("Node", node)];
     let mut peers = Vec::new();
     for (name, start) in servers {
