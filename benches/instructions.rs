@@ -8,6 +8,7 @@
 //! `cargo bench --bench instructions` fails when a figure has grown past its baseline by more than
 //! [`GROWTH_MAX`], or when a delivered event allocates; `-- --save` writes a new baseline. Without valgrind it says so
 //! and passes.
+#![allow(clippy::print_stdout, reason = "a bench's output")]
 
 #![allow(clippy::print_stdout, reason = "a bench's output")]
 
