@@ -10,8 +10,6 @@
 //! and passes.
 #![allow(clippy::print_stdout, reason = "a bench's output")]
 
-#![allow(clippy::print_stdout, reason = "a bench's output")]
-
 mod support;
 
 use std::collections::BTreeMap;

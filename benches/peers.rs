@@ -3,8 +3,6 @@
 //! `benches/peers/run` builds the peers and starts this; what is not there is left out. All servers and a bare send
 //! loop hold their subscribers at the same time and broadcast in turns. The result replaces the table in
 //! docs/benchmarks.md and the plot beside it.
-#![allow(clippy::print_stdout, reason = "a bench's output")]
-
 #![allow(clippy::print_stdout, clippy::type_complexity, reason = "a bench's output, and its table of contenders")]
 
 mod support;
