@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use url::Url;
 
 use crate::client;
@@ -40,6 +41,11 @@ pub enum Command {
     Publish(PublishArgs),
     /// Measure a server under very many subscribers, and check every event
     Load(Box<crate::load::args::LoadArgs>),
+    /// Print a shell's completions
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages, one for each command, into a folder
+    Man(ManArgs),
 }
 
 const CLI_HELP: &str = "\
@@ -83,6 +89,14 @@ Examples:
 
 FANFARE_PUBLISH_TOKEN holds the bearer token, FANFARE_REDIS_PASSWORD the password for Redis; no flag does, since \
 every user of a host sees its arguments.";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  fanfare completions bash > ~/.local/share/bash-completion/completions/fanfare
+  fanfare completions zsh > ~/.zfunc/_fanfare
+  fanfare completions fish > ~/.config/fish/completions/fanfare.fish
+
+The Debian package and make install bring them along.";
 
 /// `fanfare serve` as typed.
 #[derive(Clone, Debug)]
@@ -262,6 +276,21 @@ pub struct PublishArgs {
     /// A file whose first line is the password for Redis
     #[arg(long, value_name = "FILE", requires = "redis_url", help_heading = "Redis")]
     pub redis_password_file: Option<PathBuf>,
+}
+
+/// `fanfare completions`.
+#[derive(Args, Clone, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// `fanfare man`.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// The folder; made if it is not there
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
 }
 
 fn event_id(text: &str) -> Result<EventId, String> {

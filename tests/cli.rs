@@ -112,3 +112,29 @@ fn secrets_are_in_no_message() {
         assert_eq!(output.status.code(), Some(2), "{said}");
     }
 }
+
+#[test]
+fn completions_are_there_for_the_usual_shells() {
+    for (shell, words) in [("bash", "complete -F"), ("zsh", "#compdef fanfare"), ("fish", "complete -c fanfare")] {
+        check(&["completions", shell], &[], 0, &[words, "stall-timeout", "print-config"]);
+    }
+    check(&["completions", "tcl"], &[], 2, &["bash"]);
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = held.path().join("man1");
+    check(&["man", folder.to_str().unwrap()], &[], 0, &[]);
+    let page =
+        |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let help = text(&fanfare(&["--help"], &[]).stdout);
+    let commands = help.split("Commands:\n").nth(1).unwrap().lines().map_while(|line| line.split_whitespace().next());
+    let commands: Vec<_> = commands.filter(|name| *name != "help").collect();
+    assert!(commands.contains(&"serve"), "{help}");
+    for command in commands {
+        assert!(page("fanfare.1").contains(&format!("fanfare\\-{command}(1)")), "{command}");
+        assert!(page(&format!("fanfare-{command}.1")).contains(".TH"), "{command}");
+    }
+    assert!(page("fanfare-serve.1").contains("stall\\-timeout"));
+}

@@ -3,6 +3,7 @@
 //! The only place that prints. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
 mod load;
+mod manual;
 mod publish;
 mod serve;
 mod settings;
@@ -35,6 +36,8 @@ pub fn run() -> ExitCode {
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Completions(args) => manual::completions(args.shell),
+        Command::Man(args) => manual::write_pages(&args.folder),
     };
     outcome.unwrap_or_else(|error| explain(&error))
 }
