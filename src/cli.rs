@@ -105,6 +105,8 @@ pub struct ServeArgs {
     pub config: Option<PathBuf>,
     /// Print the effective configuration instead of running.
     pub print_config: bool,
+    /// Print a commented configuration file instead of running.
+    pub print_template: bool,
     /// The options given, as text.
     pub flags: Flags,
 }
@@ -122,7 +124,12 @@ impl Args for ServeArgs {
             .action(ArgAction::SetTrue)
             .help("Print the effective configuration, and where each value came from, and exit")
             .help_heading("Configuration");
-        let mut command = Options::augment_args(command.arg(config).arg(print_config));
+        let print_template = Arg::new("print-template")
+            .long("print-template")
+            .action(ArgAction::SetTrue)
+            .help("Print a configuration file with every option, its meaning and its default, and exit")
+            .help_heading("Configuration");
+        let mut command = Options::augment_args(command.args([config, print_config, print_template]));
         for name in option_names() {
             command = command.mut_arg(name, |arg| {
                 let possible_values = arg.get_possible_values();
@@ -144,6 +151,7 @@ impl FromArgMatches for ServeArgs {
         Ok(ServeArgs {
             config: matches.get_one("config").cloned(),
             print_config: matches.get_flag("print-config"),
+            print_template: matches.get_flag("print-template"),
             flags: option_names().into_iter().filter(typed).map(|name| (name.clone(), texts(&name))).collect(),
         })
     }

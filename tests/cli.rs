@@ -35,6 +35,7 @@ fn help_has_headings_and_examples() {
     check(&["serve", "--help"], &[], 0, &["Listening:", "Redis:", "Delivery:", "Limits:", "Security:", "Drain:"]);
     check(&["serve", "--help"], &[], 0, &["Logging:", "[default: 30s]", "SSE_HOST", "Examples:"]);
     check(&["serve", "-h"], &[], 0, &["close, skip]", "text, json]"]);
+    check(&["serve", "--print-template"], &[], 0, &["# ---- Delivery ----", "\n#stall-timeout = \"30s\"\n"]);
     check(&["subscribe", "--help"], &[], 0, &["--last-event-id", "Examples:"]);
     check(&["publish", "--help"], &[], 0, &["--redis-url", "Examples:"]);
     check(&["--version"], &[], 0, &[env!("CARGO_PKG_VERSION")]);

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command, ServeArgs};
-use crate::config::{ConfigError, Environment, Loaded};
+use crate::config::{self, ConfigError, Environment, Loaded};
 use crate::observe::logging;
 
 /// The exit code for wrong usage or configuration; clap's own as well.
@@ -44,6 +44,10 @@ pub fn run() -> ExitCode {
 
 /// Resolves the configuration, then shows it or runs the server with it.
 fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    if args.print_template {
+        io::stdout().write_all(config::template().as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let loaded = Loaded::new(&args.flags, args.config.as_deref(), &environment())?;
     if args.print_config {
         io::stdout().write_all(loaded.to_toml().as_bytes())?;

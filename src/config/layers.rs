@@ -22,7 +22,7 @@ pub type Environment = BTreeMap<String, String>;
 pub type Flags = BTreeMap<String, Vec<String>>;
 
 /// The word that unsets an option without a default, where a lower layer has set it.
-const OFF: &str = "off";
+pub(super) const OFF: &str = "off";
 
 /// The one option whose value may hold a secret.
 const SECRET_OPTION: &str = "redis-url";
@@ -138,20 +138,26 @@ impl Setting {
         if self.texts == [OFF] && !self.has_default { &[] } else { &self.texts }
     }
 
-    fn to_toml_line(&self) -> String {
+    /// The line that a file has for it; none for an option that is not set.
+    pub(super) fn assignment(&self) -> Option<String> {
         let values: Vec<String> = self.texts.iter().map(|text| toml_text(&shown(&self.name, text))).collect();
         let value = match (self.is_list, values.as_slice()) {
-            (_, []) => return format!("# {} is not set", self.name),
+            (_, []) => return None,
             (false, [value, ..]) => value.clone(),
             (true, values) => format!("[{}]", values.join(", ")),
         };
+        Some(format!("{} = {value}", self.name))
+    }
+
+    fn to_toml_line(&self) -> String {
+        let Some(assignment) = self.assignment() else { return format!("# {} is not set", self.name) };
         let origin = match &self.origin {
             Origin::Flag => format!("--{}", self.name),
             Origin::Environment(variable) => variable.clone(),
             Origin::File(path) => path.display().to_string().replace(char::is_control, "?"),
             Origin::Default => "default".to_owned(),
         };
-        format!("{} = {value} # {origin}", self.name)
+        format!("{assignment} # {origin}")
     }
 }
 
@@ -305,11 +311,11 @@ pub fn variable(name: &str) -> String {
 }
 
 /// The options as a command of their own, without the rest of the command line.
-fn command() -> Command {
+pub(super) fn command() -> Command {
     Options::augment_args(Command::new("fanfare").no_binary_name(true).disable_help_flag(true))
 }
 
-fn default_setting(arg: &clap::Arg) -> Setting {
+pub(super) fn default_setting(arg: &clap::Arg) -> Setting {
     let texts: Vec<String> = arg.get_default_values().iter().map(|text| text.to_string_lossy().into_owned()).collect();
     Setting {
         name: arg.get_id().to_string(),

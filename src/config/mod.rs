@@ -7,6 +7,7 @@ mod check;
 mod layers;
 mod options;
 mod secret;
+mod template;
 mod values;
 
 use std::fmt::Write;
@@ -18,6 +19,7 @@ pub use options::{
     Options, RedisPayload, RequiredSource, SlowPolicy,
 };
 pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, redact_url};
+pub use template::template;
 pub use values::{
     CorsOrigin, EndpointPath, LogFilter, channel, count_within, duration, duration_text, duration_within, size,
     size_text, size_within, topic,

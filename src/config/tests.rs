@@ -176,3 +176,15 @@ fn the_printed_configuration_is_one_that_says_the_same() {
     check(&[("default-topic", "007"), ("dashboard-topic", "true"), ("log-level", "info,fanfare=debug")]);
     check(&[("history-bytes", "2MB"), ("cors-origin", "https://a.example"), ("stream-endpoint", "/sse")]);
 }
+
+#[test]
+fn the_template_names_every_option_and_says_what_no_file_says() {
+    let template = template();
+    let commented = |line: &&str| line.starts_with('#') && line.as_bytes().get(1).is_some_and(u8::is_ascii_lowercase);
+    let options: Vec<&str> = template.lines().filter(commented).map(|line| &line[1..]).collect();
+    assert_eq!(options.len(), layers::command().get_arguments().count(), "{template}");
+    let defaults = load(&[], &[], &template).unwrap();
+    let uncommented = load(&[], &[], &options.join("\n")).unwrap_or_else(|error| panic!("{error}\n{template}"));
+    assert_eq!(format!("{:?}", uncommented.config), format!("{:?}", defaults.config));
+    assert!(template.lines().all(|line| line.len() <= 120), "{template}");
+}
