@@ -7,7 +7,7 @@ use fanfare::event::{Event, EventId, EventType, Topic};
 use fanfare::protocol::body::BodyReader;
 use fanfare::protocol::decoder::{Decoder, Item};
 use fanfare::protocol::head::{HeadLimits, RequestHead, parse_grown};
-use fanfare::protocol::publish::{PublishLimits, envelope, parse};
+use fanfare::protocol::publish::{PublishLimits, envelopes, parse};
 use fanfare::protocol::{Parsed, RequestError, encoder};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -265,7 +265,7 @@ proptest! {
 
     #[test]
     fn an_envelope_is_read_back_as_the_same_events(events in vec(event(), 1..4)) {
-        prop_assert_eq!(parse(envelope(&events).as_bytes(), &PUBLISH_LIMITS), Ok(events));
+        prop_assert_eq!(parse(envelopes(&events).as_bytes(), &PUBLISH_LIMITS), Ok(events));
     }
 
     #[test]

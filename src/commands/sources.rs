@@ -77,6 +77,7 @@ fn redis_settings(config: &Config, redis: &RedisConfig) -> anyhow::Result<RedisS
             RedisPayload::Envelope => Payload::Envelope,
         },
         bus: redis.bus.as_str().to_owned(),
+        copied_channels: names(&redis.copied_channels),
         limits: publish_limits(config),
         queue: QUEUE_LIMITS,
         timing: Default::default(),

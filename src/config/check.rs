@@ -52,17 +52,15 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
     let topics =
         [("default-topic", &options.delivery.default_topic), ("dashboard-topic", &options.delivery.dashboard_topic)];
     let channels = options.redis.channels.iter().map(|channel| ("redis-channel", channel));
-    for (name, topic) in topics.into_iter().chain(channels) {
+    let copied = options.redis.copied_channels.iter().map(|channel| ("redis-publish", channel));
+    for (name, topic) in topics.into_iter().chain(channels.clone()).chain(copied.clone()) {
         if topic.as_str().len() > options.limits.topic_bytes_max {
             return refuse(pair(name, "topic-bytes"), "the name is longer than topics may be");
         }
     }
-    if options.redis.url.is_some() && options.redis.channels.iter().any(|channel| channel.as_str() == options.redis.bus)
-    {
-        return refuse(
-            pair("redis-bus", "redis-channel"),
-            "the bus carries Fanfare's own messages: name another channel",
-        );
+    let on_bus = channels.chain(copied).find(|(_, channel)| channel.as_str() == options.redis.bus);
+    if let (Some(_), Some((name, _))) = (&options.redis.url, on_bus) {
+        return refuse(pair("redis-bus", name), "the bus carries Fanfare's own messages: name another channel");
     }
     if options.redis.url.is_none() && options.redis.ready_requires.contains(&RequiredSource::Redis) {
         let setting = settings.get("ready-requires").to_string();
@@ -76,7 +74,8 @@ pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment
     if options.redis.url.is_some() {
         return;
     }
-    for name in ["redis-password-file", "redis-channel", "redis-pattern", "redis-payload", "redis-bus"] {
+    for name in ["redis-password-file", "redis-channel", "redis-pattern", "redis-payload", "redis-bus", "redis-publish"]
+    {
         let setting = settings.get(name);
         if setting.is_explicit() {
             warnings.push(format!("{setting} has no effect without redis-url"));

@@ -76,6 +76,8 @@ pub struct RedisConfig {
     pub payload: RedisPayload,
     /// The channel for what is published over HTTP.
     pub bus: String,
+    /// Topics whose events are copied to the channel of the same name when they are published over HTTP.
+    pub copied_channels: Vec<Topic>,
     /// True when a lost Redis makes the server unready instead of degraded.
     pub is_required: bool,
 }
@@ -215,6 +217,7 @@ fn redis_config(options: RedisOptions, secrets: &mut SecretReader<'_>) -> Result
         patterns: options.patterns,
         payload: options.payload,
         bus: options.bus,
+        copied_channels: options.copied_channels,
         is_required: options.ready_requires.contains(&RequiredSource::Redis),
     }))
 }

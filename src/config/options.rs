@@ -102,6 +102,13 @@ pub(super) struct RedisOptions {
     #[arg(id = "redis-bus", long, value_name = "NAME", default_value = "fanfare:bus", value_parser = channel)]
     pub(super) bus: String,
 
+    /// A topic whose events, when published over HTTP, also go to the Redis channel of its name; repeatable
+    ///
+    /// For the servers that Fanfare replaces, as long as both run. The payload is what --redis-payload says. Fanfare's
+    /// own nodes deliver such an event once, whether or not they subscribe to the channel.
+    #[arg(id = "redis-publish", long, value_name = "CHANNEL", value_parser = topic)]
+    pub(super) copied_channels: Vec<Topic>,
+
     /// A source without which /health/ready answers 503 (by default it says "degraded"); repeatable
     #[arg(id = "ready-requires", long, value_name = "SOURCE")]
     pub(super) ready_requires: Vec<RequiredSource>,

@@ -127,6 +127,10 @@ fn contradictions_name_both_sides() {
     check(&[("topic-bytes", "10")], &["default-topic dashboard_updates", "--topic-bytes 10"]);
     check(&[("ready-requires", "redis")], &["--ready-requires redis", "redis-url"]);
     check(&[("redis-url", "redis://h"), ("redis-bus", "dashboard_updates")], &["--redis-bus", "redis-channel"]);
+    check(
+        &[("redis-url", "redis://h"), ("redis-bus", "a"), ("redis-publish", "a")],
+        &["--redis-bus a", "--redis-publish a", "another channel"],
+    );
 }
 
 #[test]
@@ -136,6 +140,7 @@ fn what_is_odd_is_allowed_with_a_warning() {
         assert!(warnings.iter().any(|warning| warning.contains(words)), "{warnings:?} lacks {words:?}");
     };
     check(&[("redis-channel", "a")], &[], "--redis-channel a has no effect");
+    check(&[("redis-publish", "a")], &[], "--redis-publish a has no effect");
     check(&[], &[("FANFARE_HEARTBEET", "1s")], "did you mean FANFARE_HEARTBEAT?");
     check(&[("redis-url", "redis://:***@h")], &[], "redis-password-file");
     let kubernetes = [("FANFARE_SERVICE_HOST", "10.0.0.1"), ("FANFARE_PORT", "tcp://10.0.0.1:3001")];
@@ -173,6 +178,7 @@ fn the_printed_configuration_is_one_that_says_the_same() {
     check(&[("listen", "127.0.0.1:0"), ("listen", "unix:/run/\"odd\" name"), ("admin-listen", "[::1]:9")]);
     check(&[("redis-url", "off"), ("max-connections", "100"), ("retry", "1500ms"), ("dev", "true")]);
     check(&[("redis-url", "rediss://host/2"), ("redis-pattern", "a.*"), ("ready-requires", "redis")]);
+    check(&[("redis-url", "redis://host"), ("redis-publish", "a"), ("redis-publish", "b")]);
     check(&[("default-topic", "007"), ("dashboard-topic", "true"), ("log-level", "info,fanfare=debug")]);
     check(&[("history-bytes", "2MB"), ("cors-origin", "https://a.example"), ("stream-endpoint", "/sse")]);
 }

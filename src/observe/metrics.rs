@@ -126,6 +126,8 @@ pub struct SourceGauges {
     pub received: u64,
     /// Returns after a loss.
     pub reconnects: u64,
+    /// Events published over HTTP that were copied to where others read them.
+    pub copied: u64,
     /// Messages that became no event, by reason.
     pub refused: Vec<(&'static str, u64)>,
 }
@@ -195,6 +197,9 @@ fn sources(page: &mut Page, gauges: &Gauges) {
     let reconnects = all.iter().map(|source| (source.name, source.reconnects));
     let help = "Returns of a source after a loss.";
     page.by(Kind::Counter, "fanfare_source_reconnects_total", help, "source", reconnects);
+    let copied = all.iter().map(|source| (source.name, source.copied));
+    let help = "Events published over HTTP that also went to a channel of --redis-publish.";
+    page.by(Kind::Counter, "fanfare_source_copied_total", help, "source", copied);
     let refused: Vec<_> = all
         .iter()
         .flat_map(|source| {

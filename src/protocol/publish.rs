@@ -141,31 +141,40 @@ pub fn parse(body: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, PublishE
     }
 }
 
-/// The events as one publish body, for a Redis channel: what [`parse`] reads back into the same events. Data is always
-/// a JSON string, so that its bytes survive even where they are JSON; `retry` is in whole milliseconds.
-pub fn envelope(events: &[Event]) -> String {
-    #[derive(Serialize)]
-    struct Envelope<'a> {
-        topic: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        event: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        retry: Option<u64>,
-        data: &'a str,
-    }
-    let envelopes: Vec<_> = events
-        .iter()
-        .map(|event| Envelope {
+/// An event as a publish body, for a Redis channel: what [`parse`] reads back into the same event. Data is always a JSON
+/// string, so that its bytes survive even where they are JSON; `retry` is in whole milliseconds.
+pub fn envelope(event: &Event) -> String {
+    serde_json::to_string(&Envelope::from(event)).expect("strings and numbers are JSON")
+}
+
+/// The events as one publish body, an array.
+pub fn envelopes(events: &[Event]) -> String {
+    let envelopes: Vec<_> = events.iter().map(Envelope::from).collect();
+    serde_json::to_string(&envelopes).expect("strings and numbers are JSON")
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<u64>,
+    data: &'a str,
+}
+
+impl<'a> From<&'a Event> for Envelope<'a> {
+    fn from(event: &'a Event) -> Envelope<'a> {
+        Envelope {
             topic: event.topic.as_str(),
             id: event.id.as_ref().map(EventId::as_str),
             event: event.event_type.as_ref().map(EventType::as_str),
             retry: event.retry.map(|retry| milliseconds(retry).min(RETRY_MS_MAX)),
             data: &event.data,
-        })
-        .collect();
-    serde_json::to_string(&envelopes).expect("strings and numbers are JSON")
+        }
+    }
 }
 
 const FIELDS: [&str; 5] = ["topic", "data", "event", "id", "retry"];

@@ -107,12 +107,12 @@ fn envelopes_carry_events_as_they_are() {
         retry: Some(Duration::from_millis(1500)),
         ..event("a", "{\"x\": 1}\r\n")
     };
-    let json = envelope(&[full.clone(), event("b", "")]);
+    let json = envelopes(&[full.clone(), event("b", "")]);
     let expected =
         r#"[{"topic":"a","id":"i-1","event":"tick","retry":1500,"data":"{\"x\": 1}\r\n"},{"topic":"b","data":""}]"#;
     assert_eq!(json, expected);
     check(&json, &[full, event("b", "")]);
     let forever = Event { retry: Some(Duration::MAX), ..event("a", "") };
-    let returned = parse(envelope(&[forever]).as_bytes(), &LIMITS).unwrap();
+    let returned = parse(envelopes(&[forever]).as_bytes(), &LIMITS).unwrap();
     assert_eq!(returned[0].retry, Some(Duration::from_millis(RETRY_MS_MAX)));
 }

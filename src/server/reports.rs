@@ -163,6 +163,7 @@ impl<I: Io> Server<I> {
             up: source.is_up(),
             received: source.received(),
             reconnects: source.reconnects(),
+            copied: source.copied(),
             refused: source.refused().to_vec(),
         };
         let http = SourceGauges {
@@ -170,6 +171,7 @@ impl<I: Io> Server<I> {
             up: true,
             received: self.counters.published_http,
             reconnects: 0,
+            copied: 0,
             refused: Vec::new(),
         };
         Gauges {

@@ -173,6 +173,8 @@ pub struct SourceStatus {
     too_large: AtomicU64,
     malformed: AtomicU64,
     overlapping: AtomicU64,
+    own_copy: AtomicU64,
+    copied: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -187,6 +189,8 @@ pub enum Refusal {
     Malformed,
     /// The same message again, through another channel or pattern that matches too. Not a loss.
     Overlapping,
+    /// What a node of Fanfare copied to a channel, of an event that came over the bus. Not a loss.
+    OwnCopy,
 }
 
 impl SourceStatus {
@@ -201,6 +205,8 @@ impl SourceStatus {
             too_large: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             overlapping: AtomicU64::new(0),
+            own_copy: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
             last_error: Mutex::new(None),
         })
     }
@@ -241,6 +247,11 @@ impl SourceStatus {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts events that were published over HTTP and copied to where others read them.
+    pub fn count_copied(&self, events: usize) {
+        self.copied.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
     /// Counts a message that became no event.
     pub fn count_refused(&self, refusal: Refusal) {
         self.refusals(refusal).fetch_add(1, Ordering::Relaxed);
@@ -256,14 +267,20 @@ impl SourceStatus {
         self.reconnects.load(Ordering::Relaxed)
     }
 
+    /// Events that were published over HTTP and copied to where others read them.
+    pub fn copied(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
+    }
+
     /// Messages that became no event, by reason.
-    pub fn refused(&self) -> [(&'static str, u64); 4] {
+    pub fn refused(&self) -> [(&'static str, u64); 5] {
         let count = |refusal| self.refusals(refusal).load(Ordering::Relaxed);
         [
             ("not_utf8", count(Refusal::NotUtf8)),
             ("too_large", count(Refusal::TooLarge)),
             ("malformed", count(Refusal::Malformed)),
             ("overlapping", count(Refusal::Overlapping)),
+            ("own_copy", count(Refusal::OwnCopy)),
         ]
     }
 
@@ -273,6 +290,7 @@ impl SourceStatus {
             Refusal::TooLarge => &self.too_large,
             Refusal::Malformed => &self.malformed,
             Refusal::Overlapping => &self.overlapping,
+            Refusal::OwnCopy => &self.own_copy,
         }
     }
 }

@@ -119,6 +119,7 @@ pub fn settings(url: &str) -> RedisSettings {
         patterns: Vec::new(),
         payload: Payload::Raw,
         bus: "fanfare:bus".to_owned(),
+        copied_channels: Vec::new(),
         limits: PublishLimits { topic_bytes_max: 64, data_bytes_max: 1000, batch_max: 100 },
         queue: QueueLimits::default(),
         timing: RedisTiming {

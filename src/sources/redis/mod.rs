@@ -3,6 +3,7 @@
 //! ```text
 //!  PUBLISH news ─▶ subscriber: subscriptions (which delivery counts) ─▶ payload (events) ─▶ sequencer
 //!  POST /publish ─▶ publisher ─▶ PUBLISH fanfare:bus ─▶ every node's subscriber, this one's included
+//!                            └─▶ PUBLISH topic, if copied ─▶ servers that are not Fanfare
 //! ```
 //!
 //! Pub/sub keeps nothing, so the promise is not that nothing is lost but that no loss is silent. Sessions, one
@@ -23,12 +24,18 @@
 //! A refusal may be of an event that was delivered all the same: its client repeats it under the same id, which a
 //! topic takes once.
 //!
+//! What clients publish to a topic that is in `copied_channels` also goes to the channel of that name, for readers that
+//! are not Fanfare (`copies`): in one transaction with its bus message, so that there is both or neither, and so that
+//! every node knows its own cluster's copies from what others publish on the same channel.
+//!
 //! Absent: streams (a source of their own), sharded pub/sub, any wait without a bound, a fatal error.
 
 pub mod glob;
 
 mod address;
 mod backoff;
+mod bus;
+mod copies;
 mod echo;
 mod payload;
 mod publisher;
@@ -43,6 +50,7 @@ use std::time::Duration;
 use crate::event::RunName;
 use crate::protocol::publish::PublishLimits;
 use crate::sources::channel::{Outlet, SourceStatus};
+use crate::sources::redis::copies::Copies;
 use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::publisher::Publisher;
 use crate::sources::redis::subscriber::Subscriber;
@@ -67,6 +75,8 @@ pub struct RedisSettings {
     pub payload: Payload,
     /// The channel on which nodes pass on what clients publish.
     pub bus: String,
+    /// Topics whose events, when clients publish them, are copied to the channel of the same name.
+    pub copied_channels: Vec<String>,
     /// How large a topic's name, an event and a batch may be.
     pub limits: PublishLimits,
     /// How much may wait for Redis to take it.
@@ -111,8 +121,9 @@ pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<Sou
     let settings = Arc::new(settings);
     let echoes = Arc::new(Echoes::default());
     let run = RunName::from_bits(getrandom::u64().map_err(io::Error::other)?);
-    let (queue, jobs) = queue::Queue::new(run, settings.queue, Arc::clone(&echoes));
-    let mut publisher = Publisher::new(Arc::clone(&settings), Arc::clone(&echoes), jobs);
+    let copies = Copies::new(&settings.copied_channels, settings.payload);
+    let (queue, jobs) = queue::Queue::new(run, settings.queue, copies, Arc::clone(&echoes));
+    let mut publisher = Publisher::new(Arc::clone(&settings), Arc::clone(&echoes), Arc::clone(&status), jobs);
     let mut subscriber = Subscriber::new(settings, sequencer, Arc::clone(&status), echoes);
     Ok(RedisHandle {
         queue,

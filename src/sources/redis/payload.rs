@@ -1,11 +1,8 @@
-//! From a Redis message to events. Pure.
+//! From a Redis message to events, and back. Pure.
 //!
 //! - `raw`: the channel is the topic, the payload is the data, as it is.
 //! - `envelope`: the payload is the publish JSON, one event or an array. Its topics must be the channel, since that is
 //!   what the publisher was allowed to write to; a lone event may leave its topic out.
-//! - the bus: an array of envelopes of any topics, made by a Fanfare node.
-
-use serde::Deserialize;
 
 use crate::event::{Event, Topic};
 use crate::protocol::publish::{self, EventProblem, PublishError, PublishLimits};
@@ -48,17 +45,8 @@ pub(super) fn parse(
     events.map_err(|(refusal, reason)| Refused { refusal, topics: vec![topic], reason })
 }
 
-/// The events of a message of the bus. How many there may be was decided where they were accepted.
-pub(super) fn parse_bus(payload: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, Refused> {
-    let limits = PublishLimits { batch_max: usize::MAX, ..*limits };
-    publish::parse(payload, &limits).map_err(|error| {
-        // A node of another version or other limits sent this: where it says whom it was for, they are told.
-        let topics = named_topics(payload, &limits);
-        Refused { refusal: refusal(&error), topics, reason: error.to_string() }
-    })
-}
-
-fn parse_topic(channel: &[u8], limits: &PublishLimits) -> Result<Topic, String> {
+/// The topic that a channel's name is.
+pub(super) fn parse_topic(channel: &[u8], limits: &PublishLimits) -> Result<Topic, String> {
     let name = std::str::from_utf8(channel).map_err(|_| "the channel's name is not UTF-8".to_owned())?;
     match name.len() {
         bytes if bytes > limits.topic_bytes_max => {
@@ -94,6 +82,14 @@ fn parse_envelope(topic: &Topic, payload: &[u8], limits: &PublishLimits) -> Resu
     }
 }
 
+/// An event as a message of this kind.
+pub(super) fn write(kind: Payload, event: &Event) -> Vec<u8> {
+    match kind {
+        Payload::Raw => event.data.clone().into_bytes(),
+        Payload::Envelope => publish::envelope(event).into_bytes(),
+    }
+}
+
 /// The same object with a first member that it lacks.
 fn with_topic(topic: &Topic, object: &[u8]) -> Vec<u8> {
     let Some(open) = object.iter().position(|&byte| byte == b'{') else { return object.to_owned() };
@@ -101,7 +97,8 @@ fn with_topic(topic: &Topic, object: &[u8]) -> Vec<u8> {
     [&object[..=open], member.as_bytes(), &object[open + 1..]].concat()
 }
 
-fn refusal(error: &PublishError) -> Refusal {
+/// How a publish body's fault is counted.
+pub(super) fn refusal(error: &PublishError) -> Refusal {
     match error {
         PublishError::NotUtf8(_) => Refusal::NotUtf8,
         PublishError::Event { problem: EventProblem::DataTooLarge { .. }, .. } | PublishError::BatchTooLarge { .. } => {
@@ -109,15 +106,6 @@ fn refusal(error: &PublishError) -> Refusal {
         }
         _ => Refusal::Malformed,
     }
-}
-
-fn named_topics(payload: &[u8], limits: &PublishLimits) -> Vec<Topic> {
-    #[derive(Deserialize)]
-    struct Named {
-        topic: String,
-    }
-    let named: Vec<Named> = serde_json::from_slice(payload).unwrap_or_default();
-    named.iter().filter_map(|named| parse_topic(named.topic.as_bytes(), limits).ok()).collect()
 }
 
 #[cfg(test)]
@@ -172,21 +160,5 @@ mod tests {
         check(r#"{"data":"12345678901"}"#, Err((Refusal::TooLarge, &["t"])));
         let quoted = parse(Payload::Envelope, b"\"\\", b"{\"id\":\"i\",\"data\":1}", &LIMITS).unwrap();
         assert_eq!(quoted, [Event { id: EventId::new("i").ok(), ..Event::message(topic("\"\\"), "1") }]);
-    }
-
-    #[test]
-    fn what_the_bus_brings_in_vain_is_told_to_those_it_was_for() {
-        let check = |payload: &str, expected: Result<usize, (Refusal, &[&str])>| {
-            let parsed = parse_bus(payload.as_bytes(), &LIMITS).map(|events| events.len());
-            let expected = expected.map_err(|(r, topics)| (r, topics.iter().copied().map(topic).collect::<Vec<_>>()));
-            assert_eq!(parsed.map_err(|refused| (refused.refusal, refused.topics)), expected, "{payload}");
-        };
-        let event = |name: &str| Event::message(topic(name), "x");
-        check(&publish::envelope(&[event("a"), event("b"), event("c")]), Ok(3));
-        let long = Event::message(topic("b"), "12345678901");
-        check(&publish::envelope(&[event("a"), long]), Err((Refusal::TooLarge, &["a", "b"])));
-        check(r#"[{"topic":"a","data":1,"new":2}]"#, Err((Refusal::Malformed, &["a"])));
-        check(r#"[{"topic":"123456789","data":1}]"#, Err((Refusal::Malformed, &[])));
-        check("garbage", Err((Refusal::Malformed, &[])));
     }
 }

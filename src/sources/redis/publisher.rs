@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select_biased};
-use redis::{Connection, RedisResult};
+use redis::{Connection, Pipeline, RedisResult};
 
+use crate::sources::channel::SourceStatus;
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::backoff::Backoff;
+use crate::sources::redis::copies::ChannelCopy;
 use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::queue::Job;
 use crate::sources::thread::Stop;
@@ -27,6 +29,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
 pub(super) struct Publisher {
     settings: Arc<RedisSettings>,
     echoes: Arc<Echoes>,
+    status: Arc<SourceStatus>,
     jobs: Receiver<Job>,
     /// The connection, and the session in which it was made.
     connection: Option<(Connection, NonZeroU64)>,
@@ -37,13 +40,27 @@ pub(super) struct Publisher {
     log: LogThrottle,
 }
 
+/// A message that went out.
+struct Sent {
+    message: Arc<[u8]>,
+    copies: usize,
+    /// How many replies tell what became of it.
+    replies: usize,
+}
+
 impl Publisher {
-    pub(super) fn new(settings: Arc<RedisSettings>, echoes: Arc<Echoes>, jobs: Receiver<Job>) -> Publisher {
+    pub(super) fn new(
+        settings: Arc<RedisSettings>,
+        echoes: Arc<Echoes>,
+        status: Arc<SourceStatus>,
+        jobs: Receiver<Job>,
+    ) -> Publisher {
         let now = Instant::now();
         Publisher {
             backoff: Backoff::new(settings.timing.backoff),
             settings,
             echoes,
+            status,
             jobs,
             connection: None,
             used_at: now,
@@ -80,11 +97,11 @@ impl Publisher {
 
     /// The job, and what waits behind it as far as one pipeline goes.
     fn collect(&self, first: Job) -> Vec<Job> {
-        let mut bytes = first.message.len();
+        let mut bytes = first.bytes;
         let mut batch = vec![first];
         while bytes < PIPELINE_BYTES_MAX {
             let Ok(job) = self.jobs.try_recv() else { break };
-            bytes += job.message.len();
+            bytes += job.bytes;
             batch.push(job);
         }
         batch
@@ -96,10 +113,10 @@ impl Publisher {
         let mut pipeline = redis::pipe();
         let mut sent = Vec::with_capacity(batch.len());
         let expires = Instant::now() + self.settings.timing.reply_timeout;
-        for Job { message, answer } in batch {
-            pipeline.cmd("PUBLISH").arg(&self.settings.bus).arg(&message[..]);
+        for Job { message, copies, answer, .. } in batch {
+            let replies = write(&mut pipeline, &self.settings.bus, &message, &copies);
             self.echoes.expect(&message, answer, expires);
-            sent.push(message);
+            sent.push(Sent { message, copies: copies.len(), replies });
         }
         let mut unanswered = sent.iter();
         match self.exchange(&mut connection, &pipeline.get_packed_pipeline(), &mut unanswered) {
@@ -107,26 +124,33 @@ impl Publisher {
             Err(error) => {
                 // A connection whose next reply may belong to something older is worse than none.
                 self.complain("publishing", &self.settings.address.explain(&error));
-                unanswered.for_each(|message| drop(self.echoes.take(message)));
+                unanswered.for_each(|sent| drop(self.echoes.take(&sent.message)));
             }
         }
     }
 
-    /// Sends the pipeline and reads a reply for each message; what is left of `messages` got none.
+    /// Sends the pipeline and reads the replies for each message; what is left of `messages` did not get all of its.
     fn exchange<'a>(
         &mut self,
         connection: &mut Connection,
         pipeline: &[u8],
-        messages: &mut (impl Iterator<Item = &'a Arc<[u8]>> + Clone),
+        messages: &mut (impl Iterator<Item = &'a Sent> + Clone),
     ) -> RedisResult<()> {
         connection.send_packed_command(pipeline)?;
         // Reply by reply: the crate's own pipelines go on after a timeout, and wait once for each reply.
-        while let Some(message) = messages.clone().next() {
-            let reply = connection.recv_response()?;
+        while let Some(sent) = messages.clone().next() {
+            let mut outcome = Ok(());
+            for _ in 0..sent.replies {
+                // Of several errors the first says why; that a transaction is discarded follows from it.
+                outcome = outcome.and(connection.recv_response()?.extract_error().map(drop));
+            }
             messages.next();
-            if let Err(error) = reply.extract_error() {
-                self.complain("publishing", &self.settings.address.explain(&error));
-                drop(self.echoes.take(message));
+            match outcome {
+                Ok(()) => self.status.count_copied(sent.copies),
+                Err(error) => {
+                    self.complain("publishing", &self.settings.address.explain(&error));
+                    drop(self.echoes.take(&sent.message));
+                }
             }
         }
         self.used_at = Instant::now();
@@ -180,4 +204,20 @@ impl Publisher {
             tracing::warn!(%address, error, swallowed, "{what} failed on the way to the Redis bus");
         }
     }
+}
+
+/// A message, and its copies in the same transaction: the bus first, since it tells its readers what follows. Gives the
+/// number of replies.
+fn write(pipeline: &mut Pipeline, bus: &str, message: &[u8], copies: &[ChannelCopy]) -> usize {
+    if copies.is_empty() {
+        pipeline.cmd("PUBLISH").arg(bus).arg(message);
+        return 1;
+    }
+    pipeline.cmd("MULTI");
+    pipeline.cmd("PUBLISH").arg(bus).arg(message);
+    for copy in copies {
+        pipeline.cmd("PUBLISH").arg(copy.channel.as_str()).arg(&copy.payload);
+    }
+    pipeline.cmd("EXEC");
+    copies.len() + 3
 }

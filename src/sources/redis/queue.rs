@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::event::{Event, RunName, Sequence};
-use crate::protocol::publish;
 use crate::sources::channel::{Accepted, Message, Outlet, Publish, PublishRefusal, Ticket};
+use crate::sources::redis::bus;
+use crate::sources::redis::copies::{ChannelCopy, Copies};
 use crate::sources::redis::echo::Echoes;
 
 /// How many publishes may be without an answer.
@@ -18,7 +19,7 @@ use crate::sources::redis::echo::Echoes;
 pub struct QueueLimits {
     /// Publishes; a batch is one.
     pub publishes_max: usize,
-    /// Their bytes on the bus. What is larger than this passes when it has the queue to itself.
+    /// Their bytes, on the bus and as copies. What is larger than this passes when it has the queue to itself.
     pub bytes_max: usize,
 }
 
@@ -43,16 +44,18 @@ impl RedisPublisher {
 
 impl Publish for RedisPublisher {
     fn publish(&self, mut events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal> {
-        let Queue { run, named, load, limits, jobs, echoes } = &self.queue;
+        let Queue { run, named, load, limits, copies, jobs, echoes } = &self.queue;
         if echoes.session().is_none() {
             return Err(PublishRefusal::BrokerDown);
         }
         let next_id = || run.id(Sequence(named.fetch_add(1, Ordering::Relaxed) + 1));
         let ids = events.iter_mut().map(|event| event.id.get_or_insert_with(next_id).clone()).collect();
-        let message: Arc<[u8]> = publish::envelope(&events).into_bytes().into();
-        let charge = Charge::take(load, *limits, message.len()).ok_or(PublishRefusal::Busy)?;
+        let copies = copies.of(&events);
+        let message: Arc<[u8]> = bus::write(&events, &copies).into_bytes().into();
+        let bytes = message.len() + copies.iter().map(|copy| copy.payload.len()).sum::<usize>();
+        let charge = Charge::take(load, *limits, bytes).ok_or(PublishRefusal::Busy)?;
         let answer = Answer::new(self.outlet.clone(), ticket, Some(charge));
-        match jobs.send(Job { message, answer }) {
+        match jobs.send(Job { message, copies, bytes, answer }) {
             Ok(()) => Ok(Accepted::Later(ids)),
             Err(refused) => {
                 // The caller hears it at once instead.
@@ -72,22 +75,33 @@ pub(super) struct Queue {
     named: Arc<AtomicU64>,
     load: Arc<Load>,
     limits: QueueLimits,
+    copies: Arc<Copies>,
     jobs: Sender<Job>,
     echoes: Arc<Echoes>,
 }
 
 impl Queue {
     /// The two ends. `run` must be random, and not the sequencer's.
-    pub(super) fn new(run: RunName, limits: QueueLimits, echoes: Arc<Echoes>) -> (Queue, Receiver<Job>) {
+    pub(super) fn new(
+        run: RunName,
+        limits: QueueLimits,
+        copies: Copies,
+        echoes: Arc<Echoes>,
+    ) -> (Queue, Receiver<Job>) {
         // Bounded by the load instead, which also counts what has left the channel and is not answered yet.
         let (jobs, receiver) = unbounded();
-        (Queue { run, named: Arc::default(), load: Arc::default(), limits, jobs, echoes }, receiver)
+        let copies = Arc::new(copies);
+        (Queue { run, named: Arc::default(), load: Arc::default(), limits, copies, jobs, echoes }, receiver)
     }
 }
 
 /// One bus message on its way out.
 pub(super) struct Job {
     pub(super) message: Arc<[u8]>,
+    /// What goes out with it, or not at all.
+    pub(super) copies: Vec<ChannelCopy>,
+    /// Of the message and its copies.
+    pub(super) bytes: usize,
     pub(super) answer: Answer,
 }
 
@@ -158,6 +172,7 @@ mod tests {
     use super::*;
     use crate::event::{EventId, Topic};
     use crate::sources::channel::{ChannelLimits, channel};
+    use crate::sources::redis::Payload;
 
     #[test]
     fn publishes_are_named_and_bounded_until_they_are_answered() {
@@ -165,7 +180,8 @@ mod tests {
         let echoes = Arc::new(Echoes::default());
         let limits = QueueLimits { publishes_max: 2, bytes_max: 100 };
         let run = RunName::from_bits(3);
-        let (queue, jobs) = Queue::new(run, limits, Arc::clone(&echoes));
+        let copies = Copies::new(&[], Payload::Raw);
+        let (queue, jobs) = Queue::new(run, limits, copies, Arc::clone(&echoes));
         let publisher = RedisPublisher::new(queue, outlet);
         let event = |bytes| Event::message(Topic::new("t").unwrap(), "x".repeat(bytes));
         let check = |events: Vec<Event>, expected: Result<&[EventId], PublishRefusal>| {

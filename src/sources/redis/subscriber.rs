@@ -13,6 +13,8 @@ use redis::{Connection, Msg, PubSub, Value};
 use crate::sources::channel::{PublishRefusal, Refusal, SourceStatus};
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::backoff::Backoff;
+use crate::sources::redis::bus;
+use crate::sources::redis::copies::AwaitedCopies;
 use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::payload::{self, Refused};
 use crate::sources::redis::subscriptions::{Delivery, Subscriptions};
@@ -32,6 +34,7 @@ pub(super) struct Subscriber {
     sequencer: Arc<Sequencer>,
     status: Arc<SourceStatus>,
     echoes: Arc<Echoes>,
+    copies: AwaitedCopies,
     backoff: Backoff,
     /// Sessions so far.
     sessions: u64,
@@ -59,6 +62,7 @@ impl Subscriber {
             sequencer,
             status,
             echoes,
+            copies: AwaitedCopies::default(),
             sessions: 0,
             lost_log: LogThrottle::default(),
             refused_log: LogThrottle::default(),
@@ -142,6 +146,7 @@ impl Subscriber {
             self.sequencer.announce_loss();
             self.status.count_reconnect();
         }
+        self.copies = AwaitedCopies::default();
         self.echoes.begin(NonZeroU64::new(self.sessions).expect("just counted"));
         self.status.set_up();
         self.lost_log.reset();
@@ -194,7 +199,13 @@ impl Subscriber {
         let delivery = self.subscriptions.delivery(pattern.as_deref(), &channel);
         let events = match delivery {
             Delivery::Again => return self.status.count_refused(Refusal::Overlapping),
-            Delivery::Bus => payload::parse_bus(bytes, limits),
+            Delivery::Bus => bus::parse(bytes, limits).map(|message| {
+                self.copies = AwaitedCopies::of(&message, self.settings.payload);
+                message.events
+            }),
+            Delivery::First if self.copies.take(&channel, bytes) => {
+                return self.status.count_refused(Refusal::OwnCopy);
+            }
             Delivery::First => payload::parse(self.settings.payload, &channel, bytes, limits),
         };
         match &events {

@@ -35,11 +35,12 @@ impl Subscriptions {
         Subscriptions { bus: bus.to_owned(), channels, patterns }
     }
 
-    /// Every subscription as a command and its one argument.
+    /// Every subscription as a command and its one argument. The bus is the last: whatever it announces a copy of, its
+    /// copy comes too, or no channel of it is subscribed.
     pub(super) fn commands(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let channels = std::iter::once(&self.bus).chain(&self.channels);
+        let channels = self.channels.iter().map(|channel| ("SUBSCRIBE", channel.as_str()));
         let patterns = self.patterns.iter().map(|pattern| ("PSUBSCRIBE", pattern.as_str()));
-        channels.map(|channel| ("SUBSCRIBE", channel.as_str())).chain(patterns)
+        channels.chain(patterns).chain(std::iter::once(("SUBSCRIBE", self.bus.as_str())))
     }
 
     /// What to make of a message that came through `pattern`, or through its channel itself.
@@ -81,6 +82,6 @@ mod tests {
         check(Some("b??"), b"bus", Delivery::Again);
         check(Some("b??"), b"bux", Delivery::First);
         assert_eq!(subscriptions.commands().count(), 3 + 4);
-        assert_eq!(subscriptions.commands().next(), Some(("SUBSCRIBE", "bus")));
+        assert_eq!(subscriptions.commands().last(), Some(("SUBSCRIBE", "bus")));
     }
 }

@@ -1,0 +1,121 @@
+//! The bus: what nodes tell each other of what clients published. Pure.
+//!
+//! ```text
+//! [event, ...]                                   envelopes of any topics, each with its id
+//! {"copied":["news"],"events":[event, ...]}      those of the topic news follow, copied to the channel news
+//! ```
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::event::{Event, Topic};
+use crate::protocol::publish::{self, PublishLimits};
+use crate::sources::redis::copies::ChannelCopy;
+use crate::sources::redis::payload::{self, Refused};
+
+/// What a message says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct BusMessage {
+    pub(super) events: Vec<Event>,
+    /// The topics whose events were copied to their channels.
+    pub(super) copied: Vec<String>,
+}
+
+/// A message with copies.
+#[derive(Serialize, Deserialize)]
+struct WithCopies<'a> {
+    #[serde(borrow)]
+    copied: Vec<Cow<'a, str>>,
+    #[serde(borrow)]
+    events: &'a RawValue,
+}
+
+/// The message that carries `events`, with which these copies of them go.
+pub(super) fn write(events: &[Event], copies: &[ChannelCopy]) -> String {
+    let events = publish::envelopes(events);
+    if copies.is_empty() {
+        return events;
+    }
+    let mut copied: Vec<Cow<'_, str>> = copies.iter().map(|copy| copy.channel.as_str().into()).collect();
+    copied.sort_unstable();
+    copied.dedup();
+    let events = RawValue::from_string(events).expect("it was just written as JSON");
+    serde_json::to_string(&WithCopies { copied, events: &events }).expect("strings and JSON are JSON")
+}
+
+/// Reads a message. How many events there may be was decided where they were accepted.
+pub(super) fn parse(message: &[u8], limits: &PublishLimits) -> Result<BusMessage, Refused> {
+    let limits = PublishLimits { batch_max: usize::MAX, ..*limits };
+    let (events, copied) = match serde_json::from_slice(message) {
+        Ok(WithCopies { copied, events }) => {
+            (events.get().as_bytes(), copied.into_iter().map(Cow::into_owned).collect())
+        }
+        Err(_) => (message, Vec::new()),
+    };
+    match publish::parse(events, &limits) {
+        Ok(events) => Ok(BusMessage { events, copied }),
+        // A node of another version or other limits sent this: where it says whom it was for, they are told.
+        Err(error) => Err(Refused {
+            refusal: payload::refusal(&error),
+            topics: named_topics(events, &limits),
+            reason: error.to_string(),
+        }),
+    }
+}
+
+fn named_topics(events: &[u8], limits: &PublishLimits) -> Vec<Topic> {
+    #[derive(Deserialize)]
+    struct Named {
+        topic: String,
+    }
+    let named: Vec<Named> = serde_json::from_slice(events).unwrap_or_default();
+    named.iter().filter_map(|named| payload::parse_topic(named.topic.as_bytes(), limits).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::channel::Refusal;
+
+    const LIMITS: PublishLimits = PublishLimits { topic_bytes_max: 8, data_bytes_max: 10, batch_max: 2 };
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    fn event(name: &str) -> Event {
+        Event::message(topic(name), "x")
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let events = ["a", "b", "a\"", "a"].map(event);
+        let copy = |name: &str| ChannelCopy { channel: topic(name), payload: b"x".to_vec() };
+        let check = |copies: &[&str], copied: &[&str]| {
+            let copies: Vec<_> = copies.iter().map(|name| copy(name)).collect();
+            let message = write(&events, &copies);
+            let copied = copied.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(parse(message.as_bytes(), &LIMITS), Ok(BusMessage { events: events.to_vec(), copied }));
+        };
+        check(&[], &[]);
+        check(&["b"], &["b"]);
+        check(&["a", "a\"", "a"], &["a", "a\""]);
+    }
+
+    #[test]
+    fn what_it_brings_in_vain_is_told_to_those_it_was_for() {
+        let check = |message: &str, expected: (Refusal, &[&str])| {
+            let Refused { refusal, topics, .. } = parse(message.as_bytes(), &LIMITS).unwrap_err();
+            assert_eq!(refusal, expected.0, "{message}");
+            assert_eq!(topics.iter().map(Topic::as_str).collect::<Vec<_>>(), expected.1, "{message}");
+        };
+        let long = Event::message(topic("b"), "12345678901");
+        check(&publish::envelopes(&[event("a"), long]), (Refusal::TooLarge, &["a", "b"]));
+        check(r#"[{"topic":"a","data":1,"new":2}]"#, (Refusal::Malformed, &["a"]));
+        check(r#"{"copied":["a"],"events":[{"topic":"a","data":1,"new":2}]}"#, (Refusal::Malformed, &["a"]));
+        check(r#"[{"topic":"123456789","data":1}]"#, (Refusal::Malformed, &[]));
+        check("garbage", (Refusal::Malformed, &[]));
+    }
+}

@@ -1,0 +1,111 @@
+//! Copies: what clients publish to some topics also goes to the channel of the topic's name, as an application would
+//! have published it, for servers that are not Fanfare. Pure.
+//!
+//! A node that subscribes to such a channel must not take the copy for a second event. Nothing in a raw payload could
+//! tell it, so the order does: bus message and copies are one transaction, in which Redis executes nothing else, and
+//! the bus message names the topics that are copied. What follows it in the same session is the copies, or, where a
+//! channel is not subscribed, none. So the wait for a copy ends with the first message that is none: it can neither
+//! outlive a session nor swallow what somebody else publishes with the same data a moment later.
+
+use std::collections::{HashSet, VecDeque};
+
+use crate::event::{Event, Topic};
+use crate::sources::redis::bus::BusMessage;
+use crate::sources::redis::payload::{self, Payload};
+
+/// What is copied, and how.
+pub(super) struct Copies {
+    channels: HashSet<String>,
+    payload: Payload,
+}
+
+/// An event as a message of its topic's channel.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ChannelCopy {
+    pub(super) channel: Topic,
+    pub(super) payload: Vec<u8>,
+}
+
+impl Copies {
+    pub(super) fn new(channels: &[String], payload: Payload) -> Copies {
+        Copies { channels: channels.iter().cloned().collect(), payload }
+    }
+
+    /// The copies that are due of these events, in their order.
+    pub(super) fn of(&self, events: &[Event]) -> Vec<ChannelCopy> {
+        let due = events.iter().filter(|event| self.channels.contains(event.topic.as_str()));
+        due.map(|event| ChannelCopy::of(event, self.payload)).collect()
+    }
+}
+
+impl ChannelCopy {
+    fn of(event: &Event, payload: Payload) -> ChannelCopy {
+        ChannelCopy { channel: event.topic.clone(), payload: payload::write(payload, event) }
+    }
+}
+
+/// The copies that come next, if their channels are subscribed.
+#[derive(Default)]
+pub(super) struct AwaitedCopies(VecDeque<ChannelCopy>);
+
+impl AwaitedCopies {
+    /// Those that follow a message of the bus.
+    pub(super) fn of(message: &BusMessage, payload: Payload) -> AwaitedCopies {
+        let copied = Copies::new(&message.copied, payload);
+        AwaitedCopies(copied.of(&message.events).into())
+    }
+
+    /// True when a message is one of them. When it is not, none of them will come any more.
+    pub(super) fn take(&mut self, channel: &[u8], payload: &[u8]) -> bool {
+        let is_it = |copy: &ChannelCopy| copy.channel.as_str().as_bytes() == channel && copy.payload == payload;
+        // Those before it are of channels that this node does not subscribe to.
+        let through = self.0.iter().position(is_it).map_or(self.0.len(), |at| at + 1);
+        let is_copy = through > 0 && is_it(&self.0[through - 1]);
+        self.0.drain(..through);
+        is_copy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(events: &[(&str, &str)]) -> Vec<Event> {
+        events.iter().map(|(topic, data)| Event::message(Topic::new(topic).unwrap(), *data)).collect()
+    }
+
+    #[test]
+    fn events_of_some_topics_are_copied_as_they_would_be_published() {
+        let check = |kind: Payload, expected: &[(&str, &str)]| {
+            let copies = Copies::new(&["a".to_owned(), "b".to_owned()], kind);
+            let copies = copies.of(&events(&[("a", "1"), ("c", "2"), ("b", "{\"x\": 3}"), ("a", "1")]));
+            let copies = copies.iter().map(|copy| (copy.channel.as_str(), std::str::from_utf8(&copy.payload).unwrap()));
+            assert_eq!(copies.collect::<Vec<_>>(), expected);
+        };
+        check(Payload::Raw, &[("a", "1"), ("b", "{\"x\": 3}"), ("a", "1")]);
+        let envelope = r#"{"topic":"a","data":"1"}"#;
+        check(Payload::Envelope, &[("a", envelope), ("b", r#"{"topic":"b","data":"{\"x\": 3}"}"#), ("a", envelope)]);
+    }
+
+    /// What follows a bus message with copies of `a 1`, `b 2` and `a 3`, and which of it is taken for one of them.
+    fn check(following: &[(&str, &str, bool)]) {
+        let copied = vec!["a".to_owned(), "b".to_owned()];
+        let message = BusMessage { events: events(&[("a", "1"), ("b", "2"), ("c", "0"), ("a", "3")]), copied };
+        let mut awaited = AwaitedCopies::of(&message, Payload::Raw);
+        for (index, (channel, payload, expected)) in following.iter().enumerate() {
+            assert_eq!(awaited.take(channel.as_bytes(), payload.as_bytes()), *expected, "{index} of {following:?}");
+        }
+    }
+
+    #[test]
+    fn copies_are_known_by_their_place() {
+        check(&[("a", "1", true), ("b", "2", true), ("a", "3", true), ("a", "3", false)]);
+        check(&[("a", "1", true), ("a", "1", false), ("b", "2", false)]);
+        // Of a node that subscribes to one of the channels only.
+        check(&[("b", "2", true), ("b", "2", false)]);
+        check(&[("a", "1", true), ("a", "3", true), ("a", "1", false)]);
+        // Of one that subscribes to neither, until it does.
+        check(&[("c", "0", false), ("a", "1", false)]);
+        check(&[("a", "2", false), ("a", "1", false)]);
+    }
+}
