@@ -44,7 +44,8 @@ impl fmt::Debug for Tokens {
     }
 }
 
-fn bearer(authorization: &str) -> Option<&str> {
+/// The token of an `Authorization` header, if that is of this kind.
+pub fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, token) = authorization.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -80,14 +80,16 @@ fn limits(config: &Config, streams_max: usize) -> Limits {
         head: HeadLimits {
             head_bytes_max: limits.head_bytes_max,
             target_bytes_max: limits.head_bytes_max / 2,
-            headers_max: 100,
+            headers_max: limits.headers_max as usize,
         },
         head_timeout: limits.head_timeout,
         body_bytes_max: limits.body_bytes_max,
         body_timeout: limits.body_timeout,
         idle_timeout: limits.idle_timeout,
         topics_per_subscriber_max: limits.topics_per_subscriber_max as usize,
+        pipelined_max: limits.pipelined_max as usize,
         publish: publish_limits(config),
+        events_per_second_max: limits.publishes_per_second_max,
     }
 }
 

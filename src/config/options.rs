@@ -209,6 +209,10 @@ pub struct LimitsConfig {
     #[arg(id = "head-bytes", long, value_name = "SIZE", default_value = "16KiB", value_parser = size_within(KIB, MIB))]
     pub head_bytes_max: usize,
 
+    /// Header lines of a request
+    #[arg(id = "max-headers", long, value_name = "N", default_value = "100", value_parser = count_within(1, 10_000))]
+    pub headers_max: u32,
+
     /// Time for a request's head to arrive
     #[arg(id = "head-timeout", long, value_name = "TIME", default_value = "10s",
           value_parser = duration_within(100 * MS, HOUR))]
@@ -227,6 +231,11 @@ pub struct LimitsConfig {
     #[arg(id = "idle-timeout", long, value_name = "TIME", default_value = "75s",
           value_parser = duration_within(100 * MS, DAY))]
     pub idle_timeout: Duration,
+
+    /// Requests of one connection that may arrive ahead of their answers
+    #[arg(id = "max-pipelined", long, value_name = "N", default_value = "1000",
+          value_parser = count_within(1, COUNT_MAX))]
+    pub pipelined_max: u32,
 
     /// Topics that one subscriber may name
     #[arg(id = "topics-per-subscriber", long, value_name = "N", default_value = "64",
@@ -247,6 +256,10 @@ pub struct LimitsConfig {
     #[arg(id = "event-bytes", long, value_name = "SIZE", default_value = "256KiB",
           value_parser = size_within(KIB, GIB))]
     pub event_bytes_max: usize,
+
+    /// Events per second that one token may publish over HTTP, saved up for a second. Unset: no limit
+    #[arg(id = "publish-rate", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    pub publishes_per_second_max: Option<u32>,
 }
 
 /// The options about who may do what, as given; [`super::SecurityConfig`] holds the tokens themselves.

@@ -17,14 +17,56 @@ pub(super) struct Aging {
     pub(super) appended_at: Duration,
 }
 
+/// Which bound an entry was evicted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvictionReason {
+    /// The entries of one topic.
+    Events,
+    /// The bytes of one topic.
+    Bytes,
+    /// The bytes of all topics.
+    BytesTotal,
+    /// Its age.
+    Age,
+    /// The number of topics: its own went.
+    Topics,
+}
+
+impl EvictionReason {
+    /// All of them, in the order of their counters.
+    pub const ALL: [EvictionReason; 5] = [
+        EvictionReason::Events,
+        EvictionReason::Bytes,
+        EvictionReason::BytesTotal,
+        EvictionReason::Age,
+        EvictionReason::Topics,
+    ];
+
+    /// As it stands in metrics: the option that bounds it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EvictionReason::Events => "history_events",
+            EvictionReason::Bytes => "history_bytes",
+            EvictionReason::BytesTotal => "history_bytes_total",
+            EvictionReason::Age => "history_age",
+            EvictionReason::Topics => "max_topics",
+        }
+    }
+}
+
 impl Hub {
+    /// How many entries were evicted, by reason.
+    pub fn evictions(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        EvictionReason::ALL.into_iter().map(|reason| (reason.as_str(), self.evictions[reason as usize]))
+    }
+
     /// Evicts what is older than the age limit, and lets go of pinned frames that nobody holds any more.
     pub fn age(&mut self, now: Duration) {
         let age_max = self.limits.history_age_max;
         while self.order.front().is_some_and(|oldest| oldest.appended_at + age_max <= now) {
             // Only this one: behind a stale place stand others that are young still.
             if let Some(oldest) = self.order.pop_front().filter(|oldest| self.is_oldest_of_its_topic(oldest)) {
-                self.evict_oldest_of(oldest.topic);
+                self.evict_oldest_of(oldest.topic, EvictionReason::Age);
             }
         }
         self.unpin();
@@ -53,22 +95,23 @@ impl Hub {
     }
 
     /// False: its log is empty.
-    pub(super) fn evict_oldest_of(&mut self, key: TopicKey) -> bool {
+    pub(super) fn evict_oldest_of(&mut self, key: TopicKey, reason: EvictionReason) -> bool {
         let evicted = self.topics.get_mut(key).log.evict_oldest();
-        evicted.map(|evicted| self.forget(evicted)).is_some()
+        evicted.map(|evicted| self.forget(evicted, reason)).is_some()
     }
 
     pub(super) fn evict_oldest_of_all(&mut self) -> bool {
         while let Some(oldest) = self.order.pop_front() {
             if self.is_oldest_of_its_topic(&oldest) {
-                self.evict_oldest_of(oldest.topic);
+                self.evict_oldest_of(oldest.topic, EvictionReason::BytesTotal);
                 return true;
             }
         }
         false
     }
 
-    pub(super) fn forget(&mut self, evicted: Entry) {
+    pub(super) fn forget(&mut self, evicted: Entry, reason: EvictionReason) {
+        self.evictions[reason as usize] += 1;
         self.bytes -= evicted.cost_bytes();
         self.entries -= 1;
         if evicted.frame.is_shared() {

@@ -27,6 +27,7 @@ mod walk;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use forget::EvictionReason;
 pub use replay::{MissedGap, MissedReason, Replay, Start};
 pub use report::TopicInfo;
 pub use run::{Run, RunLimits};
@@ -103,6 +104,7 @@ pub struct Hub {
     /// Frames that are in no log any more, but half written to someone.
     pinned: Vec<Frame>,
     pinned_bytes: usize,
+    evictions: [u64; EvictionReason::ALL.len()],
 }
 
 impl Hub {
@@ -121,6 +123,7 @@ impl Hub {
             entries: 0,
             pinned: Vec::new(),
             pinned_bytes: 0,
+            evictions: [0; EvictionReason::ALL.len()],
         }
     }
 
@@ -224,7 +227,7 @@ impl Hub {
         if self.topics.is_full() {
             let mut vanished = self.topics.take_unused().ok_or(TopicsExhausted)?;
             while let Some(evicted) = vanished.log.evict_oldest() {
-                self.forget(evicted);
+                self.forget(evicted, EvictionReason::Topics);
             }
         }
         Ok(self.topics.insert(topic))
@@ -234,8 +237,10 @@ impl Hub {
         let (sequence, bytes) = (entry.sequence, entry.cost_bytes());
         let log = &self.topics.get(key).log;
         let over_events = (log.len() + 1).saturating_sub(self.limits.history_events_max);
-        (0..over_events).for_each(|_| _ = self.evict_oldest_of(key));
-        while self.topics.get(key).log.bytes() + bytes > self.limits.history_bytes_max && self.evict_oldest_of(key) {}
+        (0..over_events).for_each(|_| _ = self.evict_oldest_of(key, EvictionReason::Events));
+        while self.topics.get(key).log.bytes() + bytes > self.limits.history_bytes_max
+            && self.evict_oldest_of(key, EvictionReason::Bytes)
+        {}
         while self.bytes_total() + bytes > self.limits.history_bytes_total_max && self.evict_oldest_of_all() {}
 
         let entry_of_topic = self.topics.get_mut(key);

@@ -101,6 +101,8 @@ pub struct Gauges {
     pub topics: usize,
     /// Entries of all logs.
     pub retained_events: usize,
+    /// Entries that were evicted, by reason.
+    pub evicted_events: Vec<(&'static str, u64)>,
     /// Bytes of all logs.
     pub retained_bytes: usize,
     /// Bytes of evicted frames that are half written to someone.
@@ -150,7 +152,7 @@ fn connections(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     let help = "Times that accepting paused until something was freed.";
     page.by(Kind::Counter, "fanfare_accept_pauses_total", help, "reason", counters.accept_pauses.iter());
     page.single(Kind::Counter, "fanfare_streams_total", "Streams started.", counters.streams);
-    let help = "Streams and connections refused.";
+    let help = "Streams, requests and connections refused.";
     page.by(Kind::Counter, "fanfare_refused_total", help, "reason", counters.refused.iter());
     page.by(Kind::Counter, "fanfare_closed_total", "Connections closed.", "reason", counters.closed.iter());
     page.by(Kind::Counter, "fanfare_responses_total", "Requests answered.", "status", counters.responses.iter());
@@ -214,6 +216,8 @@ fn sources(page: &mut Page, gauges: &Gauges) {
 fn memory(page: &mut Page, gauges: &Gauges) {
     page.single(Kind::Gauge, "fanfare_topics", "Topics that exist.", gauges.topics);
     page.single(Kind::Gauge, "fanfare_retained_events", "Events in all logs.", gauges.retained_events);
+    let (name, evicted) = ("fanfare_evicted_events_total", gauges.evicted_events.iter().copied());
+    page.by(Kind::Counter, name, "Events that logs forgot, by the bound that asked for it.", "reason", evicted);
     page.single(Kind::Gauge, "fanfare_retained_bytes", "Bytes of all logs.", gauges.retained_bytes);
     let help = "Bytes of frames no log holds any more, but half written to someone.";
     page.single(Kind::Gauge, "fanfare_pinned_bytes", help, gauges.pinned_bytes);

@@ -38,6 +38,32 @@ impl RequestError {
         }
     }
 
+    /// Every [`reason`](RequestError::reason) there is.
+    pub const REASONS: [&str; 8] = [
+        "malformed",
+        "body_bytes",
+        "target_bytes",
+        "expectation",
+        "head_bytes",
+        "headers",
+        "transfer_coding",
+        "version",
+    ];
+
+    /// Its name in metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            RequestError::Malformed(_) => "malformed",
+            RequestError::BodyTooLarge => "body_bytes",
+            RequestError::TargetTooLong => "target_bytes",
+            RequestError::ExpectationFailed => "expectation",
+            RequestError::HeadTooLarge => "head_bytes",
+            RequestError::TooManyHeaders => "headers",
+            RequestError::UnsupportedTransferCoding => "transfer_coding",
+            RequestError::UnsupportedVersion => "version",
+        }
+    }
+
     /// What it is, in a few words, the same for every occurrence.
     pub fn title(self) -> &'static str {
         match self {

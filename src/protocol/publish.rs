@@ -97,6 +97,22 @@ pub enum EventProblem {
 }
 
 impl PublishError {
+    /// Every [`reason`](PublishError::reason) there is.
+    pub const REASONS: [&str; 2] = ["event_bytes", "batch_events"];
+
+    /// The limit that the body is over, by its name in metrics; none: it is wrong in another way.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            PublishError::BatchTooLarge { .. } => Some("batch_events"),
+            PublishError::Event { problem: EventProblem::DataTooLarge { .. }, .. } => Some("event_bytes"),
+            PublishError::Event {
+                problem: EventProblem::Name { field: "topic", error: NameError::TooLong(_) },
+                ..
+            } => Some("topic_bytes"),
+            _ => None,
+        }
+    }
+
     /// The status to answer: 413 where only less of it would be accepted, else 400.
     pub fn status(&self) -> u16 {
         match self {

@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use super::allowance::Allowance;
 use super::connection::{AddressKey, CompactPeer, Connection, Flags, Phase};
-use super::stream::Refusal;
+use super::refusal::Refusal;
 use super::wheel::Tick;
 use super::{CloseReason, ListenerRole, Server};
 use crate::event::Sequence;
@@ -56,35 +57,15 @@ pub(super) struct Acceptor {
     on_spare: Option<Token>,
     out_of_slots: bool,
     allowance: Option<Allowance>,
+    /// The allowance is used up.
+    over_rate: bool,
+    /// It was, until now: whoever is accepted next had to wait for that.
+    was_over_rate: bool,
 }
 
 struct Listening {
     role: ListenerRole,
     has_more: bool,
-}
-
-/// Accepts that are allowed still: a bucket that fills up to a second's worth.
-struct Allowance {
-    per_second_max: u32,
-    accepts: f64,
-    filled_at: Duration,
-    paused: bool,
-}
-
-impl Allowance {
-    fn refill(&mut self, now: Duration) {
-        let rate = f64::from(self.per_second_max);
-        let earned = now.saturating_sub(self.filled_at).as_secs_f64() * rate;
-        self.accepts = (self.accepts + earned).min(rate);
-        self.filled_at = now;
-        self.paused &= self.accepts < 1.0;
-    }
-
-    fn next_at(&self) -> Duration {
-        let missing = (1.0 - self.accepts).max(0.0);
-        // Rounded up: at a time that is a hair too early the bucket is as good as full and never is.
-        self.filled_at + Duration::from_secs_f64(missing / f64::from(self.per_second_max)) + Duration::from_millis(1)
-    }
 }
 
 impl Acceptor {
@@ -93,12 +74,6 @@ impl Acceptor {
         let mut turns: Vec<_> = (0..roles.len()).collect();
         turns.sort_by_key(|index| roles[*index] == ListenerRole::Public);
         let listeners = roles.into_iter().map(|role| Listening { role, has_more: true }).collect();
-        let allowance = accepts_per_second_max.map(|per_second_max| Allowance {
-            per_second_max,
-            accepts: f64::from(per_second_max),
-            filled_at: Duration::ZERO,
-            paused: false,
-        });
         Acceptor {
             listeners,
             turns,
@@ -106,7 +81,9 @@ impl Acceptor {
             out_of_descriptors: false,
             on_spare: None,
             out_of_slots: false,
-            allowance,
+            allowance: accepts_per_second_max.map(|per_second_max| Allowance::new(per_second_max, Duration::ZERO)),
+            over_rate: false,
+            was_over_rate: false,
         }
     }
 
@@ -141,13 +118,14 @@ impl Acceptor {
 
     /// When to look again, if that depends on time.
     pub(super) fn next_try(&self) -> Option<Duration> {
-        let rate = self.allowance.as_ref().filter(|allowance| allowance.paused).map(Allowance::next_at);
+        // Rounded up: at a time that is a hair too early the allowance is as good as there and never is.
+        let rate = |allowance: &Allowance| allowance.time_of(1) + Duration::from_millis(1);
+        let rate = self.allowance.as_ref().filter(|_| self.over_rate).map(rate);
         self.exhausted_until.into_iter().chain(rate).min()
     }
 
     fn is_paused_for(&self, role: ListenerRole, has_slot: bool) -> bool {
-        let over_rate = self.allowance.as_ref().is_some_and(|allowance| allowance.paused);
-        role == ListenerRole::Public && (over_rate || !has_slot)
+        role == ListenerRole::Public && (self.over_rate || !has_slot)
     }
 }
 
@@ -166,6 +144,10 @@ impl<I: Io> Server<I> {
         }
         if let Some(allowance) = &mut self.acceptor.allowance {
             allowance.refill(self.now);
+            if self.acceptor.over_rate && allowance.has(1) {
+                self.acceptor.over_rate = false;
+                self.acceptor.was_over_rate = true;
+            }
         }
         let mut budget = ACCEPTS_PER_TURN_MAX / self.share_beside_walks();
         for turn in 0..self.acceptor.turns.len() {
@@ -192,12 +174,9 @@ impl<I: Io> Server<I> {
             tracing::warn!(connections = self.connections.len(), "every slot is taken: accepting pauses");
         }
         self.acceptor.out_of_slots = !has_slot;
-        let Some(allowance) = &mut self.acceptor.allowance else { return has_slot };
-        if allowance.accepts < 1.0 && !allowance.paused {
-            allowance.paused = true;
-            self.counters.accept_pauses.count(PauseReason::Rate.as_str());
-        }
-        has_slot && !allowance.paused
+        let Some(allowance) = &self.acceptor.allowance else { return has_slot };
+        self.acceptor.over_rate |= !allowance.has(1);
+        has_slot && !self.acceptor.over_rate
     }
 
     /// Accepts one connection; false when there is no descriptor for another.
@@ -208,7 +187,11 @@ impl<I: Io> Server<I> {
                 self.admit(socket, peer, listener, Flags::FRESH);
             }
             Accept::Aborted => {}
-            Accept::WouldBlock => self.acceptor.listeners[listener.0].has_more = false,
+            Accept::WouldBlock => {
+                let listening = &mut self.acceptor.listeners[listener.0];
+                listening.has_more = false;
+                self.acceptor.was_over_rate &= listening.role == ListenerRole::Admin;
+            }
             Accept::Exhausted => {
                 self.accept_on_spare(listener);
                 return false;
@@ -256,7 +239,11 @@ impl<I: Io> Server<I> {
         if is_admin {
             flags.set(Flags::ADMIN);
         } else if let Some(allowance) = &mut self.acceptor.allowance {
-            allowance.accepts -= 1.0;
+            allowance.take(1);
+            // Only now it is known that somebody waited.
+            if std::mem::take(&mut self.acceptor.was_over_rate) {
+                self.counters.accept_pauses.count(PauseReason::Rate.as_str());
+            }
         }
         let peer = CompactPeer::new(peer);
         // An operator's look is in nobody's way, not even in that of a subscriber at the same address.
@@ -268,7 +255,7 @@ impl<I: Io> Server<I> {
         let token = Token { slot, generation: self.generation };
         let beyond_telling = limit.is_some_and(|limit| of_address > limit.saturating_add(REFUSALS_PER_ADDRESS_MAX));
         if beyond_telling || self.io.watch(socket, token).is_err() {
-            self.counters.refused.count(Refusal::AddressLimit.as_str());
+            self.count_refusal(Refusal::AddressLimit);
             self.counters.closed.count(CloseReason::Refused.as_str());
             self.io.close(socket, Close::Reset);
             if let Some(key) = key {

@@ -16,6 +16,7 @@
 //! Absent: system calls (they are [`Io`]'s), who receives what (the hub's), time and randomness (passed in).
 
 mod accept;
+mod allowance;
 mod catch_up;
 mod connection;
 mod deliver;
@@ -24,7 +25,9 @@ mod housekeeping;
 mod inbox;
 mod page;
 mod publish;
+mod publish_rate;
 mod read;
+mod refusal;
 mod reports;
 mod request;
 mod respond;
@@ -113,6 +116,7 @@ pub struct Server<I: Io> {
     /// What only those need that have something half written, or a gap coming.
     laggards: HashMap<u32, Laggard>,
     paces: HashMap<u32, Pace>,
+    publish_rates: publish_rate::PublishRates,
     wheel: Wheel,
 
     ready: Vec<Readiness>,
@@ -162,6 +166,7 @@ impl<I: Io> Server<I> {
             last_sample: None,
             resident_at_start: process::resident_bytes(),
             jitter: Jitter(seed),
+            publish_rates: publish_rate::PublishRates::new(settings.limits.events_per_second_max),
             io,
             settings,
             hub,
@@ -382,7 +387,7 @@ fn new_counters() -> Counters {
         accept_pauses: Labelled::new(accept::PauseReason::ALL.map(accept::PauseReason::as_str)),
         closed: Labelled::new(CloseReason::ALL.map(CloseReason::as_str)),
         streams: 0,
-        refused: Labelled::new(stream::Refusal::ALL.map(stream::Refusal::as_str)),
+        refused: Labelled::new(refusal::Refusal::labels()),
         responses: Labelled::new([]),
         published_http: 0,
         broadcasts: 0,

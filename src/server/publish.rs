@@ -2,10 +2,13 @@
 
 use super::Server;
 use super::connection::{Phase, PublishAnswer, Publishing};
+use super::publish_rate::OverRate;
+use super::refusal::Refusal;
 use super::request::Request;
 use super::respond::{denial, json};
 use super::settings::Publishing as Policy;
 use super::wheel::Tick;
+use crate::auth;
 use crate::event::{Event, EventId};
 use crate::io::{Io, Token};
 use crate::protocol::head::RequestHead;
@@ -31,12 +34,17 @@ impl<I: Io> Server<I> {
         let events = match publish::parse(body, &self.settings.limits.publish) {
             Ok(events) => events,
             Err(error) => {
+                error.reason().into_iter().for_each(|reason| self.counters.refused.count(reason));
                 return self.respond_problem(slot, head, error.status(), "Bad publish body", &error.to_string());
             }
         };
         if events.iter().any(|event| !self.hub.has_room_for(event.topic.as_str())) {
-            let detail = "as many topics as this server allows have subscribers";
-            return self.respond_problem(slot, head, 503, "Too many topics", detail);
+            self.count_refusal(Refusal::TopicLimit);
+            let (status, detail) = (Refusal::TopicLimit.status(), Refusal::TopicLimit.detail());
+            return self.respond_problem(slot, head, status, "Too many topics", detail);
+        }
+        if let Err(over) = self.publish_rates.take(self.publisher_of(head), events.len(), self.now) {
+            return self.refuse_rate(slot, head, over);
         }
         let batch = body.trim_ascii_start().starts_with(b"[");
         let (fresh, duplicates) = self.split_duplicates(events);
@@ -71,6 +79,29 @@ impl<I: Io> Server<I> {
                 tokens.check(head.authorization.as_deref()).map_err(|denied| denial(denied, "publish"))
             }
         }
+    }
+
+    /// Whose rate counts: the token's; of those who need none, one for all.
+    fn publisher_of<'a>(&self, head: &'a RequestHead) -> &'a str {
+        let token = head.authorization.as_deref().and_then(auth::bearer);
+        token.filter(|_| !self.settings.is_open_to(head)).unwrap_or_default()
+    }
+
+    fn refuse_rate(&mut self, slot: u32, head: &RequestHead, over: OverRate) {
+        self.count_refusal(Refusal::PublishRate);
+        let response = match over {
+            OverRate::For(wait) => {
+                let seconds = wait.as_secs_f64().ceil().max(1.0).to_string();
+                let refusal = Refusal::PublishRate;
+                let problem = response::problem(refusal.status(), "Too many events", refusal.detail());
+                problem.with_header("Retry-After", seconds)
+            }
+            OverRate::Always { events_max } => {
+                let detail = format!("one token may publish {events_max} events in a second: this array has more");
+                response::problem(413, "Too many events", &detail)
+            }
+        };
+        self.respond(slot, head, response);
     }
 
     /// Leaves out the events whose id their topic still remembers, or that stands in the same array before.

@@ -4,12 +4,13 @@
 //! in one turn, and not while an earlier request of it is being answered.
 
 use super::connection::{Flags, Phase};
+use super::refusal::Refusal;
 use super::request::{Progress, Request};
 use super::wheel::Tick;
 use super::{CloseReason, Server};
 use crate::io::{Io, Read, Token};
 use crate::protocol::head::RequestHead;
-use crate::protocol::response::Response;
+use crate::protocol::response::{self, Response};
 
 /// Reads of one connection in one turn.
 const READS_PER_TURN_MAX: usize = 4;
@@ -120,9 +121,13 @@ impl<I: Io> Server<I> {
                     return true;
                 }
                 Ok(Progress::Head(head)) => self.admit_body(slot, &head),
+                Ok(Progress::Complete { .. }) if request.pipelined() > self.settings.limits.pipelined_max => {
+                    self.refuse_pipeline(slot);
+                }
                 Ok(Progress::Complete { head, body }) => self.answer(slot, &head, &body),
                 Err(error) => {
                     tracing::debug!(peer = %connection.peer, %error, "refused a request");
+                    self.counters.refused.count(error.reason());
                     self.refuse_request(slot, &error.into());
                 }
             }
@@ -140,6 +145,14 @@ impl<I: Io> Server<I> {
         if request.admit_body() {
             self.say(slot, self.continue_frame.clone());
         }
+    }
+
+    /// Ends a connection on which so many requests came ahead of their answers that it may as well wait for some.
+    fn refuse_pipeline(&mut self, slot: u32) {
+        self.count_refusal(Refusal::Pipelined);
+        let detail = Refusal::Pipelined.detail();
+        let problem = response::problem(Refusal::Pipelined.status(), "Too many requests", detail);
+        self.refuse_request(slot, &problem.with_header("Retry-After", "1"));
     }
 
     /// Answers, discards what follows, since where the next request would start is not sure, and ends.

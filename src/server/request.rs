@@ -12,6 +12,8 @@ pub(super) struct Request {
     /// Bytes of it that were looked at already and held no whole head.
     looked_at: usize,
     current: Option<Current>,
+    /// Requests taken from what arrived last.
+    taken: usize,
 }
 
 #[derive(Debug)]
@@ -37,12 +39,18 @@ pub(super) enum Progress {
 impl Request {
     /// Takes what arrived.
     pub(super) fn receive(&mut self, bytes: &[u8]) {
+        self.taken = 0;
         self.unparsed.extend_from_slice(bytes);
     }
 
     /// True when not a byte of a request is here.
     pub(super) fn is_empty(&self) -> bool {
         self.unparsed.is_empty() && self.current.is_none()
+    }
+
+    /// How many requests the last bytes to arrive completed: all but the first came ahead of an answer.
+    pub(super) fn pipelined(&self) -> usize {
+        self.taken
     }
 
     /// True while the head is complete and the body is not.
@@ -59,6 +67,7 @@ impl Request {
             self.looked_at = 0;
             self.unparsed.drain(..consumed);
             if head.framing == BodyFraming::None {
+                self.taken += 1;
                 self.release();
                 return Ok(Progress::Complete { head: Box::new(head), body: Vec::new() });
             }
@@ -76,6 +85,7 @@ impl Request {
         self.unparsed.drain(..progress.consumed);
         if progress.complete {
             let Current { head, body, .. } = self.current.take().expect("it was just fed");
+            self.taken += 1;
             self.release();
             return Ok(Progress::Complete { head, body });
         }

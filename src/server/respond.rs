@@ -4,6 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::connection::{Flags, Phase, Responding};
+use super::refusal::Refusal;
 use super::request::Request;
 use super::wheel::Tick;
 use super::{CloseReason, Server};
@@ -127,8 +128,12 @@ impl<I: Io> Server<I> {
     }
 
     pub(super) fn time_out_request(&mut self, slot: u32) {
-        let detail = "the request did not arrive in time";
-        self.respond_last(slot, &response::problem(408, "Request timeout", detail), CloseReason::RequestTimeout);
+        let is_in_body =
+            matches!(&self.connections[slot as usize].phase, Phase::Requesting(request) if request.is_in_body());
+        let refusal = if is_in_body { Refusal::BodyTimeout } else { Refusal::HeadTimeout };
+        self.count_refusal(refusal);
+        let problem = response::problem(refusal.status(), "Request timeout", refusal.detail());
+        self.respond_last(slot, &problem, CloseReason::RequestTimeout);
     }
 
     /// What a page's origin may know; a refused origin is logged once, with what would permit it.

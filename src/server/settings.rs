@@ -90,8 +90,12 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Topics of one stream.
     pub topics_per_subscriber_max: usize,
+    /// Requests that may arrive ahead of their answers.
+    pub pipelined_max: usize,
     /// What is published.
     pub publish: PublishLimits,
+    /// Events that one token may publish in a second.
+    pub events_per_second_max: Option<u32>,
 }
 
 /// Who may publish over HTTP.

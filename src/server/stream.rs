@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::connection::{Flags, Phase};
+use super::refusal::Refusal;
 use super::transmit::{DueGap, Laggard, Reach};
 use super::wheel::Tick;
 use super::{CloseReason, Jitter, Server};
@@ -15,50 +16,6 @@ use crate::protocol::{encoder, target::Target};
 
 /// The longest `interval_ms` that a client may ask for.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
-
-/// Why a stream, or a connection, is refused for now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// As many streams as are allowed are open.
-    StreamLimit,
-    /// As many connections as one address may have are open.
-    AddressLimit,
-    /// The last descriptor is in use for telling so.
-    Descriptors,
-    /// As many topics as are allowed have subscribers.
-    TopicLimit,
-    /// The server is leaving.
-    Draining,
-}
-
-impl Refusal {
-    pub(super) const ALL: [Refusal; 5] =
-        [Refusal::StreamLimit, Refusal::AddressLimit, Refusal::Descriptors, Refusal::TopicLimit, Refusal::Draining];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Refusal::StreamLimit => "stream_limit",
-            Refusal::AddressLimit => "address_limit",
-            Refusal::Descriptors => "descriptors",
-            Refusal::TopicLimit => "topic_limit",
-            Refusal::Draining => "draining",
-        }
-    }
-
-    fn status(self) -> u16 {
-        if self == Refusal::AddressLimit { 429 } else { 503 }
-    }
-
-    fn detail(self) -> &'static str {
-        match self {
-            Refusal::StreamLimit => "as many streams as this server allows are open",
-            Refusal::AddressLimit => "as many connections as one address may have are open",
-            Refusal::Descriptors => "this server has no file descriptor left",
-            Refusal::TopicLimit => "as many topics as this server allows have subscribers",
-            Refusal::Draining => "this server is going away",
-        }
-    }
-}
 
 /// How often a subscriber wants events.
 #[derive(Clone, Copy, Debug)]
@@ -138,14 +95,16 @@ fn spread(retry: Duration, choice: u64) -> Duration {
 impl<I: Io> Server<I> {
     /// Answers a request for a stream of `topics`, or of the topics that its query names.
     pub(super) fn open_stream(&mut self, slot: u32, head: &RequestHead, topics: Option<Topic>) {
-        let limits = &self.settings.limits;
         let topics = match topics.map_or_else(|| self.named_topics(slot, head), |topic| Ok(vec![topic])) {
             Ok(topics) => topics,
             Err(response) => return self.respond(slot, head, response),
         };
-        if topics.len() > limits.topics_per_subscriber_max {
-            let detail = format!("at most {} topics in one stream", limits.topics_per_subscriber_max);
-            return self.respond_problem(slot, head, 400, "Too many topics", &detail);
+        let topics_max = self.settings.limits.topics_per_subscriber_max;
+        if topics.len() > topics_max {
+            let refusal = Refusal::TopicsPerSubscriber;
+            let detail = format!("{}: at most {topics_max}", refusal.detail());
+            self.count_refusal(refusal);
+            return self.respond_problem(slot, head, refusal.status(), "Too many topics", &detail);
         }
         let wishes = match Wishes::read(&head.target, self.settings.delivery.interval_floor) {
             Ok(wishes) => wishes,
@@ -160,7 +119,7 @@ impl<I: Io> Server<I> {
         self.start_stream(slot, head, &wishes, topics.len());
     }
 
-    fn named_topics(&self, slot: u32, head: &RequestHead) -> Result<Vec<Topic>, Response> {
+    fn named_topics(&mut self, slot: u32, head: &RequestHead) -> Result<Vec<Topic>, Response> {
         let mut topics = Vec::new();
         for name in head.target.get_all("topic") {
             let topic = if name == STATISTICS_TOPIC {
@@ -183,10 +142,11 @@ impl<I: Io> Server<I> {
         Ok(topics)
     }
 
-    pub(super) fn check_topic(&self, name: &str) -> Result<Topic, String> {
+    fn check_topic(&mut self, name: &str) -> Result<Topic, String> {
         let bytes_max = self.settings.limits.publish.topic_bytes_max;
         if name.len() > bytes_max {
-            return Err(format!("a topic's name has at most {bytes_max} bytes"));
+            self.count_refusal(Refusal::TopicBytes);
+            return Err(format!("{}: at most {bytes_max} bytes", Refusal::TopicBytes.detail()));
         }
         Topic::new(name).map_err(|error| format!("the topic's name {error}"))
     }
@@ -212,7 +172,7 @@ impl<I: Io> Server<I> {
 
     /// An EventSource gives up for ever on anything but 200: it gets one that only tells it when to come back.
     fn refuse_stream(&mut self, slot: u32, head: &RequestHead, refusal: Refusal) {
-        self.counters.refused.count(refusal.as_str());
+        self.count_refusal(refusal);
         let retry = self.jitter.around(self.settings.delivery.retry);
         if head.accepts_event_stream {
             let mut bytes = self.stream_head(head, true);

@@ -1,7 +1,7 @@
 //! Limits: exactly at the bound, told readably beyond it, and never in the way of an operator's look.
 
 use crate::support::http::{Answer, Client};
-use crate::support::server::Server;
+use crate::support::server::{Server, publish_request};
 use crate::support::stream::{Subscriber, stream_request};
 use crate::support::wait::eventually;
 
@@ -41,7 +41,7 @@ fn as_many_streams_as_are_allowed_and_not_one_more() {
         assert!((3..=4).contains(&seconds), "{seconds}");
         refused.problem();
     }
-    assert_eq!(server.metric("fanfare_refused_total{reason=\"stream_limit\"}"), 4.0);
+    assert_eq!(server.refused("stream_limit"), 4.0);
     assert_eq!(server.metric("fanfare_connections{kind=\"stream\"}"), 5.0);
     // Requests are not streams: publishing goes on, and whoever is in misses nothing.
     server.publish("a", "x");
@@ -60,7 +60,7 @@ fn one_address_may_have_so_many_connections_and_another_as_many() {
     assert_eq!(refused.status, 429, "{refused}");
     assert!(refused.header("retry-after").is_some());
     refused.problem();
-    assert_eq!(server.metric("fanfare_refused_total{reason=\"address_limit\"}"), 2.0);
+    assert_eq!(server.refused("address_limit"), 2.0);
     let other = || Client::connect_from("127.0.0.77", server.address());
     let _others: Vec<_> = (0..3).map(|_| Subscriber::over(other(), "/events?topic=a", "")).collect();
     drop(streams);
@@ -107,6 +107,8 @@ fn topics_and_events_are_accepted_up_to_their_limit() {
     let batch = |events: usize| server.post(&format!("[{}]", vec![event; events].join(","))).status;
     assert_eq!(batch(1000), 202);
     assert_eq!(batch(1001), 413);
+    let counted = [("topics_per_subscriber", 1.0), ("topic_bytes", 2.0), ("event_bytes", 1.0), ("batch_events", 1.0)];
+    counted.iter().for_each(|(reason, count)| assert_eq!(server.refused(reason), *count, "{reason}"));
 }
 
 #[test]
@@ -130,20 +132,115 @@ fn a_topic_limit_refuses_streams_until_a_topic_is_free() {
     answer.body = client.read_to_end();
     check_told_to_come_back(&answer);
     assert_eq!(server.post(r#"{"topic":"c","data":"x"}"#).status, 503);
+    assert_eq!(server.refused("topic_limit"), 2.0);
     drop(first);
     server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 1.0);
     Subscriber::open(&server, "/events?topic=c");
 }
 
+/// Lets so many connect while the server is stopped, so that it finds them all at the same time.
+fn connect_at_once(server: &Server, count: usize) -> Vec<Client> {
+    server.signal("STOP");
+    let clients = (0..count).map(|_| server.connect()).collect();
+    server.signal("CONT");
+    clients
+}
+
 #[test]
-fn beyond_the_accept_rate_connections_wait_and_are_all_served() {
-    let server = Server::start(&["--accept-rate", "10"]);
-    let mut clients: Vec<_> = (0..25).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.get("/health/live");
+fn as_many_connections_as_the_accept_rate_allows_are_accepted_at_once_and_the_next_waits() {
+    let pauses = |server: &Server| server.metric("fanfare_accept_pauses_total{reason=\"rate\"}");
+    for (count, expected) in [(10, 0.0), (11, 1.0)] {
+        let server = Server::start(&["--accept-rate", "10"]);
+        let mut clients = connect_at_once(&server, count);
+        for client in &mut clients {
+            client.get("/health/live");
+        }
+        clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200, "it waits, but is served"));
+        assert_eq!(pauses(&server), expected, "{count} connections");
     }
-    clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
-    assert!(server.metric("fanfare_accept_pauses_total{reason=\"rate\"}") >= 1.0);
+}
+
+#[test]
+fn as_many_requests_as_are_allowed_come_ahead_of_their_answers_and_not_one_more() {
+    let server = Server::start(&["--max-pipelined", "5"]);
+    let live = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut client = server.connect();
+    // Twice as many as may wait are answered on one connection, if half of them wait for the others.
+    for _ in 0..2 {
+        client.send(live.repeat(5));
+        (0..5).for_each(|_| assert_eq!(client.answer().status, 200));
+    }
+    client.send(live.repeat(7));
+    (0..5).for_each(|_| assert_eq!(client.answer().status, 200));
+    let refused = client.answer();
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")), "{refused}");
+    assert_eq!((refused.header("connection"), refused.problem().as_str()), (Some("close"), "Too many requests"));
+    client.ends();
+    assert_eq!(server.refused("pipelined"), 1.0, "what follows is discarded");
+}
+
+#[test]
+fn a_token_publishes_as_many_events_in_a_second_as_it_may_and_not_one_more() {
+    let tokens = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(tokens.path(), "first\nsecond\n").unwrap();
+    let options = ["--publish-rate", "1", "--publish-token-file", tokens.path().to_str().unwrap()];
+    let server = Server::start(&options);
+    let post =
+        |body: &str, token: &str| server.request(&publish_request(body, &format!("Authorization: Bearer {token}\r\n")));
+    let event = r#"{"topic":"a","data":"x"}"#;
+    // What arrives together is read in one turn, in which no time passes.
+    let twice = |token: &str| {
+        let request = publish_request(event, &format!("Authorization: Bearer {token}\r\n"));
+        let mut client = server.connect();
+        client.send(request.repeat(2));
+        [client.answer(), client.answer()]
+    };
+    for token in ["first", "second"] {
+        let [accepted, refused] = twice(token);
+        assert_eq!((accepted.status, refused.status), (202, 429), "{token}: {refused}");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        assert_eq!(refused.problem(), "Too many events");
+    }
+    assert_eq!(server.refused("publish_rate"), 2.0);
+    eventually("a second has passed", || (post(event, "first").status == 202).then_some(()));
+    let never = post(&format!("[{event},{event}]"), "second");
+    assert_eq!(never.status, 413, "{never}");
+    assert!(never.text().contains("1 events in a second"), "{never}");
+}
+
+#[test]
+fn logs_hold_as_many_bytes_as_they_may_and_not_one_more() {
+    let small = ["--history-bytes", "1KiB", "--event-bytes", "1KiB"];
+    let evicted =
+        |server: &Server, reason: &str| server.metric(&format!("fanfare_evicted_events_total{{reason=\"{reason}\"}}"));
+    let retained = |server: &Server, topic: &str| {
+        let topic = server.get_admin(&format!("/topics/{topic}")).json();
+        (topic["retained_events"].as_u64().unwrap(), topic["retained_bytes"].as_u64().unwrap())
+    };
+    // What an event costs besides its data is the server's business; four of these fill a log to the byte.
+    let quarter = |server: &Server| {
+        server.publish("probe", "x");
+        "x".repeat(256 + 1 - retained(server, "probe").1 as usize)
+    };
+    let server = Server::start(&small);
+    let data = quarter(&server);
+    (0..4).for_each(|_| _ = server.publish("a", &data));
+    assert_eq!((retained(&server, "a"), evicted(&server, "history_bytes")), ((4, 1024), 0.0));
+    server.publish("a", &data);
+    assert_eq!((retained(&server, "a"), evicted(&server, "history_bytes")), ((4, 1024), 1.0));
+
+    let server = Server::start(&[&small[..], &["--history-bytes-total", "1KiB"]].concat());
+    let data = quarter(&server);
+    for topic in ["a", "b", "c"] {
+        server.publish(topic, &data);
+    }
+    // The fourth fits where the probe was.
+    server.publish("d", &data);
+    let all = |server: &Server| server.metric("fanfare_retained_bytes");
+    assert_eq!((all(&server), evicted(&server, "history_bytes_total")), (1024.0, 1.0));
+    server.publish("d", &data);
+    assert_eq!((all(&server), evicted(&server, "history_bytes_total")), (1024.0, 2.0));
+    assert_eq!(retained(&server, "a"), (0, 0), "the oldest of all went");
 }
 
 /// A server whose table of descriptors is full, and the connections that fill it. That happens before its slots are
@@ -198,7 +295,7 @@ fn without_descriptors_operators_are_answered_before_anybody_else() {
 fn a_stream_on_the_last_descriptor_is_told_to_come_back() {
     let (server, idle) = server_without_descriptors();
     check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
-    assert_eq!(server.metric("fanfare_refused_total{reason=\"descriptors\"}"), 1.0);
+    assert_eq!(server.refused("descriptors"), 1.0);
     drop(idle);
     server.wait_for_metric("fanfare_connections{kind=\"request\"}", |connections| connections < 10.0);
     assert_eq!(Subscriber::open(&server, "/events?topic=a").head.header("connection"), Some("keep-alive"));

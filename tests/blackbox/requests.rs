@@ -183,7 +183,7 @@ fn a_refusal_reaches_a_client_that_goes_on_sending() {
 
 #[test]
 fn bodies_and_heads_are_accepted_up_to_their_limit_and_not_a_byte_more() {
-    let server = Server::start(&["--head-bytes", "2KiB", "--body-bytes", "4KiB"]);
+    let server = Server::start(&["--head-bytes", "2KiB", "--body-bytes", "4KiB", "--max-headers", "20"]);
     let padded = |fixed: &str, bytes: usize| fixed.replace("PAD", &"x".repeat(bytes + 3 - fixed.len()));
     let check = |request: &str, status: u16| {
         let answer = server.request(request);
@@ -198,8 +198,8 @@ fn bodies_and_heads_are_accepted_up_to_their_limit_and_not_a_byte_more() {
     check(&format!("GET /{}", "x".repeat(3000)), 414);
     let headers =
         |lines: usize| format!("GET /health/live HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(lines - 1));
-    check(&headers(100), 200);
-    check(&headers(101), 431);
+    check(&headers(20), 200);
+    check(&headers(21), 431);
     let body = |bytes| padded(r#"{"topic":"a","data":"PAD"}"#, bytes);
     let with_length = |bytes: usize| publish_head(&format!("Content-Length: {bytes}\r\n")) + &body(bytes);
     check(&with_length(4096), 202);
@@ -209,6 +209,9 @@ fn bodies_and_heads_are_accepted_up_to_their_limit_and_not_a_byte_more() {
     };
     check(&chunked(4096), 202);
     check(&chunked(4097), 413);
+    for (reason, count) in [("head_bytes", 1.0), ("target_bytes", 2.0), ("headers", 1.0), ("body_bytes", 2.0)] {
+        assert_eq!(server.refused(reason), count, "{reason}");
+    }
 }
 
 #[test]
@@ -253,6 +256,7 @@ fn a_head_or_body_that_takes_too_long_is_408() {
     kept.ends();
     assert_eq!(server.metric("fanfare_closed_total{reason=\"idle_timeout\"}"), 2.0);
     assert_eq!(server.metric("fanfare_closed_total{reason=\"request_timeout\"}"), 3.0);
+    assert_eq!((server.refused("head_timeout"), server.refused("body_timeout")), (2.0, 1.0));
 }
 
 #[test]

@@ -159,6 +159,12 @@ impl Server {
         line.unwrap_or_else(|| panic!("no {sample} in {page}")).parse().unwrap()
     }
 
+    /// How much was refused for this reason.
+    #[track_caller]
+    pub fn refused(&self, reason: &str) -> f64 {
+        self.metric(&format!("fanfare_refused_total{{reason=\"{reason}\"}}"))
+    }
+
     #[track_caller]
     pub fn wait_for_metric(&self, sample: &str, mut is_so: impl FnMut(f64) -> bool) -> f64 {
         eventually(sample, || Some(self.metric(sample)).filter(|value| is_so(*value)))
