@@ -213,6 +213,10 @@ pub struct SubscribeArgs {
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
+    /// A PEM file with the certificates to trust over https:// instead of this host's
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
     /// Print each event as one line of JSON
     #[arg(long, conflicts_with = "data_only", help_heading = "Output")]
     pub json: bool,
@@ -254,6 +258,10 @@ pub struct PublishArgs {
     /// A file whose first line is the bearer token
     #[arg(long, value_name = "FILE", conflicts_with = "redis_url")]
     pub token_file: Option<PathBuf>,
+
+    /// A PEM file with the certificates to trust over https:// instead of this host's
+    #[arg(long, value_name = "FILE", conflicts_with = "redis_url")]
+    pub ca: Option<PathBuf>,
 
     /// The event's type
     #[arg(long, value_name = "TYPE", value_parser = event_type, help_heading = "Event")]

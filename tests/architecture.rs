@@ -23,7 +23,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "client",
         &["event", "protocol", "config::Secret", "config::SecretFile", "config::redact_url", "config::duration_text"],
     ),
-    ("load", &["event", "protocol", "io::dialer", "io::limits"]),
+    // Whom the clients trust is one decision.
+    ("load", &["event", "protocol", "io::dialer", "io::limits", "client::trust"]),
     // The flags of each command are declared by what it runs.
     ("cli", &["event", "config", "client", "load::args"]),
     ("commands", &["*"]),

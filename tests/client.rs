@@ -6,6 +6,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use support::nginx::Nginx;
+
+mod support;
+
 /// Far beyond what anything here takes; only a hang reaches it.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -92,6 +96,25 @@ fn answer(status: &str, content_type: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
+}
+
+#[test]
+fn over_tls_the_ca_decides_who_is_trusted() {
+    let server = Playback::new(&[
+        &format!("{STREAM_HEAD}id: 1\ndata: secured\n\n"),
+        &answer("202 Accepted", "application/json", "{\"id\":\"7\"}"),
+    ]);
+    let nginx = Nginx::start(server.address.parse().unwrap());
+    let (stream, publish) = (nginx.https("/events"), nginx.https("/publish"));
+    let [ca, other] = ["ca.pem", "other.pem"].map(|name| nginx.file(name).display().to_string());
+    for untrusted in [&[][..], &["--ca", &other]] {
+        let (code, _, stderr) = run(&[&["subscribe", &stream, "--no-reconnect"], untrusted].concat());
+        assert!(code == 1 && stderr.contains("certificate"), "{code} {stderr}");
+    }
+    let (code, stdout, stderr) = run(&["subscribe", &stream, "--count", "1", "--data-only", "--ca", &ca]);
+    assert_eq!((code, stdout.as_str()), (0, "secured\n"), "{stderr}");
+    let (code, stdout, stderr) = run(&["publish", "--url", &publish, "t", "x", "--ca", &ca]);
+    assert_eq!((code, stdout.as_str()), (0, "7\n"), "{stderr}");
 }
 
 #[test]

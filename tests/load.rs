@@ -5,6 +5,8 @@ mod support;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::nginx::Nginx;
+use support::server::{Server, TOKEN};
 use support::sse_server::{Behaviour, Fault, SseServer};
 
 /// What a run of `fanfare load` came to.
@@ -142,6 +144,68 @@ fn redirects_are_followed() {
     let run = load(&server, "/moved", &[]);
     assert_eq!(run.code, Some(0), "{}", run.output);
     run.check(&[("redirects", 10.0), ("delivered_events", 200.0), ("answers_302", 10.0), ("answers_200", 10.0)]);
+}
+
+#[test]
+fn tls_is_spoken_and_bodies_come_in_chunks() {
+    let server = server(Behaviour::default());
+    let nginx = Nginx::start(server.address);
+    let (ca, publish_url) = (nginx.file("ca.pem"), nginx.https("/publish"));
+    let trusted = ["--ca", ca.to_str().unwrap(), "--publish-url", &publish_url, "--publish-count", "20"];
+    let check = |url: &str, args: &[&str], expected: &[(&str, f64)]| {
+        let run = run(url, &[&trusted[..], args].concat());
+        assert_eq!(run.code, Some(0), "{}", run.output);
+        run.check(&[("delivered_events", 200.0), ("lost_events", 0.0), ("errors", 0.0)]);
+        run.check(expected);
+    };
+    let rate = |rate| ["--publish-rate", rate];
+    check(&nginx.https("/events"), &rate("1000"), &[("redirects", 0.0), ("connect_count", 10.0)]);
+    check(&nginx.http("/events"), &rate("1000"), &[("redirects", 10.0), ("answers_301", 10.0), ("answers_200", 10.0)]);
+    let storm = ["--scenario", "storm", "--storm-after", "100ms", "--publish-rate", "50"];
+    check(&nginx.https("/events"), &storm, &[("reconnects", 10.0), ("duplicated_events", 0.0)]);
+    // A hundred bytes at a time: every record comes in pieces, and nobody waits for the last of them.
+    let slow = ["--slow-share", "50%", "--slow-bytes-per-second", "1000", "--publish-rate", "20"];
+    let run = run(&nginx.https("/events"), &[&trusted[..], &slow].concat());
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[("slow_clients", 5.0), ("latency_count", 100.0), ("corrupted_events", 0.0), ("errors", 0.0)]);
+    assert!(run.number("delivered_events") > 100.0, "{}", run.output);
+}
+
+#[test]
+fn a_certificate_that_is_not_good_is_an_error_of_its_own() {
+    let server = server(Behaviour::default());
+    let nginx = Nginx::start(server.address);
+    let ca = nginx.file("ca.pem");
+    let [ca, other] = [ca.to_str().unwrap(), &nginx.file("other.pem").display().to_string()];
+    let check = |url: &str, args: &[&str], kind: &str| {
+        let run = run(url, &[&["--duration", "0s"], args].concat());
+        assert_eq!(run.code, Some(1), "{}", run.output);
+        run.check(&[(kind, 10.0), ("errors", 10.0), ("connect_success_percent", 0.0)]);
+    };
+    check(&nginx.https("/events"), &[], "error_certificate_untrusted");
+    check(&nginx.https("/events"), &["--ca", other], "error_certificate_untrusted");
+    let elsewhere = nginx.https("/events").replace("127.0.0.1", "127.0.0.2");
+    check(&elsewhere, &["--ca", ca], "error_certificate_of_another_name");
+    check(&nginx.http("/events").replace("http:", "https:"), &["--ca", ca, "--no-reconnect"], "error_tls_failed");
+}
+
+#[test]
+fn a_unix_socket_is_a_target_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", folder.path().join("fanfare.sock").display());
+    let server = Server::start(&["--listen", "127.0.0.1:0", "--listen", &socket]);
+    let publish_url = format!("http://{}/publish", server.address());
+    let authorization = format!("Authorization: Bearer {TOKEN}");
+    let publish = ["--publish-url", &publish_url, "--publish-header", &authorization, "--publish-count", "20"];
+    let args = [&publish[..], &["--publish-topic", "t", "--publish-rate", "1000", "--clients", "300"]].concat();
+    let run = run(&format!("{socket}:/events?topic=t"), &args);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    run.check(&[
+        ("delivered_events", 6000.0),
+        ("lost_events", 0.0),
+        ("errors", 0.0),
+        ("connect_success_percent", 100.0),
+    ]);
 }
 
 #[test]
@@ -330,7 +394,10 @@ fn wrong_usage_exits_2_and_says_why() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(reason), "{reason:?} is not in {text}");
     };
-    check(&["ftp://127.0.0.1/"], "only http://");
+    check(&["ftp://127.0.0.1/"], "write http://");
+    check(&["unix:/run/fanfare.sock"], "unix:PATH:/events");
+    check(&["unix:/run/fanfare.sock:/", "--scenario", "blackhole"], "Unix socket");
+    check(&["https://127.0.0.1:1/", "--ca", "/dev/null"], "no certificate");
     check(&["http://127.0.0.1:1/", "--fail-if", "errors"], "no comparison");
     check(&["http://127.0.0.1:1/", "--clients", "100000000"], "--processes");
     check(&["http://127.0.0.1:1/", "--publish-url", "http://127.0.0.1:1/", "--payload-bytes", "5"], "at least 81");

@@ -4,13 +4,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use fanfare::sources::channel::PublishRefusal;
 use fanfare::sources::redis::{Payload, RedisAddress, RedisSettings, RedisTiming, glob};
 
+use support::certificates;
 use support::node::{Heard, Node, event, pair, published, refused, settings, source_lost, strings};
 use support::redis::RedisServer;
 use support::wait::{DEADLINE, wait_until};
@@ -168,21 +168,8 @@ fn an_acl_user_subscribes_with_its_password_and_nobody_logs_it() {
 fn tls_trusts_the_ca_it_is_given_and_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    for ca in ["ca", "other"] {
-        openssl(&format!(
-            "req -x509 -newkey rsa:2048 -nodes -subj /CN={ca} -days 2 -keyout {0}.key -out {0}.pem",
-            path(ca)
-        ));
-    }
-    openssl(&format!("req -newkey rsa:2048 -nodes -subj /CN=redis -keyout {0}.key -out {0}.csr", path("redis")));
-    std::fs::write(path("extensions"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    openssl(&format!(
-        "x509 -req -in {0}.csr -CA {1}.pem -CAkey {1}.key -CAcreateserial -days 2 -extfile {2} -out {0}.pem",
-        path("redis"),
-        path("ca"),
-        path("extensions"),
-    ));
-    let [certificate, key, ca] = ["redis.pem", "redis.key", "ca.pem"].map(path);
+    certificates::write_into(directory.path());
+    let [certificate, key, ca] = ["server.pem", "server.key", "ca.pem"].map(path);
     let pem = |name: &str| std::fs::read(path(name)).unwrap();
     let [ca_pem, other_pem] = ["ca.pem", "other.pem"].map(pem);
     let tls = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
@@ -191,7 +178,7 @@ fn tls_trusts_the_ca_it_is_given_and_no_other() {
     let url = redis.url("rediss", "");
     let trusting = |pem: &[u8]| {
         let address = RedisAddress::new(&url, Some(pem)).unwrap();
-        // An unoptimized RSA handshake, on a busy machine.
+        // An unoptimized handshake, on a busy machine.
         let timing = RedisTiming { connect_timeout: DEADLINE, reply_timeout: DEADLINE, ..settings(&url).timing };
         RedisSettings { address, timing, ..settings(&url) }
     };
@@ -207,12 +194,6 @@ fn tls_trusts_the_ca_it_is_given_and_no_other() {
     wait_until("the handshake failed", || stranger.status.last_error().is_some());
     let error = stranger.status.last_error().unwrap();
     assert!(error.contains("certificate"), "{error}");
-}
-
-fn openssl(arguments: &str) {
-    let output = Command::new("openssl").args(arguments.split(' ')).output();
-    let output = output.expect("this test needs openssl on the PATH (Debian: apt-get install openssl)");
-    assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Everything that is logged in this process from the first call on.

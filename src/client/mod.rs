@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod stream;
+pub mod trust;
 
 use std::io;
 use std::path::Path;
@@ -15,6 +16,7 @@ use ureq::Body;
 use ureq::http::{HeaderName, HeaderValue, Response};
 use url::Url;
 
+use self::trust::Trust;
 use crate::config::{Secret, SecretFile, redact_url};
 
 const USER_AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
@@ -68,10 +70,11 @@ pub fn token(file: Option<&Path>, variable: &str) -> anyhow::Result<Option<Secre
 }
 
 /// An agent that hands every status to its caller, since the bodies of refusals explain them.
-fn agent(silence_max: Option<Duration>) -> ureq::Agent {
+fn agent(trust: &Trust, silence_max: Option<Duration>) -> ureq::Agent {
     ureq::Agent::config_builder()
         .user_agent(USER_AGENT)
         .http_status_as_error(false)
+        .tls_config(trust.for_requests())
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_recv_response(Some(RESPONSE_TIMEOUT))
         .timeout_per_read(silence_max)
@@ -80,8 +83,8 @@ fn agent(silence_max: Option<Duration>) -> ureq::Agent {
 }
 
 /// An agent for requests that are answered at once; it keeps its connection between them.
-pub fn request_agent() -> ureq::Agent {
-    agent(Some(RESPONSE_TIMEOUT))
+pub fn request_agent(trust: &Trust) -> ureq::Agent {
+    agent(trust, Some(RESPONSE_TIMEOUT))
 }
 
 /// A refusal in one line: the status, and what its problem document says (RFC 9457).

@@ -13,6 +13,7 @@ use ureq::http::{HeaderValue, Response, StatusCode};
 use url::Url;
 
 use super::backoff::Backoff;
+use super::trust::Trust;
 use super::{Header, agent, explain_failure, explain_refusal};
 use crate::config::{Secret, duration_text};
 use crate::protocol::decoder::{Decoder, EventTooLarge, Item};
@@ -30,6 +31,8 @@ pub struct Subscription {
     pub headers: Vec<Header>,
     /// A bearer token to send.
     pub token: Option<Secret>,
+    /// Whose certificates are good.
+    pub trust: Trust,
     /// The event to resume after.
     pub last_event_id: Option<String>,
     /// A stream that says nothing for so long, not even a heartbeat, is lost.
@@ -81,7 +84,7 @@ pub fn follow(
     subscription: &Subscription,
     mut report: impl FnMut(Report<'_>) -> ControlFlow<()>,
 ) -> Result<(), StreamError> {
-    let agent = agent(subscription.silence_max);
+    let agent = agent(&subscription.trust, subscription.silence_max);
     let mut decoder = Decoder::new();
     if let Some(id) = &subscription.last_event_id {
         decoder.feed(format!("id: {id}\n\n").as_bytes(), |_| {})?; // as if the stream itself had said it

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::UsageError;
 use crate::cli::PublishArgs;
-use crate::client;
+use crate::client::{self, trust::Trust};
 use crate::config::{
     PUBLISH_TOKEN_VARIABLE, REDIS_PASSWORD_VARIABLE, RedisPayload, RedisUrl, Secret, SecretFile, redact_url,
 };
@@ -124,7 +124,7 @@ impl Publisher {
         Ok(match &args.redis_url {
             Some(url) => Publisher::Redis(RedisPublisher::connect(url, args)?),
             None => Publisher::Http(HttpPublisher {
-                agent: client::request_agent(),
+                agent: client::request_agent(&Trust::new(args.ca.as_deref())?),
                 url: args.url.clone(),
                 token: client::token(args.token_file.as_deref(), PUBLISH_TOKEN_VARIABLE)?,
             }),

@@ -7,11 +7,13 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use serde::{Deserialize, Serialize};
+use socket2::{SockAddr, SockFilter, Socket, Type};
 
 /// Opens connections and waits for something to happen on any of them.
 pub struct Dialer {
@@ -19,11 +21,21 @@ pub struct Dialer {
     events: Events,
 }
 
+/// A server's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remote {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A Unix socket. Connecting there is done at once or fails, with [`io::ErrorKind::WouldBlock`] while the server
+    /// has too many waiting.
+    Unix(PathBuf),
+}
+
 /// Where to connect, and from where.
 #[derive(Clone, Copy, Debug)]
-pub struct Dial {
+pub struct Dial<'a> {
     /// The server.
-    pub remote: SocketAddr,
+    pub remote: &'a Remote,
     /// The local address to leave from; none lets the kernel choose.
     pub source: Option<IpAddr>,
     /// The kernel's receive buffer, in bytes; none leaves it to the kernel.
@@ -50,8 +62,12 @@ impl Dialer {
     }
 
     /// Starts to connect. The line turns writable once it is connected or has failed; ask [`Line::take_error`].
-    pub fn dial(&self, token: usize, dial: &Dial) -> io::Result<Line> {
-        let socket = Socket::new(Domain::for_address(dial.remote), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    pub fn dial(&self, token: usize, dial: &Dial<'_>) -> io::Result<Line> {
+        let remote = match dial.remote {
+            Remote::Tcp(address) => SockAddr::from(*address),
+            Remote::Unix(path) => SockAddr::unix(path)?,
+        };
+        let socket = Socket::new(remote.domain(), Type::STREAM.nonblocking(), None)?;
         if let Some(bytes) = dial.receive_buffer_bytes {
             // Before connecting: the window that the handshake announces depends on it.
             socket.set_recv_buffer_size(bytes)?;
@@ -60,7 +76,7 @@ impl Dialer {
             choose_port_at_connect(&socket)?;
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
-        match socket.connect(&dial.remote.into()) {
+        match socket.connect(&remote) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
         }

@@ -11,7 +11,8 @@ use super::threshold::Threshold;
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct LoadArgs {
-    /// The stream's address; several are used in turn. Without one, on a terminal, you are asked.
+    /// The stream's address: http://…, https://…, or unix:PATH:/events for a Unix socket; several are used in turn.
+    /// Without one, on a terminal, you are asked.
     #[arg(env = "SSE_URL", value_name = "URL")]
     pub urls: Vec<String>,
 
@@ -104,6 +105,10 @@ pub struct ConnectArgs {
     /// A file with the bearer token to connect with.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+
+    /// A PEM file with the certificates to trust over https://, when publishing too, instead of this host's.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 
     /// Processes to share the work; the first starts the others.
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -1,9 +1,12 @@
 //! One client: a connection from dialling to its end, and the checking of what it brings.
 //!
-//! A client is about 170 bytes, its ledger and decoder included, and holds no buffer while it waits: all clients of
-//! a loop read into one. It does what it is told; when to dial, leave or come back is the [`fleet`](super::fleet)'s.
+//! A client is 144 bytes, its ledger and decoder included, and holds no buffer while it waits: all clients of a loop
+//! read into one. One that talks TLS has a session besides. It does what it is told; when to dial, leave or come back is the [`fleet`](super::fleet)'s.
 
 use std::io;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
 
 use super::clock::Clock;
 use super::histogram::Latencies;
@@ -12,6 +15,8 @@ use super::plan::{FleetPlan, Role};
 use super::response::{Body, ResponseHead, parse_head};
 use super::stamp::{Reading, StampReader};
 use super::tally::{Tally, Timetable};
+use super::target::Target;
+use super::tls::{self, Session, session_config};
 use crate::io::dialer::{Line, Readiness};
 use crate::protocol::decoder::{Decoder, Item};
 
@@ -19,6 +24,8 @@ use crate::protocol::decoder::{Decoder, Item};
 pub(super) struct Client {
     /// The connection, while there is one.
     pub(super) line: Option<Line>,
+    /// What secures it, if anything: a box, for the sake of those that have none.
+    session: Option<Box<Session>>,
     /// How far it is.
     pub(super) phase: Phase,
     /// What it is owed and got.
@@ -44,7 +51,7 @@ pub(super) struct Client {
     heard_us: u64,
 }
 
-const _: () = assert!(size_of::<Client>() <= 176);
+const _: () = assert!(size_of::<Client>() <= 144);
 
 /// How far a client is.
 pub(super) enum Phase {
@@ -52,6 +59,8 @@ pub(super) enum Phase {
     Away,
     /// Waiting for the connection.
     Connecting,
+    /// Waiting for the TLS handshake; the request follows it by itself.
+    Securing,
     /// Writing the request, or what is left of it.
     Sending(Box<[u8]>),
     /// Reading the response head; the bytes so far.
@@ -99,6 +108,22 @@ pub(super) struct Shared {
     pub(super) started_us: u64,
     /// Lines for the user.
     pub(super) lines: Vec<String>,
+    /// What TLS sessions share, once there is one.
+    pub(super) session_config: Option<Arc<ClientConfig>>,
+}
+
+/// What all clients of a loop read into.
+pub(super) struct Scratch {
+    received: Vec<u8>,
+    /// What of it is left when TLS is taken off.
+    decrypted: Vec<u8>,
+}
+
+impl Scratch {
+    /// Room for so many bytes at a time.
+    pub(super) fn new(bytes: usize) -> Scratch {
+        Scratch { received: vec![0; bytes], decrypted: Vec::new() }
+    }
 }
 
 impl Shared {
@@ -138,6 +163,7 @@ impl Client {
     pub(super) fn new(role: Role) -> Client {
         Client {
             line: None,
+            session: None,
             phase: Phase::Away,
             ledger: Ledger::default(),
             started_us: 0,
@@ -161,7 +187,7 @@ impl Client {
 
     /// True from dialling to the response head.
     pub(super) fn is_connecting(&self) -> bool {
-        matches!(self.phase, Phase::Connecting | Phase::Sending(_) | Phase::ReadingHead(_))
+        matches!(self.phase, Phase::Connecting | Phase::Securing | Phase::Sending(_) | Phase::ReadingHead(_))
     }
 
     /// How long to stay away after an end, as the server or the standard says.
@@ -177,6 +203,7 @@ impl Client {
     /// Gives up the connection.
     pub(super) fn hang_up(&mut self, phase: Phase) {
         self.line = None;
+        self.session = None;
         self.phase = phase;
     }
 
@@ -185,15 +212,18 @@ impl Client {
         &mut self,
         index: u32,
         ready: Readiness,
-        request_head: &str,
+        target: &Target,
         shared: &mut Shared,
-        scratch: &mut [u8],
+        scratch: &mut Scratch,
     ) -> Result<(), Ending> {
         if matches!(self.phase, Phase::Connecting) && ready.writable {
-            self.connected(request_head, shared)?;
+            self.connected(target, shared)?;
         }
         if matches!(self.phase, Phase::Sending(_)) && ready.writable {
             self.send()?;
+        }
+        if ready.writable {
+            self.flush()?;
         }
         if ready.readable && self.reads_at_once() {
             return self.read(index, usize::MAX, ready.closed, shared, scratch);
@@ -212,13 +242,13 @@ impl Client {
         bytes_max: usize,
         until_end: bool,
         shared: &mut Shared,
-        scratch: &mut [u8],
+        scratch: &mut Scratch,
     ) -> Result<(), Ending> {
         let mut left = bytes_max;
         while left > 0 {
-            let room = left.min(scratch.len());
+            let room = left.min(scratch.received.len());
             let Some(line) = &self.line else { return Ok(()) };
-            let count = match line.read(&mut scratch[..room]) {
+            let count = match line.read(&mut scratch.received[..room]) {
                 Ok(0) => return Err(self.end_of_stream()),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -229,8 +259,11 @@ impl Client {
             left -= count;
             shared.tally.counters.received_bytes += count as u64;
             shared.tally.counters.reads += 1;
-            let now_us = shared.clock.now_us();
-            self.take(index, &scratch[..count], now_us, shared)?;
+            if self.session.is_some() {
+                self.take_secured(index, count, shared, scratch)?;
+            } else {
+                self.take(index, &scratch.received[..count], shared.clock.now_us(), shared)?;
+            }
             // A short read emptied the socket: the next bytes, or an end not seen yet, raise another edge.
             if count < room && !until_end || !self.reads_at_once() && bytes_max == usize::MAX {
                 return Ok(());
@@ -253,16 +286,41 @@ impl Client {
         !(self.is_streaming() && self.role == Role::Slow)
     }
 
-    fn connected(&mut self, request_head: &str, shared: &mut Shared) -> Result<(), Ending> {
+    fn connected(&mut self, target: &Target, shared: &mut Shared) -> Result<(), Ending> {
         let Some(line) = &self.line else { return Ok(()) };
         line.take_error().map_err(|error| Ending::Unreachable(kind_of(&error)))?;
-        shared.tally.connect.record(shared.clock.now_us() - self.started_us);
+        let head = &target.request_head;
         let request = match self.resume_id(&shared.plan) {
-            Some(id) => format!("{request_head}Last-Event-ID: {id}\r\n\r\n"),
-            None => format!("{request_head}\r\n"),
+            Some(id) => format!("{head}Last-Event-ID: {id}\r\n\r\n"),
+            None => format!("{head}\r\n"),
         };
-        self.phase = Phase::Sending(request.into_bytes().into());
+        let request = request.into_bytes().into_boxed_slice();
+        let Some(name) = &target.tls_name else {
+            shared.tally.connect.record(shared.clock.now_us() - self.started_us);
+            self.phase = Phase::Sending(request);
+            return Ok(());
+        };
+        let trust = &shared.plan.trust;
+        let config = shared.session_config.get_or_insert_with(|| session_config(trust));
+        let session = Session::new(Arc::clone(config), name, request).map_err(|error| self.session_failed(&error))?;
+        self.session = Some(Box::new(session));
+        self.phase = Phase::Securing;
         Ok(())
+    }
+
+    /// Writes what TLS has to say, if there is any.
+    fn flush(&mut self) -> Result<(), Ending> {
+        let (Some(session), Some(line)) = (&mut self.session, &self.line) else { return Ok(()) };
+        session.flush(line).map_err(|error| Ending::Unreachable(kind_of(&error)))
+    }
+
+    fn session_failed(&self, error: &rustls::Error) -> Ending {
+        let kind = tls::kind_of(error);
+        match self.phase {
+            Phase::Streaming(_) => Ending::Broken(kind),
+            _ if tls::is_lasting(error) => Ending::Unusable(kind),
+            _ => Ending::Unreachable(kind),
+        }
     }
 
     fn resume_id<'a>(&'a self, plan: &'a FleetPlan) -> Option<&'a str> {
@@ -283,10 +341,37 @@ impl Client {
 
     fn end_of_stream(&self) -> Ending {
         match &self.phase {
+            // Over TLS an end that nobody announced may be somebody else's (RFC 9112 section 9.8).
+            Phase::Streaming(Body::UntilClose) if self.session.as_ref().is_some_and(|tls| !tls.has_ended()) => {
+                Ending::Broken("stream_cut")
+            }
             Phase::Streaming(body) if body.may_end_here() => Ending::Ended,
             Phase::Streaming(_) => Ending::Broken("stream_cut"),
             _ => Ending::Unreachable("closed_without_answer"),
         }
+    }
+
+    /// Takes the first `count` bytes received, decrypted; what was good before an error counts.
+    fn take_secured(
+        &mut self,
+        index: u32,
+        count: usize,
+        shared: &mut Shared,
+        scratch: &mut Scratch,
+    ) -> Result<(), Ending> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        scratch.decrypted.clear();
+        let received = session.receive(&mut scratch.received[..count], &mut scratch.decrypted);
+        let now_us = shared.clock.now_us();
+        if matches!(self.phase, Phase::Securing) && received.is_ok() && !session.is_handshaking() {
+            shared.tally.connect.record(now_us - self.started_us);
+            self.phase = Phase::ReadingHead(Vec::new());
+        }
+        if !scratch.decrypted.is_empty() {
+            self.take(index, &scratch.decrypted, now_us, shared)?;
+        }
+        received.map_err(|error| self.session_failed(&error))?;
+        self.flush()
     }
 
     fn take(&mut self, index: u32, bytes: &[u8], now_us: u64, shared: &mut Shared) -> Result<(), Ending> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::client::{Client, Ending, Phase, Shared, kind_of};
+use super::client::{Client, Ending, Phase, Scratch, Shared, kind_of};
 use super::clock::Clock;
 use super::histogram::Latencies;
 use super::ledger::Tail;
@@ -34,6 +34,7 @@ const GATHER_CLIENTS_MIN: usize = 1000;
 const GATHER_READY_MIN: usize = 128;
 const GATHER_PAUSE: Duration = Duration::from_micros(200);
 const SNAPSHOT_INTERVAL_US: u64 = 200_000;
+const REDIAL_PAUSE_US: u64 = 2_000;
 const REDIRECTS_MAX: u8 = 5;
 /// Redirects may name ever new targets; beyond this many they are errors.
 const TARGETS_MAX: usize = 1024;
@@ -132,6 +133,7 @@ impl Fleet {
                 interval_latency: Latencies::default(),
                 started_us,
                 lines: Vec::new(),
+                session_config: None,
             },
         })
     }
@@ -142,7 +144,7 @@ impl Fleet {
         orders: &Receiver<Order>,
         tell: &dyn Fn(News) -> bool,
     ) -> io::Result<Tally> {
-        let mut scratch = vec![0; SCRATCH_BYTES];
+        let mut scratch = Scratch::new(SCRATCH_BYTES);
         let mut ready: Vec<Readiness> = Vec::with_capacity(EVENTS_PER_WAIT);
         let mut told_delivered = 0;
         loop {
@@ -232,7 +234,11 @@ impl Fleet {
             if client.attempt != attempt {
                 continue;
             }
-            if matches!(client.phase, Phase::Away) {
+            let gives_up_us = client.started_us + self.shared.plan.connect_timeout_us;
+            if matches!(client.phase, Phase::Connecting) && client.line.is_none() && due_us < gives_up_us {
+                self.connecting -= 1;
+                self.connect(slot as usize);
+            } else if matches!(client.phase, Phase::Away) {
                 self.shared.tally.counters.reconnects += 1;
                 self.dial(slot as usize, now_us);
             } else if client.is_connecting() {
@@ -259,7 +265,7 @@ impl Fleet {
         let client = &mut self.clients[slot];
         client.attempt = client.attempt.wrapping_add(1);
         let dial = Dial {
-            remote: self.targets[client.target as usize].address,
+            remote: &self.targets[client.target as usize].remote,
             source: plan.sources.get(index as usize % plan.sources.len().max(1)).copied(),
             receive_buffer_bytes: (client.role == Role::Slow).then_some(plan.slow_receive_buffer_bytes),
         };
@@ -270,6 +276,12 @@ impl Fleet {
                 client.phase = Phase::Connecting;
                 self.due.push(Reverse((client.started_us + plan.connect_timeout_us, slot as u32, client.attempt)));
             }
+            // A Unix socket with a full queue: the kernel won't say when there is room.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                client.phase = Phase::Connecting;
+                let redial_us = self.shared.clock.now_us() + REDIAL_PAUSE_US;
+                self.due.push(Reverse((redial_us, slot as u32, client.attempt)));
+            }
             Err(error) => {
                 client.phase = Phase::Connecting;
                 self.ended(slot, &Ending::Unreachable(kind_of(&error)));
@@ -277,7 +289,7 @@ impl Fleet {
         }
     }
 
-    fn serve(&mut self, ready: Readiness, scratch: &mut [u8]) {
+    fn serve(&mut self, ready: Readiness, scratch: &mut Scratch) {
         let (slot, attempt) = (ready.token & 0xffff_ffff, (ready.token >> 32) as u32);
         let index = self.client_index(slot);
         let client = &mut self.clients[slot];
@@ -286,7 +298,7 @@ impl Fleet {
         }
         let was_connecting = client.is_connecting();
         let target = &self.targets[client.target as usize];
-        match client.advance(index, ready, &target.request_head, &mut self.shared, scratch) {
+        match client.advance(index, ready, target, &mut self.shared, scratch) {
             Err(ending) => self.ended(slot, &ending),
             Ok(()) if was_connecting && !self.clients[slot].is_connecting() => {
                 self.connecting -= 1;

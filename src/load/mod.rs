@@ -34,6 +34,7 @@ pub mod target;
 pub mod terminal;
 pub mod threshold;
 pub mod timeline;
+mod tls;
 pub mod watch;
 
 pub use crew::work;

@@ -15,6 +15,8 @@ use super::clock::micros;
 use super::stamp::{PAYLOAD_BYTES_MIN, TestRun};
 use super::target::{Target, header_line};
 use super::threshold::{Threshold, with_defaults};
+use crate::client::trust::Trust;
+use crate::io::dialer::Remote;
 
 const DURATION_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -47,6 +49,7 @@ pub struct FleetPlan {
     /// Threads per process.
     pub threads: u32,
     pub targets: Vec<Target>,
+    pub trust: Trust,
     pub sources: Vec<IpAddr>,
     pub connect_rate: Option<f64>,
     /// Over all parts.
@@ -96,6 +99,8 @@ pub enum Outlet {
         headers: Vec<(String, String)>,
         /// Topics, in turn; none: the body is the bare payload.
         topics: Vec<String>,
+        /// Whose certificates are good.
+        trust: Trust,
     },
     /// With PUBLISH.
     Redis {
@@ -150,6 +155,7 @@ impl Plan {
             threads: threads.min(clients.div_ceil(processes)),
             sources: read_sources(&args.connecting.source_ip, &targets, clients)?,
             targets,
+            trust: Trust::new(args.connecting.ca.as_deref())?,
             connect_rate: args.connecting.connect_rate.or_else(|| default_connect_rate(scenario, clients)),
             connecting_max: args.connecting.connecting_max.max(1),
             connect_timeout_us: micros(args.connecting.connect_timeout),
@@ -173,6 +179,11 @@ impl Plan {
         ensure!(
             !lockstep || fleet.is_attentive(),
             "--publish-rate lockstep waits for everybody: no churn, no storm, no slow or silent clients"
+        );
+        let is_unix = |target: &Target| matches!(target.remote, Remote::Unix(_));
+        ensure!(
+            fleet.blackhole_share == 0.0 || !fleet.targets.iter().any(is_unix),
+            "only TCP can lose its cable: no --blackhole-share on a Unix socket"
         );
         let given = args.reporting.fail_if.clone();
         Ok(Plan {
@@ -282,7 +293,8 @@ fn read_publishing(args: &LoadArgs) -> anyhow::Result<Option<PublishPlan>> {
             PublishBody::Envelope => publishing.publish_topic.clone(),
             PublishBody::Raw => Vec::new(),
         };
-        Outlet::Http { url: url.clone(), headers, topics }
+        let trust = Trust::new(args.connecting.ca.as_deref())?;
+        Outlet::Http { url: url.clone(), headers, topics, trust }
     } else {
         return Ok(None);
     };
@@ -305,15 +317,19 @@ fn read_publishing(args: &LoadArgs) -> anyhow::Result<Option<PublishPlan>> {
 /// port range before it turns to the other half, so a source address slows down long before it is used up.
 fn read_sources(given: &[String], targets: &[Target], clients: u32) -> anyhow::Result<Vec<IpAddr>> {
     const CLIENTS_PER_SOURCE: u32 = 5000;
-    let is_loopback = |target: &Target| matches!(target.address, SocketAddr::V4(v4) if v4.ip().is_loopback());
+    let is_loopback =
+        |target: &Target| matches!(target.remote, Remote::Tcp(SocketAddr::V4(v4)) if v4.ip().is_loopback());
     if !given.is_empty() {
         let mut sources = Vec::new();
         for text in given {
             sources.extend(read_range(text)?);
         }
-        let is_v4 = |target: &Target| target.address.is_ipv4();
+        let suits = |source: &IpAddr, target: &Target| match target.remote {
+            Remote::Tcp(address) => source.is_ipv4() == address.is_ipv4(),
+            Remote::Unix(_) => false,
+        };
         ensure!(
-            sources.iter().all(|source| targets.iter().all(|target| source.is_ipv4() == is_v4(target))),
+            sources.iter().all(|source| targets.iter().all(|target| suits(source, target))),
             "--source-ip and the server's address are not of the same family"
         );
         return Ok(sources);

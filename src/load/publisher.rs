@@ -213,10 +213,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 impl Channel {
     fn open(outlet: &Outlet) -> anyhow::Result<Channel> {
         match outlet {
-            Outlet::Http { url, headers, topics } => {
+            Outlet::Http { url, headers, topics, trust } => {
                 let config = ureq::Agent::config_builder()
                     .http_status_as_error(false)
                     .timeout_global(Some(ANSWER_TIMEOUT))
+                    .tls_config(trust.for_requests())
                     .build();
                 let (url, headers, topics) = (url.clone(), headers.clone(), topics.clone());
                 Ok(Channel::Http { agent: ureq::Agent::new_with_config(config), url, headers, topics })

@@ -1,56 +1,80 @@
 //! A stream's address: where to connect and the request to send there.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+use crate::io::dialer::Remote;
 
 /// Where a client connects, and the request it sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The address as given, or as a redirect told.
     pub url: String,
-    /// The first of the addresses that the name stands for.
-    pub address: SocketAddr,
+    /// The Unix socket, or the first of the addresses that the name stands for.
+    pub remote: Remote,
+    /// The name that the server's certificate must have; none: the connection is not secured.
+    pub tls_name: Option<String>,
     /// The request, but for its last empty line and Last-Event-ID.
     pub request_head: String,
     headers: Vec<(String, String)>,
 }
 
 impl Target {
-    /// Resolves `url`.
+    /// Resolves `url`: `http://…`, `https://…`, or `unix:PATH:/…` for HTTP on a Unix socket.
     pub fn new(url: &str, headers: &[(String, String)]) -> anyhow::Result<Target> {
+        if let Some(place) = url.strip_prefix("unix:") {
+            return Target::on_unix_socket(place, headers).with_context(|| format!("{url:?}"));
+        }
         let parsed = Url::parse(url).with_context(|| format!("{url:?} is not a URL"))?;
-        ensure!(
-            parsed.scheme() == "http",
-            "{url}: only http:// is supported; put a TLS proxy in front or measure behind it"
-        );
+        ensure!(matches!(parsed.scheme(), "http" | "https"), "{url}: write http://…, https://… or unix:PATH:/…");
         let host = parsed.host_str().with_context(|| format!("{url} names no host"))?;
-        let port = parsed.port_or_known_default().unwrap_or(80);
+        let port = parsed.port_or_known_default().with_context(|| format!("{url} names no port"))?;
         let bare_host = host.trim_start_matches('[').trim_end_matches(']');
         let mut addresses: Vec<SocketAddr> =
             (bare_host, port).to_socket_addrs().with_context(|| format!("can't resolve {host}"))?.collect();
         // `localhost` often names ::1 first where servers listen on 127.0.0.1 alone.
         addresses.sort_by_key(SocketAddr::is_ipv6);
         let address = *addresses.first().with_context(|| format!("{host} has no address"))?;
-        let request_head = request_head(&parsed, host, headers);
-        Ok(Target { url: url.to_owned(), address, request_head, headers: headers.to_vec() })
+        Ok(Target {
+            url: url.to_owned(),
+            remote: Remote::Tcp(address),
+            tls_name: (parsed.scheme() == "https").then(|| bare_host.to_owned()),
+            request_head: request_head(&parsed, headers),
+            headers: headers.to_vec(),
+        })
+    }
+
+    /// `PATH:/target`, as nginx writes it.
+    fn on_unix_socket(place: &str, headers: &[(String, String)]) -> anyhow::Result<Target> {
+        let (path, target) = place.split_once(":/").context("write unix:PATH:/events")?;
+        ensure!(!path.is_empty(), "write unix:PATH:/events");
+        let url = Url::parse(&format!("http://localhost/{target}"))?;
+        let request_head = request_head(&url, headers);
+        let remote = Remote::Unix(PathBuf::from(path));
+        Ok(Target { url: url.into(), remote, tls_name: None, request_head, headers: headers.to_vec() })
     }
 
     /// The target that `location` leads to from here. Credentials stay behind when the origin changes.
     pub fn redirected(&self, location: &str) -> anyhow::Result<Target> {
         let from = Url::parse(&self.url)?;
         let to = from.join(location).with_context(|| format!("redirected to {location:?}, which is not a URL"))?;
+        if from.origin() == to.origin() {
+            let request_head = request_head(&to, &self.headers);
+            return Ok(Target { url: to.into(), request_head, ..self.clone() });
+        }
         let is_private =
             |name: &str| ["authorization", "cookie"].iter().any(|private| name.eq_ignore_ascii_case(private));
-        let stays = from.origin() == to.origin();
-        let headers: Vec<_> = self.headers.iter().filter(|(name, _)| stays || !is_private(name)).cloned().collect();
+        let headers: Vec<_> = self.headers.iter().filter(|(name, _)| !is_private(name)).cloned().collect();
         Target::new(to.as_str(), &headers)
     }
 }
 
-fn request_head(url: &Url, host: &str, headers: &[(String, String)]) -> String {
+fn request_head(url: &Url, headers: &[(String, String)]) -> String {
+    let host = url.host_str().unwrap_or_default();
     let mut head = format!("GET {}", url.path());
     if let Some(query) = url.query() {
         head.push('?');
@@ -91,7 +115,11 @@ mod tests {
     fn check(url: &str, headers: &[&str], expected: Option<(&str, &str)>) {
         let headers: Vec<_> = headers.iter().map(|header| header_line(header).unwrap()).collect();
         let target = Target::new(url, &headers).ok();
-        let found = target.as_ref().map(|target| (target.address.to_string(), target.request_head.as_str()));
+        let shown = |target: &Target| match &target.remote {
+            Remote::Tcp(address) => address.to_string(),
+            Remote::Unix(path) => path.display().to_string(),
+        };
+        let found = target.as_ref().map(|target| (shown(target), target.request_head.as_str()));
         let expected = expected.map(|(address, head)| (address.to_owned(), head));
         let found = found.map(|(address, head)| (address, head.split("User-Agent").next().unwrap_or_default()));
         assert_eq!(found, expected);
@@ -112,7 +140,25 @@ mod tests {
             &["host: example.org"],
             Some(("[::1]:80", "GET / HTTP/1.1\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n")),
         );
-        check("https://127.0.0.1/", &[], None);
+        check(
+            "https://127.0.0.1/",
+            &[],
+            Some((
+                "127.0.0.1:443",
+                "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n",
+            )),
+        );
+        check(
+            "unix:/run/a.sock:/events?topic=t",
+            &[],
+            Some((
+                "/run/a.sock",
+                "GET /events?topic=t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n",
+            )),
+        );
+        check("unix:/run/a.sock", &[], None);
+        check("unix::/events", &[], None);
+        check("ftp://127.0.0.1/", &[], None);
         check("/events", &[], None);
     }
 
@@ -123,9 +169,19 @@ mod tests {
         let near = target.redirected("../c?d").unwrap();
         assert_eq!(near.url, "http://127.0.0.1:1/c?d");
         assert!(near.request_head.contains("Authorization: Bearer s\r\n"));
+        let secured = target.redirected("https://127.0.0.1:1/a/b").unwrap();
+        assert_eq!(secured.tls_name.as_deref(), Some("127.0.0.1"));
+        assert!(!secured.request_head.contains("Bearer"));
         let far = target.redirected("http://127.0.0.1:2/").unwrap();
         assert!(!far.request_head.contains("Bearer"));
         assert!(far.request_head.contains("X: y\r\n"));
+    }
+
+    #[test]
+    fn a_redirect_on_a_unix_socket_stays_there() {
+        let target = Target::new("unix:/run/a.sock:/a", &[]).unwrap();
+        let near = target.redirected("/b").unwrap();
+        assert_eq!((&near.remote, near.url.as_str()), (&target.remote, "http://localhost/b"));
     }
 
     #[test]

@@ -46,14 +46,14 @@ pub struct Decoder {
     /// What is held of an event or a line not complete yet.
     pending: Option<Box<Pending>>,
     last_event_id: String,
-    retry: Option<Duration>,
+    retry_ms: Option<u32>,
     event_bytes_max: u32,
     start: Start,
     after_carriage_return: bool,
     failed: bool,
 }
 
-const _: () = assert!(size_of::<Decoder>() <= 56);
+const _: () = assert!(size_of::<Decoder>() <= 48);
 
 /// How much of a byte order mark the stream has shown so far.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,7 @@ impl Decoder {
         Decoder {
             pending: None,
             last_event_id: String::new(),
-            retry: None,
+            retry_ms: None,
             event_bytes_max,
             start: Start::Matched(0),
             after_carriage_return: false,
@@ -107,7 +107,7 @@ impl Decoder {
     #[must_use]
     pub fn reconnected(self) -> Decoder {
         let fresh = Decoder::with_event_bytes_max(self.event_bytes_max);
-        Decoder { last_event_id: self.last_event_id, retry: self.retry, ..fresh }
+        Decoder { last_event_id: self.last_event_id, retry_ms: self.retry_ms, ..fresh }
     }
 
     /// The id to resume from; empty when the stream has named none.
@@ -117,7 +117,7 @@ impl Decoder {
 
     /// The reconnection time, once the stream has named one.
     pub fn retry(&self) -> Option<Duration> {
-        self.retry
+        self.retry_ms.map(|ms| Duration::from_millis(ms.into()))
     }
 
     /// Takes the next bytes and hands out what they complete. The end of a stream needs no call: what is incomplete
@@ -197,9 +197,9 @@ impl Decoder {
             b"event" => block.event_type = Cow::Borrowed(value),
             b"id" if memchr(0, value).is_none() => block.id = Some(Cow::Borrowed(value)),
             b"retry" => {
-                if let Some(retry) = parse_retry(value) {
-                    self.retry = Some(retry);
-                    on(Item::Retry(retry));
+                if let Some(retry_ms) = parse_retry(value) {
+                    self.retry_ms = Some(retry_ms);
+                    on(Item::Retry(Duration::from_millis(retry_ms.into())));
                 }
             }
             _ => {}
@@ -269,11 +269,11 @@ impl<'a> Block<'a> {
     }
 }
 
-/// ASCII digits only; more of them than a number holds mean "as late as possible".
-fn parse_retry(value: &[u8]) -> Option<Duration> {
+/// ASCII digits only; more of them than a number holds mean "as late as possible", which is in 49 days.
+fn parse_retry(value: &[u8]) -> Option<u32> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
-    digits.then(|| Duration::from_millis(value.iter().fold(0, add)))
+    let add = |sum: u32, digit: &u8| sum.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
+    digits.then(|| value.iter().fold(0, add))
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn an_id_holds_until_the_next_one() {
 fn retry_takes_digits_only() {
     check("retry: 1000\nretry:07\n", &["retry=1000", "retry=7"]);
     check("retry: 1000x\nretry: -1\nretry: 1.5\nretry: 1 \nretry:\nretry\nretry: ٣\n", &[]);
-    check("retry: 99999999999999999999999\n", &["retry=18446744073709551615"]);
+    check("retry: 99999999999999999999999\n", &["retry=4294967295"]);
 }
 
 #[test]

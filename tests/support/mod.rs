@@ -1,9 +1,11 @@
 //! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server,
-//! a node without its server, and a server that misbehaves as it is told to.
+//! an nginx that speaks TLS, a node without its server, and a server that misbehaves as it is told to.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its own part")]
 
+pub mod certificates;
 pub mod http;
+pub mod nginx;
 pub mod node;
 pub mod process;
 pub mod redis;

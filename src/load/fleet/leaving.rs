@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::super::client::Phase;
+use super::super::client::{Phase, Scratch};
 use super::super::plan::{Role, is_chosen};
 use super::{Fleet, Stage};
 
@@ -75,7 +75,7 @@ impl Fleet {
     }
 
     /// Gives slow clients their share of bytes.
-    pub(super) fn read_slowly(&mut self, now_us: u64, scratch: &mut [u8]) {
+    pub(super) fn read_slowly(&mut self, now_us: u64, scratch: &mut Scratch) {
         let bytes_per_second = self.shared.plan.slow_bytes_per_second;
         if now_us < self.next_slow_read_us || bytes_per_second == 0 || self.shared.plan.slow_share == 0.0 {
             return;
