@@ -15,7 +15,9 @@ use url::Url;
 
 use crate::client;
 use crate::config::{Flags, Options, RedisPayload, duration_within, topic};
+use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
+use crate::io::listener::ListenAddress;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -41,6 +43,9 @@ pub enum Command {
     Publish(PublishArgs),
     /// Measure a server under very many subscribers, and check every event
     Load(Box<crate::load::args::LoadArgs>),
+    /// Tell what this host lacks to hold so many connections, and the line that mends each
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Print a shell's completions
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(CompletionsArgs),
@@ -89,6 +94,17 @@ Examples:
 
 FANFARE_PUBLISH_TOKEN holds the bearer token, FANFARE_REDIS_PASSWORD the password for Redis; no flag does, since \
 every user of a host sees its arguments.";
+
+const DOCTOR_HELP: &str = "\
+Reads limits, sysctls, memory, cgroup limits, the unit of systemd and the queues of the network interfaces; changes \
+nothing. Exit codes: 0 nothing is short, 1 something is.
+
+Examples:
+  fanfare doctor
+  fanfare doctor --connections 1000000 --json
+  fanfare doctor --listen 127.0.0.1:3001      a proxy on this host connects there
+  fanfare doctor --sysctl | sudo tee /etc/sysctl.d/60-fanfare.conf && sudo systemctl restart systemd-sysctl
+  sudo nsenter --target PID --net fanfare doctor --root /proc/PID/root      a container, seen from its host";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -315,4 +331,41 @@ fn event_id(text: &str) -> Result<EventId, String> {
 
 fn event_type(text: &str) -> Result<EventType, String> {
     EventType::new(text).map_err(|error| format!("an event's type {error}"))
+}
+
+/// `fanfare doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// The subscribers that the host is to hold
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: u32,
+
+    /// Where the server listens, as for serve; on loopback a proxy needs a local port for each subscriber; repeatable
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<ListenAddress>,
+
+    /// The time that the server takes to leave: --drain-notice and --drain together
+    #[arg(long, value_name = "TIME", default_value = "10s",
+          value_parser = duration_within(Duration::ZERO, Duration::from_secs(2 * 3600)))]
+    pub drain: Duration,
+
+    /// The service that runs it
+    #[arg(long, value_name = "NAME", default_value = "fanfare")]
+    pub unit: String,
+
+    /// Examine the /proc and /sys below this folder: a container's root, or a copy from another host
+    ///
+    /// Limits and cgroup are those of its process 1. No program is asked, so nothing is known of units and interfaces.
+    /// The kernel shows the net.* of whoever looks: enter the container's network first.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+
+    /// Print the report as JSON
+    #[arg(long, conflicts_with = "sysctl", help_heading = "Output")]
+    pub json: bool,
+
+    /// Print the sysctl profile of this host instead, or a part of it
+    #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true, default_missing_value = "all",
+          help_heading = "Output")]
+    pub sysctl: Option<SysctlPart>,
 }

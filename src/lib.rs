@@ -28,4 +28,5 @@ pub mod observe;
 
 pub mod client;
 pub mod commands;
+pub mod doctor;
 pub mod load;

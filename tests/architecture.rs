@@ -23,10 +23,12 @@ const ARROWS: &[(&str, &[&str])] = &[
         "client",
         &["event", "protocol", "config::Secret", "config::SecretFile", "config::redact_url", "config::duration_text"],
     ),
+    // It looks at the host, and at nothing of the server.
+    ("doctor", &[]),
     // Whom the clients trust is one decision.
     ("load", &["event", "protocol", "io::dialer", "io::limits", "client::trust"]),
     // The flags of each command are declared by what it runs.
-    ("cli", &["event", "config", "client", "load::args"]),
+    ("cli", &["event", "config", "client", "load::args", "doctor::profile::Part", "io::listener::ListenAddress"]),
     ("commands", &["*"]),
     ("lib", &[]),
     ("main", &["*"]),

@@ -2,6 +2,7 @@
 //!
 //! The only place that prints. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod doctor;
 mod load;
 mod manual;
 mod publish;
@@ -36,6 +37,7 @@ pub fn run() -> ExitCode {
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::write_pages(&args.folder),
     };

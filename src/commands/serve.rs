@@ -8,6 +8,7 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::doctor;
 use super::settings::{check_descriptors, hub_limits, settings};
 use super::sources::Sources;
 use crate::config::Config;
@@ -25,6 +26,7 @@ pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let descriptors = raise_descriptor_limit().context("reading the limit on open files")?;
     check_descriptors(descriptors)?;
     let settings = settings(config, descriptors);
+    doctor::warn(config, settings.limits.streams_max);
     let (listeners, roles) = open_listeners(config)?;
     let addresses: Vec<_> = listeners.iter().map(|listener| url(listener.address())).collect();
     let io = EpollIo::new(listeners).context("setting up epoll")?;

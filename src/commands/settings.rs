@@ -26,19 +26,16 @@ pub(super) fn check_descriptors(descriptors: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The descriptors that so many streams take, with what the server has besides.
+pub(super) fn descriptors_for(streams: u64) -> u64 {
+    streams + REQUESTS_RESERVED as u64 + DESCRIPTORS_RESERVED
+}
+
 /// How the server behaves, within as many descriptors.
 pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
     let connections_total_max = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
     let streams_allowed = connections_total_max.saturating_sub(REQUESTS_RESERVED).max(1);
     let streams_wanted = config.limits.connections_max.map_or(streams_allowed, |max| max as usize);
-    if streams_wanted > streams_allowed {
-        tracing::warn!(
-            wanted = streams_wanted,
-            allowed = streams_allowed,
-            descriptors,
-            "--max-connections is more than the limit on open files allows; raise LimitNOFILE or ulimit -n"
-        );
-    }
     let streams_max = streams_wanted.min(streams_allowed);
     let tokens = Tokens::new(config.security.publish_tokens.iter().map(config::Secret::expose));
     let redis_required = config.redis.as_ref().is_some_and(|redis| redis.is_required);

@@ -63,7 +63,7 @@ pub struct ListenConfig {
     pub admin: Vec<ListenAddress>,
 
     /// Connections that the kernel may hold until they are accepted; net.core.somaxconn caps it
-    #[arg(id = "backlog", long, value_name = "N", default_value = "4096", value_parser = count_within(1, 1 << 20))]
+    #[arg(id = "backlog", long, value_name = "N", default_value = "65535", value_parser = count_within(1, 1 << 20))]
     pub backlog: u32,
 }
 

@@ -1,4 +1,4 @@
-//! The process's limits: how many descriptors it may have.
+//! The process's limits, how many descriptors it may have, and the size of a page.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -14,6 +14,13 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
         check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
     }
     Ok(limit.rlim_cur)
+}
+
+/// The size of a page of memory.
+pub fn page_bytes() -> u64 {
+    // SAFETY: the call takes a number and touches no memory of ours.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).expect("every kernel has pages")
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its own part")]
 
 pub mod certificates;
+pub mod fake_host;
 pub mod http;
 pub mod nginx;
 pub mod node;

@@ -1,0 +1,115 @@
+//! `fanfare doctor`: reads the host, holds it against the demand, and prints what is short.
+
+use std::io::{IsTerminal, Write, stdout};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::settings::descriptors_for;
+use crate::cli::DoctorArgs;
+use crate::config::Config;
+use crate::doctor::host::Host;
+use crate::doctor::unit::Unit;
+use crate::doctor::{Demand, Report, host::Cgroup, profile, queue, table};
+use crate::io::limits::page_bytes;
+use crate::io::listener::ListenAddress;
+
+/// More than this is only warned of at start when it was asked for.
+const CONNECTIONS_UNASKED_MAX: u64 = 100_000;
+
+/// Examines this host, or the one below `--root`.
+pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let is_this_host = args.root == Path::new("/");
+    // Below another root, /proc/self would be looked up as this process and found by nobody.
+    let process = if is_this_host { "self" } else { "1" };
+    let mut host = Host::read(&args.root, process, page_bytes()).context("reading the host")?;
+    if is_this_host {
+        ask_programs(&mut host, &args.unit);
+    }
+    let connections = u64::from(args.connections);
+    let demand = Demand {
+        connections,
+        descriptors: descriptors_for(connections),
+        loopback_listeners: loopback_listeners(&args.listen),
+        backlog: None,
+        drain: args.drain,
+    };
+    if let Some(part) = args.sysctl {
+        return print(&profile::text(part, &host, &demand), ExitCode::SUCCESS);
+    }
+    let report = Report::new(&host, &demand);
+    let code = if report.is_enough { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if args.json {
+        return print(&(serde_json::to_string_pretty(&report)? + "\n"), code);
+    }
+    let is_coloured = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    print(&(table::lines(&report, is_coloured).join("\n") + "\n"), code)
+}
+
+fn print(text: &str, code: ExitCode) -> anyhow::Result<ExitCode> {
+    stdout().write_all(text.as_bytes())?;
+    Ok(code)
+}
+
+/// What no file tells: the service manager's unit, and what the network interfaces queue.
+fn ask_programs(host: &mut Host, unit: &str) {
+    // sd_booted(3): only then is there somebody to answer systemctl.
+    if Path::new("/run/systemd/system").is_dir() {
+        let show = |unit: String, properties: &str| answer(&["systemctl", "show", &unit, "--property", properties]);
+        let unit = unit.trim_end_matches(".service");
+        let service = show(format!("{unit}.service"), Unit::PROPERTIES);
+        let socket = show(format!("{unit}.socket"), Unit::SOCKET_PROPERTIES);
+        host.unit = Unit::parse(&service, &socket);
+        if let Some(path) = host.unit.as_ref().and_then(|unit| unit.cgroup.as_deref()) {
+            host.cgroup = Cgroup::read(Path::new("/"), path);
+        }
+    }
+    let tx_queue_len = |device: &str| {
+        let file = Path::new("/sys/class/net").join(device).join("tx_queue_len");
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    };
+    host.queues = queue::parse(&answer(&["tc", "-j", "qdisc", "show"]), tx_queue_len);
+}
+
+/// What a program prints; nothing when there is no such program.
+fn answer(command: &[&str]) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+/// How many listeners only a local proxy can reach, each through ports of its own; none when there are others too.
+fn loopback_listeners(listeners: &[ListenAddress]) -> u64 {
+    let is_loopback = |address: &&ListenAddress| matches!(address, ListenAddress::Tcp(_)) && address.is_local();
+    let count = listeners.iter().filter(is_loopback).count();
+    if count == listeners.len() { count as u64 } else { 0 }
+}
+
+/// The short form at the server's start: a warning for each shortage.
+pub(super) fn warn(config: &Config, streams_max: usize) {
+    let asked = config.limits.connections_max.map(u64::from);
+    // What is tried out on a desk is not held to what a service needs.
+    if asked.is_none() && config.security.dev {
+        return;
+    }
+    let connections = asked.unwrap_or((streams_max as u64).min(CONNECTIONS_UNASKED_MAX));
+    let demand = Demand {
+        connections,
+        descriptors: descriptors_for(connections),
+        loopback_listeners: loopback_listeners(&config.listen.public),
+        backlog: Some(u64::from(config.listen.backlog)),
+        drain: Duration::ZERO, // whoever stops the server, and how patiently, is not seen from here
+    };
+    let host = match Host::read(Path::new("/"), "self", page_bytes()) {
+        Ok(host) => host,
+        Err(error) => return tracing::info!(%error, "the host can't be examined"),
+    };
+    for shortage in Report::new(&host, &demand).shortages {
+        let (has, needs) = (shortage.measure.text(shortage.has), shortage.measure.text(shortage.needs));
+        tracing::warn!(
+            what = %shortage.what, has, needs,
+            "short for {connections} connections; fanfare doctor --connections {connections} tells what mends it"
+        );
+    }
+}

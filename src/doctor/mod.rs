@@ -1,0 +1,65 @@
+//! `fanfare doctor`: does this host carry so many connections, and if not, which line mends it?
+//!
+//! ```text
+//!  /proc, /sys, systemctl, tc ──▶ Host (a snapshot) ──▶ rules ──▶ Report ──▶ a table, JSON, or the server's log
+//!                                                  profile ──┘└──▶ the sysctl profile of this host
+//! ```
+//!
+//! Reading stands in `host`, `unit` and `queue`; the rules are pure. What `profile` tells the kernel is what `rules`
+//! expects of it, and what `sysctl/` ships. Changes nothing on the host.
+
+pub mod host;
+pub mod profile;
+pub mod queue;
+pub mod rules;
+pub mod shortage;
+pub mod table;
+pub mod unit;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use host::Host;
+use shortage::Shortage;
+
+/// What a server wants of its host.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// Subscribers at one time.
+    pub connections: u64,
+    /// Open files for that many: the connections, and what the server has besides.
+    pub descriptors: u64,
+    /// Listeners that only this host can reach over TCP; none when strangers or unix sockets reach it, or unknown.
+    pub loopback_listeners: u64,
+    /// The backlog that the server asks for, when it is known.
+    pub backlog: Option<u64>,
+    /// How long the server takes to leave.
+    pub drain: Duration,
+}
+
+/// What a host is short of.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The connections asked about.
+    pub connections: u64,
+    /// Nothing is short.
+    pub is_enough: bool,
+    /// What is short, the most pressing first.
+    pub shortages: Vec<Shortage>,
+    /// What could not be read, so that no rule looked at it.
+    pub unread: Vec<String>,
+}
+
+impl Report {
+    /// Holds a host against a demand.
+    pub fn new(host: &Host, demand: &Demand) -> Report {
+        let shortages = rules::shortages(host, demand);
+        Report {
+            connections: demand.connections,
+            is_enough: shortages.is_empty(),
+            shortages,
+            unread: host.unread.clone(),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A report as text: a table of what is short at a glance, then what each means and the line that mends it.
+
+use super::Report;
+use super::shortage::Shortage;
+
+/// Columns for text that is not to be copied.
+const WIDTH: usize = 100;
+
+/// The lines to print; with `is_coloured`, what is short and what mends it stand out.
+pub fn lines(report: &Report, is_coloured: bool) -> Vec<String> {
+    let paint = |style: &str, text: &str| if is_coloured { format!("\x1b[{style}m{text}\x1b[0m") } else { text.into() };
+    let connections = report.connections;
+    let mut lines = Vec::new();
+    if report.is_enough {
+        lines.push(format!("This host carries {connections} connections."));
+    } else {
+        lines.push(format!("For {connections} connections this host is short of:"));
+        lines.push(String::new());
+        lines.extend(overview(&report.shortages));
+        for shortage in &report.shortages {
+            lines.push(String::new());
+            lines.push(paint("1;31", &shortage.what));
+            lines.extend(wrapped(&format!("If ignored: {}.", shortage.consequence), WIDTH));
+            lines.extend(shortage.mend.iter().map(|line| paint("32", &format!("    {line}"))));
+        }
+        lines.push(String::new());
+        lines.push("The sysctls of this host in one file, so that they outlast a boot:".to_owned());
+        let file = "/etc/sysctl.d/60-fanfare.conf && sudo systemctl restart systemd-sysctl";
+        let command = format!("    fanfare doctor --connections {connections} --sysctl | sudo tee {file}");
+        lines.push(paint("32", &command));
+    }
+    if !report.unread.is_empty() {
+        lines.push(format!("Not looked at, since it can't be read: {}.", report.unread.join(", ")));
+    }
+    lines
+}
+
+fn overview(shortages: &[Shortage]) -> Vec<String> {
+    let head = ["", "has", "needs", "short by"].map(str::to_owned);
+    let rows = shortages.iter().map(|shortage| {
+        let text = |value| shortage.measure.text(value);
+        let is_ceiling = shortage.has > shortage.needs;
+        let (at_most, less) = if is_ceiling { ("at most ", "too much by ") } else { ("", "") };
+        let needs = format!("{at_most}{}", text(shortage.needs));
+        [shortage.what.clone(), text(shortage.has), needs, format!("{less}{}", text(shortage.short_by))]
+    });
+    let rows: Vec<[String; 4]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths = [0, 1, 2, 3].map(width);
+    let line = |[what, has, needs, by]: &[String; 4]| {
+        let [a, b, c, d] = widths;
+        format!("{what:a$}  {has:>b$}  {needs:>c$}  {by:>d$}")
+    };
+    rows.iter().map(line).collect()
+}
+
+/// A text in lines of at most so many letters, broken at spaces.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
