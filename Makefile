@@ -1,9 +1,17 @@
 # `make test` is the test command: it installs what is missing, and fails at the first thing that is wrong.
 
-.PHONY: test setup lint
+PREFIX = /usr/local
+SYSCONFDIR = /etc
+BINARY = target/release/fanfare
+
+.PHONY: test test-package setup lint install uninstall deb
 
 test: setup lint
 	cargo test --all-features
+
+# Root only: installs the package on a copy of this machine.
+test-package: setup
+	tests/package/run
 
 setup:
 	tests/setup
@@ -11,3 +19,18 @@ setup:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
+
+# Installs; DESTDIR and PREFIX as usual. Nothing is enabled or started.
+install: $(BINARY)
+	BINARY=$(BINARY) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) SYSCONFDIR=$(SYSCONFDIR) packaging/install
+
+# Leaves the configuration.
+uninstall: $(BINARY)
+	BINARY=$(BINARY) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) SYSCONFDIR=$(SYSCONFDIR) packaging/install --remove
+
+# Writes target/debian/fanfare_VERSION_ARCHITECTURE.deb.
+deb: $(BINARY)
+	BINARY=$(BINARY) packaging/deb
+
+$(BINARY):
+	cargo build --release
