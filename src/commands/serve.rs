@@ -14,6 +14,7 @@ use super::sources::Sources;
 use crate::config::Config;
 use crate::event::RunName;
 use crate::hub::Hub;
+use crate::io::allocator::give_large_blocks_their_own_pages;
 use crate::io::epoll::EpollIo;
 use crate::io::limits::raise_descriptor_limit;
 use crate::io::listener::{ListenAddress, Listener, SocketOptions};
@@ -23,6 +24,7 @@ use crate::sources::sequencer::Sequencer;
 
 /// Runs the server until it has left.
 pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
+    give_large_blocks_their_own_pages();
     let descriptors = raise_descriptor_limit().context("reading the limit on open files")?;
     check_descriptors(descriptors)?;
     let settings = settings(config, descriptors);

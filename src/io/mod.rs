@@ -11,6 +11,7 @@
 //! - A token comes back as it was given, at worst late: after its socket was closed. Whoever reads it checks the
 //!   generation.
 
+pub mod allocator;
 pub mod dialer;
 pub mod epoll;
 pub mod limits;

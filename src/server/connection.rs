@@ -126,8 +126,10 @@ pub(super) struct CompactPeer {
     port: u16,
 }
 
-/// What connections are counted by: an address.
-pub(super) type AddressKey = [u8; 16];
+/// What connections are counted by: an IPv4 address, or of IPv6 the /64 that one customer gets, in eight bytes.
+///
+/// IPv4 takes the place of the networks in `::/32`, which are nobody's (RFC 4291, section 2.4; RFC 6890).
+pub(super) type AddressKey = [u8; 8];
 
 impl CompactPeer {
     pub(super) fn new(peer: Peer) -> CompactPeer {
@@ -143,18 +145,15 @@ impl CompactPeer {
         }
     }
 
-    /// The address that limits count, if the peer has one: of IPv6 the /64 that one customer gets.
+    /// What limits count, if the peer has an address.
     pub(super) fn key(self) -> Option<AddressKey> {
         let ip = Ipv6Addr::from(self.address);
+        let mut key = AddressKey::default();
         match ip.to_ipv4_mapped() {
-            _ if ip.is_unspecified() => None,
-            Some(_) => Some(self.address),
-            None => {
-                let mut network = self.address;
-                network[8..].fill(0);
-                Some(network)
-            }
+            Some(v4) => key[4..].copy_from_slice(&v4.octets()),
+            None => key.copy_from_slice(&self.address[..8]),
         }
+        (!ip.is_unspecified()).then_some(key)
     }
 }
 
@@ -263,15 +262,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_counted_by_address_and_ipv6_network() {
-        let check = |address: &str, key: Option<&str>, shown: &str| {
+    fn peers_are_counted_by_ipv4_address_or_ipv6_network() {
+        let check = |address: &str, key: AddressKey, shown: &str| {
             let peer = CompactPeer::new(Peer::Inet(address.parse().unwrap()));
-            assert_eq!(peer.key().map(|key| Ipv6Addr::from(key).to_canonical().to_string()).as_deref(), key);
+            assert_eq!(peer.key(), Some(key));
             assert_eq!(peer.to_string(), shown);
         };
-        check("192.0.2.7:80", Some("192.0.2.7"), "192.0.2.7:80");
-        check("[::ffff:192.0.2.7]:80", Some("192.0.2.7"), "192.0.2.7:80");
-        check("[2001:db8:1:2:3:4:5:6]:80", Some("2001:db8:1:2::"), "[2001:db8:1:2:3:4:5:6]:80");
+        check("192.0.2.7:80", [0, 0, 0, 0, 192, 0, 2, 7], "192.0.2.7:80");
+        check("[::ffff:192.0.2.7]:80", [0, 0, 0, 0, 192, 0, 2, 7], "192.0.2.7:80");
+        check("[2001:db8:1:2:3:4:5:6]:80", [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 2], "[2001:db8:1:2:3:4:5:6]:80");
         let unix = CompactPeer::new(Peer::Unix);
         assert_eq!((unix.key(), unix.to_string().as_str()), (None, "unix"));
     }
