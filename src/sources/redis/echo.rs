@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::sources::redis::queue::Answer;
+use crate::sources::redis::answer::Answer;
 
 /// Shared by the subscriber, which reads the bus, and the publisher, which writes to it.
 #[derive(Default)]

@@ -33,6 +33,7 @@
 pub mod glob;
 
 mod address;
+mod answer;
 mod backoff;
 mod bus;
 mod copies;
@@ -58,9 +59,10 @@ use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
 
 pub use address::{AddressError, RedisAddress};
+pub use answer::QueueLimits;
 pub use backoff::BackoffLimits;
 pub use payload::Payload;
-pub use queue::{QueueLimits, RedisPublisher};
+pub use queue::RedisPublisher;
 
 /// What to bridge, and how patiently.
 #[derive(Clone, Debug)]

@@ -1,33 +1,16 @@
-//! The way onto the bus as a loop sees it: publishes are named, queued within bounds, and answered once.
-//!
-//! Invariant: a publish counts against the bounds from being taken until it is answered, and it is answered, if by
-//! nothing else then by its being dropped. Never waits.
+//! The way onto the bus as a loop sees it: publishes are named and queued within bounds. Never waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::event::{Event, RunName, Sequence};
-use crate::sources::channel::{Accepted, Message, Outlet, Publish, PublishRefusal, Ticket};
+use crate::sources::channel::{Accepted, Outlet, Publish, PublishRefusal, Ticket};
+use crate::sources::redis::answer::{Answer, Charge, Load, QueueLimits};
 use crate::sources::redis::bus;
 use crate::sources::redis::copies::{ChannelCopy, Copies};
 use crate::sources::redis::echo::Echoes;
-
-/// How many publishes may be without an answer.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueLimits {
-    /// Publishes; a batch is one.
-    pub publishes_max: usize,
-    /// Their bytes, on the bus and as copies. What is larger than this passes when it has the queue to itself.
-    pub bytes_max: usize,
-}
-
-impl Default for QueueLimits {
-    fn default() -> QueueLimits {
-        QueueLimits { publishes_max: 4096, bytes_max: 16 << 20 }
-    }
-}
 
 /// The way onto the bus for the clients of one loop. Cheap to clone.
 #[derive(Clone)]
@@ -58,8 +41,7 @@ impl Publish for RedisPublisher {
         match jobs.send(Job { message, copies, bytes, answer }) {
             Ok(()) => Ok(Accepted::Later(ids)),
             Err(refused) => {
-                // The caller hears it at once instead.
-                refused.into_inner().answer.outlet = None;
+                refused.into_inner().answer.forget();
                 Err(PublishRefusal::BrokerDown)
             }
         }
@@ -105,73 +87,13 @@ pub(super) struct Job {
     pub(super) answer: Answer,
 }
 
-/// The answer that one ticket waits for: a refusal, if nobody gives another.
-pub(super) struct Answer {
-    outlet: Option<Outlet>,
-    ticket: Ticket,
-    _charge: Option<Charge>,
-}
-
-impl Answer {
-    pub(super) fn new(outlet: Outlet, ticket: Ticket, charge: Option<Charge>) -> Answer {
-        Answer { outlet: Some(outlet), ticket, _charge: charge }
-    }
-
-    pub(super) fn give(mut self, outcome: Result<(), PublishRefusal>) {
-        self.send(outcome);
-    }
-
-    fn send(&mut self, outcome: Result<(), PublishRefusal>) {
-        if let Some(outlet) = self.outlet.take() {
-            outlet.send(Message::Published { ticket: self.ticket, outcome });
-        }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.send(Err(PublishRefusal::BrokerDown));
-    }
-}
-
-/// What is without an answer.
-#[derive(Default)]
-struct Load {
-    publishes: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-/// One publish's share of the load, given back when dropped.
-pub(super) struct Charge {
-    load: Arc<Load>,
-    bytes: usize,
-}
-
-impl Charge {
-    fn take(load: &Arc<Load>, limits: QueueLimits, bytes: usize) -> Option<Charge> {
-        let publishes = load.publishes.fetch_add(1, Ordering::Relaxed);
-        let bytes_before = load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Made first: what does not fit is given back by its drop.
-        let charge = Charge { load: Arc::clone(load), bytes };
-        let fits = publishes < limits.publishes_max && (publishes == 0 || bytes_before + bytes <= limits.bytes_max);
-        fits.then_some(charge)
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.load.publishes.fetch_sub(1, Ordering::Relaxed);
-        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
     use crate::event::{EventId, Topic};
-    use crate::sources::channel::{ChannelLimits, channel};
+    use crate::sources::channel::{ChannelLimits, Message, channel};
     use crate::sources::redis::Payload;
 
     #[test]

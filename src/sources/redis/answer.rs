@@ -1,0 +1,89 @@
+//! The publishes that have no answer yet, and how many of them there may be.
+//!
+//! Invariant: a publish counts against the bounds from being taken until it is answered, and it is answered once, if by
+//! nothing else then by its being dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::sources::channel::{Message, Outlet, PublishRefusal, Ticket};
+
+/// How many publishes may be without an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Publishes; a batch is one.
+    pub publishes_max: usize,
+    /// Their bytes, on the bus and as copies. What is larger than this passes when it has the queue to itself.
+    pub bytes_max: usize,
+}
+
+impl Default for QueueLimits {
+    fn default() -> QueueLimits {
+        QueueLimits { publishes_max: 4096, bytes_max: 16 << 20 }
+    }
+}
+
+/// The answer that one ticket waits for: a refusal, if nobody gives another.
+pub(super) struct Answer {
+    outlet: Option<Outlet>,
+    ticket: Ticket,
+    _charge: Option<Charge>,
+}
+
+impl Answer {
+    pub(super) fn new(outlet: Outlet, ticket: Ticket, charge: Option<Charge>) -> Answer {
+        Answer { outlet: Some(outlet), ticket, _charge: charge }
+    }
+
+    pub(super) fn give(mut self, outcome: Result<(), PublishRefusal>) {
+        self.send(outcome);
+    }
+
+    /// For a ticket that hears otherwise.
+    pub(super) fn forget(mut self) {
+        self.outlet = None;
+    }
+
+    fn send(&mut self, outcome: Result<(), PublishRefusal>) {
+        if let Some(outlet) = self.outlet.take() {
+            outlet.send(Message::Published { ticket: self.ticket, outcome });
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.send(Err(PublishRefusal::BrokerDown));
+    }
+}
+
+/// What is without an answer.
+#[derive(Default)]
+pub(super) struct Load {
+    publishes: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One publish's share of the load, given back when dropped.
+pub(super) struct Charge {
+    load: Arc<Load>,
+    bytes: usize,
+}
+
+impl Charge {
+    pub(super) fn take(load: &Arc<Load>, limits: QueueLimits, bytes: usize) -> Option<Charge> {
+        let publishes = load.publishes.fetch_add(1, Ordering::Relaxed);
+        let bytes_before = load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Made first: what does not fit is given back by its drop.
+        let charge = Charge { load: Arc::clone(load), bytes };
+        let fits = publishes < limits.publishes_max && (publishes == 0 || bytes_before + bytes <= limits.bytes_max);
+        fits.then_some(charge)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.load.publishes.fetch_sub(1, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
