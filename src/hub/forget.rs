@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::Hub;
+use super::keys::TopicKey;
 use super::log::{ENTRY_OVERHEAD_BYTES, Entry};
-use super::topics::TopicKey;
 use crate::event::{Frame, Sequence};
 
 /// An entry's place in the order of all entries, by which they age.

@@ -14,6 +14,7 @@
 //! Absent: sockets, time (passed in as the time since the start), formatting, and what a laggard has half written.
 
 mod forget;
+mod keys;
 mod log;
 mod replay;
 mod report;
@@ -28,11 +29,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use forget::EvictionReason;
+pub use keys::{Subscriber, TopicKey};
 pub use replay::{MissedGap, MissedReason, Replay, Start};
 pub use report::TopicInfo;
 pub use run::{Run, RunLimits};
-pub use subscriptions::Subscriber;
-pub use topics::TopicKey;
 pub use walk::Slice;
 
 use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};

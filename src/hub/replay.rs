@@ -6,7 +6,7 @@
 
 use crate::event::{EventId, Sequence, Topic};
 use crate::hub::Hub;
-use crate::hub::subscriptions::Subscriber;
+use crate::hub::keys::Subscriber;
 
 /// How much of the past a client asks for (`?replay=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

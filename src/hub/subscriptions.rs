@@ -1,11 +1,7 @@
 //! Who is subscribed to what: for each subscriber its topics and its place in each topic's list, so that leaving
 //! costs the same however many others there are.
 
-use crate::hub::topics::TopicKey;
-
-/// A subscriber, named by its connection's slot in the slab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Subscriber(pub u32);
+use crate::hub::keys::{Subscriber, TopicKey};
 
 /// A topic, and where in its list of subscribers this one stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,16 +9,12 @@ use std::collections::{HashMap, VecDeque};
 use slab::Slab;
 
 use crate::event::{Sequence, Topic};
+use crate::hub::keys::{Subscriber, TopicKey};
 use crate::hub::log::TopicLog;
-use crate::hub::subscriptions::Subscriber;
 use crate::hub::walk::Walk;
 
 /// How many unused topics are looked at for one that nobody published to lately, before any is taken.
 const LOOKS_MAX: usize = 8;
-
-/// A topic's place in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TopicKey(u32);
 
 #[derive(Debug)]
 pub(super) struct TopicEntry {

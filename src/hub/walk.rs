@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::Hub;
-use super::subscriptions::Subscriber;
-use super::topics::TopicKey;
+use super::keys::{Subscriber, TopicKey};
 use crate::event::Sequence;
 
 /// A part of a walk.
