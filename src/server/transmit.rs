@@ -8,7 +8,7 @@ use super::connection::{Flags, Phase};
 use super::settings::SlowPolicy;
 use super::wheel::Tick;
 use super::{CloseReason, Server};
-use crate::event::{Frame, Sequence};
+use crate::event::{EventId, Frame, Sequence, Topic};
 use crate::hub::{MissedGap, MissedReason, Run, RunLimits, Subscriber};
 use crate::io::{FRAMES_PER_SEND_MAX, Io, Sent};
 use crate::protocol::encoder;
@@ -87,9 +87,9 @@ impl<I: Io> Server<I> {
     }
 
     fn gap_of(&self, missed: MissedGap) -> DueGap {
-        let topics: Vec<_> = missed.topics.iter().map(crate::event::Topic::as_str).collect();
+        let topics: Vec<_> = missed.topics.iter().map(Topic::as_str).collect();
         let id = self.hub.run().id(missed.at);
-        let last_id = missed.last_id.as_ref().map(crate::event::EventId::as_str);
+        let last_id = missed.last_id.as_ref().map(EventId::as_str);
         let frame = encoder::gap(&id, missed.reason.as_str(), &topics, last_id);
         DueGap { at: missed.at, told: Some((missed, frame)) }
     }
