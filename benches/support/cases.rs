@@ -11,6 +11,7 @@ use fanfare::protocol::head::{self, HeadLimits};
 use fanfare::protocol::publish::{self, PublishLimits};
 use fanfare::protocol::target::Target;
 use fanfare::protocol::{Parsed, encoder};
+use fanfare::server::Route;
 
 use super::arena::body;
 use super::payload;
@@ -22,9 +23,10 @@ pub type Work = Box<dyn FnMut()>;
 pub type Case = (&'static str, fn() -> Work);
 
 /// All cases.
-pub const ALL: [Case; 12] = [
+pub const ALL: [Case; 13] = [
     ("parse_head_of_a_browser", parse_head),
     ("parse_target", parse_target),
+    ("route", route),
     ("parse_publish_100B", || parse_publish(100)),
     ("parse_publish_10KB", || parse_publish(10_000)),
     ("format_event_100B", || format_event(100)),
@@ -65,6 +67,16 @@ fn parse_head() -> Work {
 fn parse_target() -> Work {
     Box::new(|| {
         black_box(Target::parse(black_box("/events?topic=orders&topic=a%2Fb&interval_ms=1000"))).expect("a target");
+    })
+}
+
+fn route() -> Work {
+    const PATHS: [&str; 4] = ["/events", "/dashboard/stream", "/publish", "/health/ready"];
+    let dashboard_topic = topic("dashboard_updates");
+    Box::new(move || {
+        for path in PATHS {
+            black_box(Route::of(black_box(path), Some("/sse"), &dashboard_topic)).expect("a route");
+        }
     })
 }
 

@@ -55,6 +55,7 @@ use crate::protocol::encoder;
 use crate::sources::channel::{GapReason, Inbox, Message, Publish, SourceStatus};
 pub use connection::CloseReason;
 use connection::{AddressKey, Connection, Flags, Phase};
+pub use routes::Route;
 use settings::Settings;
 use stream::{Pace, Preambles};
 use transmit::Laggard;

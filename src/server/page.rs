@@ -12,7 +12,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 
 /// One embedded file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct File {
+pub struct File {
     path: &'static str,
     content_type: &'static str,
     plain: &'static [u8],

@@ -13,16 +13,24 @@ use crate::protocol::response::{self, Response};
 
 /// What a path means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Route {
+pub enum Route {
+    /// The page for browsers, the list of endpoints for others.
     Index,
     /// A stream of one topic, or of those that the query names.
     Stream(Option<Topic>),
+    /// Where events are posted to.
     Publish,
+    /// A health check.
     Health(Probe),
+    /// The view for whoever debugs a server.
     Debug,
+    /// The snapshot.
     Data,
+    /// The list of topics.
     Topics,
+    /// One topic.
     Topic(String),
+    /// The Prometheus page.
     Metrics,
     /// A file of the live page.
     File(&'static page::File),
@@ -30,7 +38,7 @@ enum Route {
 
 /// What a health check asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Probe {
+pub enum Probe {
     /// Everything.
     Whole,
     /// Does the loop turn?
@@ -40,14 +48,15 @@ pub(super) enum Probe {
 }
 
 impl Route {
-    fn of(path: &str, settings: &Settings) -> Option<Route> {
-        if settings.stream_endpoint.as_deref() == Some(path) {
+    /// What `path` means where `stream_endpoint` is another path for the default stream.
+    pub fn of(path: &str, stream_endpoint: Option<&str>, dashboard_topic: &Topic) -> Option<Route> {
+        if stream_endpoint == Some(path) {
             return Some(Route::Stream(None));
         }
         Some(match path {
             "/" => Route::Index,
             "/events" => Route::Stream(None),
-            "/dashboard/stream" => Route::Stream(Some(settings.dashboard_topic.clone())),
+            "/dashboard/stream" => Route::Stream(Some(dashboard_topic.clone())),
             "/publish" => Route::Publish,
             "/health" => Route::Health(Probe::Whole),
             "/health/live" => Route::Health(Probe::Live),
@@ -129,7 +138,9 @@ impl<I: Io> Server<I> {
     /// What a request names, if that is there for its listener and its method.
     fn route(&self, head: &RequestHead, is_admin: bool) -> Result<Route, Response> {
         let (path, method) = (&head.target.path, &head.method);
-        let route = Route::of(path, &self.settings).filter(|route| !is_admin || route.is_admin());
+        let Settings { stream_endpoint, dashboard_topic, .. } = &self.settings;
+        let route = Route::of(path, stream_endpoint.as_deref(), dashboard_topic);
+        let route = route.filter(|route| !is_admin || route.is_admin());
         let Some(route) = route else {
             let detail = format!("nothing is at {path}; GET / lists what there is");
             return Err(response::problem(404, "Not found", &detail));
