@@ -13,22 +13,21 @@ function scaled(value, steps) {
   return { text: three.format(value / (factor || 1)), unit };
 }
 
-export const count = (value) =>
-  value === null || value === undefined ? none
-    : value < 100000 ? { text: whole.format(value), unit: "" }
-    : scaled(value, [[1e9, "G"], [1e6, "M"], [1e3, "k"]]);
-export const rate = (value) =>
-  value === null || value === undefined ? none
-    : value < 100000 ? { text: value < 100 ? three.format(value) : whole.format(value), unit: "/s" }
-    : scaled(value, [[1e9, "G/s"], [1e6, "M/s"], [1e3, "k/s"]]);
+/** Every digit of what people can read at a glance, fractions only of few. */
+const digits = (unit) => (value) =>
+  value !== null && value < 100000
+    ? { text: (value < 100 ? three : whole).format(value), unit }
+    : scaled(value, [[1e9, `G${unit}`], [1e6, `M${unit}`], [1e3, `k${unit}`]]);
+export const count = digits("");
+export const rate = digits("/s");
 export const bytes = (value) =>
   scaled(value, [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [1024, "KiB"], [0, "B"]]);
 export const bytesPerSecond = (value) => {
   const { text, unit } = bytes(value);
   return { text, unit: unit && `${unit}/s` };
 };
-export const time = (us) => (us > 0 ? scaled(us, [[1e6, "s"], [1e3, "ms"], [0, "µs"]]) : us === 0 ? { text: "0", unit: "µs" } : none);
-export const percent = (value) => (value === null || value === undefined ? none : { text: three.format(value), unit: "%" });
+export const time = (us) => scaled(us, [[1e6, "s"], [1e3, "ms"], [0, "µs"]]);
+export const percent = (value) => scaled(value, [[0, "%"]]);
 
 export const say = ({ text, unit }) => (unit ? `${text} ${unit}`.replace(" /s", "/s") : text);
 

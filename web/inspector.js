@@ -80,9 +80,7 @@ class Inspector {
   #watch() {
     this.#topics = this.#named();
     if (!this.#topics.length) return $("watch-topic").focus();
-    $("watch").textContent = "Stop";
-    for (const id of ["pause", "resume"]) $(id).disabled = false;
-    for (const id of ["watch-topic", "replay"]) $(id).disabled = true;
+    this.#enable(true);
     $("last-id").value = "";
     this.#open("");
   }
@@ -104,10 +102,14 @@ class Inspector {
     this.#away = null;
     this.#topics = [];
     this.#pause(false);
-    $("watch").textContent = "Watch";
     $("watch-state").textContent = "Not watching";
-    for (const id of ["pause", "resume"]) $(id).disabled = true;
-    for (const id of ["watch-topic", "replay"]) $(id).disabled = false;
+    this.#enable(false);
+  }
+
+  #enable(watching) {
+    $("watch").textContent = watching ? "Stop" : "Watch";
+    for (const id of ["pause", "resume"]) $(id).disabled = !watching;
+    for (const id of ["watch-topic", "replay"]) $(id).disabled = watching;
   }
 
   #tell(state) {

@@ -51,7 +51,7 @@ const host = new History($("host-charts"), HOST_CHARTS);
 const figures = FIGURES.map(([name, read, note, alert]) => {
   const [value, unit, below] = [element("span"), element("span", { class: "unit" }), element("dd", { class: "note" })];
   const whole = element("dd", { class: "value" }, value, unit);
-  const box = element("div", { class: "figure" }, element("dt", {}, name), whole, below);
+  const box = element("div", { class: "card figure" }, element("dt", {}, name), whole, below);
   value.textContent = "–";
   $("figures").append(box);
   return (sample) => {
