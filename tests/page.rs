@@ -153,3 +153,13 @@ fn a_person_sees_it_live() {
     tests.args(["--test", "page.test.mjs"]).current_dir(folder).env("FANFARE_BIN", env!("CARGO_BIN_EXE_fanfare"));
     assert!(tests.status().expect("tests/setup has installed node").success());
 }
+
+#[test]
+fn the_types_of_the_client_are_what_pages_rely_on() {
+    let tsc = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/node_modules/typescript/bin/tsc");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/types.ts");
+    let mut check = Command::new("node");
+    check.args([tsc, "--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom"]);
+    check.args(["--module", "esnext", "--moduleResolution", "bundler", source]);
+    assert!(check.status().expect("tests/setup has installed node").success());
+}
