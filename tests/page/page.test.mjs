@@ -220,7 +220,7 @@ staged("fanfare.js works with EventSource and with fetch, and resumes what was m
 });
 
 for (const scheme of ["light", "dark"]) {
-  for (const width of [360, 1280]) {
+  for (const width of [360, 1280, 2560]) {
     staged(`no serious finding of axe, ${scheme}, ${width} pixels`, ["--dev"], async (server, tab) => {
       const page = await tab("/dashboard", { scheme, width });
       await watch(page, "prices", "all");
