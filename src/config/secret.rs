@@ -172,23 +172,33 @@ impl fmt::Debug for RedisUrl {
 /// A URL's text without its password. Works on text that is no URL too, since a mistyped one is shown in an error:
 /// whatever might be a password is taken for one.
 pub fn redact_url(text: &str) -> String {
+    // Whoever reads a URL drops these, and must not find a password that they hid from us.
+    let text = text.replace(['\t', '\n', '\r'], "");
+    redact_parameter(&redact_user_info(&text))
+}
+
+fn redact_user_info(text: &str) -> String {
+    // The last `@`: an unescaped one in a password must not leave half of it in sight.
+    let Some((user_info, after)) = text.rsplit_once('@') else { return text.to_owned() };
+    let (scheme, user_info) = user_info.split_once("://").map_or(("", user_info), |(s, u)| (&text[..s.len() + 3], u));
+    match user_info.split_once(':') {
+        Some((user, _)) => format!("{scheme}{user}:{REDACTED}@{after}"),
+        None => text.to_owned(),
+    }
+}
+
+fn redact_parameter(text: &str) -> String {
     let mut redacted = String::with_capacity(text.len());
     let mut rest = text;
-    // The last `@`: an unescaped one in a password must not leave half of it in sight.
-    if let Some((user_info, after)) = text.rsplit_once('@') {
-        let (scheme, user_info) =
-            user_info.split_once("://").map_or(("", user_info), |(s, u)| (&text[..s.len() + 3], u));
-        redacted.push_str(scheme);
-        match user_info.split_once(':') {
-            Some((user, _)) => redacted.extend([user, ":", REDACTED]),
-            None => redacted.push_str(user_info),
-        }
-        redacted.push('@');
+    while let Some((before, after)) = rest.split_once('=') {
+        redacted.extend([before, "="]);
         rest = after;
-    }
-    while let Some((before, after)) = rest.split_once("pass=") {
-        redacted.extend([before, "pass=", REDACTED]);
-        rest = after.find(['&', '#']).map_or("", |end| &after[end..]);
+        // Its letters may be escaped.
+        let name = before.rsplit(['?', '&']).next().unwrap_or_default();
+        if url::form_urlencoded::parse(name.as_bytes()).any(|(name, _)| name.ends_with("pass")) {
+            redacted.push_str(REDACTED);
+            rest = after.find(['&', '#']).map_or("", |end| &after[end..]);
+        }
     }
     redacted + rest
 }
@@ -209,6 +219,9 @@ mod tests {
         check("user:pw@host", "user:***@host");
         check("unix:///run/r.sock?db=1&pass=pw&user=u", "unix:///run/r.sock?db=1&pass=***&user=u");
         check("unix:///run/r.sock?pass=pw", "unix:///run/r.sock?pass=***");
+        check("unix:///run/r.sock?pass=p@w", "unix:///run/r.sock?pass=***");
+        check("unix:///r?pass=pw&x=://u:p@h", "unix:///r?pass=***&x=:***@h");
+        check("unix:///r?p%61ss=pw&p\tass=pw", "unix:///r?p%61ss=***&pass=***");
         check("", "");
     }
 
