@@ -1,111 +1,20 @@
 //! Properties of the wire: how bytes are cut into chunks changes nothing, what is encoded is decoded, and no bytes
-//! make a parser panic. Each against an oracle: one-shot parsing, the event itself, or a naive decoder written here.
+//! make a parser panic. Each against an oracle, which the fuzz targets share: one-shot parsing, the event itself, or a naive decoder.
+
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
 
 use std::time::Duration;
 
 use fanfare::event::{Event, EventId, EventType, Topic};
-use fanfare::protocol::body::BodyReader;
-use fanfare::protocol::decoder::{Decoder, Item};
-use fanfare::protocol::head::{HeadLimits, RequestHead, parse_grown};
-use fanfare::protocol::publish::{PublishLimits, envelopes, parse};
-use fanfare::protocol::{Parsed, RequestError, encoder};
+use fanfare::protocol::publish::{envelopes, parse};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-const HEAD_LIMITS: HeadLimits = HeadLimits { head_bytes_max: 300, target_bytes_max: 60, headers_max: 5 };
-const BODY_BYTES_MAX: usize = 64;
-const PUBLISH_LIMITS: PublishLimits = PublishLimits { topic_bytes_max: 100, data_bytes_max: 1000, batch_max: 10 };
-
-type Request = (RequestHead, Vec<u8>);
-
-/// The server's reading of a connection: requests one after the other, from a buffer that chunks are appended to.
-fn read_requests<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> (Vec<Request>, Option<RequestError>) {
-    let (mut requests, mut buffer) = (Vec::new(), Vec::new());
-    let mut known = 0;
-    let mut open: Option<(RequestHead, BodyReader, Vec<u8>)> = None;
-    for chunk in chunks {
-        buffer.extend_from_slice(chunk);
-        loop {
-            if let Some((head, mut reader, mut body)) = open.take() {
-                let progress = match reader.feed(&buffer, &mut body) {
-                    Ok(progress) => progress,
-                    Err(error) => return (requests, Some(error)),
-                };
-                buffer.drain(..progress.consumed);
-                if !progress.complete {
-                    open = Some((head, reader, body));
-                    break;
-                }
-                requests.push((head, body));
-            }
-            match parse_grown(&buffer, known, &HEAD_LIMITS) {
-                Ok(Parsed::NeedMore) => {
-                    known = buffer.len();
-                    break;
-                }
-                Ok(Parsed::Complete { value, consumed }) => {
-                    buffer.drain(..consumed);
-                    known = 0;
-                    let reader = BodyReader::new(value.framing, BODY_BYTES_MAX);
-                    open = Some((value, reader, Vec::new()));
-                }
-                Err(error) => return (requests, Some(error)),
-            }
-        }
-    }
-    (requests, None)
-}
-
-/// What a naive decoder makes of a whole stream: WHATWG HTML 9.2.6 as it is written, one step at a time.
-fn decode_naively(stream: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(stream);
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let unified = text.replace("\r\n", "\n").replace('\r', "\n");
-    let mut lines: Vec<&str> = unified.split('\n').collect();
-    lines.pop();
-    let (mut data, mut event_type, mut id, mut seen) = (String::new(), String::new(), String::new(), Vec::new());
-    for line in lines {
-        if line.is_empty() {
-            if !data.is_empty() {
-                data.pop();
-                let event_type = if event_type.is_empty() { "message" } else { &event_type };
-                seen.push(format!("{event_type}|{data}|{id}"));
-            }
-            data.clear();
-            event_type.clear();
-            continue;
-        }
-        let (name, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match name {
-            "" => seen.push(format!("comment|{value}")),
-            "data" => data = data + value + "\n",
-            "event" => event_type = value.to_owned(),
-            "id" if !value.contains('\0') => id = value.to_owned(),
-            "retry" if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) => {
-                seen.push(format!("retry|{}", value.parse().unwrap_or(u64::MAX)));
-            }
-            _ => {}
-        }
-    }
-    seen
-}
-
-fn decode<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
-    let (mut decoder, mut seen) = (Decoder::new(), Vec::new());
-    for chunk in chunks {
-        let outcome = decoder.feed(chunk, |item| {
-            seen.push(match item {
-                Item::Event { event_type, data, id } => format!("{event_type}|{data}|{id}"),
-                Item::Retry(retry) => format!("retry|{}", retry.as_millis()),
-                Item::Comment(text) => format!("comment|{text}"),
-            });
-        });
-        outcome.expect("these streams are short");
-    }
-    seen
-}
+use fuzz::publish::LIMITS;
+use fuzz::request::read_requests;
+use fuzz::sse_decoder::{decode, decode_naively};
 
 /// Cuts bytes at the given places, wherever they fall; the pieces may be empty.
 fn cut<'a>(bytes: &'a [u8], cuts: &[Index]) -> impl Iterator<Item = &'a [u8]> {
@@ -233,20 +142,7 @@ proptest! {
 
     #[test]
     fn an_encoded_event_is_decoded_with_its_line_ends_unified(events in vec(event(), 1..4), cuts in cuts()) {
-        let position = EventId::new("p-0").unwrap();
-        let mut stream = encoder::preamble(Duration::from_secs(3), &position).bytes().to_vec();
-        let mut expected = vec!["retry|3000".to_owned()];
-        for event in &events {
-            let id = event.id.as_ref().unwrap_or(&position);
-            stream.extend_from_slice(encoder::event(event, id).bytes());
-            stream.extend_from_slice(encoder::HEARTBEAT);
-            expected.extend(event.retry.map(|retry| format!("retry|{}", retry.as_millis())));
-            let event_type = event.event_type.as_ref().map_or("message", EventType::as_str);
-            let data = event.data.replace("\r\n", "\n").replace('\r', "\n");
-            expected.push(format!("{event_type}|{data}|{id}"));
-            expected.push("comment|heartbeat".to_owned());
-        }
-        prop_assert_eq!(decode(cut(&stream, &cuts)), expected);
+        fuzz::sse_encoder::check_events(&events, |stream| decode(cut(stream, &cuts)));
     }
 
     #[test]
@@ -265,12 +161,12 @@ proptest! {
 
     #[test]
     fn an_envelope_is_read_back_as_the_same_events(events in vec(event(), 1..4)) {
-        prop_assert_eq!(parse(envelopes(&events).as_bytes(), &PUBLISH_LIMITS), Ok(events));
+        prop_assert_eq!(parse(envelopes(&events).as_bytes(), &LIMITS), Ok(events));
     }
 
     #[test]
     fn no_publish_body_makes_the_parser_panic(bytes in vec(any::<u8>(), 0..100), text in "[\\[\\]{}:,\"a-z0-9\\\\ ]{0,60}") {
-        let _ = parse(&bytes, &PUBLISH_LIMITS);
-        let _ = parse(text.as_bytes(), &PUBLISH_LIMITS);
+        let _ = parse(&bytes, &LIMITS);
+        let _ = parse(text.as_bytes(), &LIMITS);
     }
 }

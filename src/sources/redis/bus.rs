@@ -17,10 +17,11 @@ use crate::sources::redis::payload::{self, Refused};
 
 /// What a message says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct BusMessage {
-    pub(super) events: Vec<Event>,
+pub struct BusMessage {
+    /// What was published.
+    pub events: Vec<Event>,
     /// The topics whose events were copied to their channels.
-    pub(super) copied: Vec<String>,
+    pub copied: Vec<String>,
 }
 
 /// A message with copies.
@@ -46,7 +47,7 @@ pub(super) fn write(events: &[Event], copies: &[ChannelCopy]) -> String {
 }
 
 /// Reads a message. How many events there may be was decided where they were accepted.
-pub(super) fn parse(message: &[u8], limits: &PublishLimits) -> Result<BusMessage, Refused> {
+pub fn parse(message: &[u8], limits: &PublishLimits) -> Result<BusMessage, Refused> {
     let limits = PublishLimits { batch_max: usize::MAX, ..*limits };
     let (events, copied) = match serde_json::from_slice(message) {
         Ok(WithCopies { copied, events }) => {

@@ -30,15 +30,15 @@
 //!
 //! Absent: streams (a source of their own), sharded pub/sub, any wait without a bound, a fatal error.
 
+pub mod bus;
 pub mod glob;
+pub mod payload;
 
 mod address;
 mod answer;
 mod backoff;
-mod bus;
 mod copies;
 mod echo;
-mod payload;
 mod publisher;
 mod queue;
 mod subscriber;

@@ -20,20 +20,17 @@ pub enum Payload {
 
 /// A message that became no event.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) refusal: Refusal,
+pub struct Refused {
+    /// What it is counted under.
+    pub refusal: Refusal,
     /// The topics whose subscribers miss something.
-    pub(super) topics: Vec<Topic>,
-    pub(super) reason: String,
+    pub topics: Vec<Topic>,
+    /// What is wrong with it, for the log.
+    pub reason: String,
 }
 
 /// The events of a message of a channel or a pattern.
-pub(super) fn parse(
-    kind: Payload,
-    channel: &[u8],
-    payload: &[u8],
-    limits: &PublishLimits,
-) -> Result<Vec<Event>, Refused> {
+pub fn parse(kind: Payload, channel: &[u8], payload: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, Refused> {
     let topic = parse_topic(channel, limits).map_err(|reason| {
         // Nobody can be subscribed to what is no topic, so nobody misses it.
         Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason }
