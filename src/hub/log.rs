@@ -10,6 +10,10 @@ use crate::event::{EventId, Frame, Sequence};
 /// What an entry costs besides its frame and id: its place here, in the hub's order, and in the index of ids.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
 
+/// Evicted gaps that are remembered one by one. Before that many, a gap counts as lost even if another log tells it: then
+/// it is told twice, and never not at all.
+const GAPS_EVICTED_MAX: usize = 16;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Event,
@@ -39,8 +43,10 @@ pub(super) struct TopicLog {
     bytes: usize,
     foreign: HashMap<EventId, Sequence>,
     evicted_through: Sequence,
-    /// The same without the gaps evicted since: a gap that another log still tells is no loss.
+    /// The same without `gaps_evicted`.
     events_evicted_through: Sequence,
+    /// The gaps evicted since the last event was, at least the newest of them: one that another log tells is no loss.
+    gaps_evicted: VecDeque<Sequence>,
     last_evicted_id: Option<EventId>,
 }
 
@@ -53,6 +59,7 @@ impl TopicLog {
             foreign: HashMap::new(),
             evicted_through: floor,
             events_evicted_through: floor,
+            gaps_evicted: VecDeque::new(),
             last_evicted_id: None,
         }
     }
@@ -70,8 +77,12 @@ impl TopicLog {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.cost_bytes();
         self.evicted_through = entry.sequence;
-        if entry.kind == Kind::Event {
-            self.events_evicted_through = entry.sequence;
+        match entry.kind {
+            Kind::Gap => self.note_gap_evicted(entry.sequence),
+            Kind::Event => {
+                self.events_evicted_through = entry.sequence;
+                self.gaps_evicted = VecDeque::new();
+            }
         }
         if let Some(id) = &entry.foreign_id {
             self.foreign.remove(id);
@@ -91,6 +102,14 @@ impl TopicLog {
         if position > self.evicted_through {
             self.evicted_through = position;
             self.last_evicted_id = None;
+            self.note_gap_evicted(position);
+        }
+    }
+
+    fn note_gap_evicted(&mut self, position: Sequence) {
+        self.gaps_evicted.push_back(position);
+        if self.gaps_evicted.len() > GAPS_EVICTED_MAX {
+            self.events_evicted_through = self.gaps_evicted.pop_front().expect("it was just filled");
         }
     }
 
@@ -142,9 +161,10 @@ impl TopicLog {
         self.evicted_through
     }
 
-    /// The same but for gaps evicted since the last event.
-    pub(super) fn events_evicted_through(&self) -> Sequence {
-        self.events_evicted_through
+    /// The newest position of which something is gone, where no gap that `is_told` elsewhere counts as gone.
+    pub(super) fn lost_through(&self, is_told: impl Fn(Sequence) -> bool) -> Sequence {
+        let lost = self.gaps_evicted.iter().rev().copied().find(|gap| !is_told(*gap));
+        lost.unwrap_or(self.events_evicted_through)
     }
 
     pub(super) fn len(&self) -> usize {

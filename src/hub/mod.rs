@@ -371,9 +371,8 @@ impl Hub {
     /// another of its logs still tells is not gone.
     fn evictions_of(&self, subscriber: Subscriber) -> impl Iterator<Item = (&TopicEntry, Sequence)> {
         self.entries_of(subscriber).map(move |entry| {
-            let (evicted, events_evicted) = (entry.log.evicted_through(), entry.log.events_evicted_through());
-            let is_told = || self.entries_of(subscriber).any(|other| other.log.holds(evicted));
-            (entry, if events_evicted < evicted && is_told() { events_evicted } else { evicted })
+            let is_told = |gap| self.entries_of(subscriber).any(|other| other.log.holds(gap));
+            (entry, entry.log.lost_through(is_told))
         })
     }
 

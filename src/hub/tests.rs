@@ -147,6 +147,24 @@ fn a_gap_that_one_log_forgot_and_another_tells_is_told_once() {
 }
 
 #[test]
+fn a_gap_that_every_log_forgot_is_missed_though_a_later_one_is_told() {
+    let mut stage = Stage::new(HubLimits { history_events_max: 1, ..HubLimits::default() });
+    stage.append("a"); // 1
+    stage.append("b"); // 2
+    stage.subscribe(0, &["a", "b"]).unwrap();
+    stage.gap(Some(&["a"])); // 3
+    stage.gap(None); // 4, and 3 is gone
+    assert_eq!(stage.missed(0, 2), Some((3, vec!["a".into()])));
+    stage.append("a"); // 5
+    assert_eq!(stage.missed(0, 2), Some((3, vec!["a".into()])));
+    assert_eq!(stage.missed(0, 3), None);
+    assert_eq!(stage.frames(0, 2), ["gap 4", "a 5"]);
+    // However many there were.
+    (0..100).for_each(|_| stage.gap(Some(&["a"])));
+    assert_eq!(stage.missed(0, 2), Some((104, vec!["a".into()])));
+}
+
+#[test]
 fn the_newest_of_each_topic_has_no_cap() {
     let mut stage = Stage::new(HubLimits { replay_events_max: Some(1), ..HubLimits::default() });
     stage.append("a");
