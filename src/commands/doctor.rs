@@ -14,7 +14,8 @@ use crate::doctor::host::Host;
 use crate::doctor::unit::Unit;
 use crate::doctor::{Demand, Report, host::Cgroup, profile, queue, table};
 use crate::io::limits::page_bytes;
-use crate::io::listener::ListenAddress;
+use crate::io::listener::{ListenAddress, Listener};
+use crate::server::ListenerRole;
 
 /// More than this is only warned of at start when it was asked for.
 const CONNECTIONS_UNASKED_MAX: u64 = 100_000;
@@ -80,24 +81,25 @@ fn answer(command: &[&str]) -> String {
 }
 
 /// How many listeners only a local proxy can reach, each through ports of its own; none when there are others too.
-fn loopback_listeners(listeners: &[ListenAddress]) -> u64 {
-    let is_loopback = |address: &&ListenAddress| matches!(address, ListenAddress::Tcp(_)) && address.is_local();
-    let count = listeners.iter().filter(is_loopback).count();
-    if count == listeners.len() { count as u64 } else { 0 }
+fn loopback_listeners<'a>(listeners: impl IntoIterator<Item = &'a ListenAddress>) -> u64 {
+    let is_loopback = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(_)) && address.is_local();
+    let listeners: Vec<bool> = listeners.into_iter().map(is_loopback).collect();
+    if listeners.contains(&false) { 0 } else { listeners.len() as u64 }
 }
 
 /// The short form at the server's start: a warning for each shortage.
-pub(super) fn warn(config: &Config, streams_max: usize) {
+pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], roles: &[ListenerRole]) {
     let asked = config.limits.connections_max.map(u64::from);
     // What is tried out on a desk is not held to what a service needs.
     if asked.is_none() && config.security.dev {
         return;
     }
     let connections = asked.unwrap_or((streams_max as u64).min(CONNECTIONS_UNASKED_MAX));
+    let public = listeners.iter().zip(roles).filter(|(_, role)| **role == ListenerRole::Public);
     let demand = Demand {
         connections,
         descriptors: descriptors_for(connections),
-        loopback_listeners: loopback_listeners(&config.listen.public),
+        loopback_listeners: loopback_listeners(public.map(|(listener, _)| listener.address())),
         backlog: Some(u64::from(config.listen.backlog)),
         drain: Duration::ZERO, // whoever stops the server, and how patiently, is not seen from here
     };

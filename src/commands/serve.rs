@@ -28,8 +28,8 @@ pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let descriptors = raise_descriptor_limit().context("reading the limit on open files")?;
     check_descriptors(descriptors)?;
     let settings = settings(config, descriptors);
-    doctor::warn(config, settings.limits.streams_max);
     let (listeners, roles) = open_listeners(config)?;
+    doctor::warn(config, settings.limits.streams_max, &listeners, &roles);
     let addresses: Vec<_> = listeners.iter().map(|listener| url(listener.address())).collect();
     let io = EpollIo::new(listeners).context("setting up epoll")?;
     let (outlet, inbox) = channel(ChannelLimits::default(), io.wake());

@@ -131,7 +131,9 @@ fn backlog(host: &Host, demand: &Demand) -> Option<Shortage> {
         match of_socket {
             Some((unit, _)) => {
                 let socket = unit.name.replace(".service", ".socket");
-                shortage.mended_by(drop_in(&socket, "Socket", &format!("Backlog={needs}")))
+                // A socket does not restart under a service that runs.
+                let restarted = format!("{socket} {}", unit.name);
+                shortage.mended_by(drop_in(&socket, "Socket", &format!("Backlog={needs}"), &restarted))
             }
             None => shortage.mended_by(format!("fanfare serve --backlog {needs}")),
         }
@@ -173,8 +175,9 @@ fn buffer_minimum(name: &'static str, host: &Host, demand: &Demand) -> Option<Sh
     })
 }
 
+/// Where the server can't ask for more time itself.
 fn stop_timeout(host: &Host, demand: &Demand) -> Option<Shortage> {
-    let unit = host.unit.as_ref()?;
+    let unit = host.unit.as_ref().filter(|unit| !unit.is_notified)?;
     let has = unit.stop_timeout?.as_secs();
     let needs = demand.drain.as_secs() + LAST_ANSWERS_SECONDS;
     (has < needs).then(|| {
@@ -213,16 +216,20 @@ fn interface_queues(host: &Host, demand: &Demand) -> Vec<Shortage> {
     told.collect()
 }
 
-/// The command that gives a unit a line of its own, and has it take effect.
-fn drop_in(unit: &str, section: &str, line: &str) -> String {
+/// The command that gives a unit a line of its own; `restarted` are the units that have to be, for it to take effect.
+fn drop_in(unit: &str, section: &str, line: &str, restarted: &str) -> String {
     let name = line.split('=').next().unwrap_or_default();
     format!(
         "printf '[{section}]\\n{line}\\n' | sudo install -Dm644 /dev/stdin /etc/systemd/system/{unit}.d/{name}.conf && \
-         sudo systemctl daemon-reload && sudo systemctl restart {unit}"
+         sudo systemctl daemon-reload && sudo systemctl restart {restarted}"
     )
 }
 
 /// The same for a service; where none is known, the line alone.
 fn in_service(unit: Option<&Unit>, line: &str) -> String {
-    unit.map_or_else(|| format!("{line} # in the unit"), |unit| drop_in(&unit.name, "Service", line))
+    unit.map_or_else(|| format!("{line} # in the unit"), |unit| drop_in(&unit.name, "Service", line, &unit.name))
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

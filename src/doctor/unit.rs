@@ -12,6 +12,8 @@ pub struct Unit {
     pub descriptors_max: u64,
     /// TimeoutStopSec; none waits for ever.
     pub stop_timeout: Option<Duration>,
+    /// The server may ask for more time to stop, and does (Type=notify).
+    pub is_notified: bool,
     /// MemoryMax.
     pub memory_max_bytes: Option<u64>,
     /// TasksMax.
@@ -24,7 +26,7 @@ pub struct Unit {
 
 impl Unit {
     /// What to ask of a service.
-    pub const PROPERTIES: &str = "Id,LoadState,LimitNOFILE,TimeoutStopUSec,MemoryMax,TasksMax,ControlGroup";
+    pub const PROPERTIES: &str = "Id,LoadState,Type,LimitNOFILE,TimeoutStopUSec,MemoryMax,TasksMax,ControlGroup";
     /// What to ask of its socket.
     pub const SOCKET_PROPERTIES: &str = "LoadState,Backlog";
 
@@ -40,6 +42,7 @@ impl Unit {
             name: (*service.get("Id")?).to_owned(),
             descriptors_max: limit("LimitNOFILE").unwrap_or(u64::MAX),
             stop_timeout: time_span(service.get("TimeoutStopUSec")?),
+            is_notified: service.get("Type").is_some_and(|kind| kind.starts_with("notify")),
             memory_max_bytes: limit("MemoryMax"),
             threads_max: limit("TasksMax"),
             cgroup: service.get("ControlGroup").filter(|path| !path.is_empty()).map(|path| (*path).to_owned()),
@@ -79,12 +82,13 @@ mod tests {
 
     #[test]
     fn a_unit_is_read_as_systemctl_shows_it() {
-        let service = "Id=fanfare.service\nLoadState=loaded\nLimitNOFILE=1048576\nTimeoutStopUSec=1min 30s\n\
+        let service = "Id=fanfare.service\nLoadState=loaded\nType=notify\nLimitNOFILE=1048576\nTimeoutStopUSec=1min 30s\n\
                        MemoryMax=infinity\nTasksMax=4915\nControlGroup=/system.slice/fanfare.service\n";
         let unit = Unit {
             name: "fanfare.service".to_owned(),
             descriptors_max: 1_048_576,
             stop_timeout: Some(Duration::from_secs(90)),
+            is_notified: true,
             memory_max_bytes: None,
             threads_max: Some(4915),
             cgroup: Some("/system.slice/fanfare.service".to_owned()),
