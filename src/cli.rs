@@ -4,6 +4,8 @@
 //! only collected as text, because a value from a file must win or lose against one from a flag before either is
 //! read. The client commands have no layers: clap reads them whole.
 
+mod token;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use crate::config::{Flags, Options, RedisPayload, duration_within, topic};
 use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
 use crate::io::listener::ListenAddress;
+
+pub use token::TokenArgs;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -41,6 +45,8 @@ pub enum Command {
     /// Publish events over HTTP or through Redis
     #[command(after_help = PUBLISH_HELP)]
     Publish(PublishArgs),
+    /// Make a JSON Web Token for a subscriber, a publisher or an operator
+    Token(TokenArgs),
     /// Measure a server under very many subscribers, and check every event
     Load(Box<crate::load::args::LoadArgs>),
     /// Tell what this host lacks to hold so many connections, and the line that mends each

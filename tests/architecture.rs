@@ -17,7 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // What is logged, and how, is said in the configuration's own words: nothing else would be left of a copy.
     ("observe", &["config::LogConfig", "config::LogFilter", "config::LogFormat"]),
     // An address to listen on is a flag's value; it says in one type what it may be.
-    ("config", &["event", "io::listener::ListenAddress"]),
+    // Keys too are values: what a file of them holds, and topics' patterns.
+    ("config", &["event", "io::listener::ListenAddress", "auth::KeyError", "auth::Keys", "auth::Patterns"]),
     // A token is a secret wherever it is: read from a file, and never shown.
     (
         "client",
@@ -28,7 +29,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Whom the clients trust is one decision.
     ("load", &["event", "protocol", "io::dialer", "io::limits", "client::trust"]),
     // The flags of each command are declared by what it runs.
-    ("cli", &["event", "config", "client", "load::args", "doctor::profile::Part", "io::listener::ListenAddress"]),
+    (
+        "cli",
+        &[
+            "event",
+            "config",
+            "client",
+            "load::args",
+            "doctor::profile::Part",
+            "io::listener::ListenAddress",
+            "auth::SIGNING_ALGORITHMS",
+        ],
+    ),
     ("commands", &["*"]),
     ("lib", &[]),
     ("main", &["*"]),

@@ -1,72 +1,37 @@
-//! Who may publish: bearer tokens (RFC 6750), compared in constant time. Knows no routes.
+//! Who may do what: bearer tokens, JSON Web Tokens, and what they grant. Knows no routes, no sockets and no clock.
+//!
+//! ```text
+//!  tokens    bearer tokens as configured: a caller has one of them, or not
+//!  keys      what a file of keys holds, each key bound to its algorithms
+//!  jwt       a token's signature and claims, checked: what its holder may do, and until when
+//!  grants    what that is: topics to subscribe to and to publish to
+//!  mint      the other way round: a token made from a key
+//!  crypto    the signatures themselves, by ring; pem: keys as OpenSSL writes them
+//! ```
+//!
+//! Invariants: no token and no secret is ever shown; a key decides which algorithms it is good for, never a token.
 
-use std::fmt;
+mod crypto;
+mod grants;
+mod jwt;
+mod keys;
+mod mint;
+mod pem;
+mod tokens;
 
-use subtle::ConstantTimeEq;
+pub use grants::{Grants, Patterns};
+pub use jwt::{LEEWAY, Verified, Verifier};
+pub use keys::{KeyError, Keys};
+pub use mint::{MintError, NewToken, SIGNING_ALGORITHMS, SigningKey};
+pub use tokens::{Tokens, bearer};
 
-/// The tokens that are accepted; several, so that they can be rotated. Never shown.
-#[derive(Clone, Default)]
-pub struct Tokens(Vec<Box<[u8]>>);
-
-/// Why a request was not let in.
+/// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// No bearer token came with it.
+    /// No token came with it.
     Missing,
-    /// One that is not accepted came with it.
-    Wrong,
-}
-
-impl Tokens {
-    /// Accepts these; empty ones are left out.
-    pub fn new<T: AsRef<str>>(tokens: impl IntoIterator<Item = T>) -> Tokens {
-        let nonempty = |token: T| (!token.as_ref().is_empty()).then(|| token.as_ref().as_bytes().into());
-        Tokens(tokens.into_iter().filter_map(nonempty).collect())
-    }
-
-    /// True when nobody is let in.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Lets in an `Authorization` header's bearer token.
-    pub fn check(&self, authorization: Option<&str>) -> Result<(), Denied> {
-        let shown = bearer(authorization.ok_or(Denied::Missing)?).ok_or(Denied::Missing)?;
-        // Every token is compared, whichever matches: time tells neither which nor how much of one was right.
-        let matches = self.0.iter().fold(0u8, |matches, token| matches | token.ct_eq(shown.as_bytes()).unwrap_u8());
-        if matches == 1 { Ok(()) } else { Err(Denied::Wrong) }
-    }
-}
-
-impl fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tokens", self.0.len())
-    }
-}
-
-/// The token of an `Authorization` header, if that is of this kind.
-pub fn bearer(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_whole_token_is_let_in() {
-        let tokens = Tokens::new(["first", "", "second"]);
-        let check = |authorization: Option<&str>, expected| assert_eq!(tokens.check(authorization), expected);
-        check(Some("Bearer first"), Ok(()));
-        check(Some("bearer  second "), Ok(()));
-        check(Some("Bearer firs"), Err(Denied::Wrong));
-        check(Some("Bearer first2"), Err(Denied::Wrong));
-        check(Some("Bearer "), Err(Denied::Wrong));
-        check(Some("Basic first"), Err(Denied::Missing));
-        check(Some("first"), Err(Denied::Missing));
-        check(None, Err(Denied::Missing));
-        assert_eq!(Tokens::default().check(Some("Bearer x")), Err(Denied::Wrong));
-        assert_eq!(format!("{tokens:?}"), "2 tokens");
-    }
+    /// One that is not accepted came with it; the text says why, without a word of the token.
+    Invalid(&'static str),
+    /// An accepted one that is not good for this; the text says what it lacks.
+    Insufficient(&'static str),
 }

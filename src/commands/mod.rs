@@ -10,6 +10,7 @@ mod serve;
 mod settings;
 mod sources;
 mod subscribe;
+mod token;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => manual::completions(args.shell),

@@ -1,11 +1,11 @@
 //! What the server and the hub are told, from the configuration and what this host allows.
 
-use crate::auth::Tokens;
+use crate::auth::{Tokens, Verifier};
 use crate::config::{self, Config, CorsPolicy};
 use crate::hub::HubLimits;
 use crate::protocol::head::HeadLimits;
 use crate::protocol::publish::PublishLimits;
-use crate::server::settings::{Cors, Delivery, Drain, Limits, Publishing, Settings, SlowPolicy};
+use crate::server::settings::{Cors, Delivery, Drain, Jwt, Limits, Publishing, Settings, SlowPolicy};
 
 /// Descriptors that are no connection: listeners, sources, logs, epoll itself, and some to spare.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -61,6 +61,11 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
             (false, false) => Publishing::Tokens(tokens),
         },
         operators: Tokens::new(config.security.operator_tokens.iter().map(config::Secret::expose)),
+        jwt: config.security.jwt.as_ref().map(|jwt| Jwt {
+            verifier: Verifier::new(jwt.keys.clone(), &jwt.audiences, &jwt.issuers),
+            cookie: jwt.cookie.clone(),
+            public_topics: jwt.public_topics.clone(),
+        }),
         cors: cors(config),
         drain: Drain { notice: config.drain.notice, duration: config.drain.duration },
         ready_requires: redis_required.then(|| "redis".to_owned()).into_iter().collect(),

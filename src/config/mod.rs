@@ -4,6 +4,7 @@
 //! `check` refuses what contradicts itself. What comes out is plain data. Reads files of secrets; opens nothing else.
 
 mod check;
+mod jwt;
 mod layers;
 mod options;
 mod secret;
@@ -13,12 +14,13 @@ mod values;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+pub use jwt::{JWT_SECRET_VARIABLE, JwtConfig};
 pub use layers::{ConfigFile, Environment, Flags, Origin, Setting, Settings, variable};
 pub use options::{
     DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
     Options, RedisPayload, RequiredSource, SlowPolicy,
 };
-pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, redact_url};
+pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, read_bounded, redact_url};
 pub use template::template;
 pub use values::{
     CorsOrigin, EndpointPath, LogFilter, channel, count_within, duration, duration_text, duration_within, size,
@@ -26,6 +28,7 @@ pub use values::{
 };
 
 use crate::event::Topic;
+use jwt::JwtOptions;
 use options::{RedisOptions, SecurityOptions};
 
 /// Holds a token that may publish; read by `fanfare publish` too.
@@ -36,7 +39,8 @@ pub const OPERATOR_TOKEN_VARIABLE: &str = "FANFARE_OPERATOR_TOKEN";
 pub const REDIS_PASSWORD_VARIABLE: &str = "FANFARE_REDIS_PASSWORD";
 
 /// The variables that hold secrets themselves. No flag does: every user of a host sees its arguments.
-const SECRET_VARIABLES: [&str; 3] = [PUBLISH_TOKEN_VARIABLE, OPERATOR_TOKEN_VARIABLE, REDIS_PASSWORD_VARIABLE];
+const SECRET_VARIABLES: [&str; 4] =
+    [PUBLISH_TOKEN_VARIABLE, OPERATOR_TOKEN_VARIABLE, REDIS_PASSWORD_VARIABLE, JWT_SECRET_VARIABLE];
 
 /// What `fanfare serve` runs with.
 #[derive(Clone, Debug)]
@@ -91,6 +95,8 @@ pub struct SecurityConfig {
     pub publish_tokens: Vec<Secret>,
     /// Tokens for debug view, metrics and the list of topics.
     pub operator_tokens: Vec<Secret>,
+    /// How JSON Web Tokens are checked, if there is a key to check them with: then subscribing takes one.
+    pub jwt: Option<JwtConfig>,
     /// Pages that may read streams.
     pub cors: CorsPolicy,
 }
@@ -175,6 +181,7 @@ impl Loaded {
         {
             let _ = writeln!(text, "# {what} tokens: {count}"); // writing to a String can't fail
         }
+        let _ = writeln!(text, "# JWT keys: {}", security.jwt.as_ref().map_or(0, |jwt| jwt.keys.len()));
         text
     }
 }
@@ -189,7 +196,7 @@ fn resolve(
     let mut secrets = SecretReader { settings, env, warnings };
     Ok(Config {
         redis: redis_config(options.redis, &mut secrets)?,
-        security: security_config(options.security, &mut secrets)?,
+        security: security_config(options.security, options.jwt, &mut secrets)?,
         listen: options.listen,
         delivery: options.delivery,
         history: options.history,
@@ -222,7 +229,11 @@ fn redis_config(options: RedisOptions, secrets: &mut SecretReader<'_>) -> Result
     }))
 }
 
-fn security_config(options: SecurityOptions, secrets: &mut SecretReader<'_>) -> Result<SecurityConfig, ConfigError> {
+fn security_config(
+    options: SecurityOptions,
+    jwt: JwtOptions,
+    secrets: &mut SecretReader<'_>,
+) -> Result<SecurityConfig, ConfigError> {
     let mut tokens = |option, file: Option<PathBuf>, variable| {
         let mut tokens = secrets.file(option, file.as_deref(), SecretFile::tokens)?.unwrap_or_default();
         tokens.extend(secrets.variable(variable, Secret::token)?);
@@ -232,6 +243,7 @@ fn security_config(options: SecurityOptions, secrets: &mut SecretReader<'_>) -> 
         dev: options.dev,
         publish_tokens: tokens("publish-token-file", options.publish_token_file, PUBLISH_TOKEN_VARIABLE)?,
         operator_tokens: tokens("operator-token-file", options.operator_token_file, OPERATOR_TOKEN_VARIABLE)?,
+        jwt: jwt.read(secrets)?,
         cors: match options.cors_origins {
             origins if origins.iter().any(CorsOrigin::is_any) => CorsPolicy::Any,
             origins => CorsPolicy::Listed(origins),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::jwt::JwtOptions;
 use super::secret::RedisUrl;
 use super::values::{
     COUNT_MAX, CorsOrigin, EndpointPath, LogFilter, channel, count_within, duration_within, size_within, topic,
@@ -39,6 +40,8 @@ pub struct Options {
     pub(super) limits: LimitsConfig,
     #[command(flatten)]
     pub(super) security: SecurityOptions,
+    #[command(flatten)]
+    pub(super) jwt: JwtOptions,
     #[command(flatten)]
     pub(super) drain: DrainConfig,
     #[command(flatten)]

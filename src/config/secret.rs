@@ -78,14 +78,7 @@ pub struct SecretFile {
 impl SecretFile {
     /// Reads a file of secrets.
     pub fn read(path: &Path) -> Result<SecretFile, SecretError> {
-        let mut file = File::open(path)?;
-        let is_open_to_others = file.metadata()?.permissions().mode() & 0o004 != 0;
-        let mut text = String::new();
-        // A pipe or a device has no length to check first, so the bound is on what is read.
-        let read_bytes = Read::by_ref(&mut file).take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-        if read_bytes as u64 > FILE_BYTES_MAX {
-            return Err(SecretError::TooLarge);
-        }
+        let (text, is_open_to_others) = read_bounded(path)?;
         let is_secret = |line: &&str| !line.is_empty() && !line.starts_with('#');
         let lines: Vec<String> = text.lines().map(str::trim).filter(is_secret).map(str::to_owned).collect();
         if lines.is_empty() {
@@ -112,6 +105,19 @@ impl SecretFile {
     fn first_line(&self) -> &str {
         self.lines.first().map_or("", String::as_str)
     }
+}
+
+/// The text of a file that may hold secrets, and whether every user of this host may read it.
+pub fn read_bounded(path: &Path) -> Result<(String, bool), SecretError> {
+    let mut file = File::open(path)?;
+    let is_open_to_others = file.metadata()?.permissions().mode() & 0o004 != 0;
+    let mut text = String::new();
+    // A pipe or a device has no length to check first, so the bound is on what is read.
+    let read_bytes = Read::by_ref(&mut file).take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if read_bytes as u64 > FILE_BYTES_MAX {
+        return Err(SecretError::TooLarge);
+    }
+    Ok((text, is_open_to_others))
 }
 
 /// Where Redis is: `redis://`, `rediss://` or `unix://`. Shows itself without its password.

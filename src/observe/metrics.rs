@@ -58,6 +58,8 @@ pub struct Counters {
     pub streams: u64,
     /// Streams and connections refused, by reason.
     pub refused: Labelled,
+    /// Requests that were not let in, by reason.
+    pub denied: Labelled,
     /// Requests answered, by status.
     pub responses: Labelled,
     /// Events published over HTTP.
@@ -155,6 +157,8 @@ fn connections(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     let help = "Streams, requests and connections refused.";
     page.by(Kind::Counter, "fanfare_refused_total", help, "reason", counters.refused.iter());
     page.by(Kind::Counter, "fanfare_closed_total", "Connections closed.", "reason", counters.closed.iter());
+    let help = "Requests that were not let in.";
+    page.by(Kind::Counter, "fanfare_denied_total", help, "reason", counters.denied.iter());
     page.by(Kind::Counter, "fanfare_responses_total", "Requests answered.", "status", counters.responses.iter());
 }
 

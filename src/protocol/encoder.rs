@@ -13,6 +13,8 @@ use crate::event::{Event, EventId, Frame, GAP_EVENT_TYPE};
 
 /// What is sent into a silence: a comment, which clients drop and proxies take for life.
 pub const HEARTBEAT: &[u8] = b": heartbeat\n\n";
+/// The last word to a subscriber whose token has expired.
+pub const TOKEN_EXPIRED: &[u8] = b": the token has expired\n\n";
 
 /// An event under its id. Empty data still has a `data:` line, without which clients would dispatch nothing.
 pub fn event(event: &Event, id: &EventId) -> Frame {

@@ -101,6 +101,8 @@ impl Flags {
     pub(super) const ENDED: Flags = Flags(1 << 8);
     /// It stands in the queue of those that may have more to read.
     pub(super) const READABLE: Flags = Flags(1 << 9);
+    /// It subscribed with a token that expires.
+    pub(super) const EXPIRES: Flags = Flags(1 << 11);
 
     /// Flags for which a walk can't just send.
     pub(super) const NOT_PLAIN: Flags =
@@ -202,11 +204,13 @@ pub enum CloseReason {
     Refused,
     /// The server is leaving.
     Drained,
+    /// The token that it subscribed with has expired.
+    TokenExpired,
 }
 
 impl CloseReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [CloseReason; 13] = [
+    pub const ALL: [CloseReason; 14] = [
         CloseReason::PeerClosed,
         CloseReason::Reset,
         CloseReason::TimedOut,
@@ -220,6 +224,7 @@ impl CloseReason {
         CloseReason::BadRequest,
         CloseReason::Refused,
         CloseReason::Drained,
+        CloseReason::TokenExpired,
     ];
 
     /// As it stands in metrics and logs.
@@ -238,6 +243,7 @@ impl CloseReason {
             CloseReason::BadRequest => "bad_request",
             CloseReason::Refused => "refused",
             CloseReason::Drained => "drained",
+            CloseReason::TokenExpired => "token_expired",
         }
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::connection::Phase;
 use super::{CloseReason, Server};
-use crate::hub::Subscriber;
 use crate::io::Io;
 use crate::protocol::encoder;
 
@@ -100,7 +99,7 @@ impl<I: Io> Server<I> {
                 let share = if duration.is_zero() { 1.0 } else { passed.as_secs_f64() / duration.as_secs_f64() };
                 let due = if share >= 1.0 { usize::MAX } else { (*streams as f64 * share) as usize };
                 while *closed < due && *next_slot < self.connections.capacity() {
-                    *closed += usize::from(self.end_stream(*next_slot, duration.saturating_sub(passed)));
+                    *closed += usize::from(self.send_away(*next_slot, duration.saturating_sub(passed)));
                     *next_slot += 1;
                 }
                 if share >= 1.0 || self.streams == 0 {
@@ -116,24 +115,14 @@ impl<I: Io> Server<I> {
     }
 
     /// Tells one subscriber to come back, and ends its stream. False: the slot holds none.
-    fn end_stream(&mut self, slot: usize, drain_left: Duration) -> bool {
+    fn send_away(&mut self, slot: usize, drain_left: Duration) -> bool {
         let phase = self.connections.get(slot).map(|connection| &connection.phase);
         if !matches!(phase, Some(Phase::Streaming)) {
             return false;
         }
         let slot = slot as u32;
         let retry = drain_left + self.jitter.around(self.settings.delivery.retry);
-        self.say(slot, encoder::retry_only(retry));
-        if matches!(self.connections[slot as usize].phase, Phase::Streaming) {
-            if self.laggards.contains_key(&slot) {
-                // It takes nothing now: it will find the end, and its last id, when it reads on.
-                self.close(slot, CloseReason::Drained);
-            } else {
-                self.streams -= 1;
-                self.hub.unsubscribe(Subscriber(slot));
-                self.linger(slot, CloseReason::Drained);
-            }
-        }
+        self.end_stream(slot, encoder::retry_only(retry), CloseReason::Drained);
         true
     }
 }

@@ -16,6 +16,7 @@
 //! Absent: system calls (they are [`Io`]'s), who receives what (the hub's), time and randomness (passed in).
 
 mod accept;
+mod access;
 mod allowance;
 mod catch_up;
 mod connection;
@@ -23,6 +24,7 @@ mod deliver;
 mod drain;
 mod housekeeping;
 mod inbox;
+mod origins;
 mod page;
 mod publish;
 mod publish_rate;
@@ -118,6 +120,8 @@ pub struct Server<I: Io> {
     laggards: HashMap<u32, Laggard>,
     paces: HashMap<u32, Pace>,
     publish_rates: publish_rate::PublishRates,
+    /// When the tokens of subscribers expire that needed one.
+    expiries: HashMap<u32, Tick>,
     wheel: Wheel,
 
     ready: Vec<Readiness>,
@@ -127,6 +131,8 @@ pub struct Server<I: Io> {
     /// A message that had to wait for the walk in progress.
     held: Option<Message>,
     inbox_has_more: bool,
+    /// Tokens whose signature was checked in this turn.
+    token_checks: u32,
     catching_up: VecDeque<Token>,
     dead: Vec<u32>,
     drain: Option<drain::Drain>,
@@ -183,11 +189,13 @@ impl<I: Io> Server<I> {
             addresses: HashMap::new(),
             laggards: HashMap::new(),
             paces: HashMap::new(),
+            expiries: HashMap::new(),
             wheel: Wheel::new(),
             ready: Vec::new(),
             readable: VecDeque::new(),
             held: None,
             inbox_has_more: false,
+            token_checks: 0,
             catching_up: VecDeque::new(),
             dead: Vec::new(),
             drain: None,
@@ -321,6 +329,7 @@ impl<I: Io> Server<I> {
         for slot in std::mem::take(&mut self.dead) {
             let connection = self.connections.remove(slot as usize);
             self.paces.remove(&slot);
+            self.expiries.remove(&slot);
             self.laggards.remove(&slot);
             self.hub.unsubscribe(Subscriber(slot));
             if let Some(key) = connection.peer.key().filter(|_| !connection.flags.has(Flags::ADMIN)) {
@@ -389,6 +398,7 @@ fn new_counters() -> Counters {
         closed: Labelled::new(CloseReason::ALL.map(CloseReason::as_str)),
         streams: 0,
         refused: Labelled::new(refusal::Refusal::labels()),
+        denied: Labelled::new(["missing_token", "invalid_token", "insufficient_scope"]),
         responses: Labelled::new([]),
         published_http: 0,
         broadcasts: 0,

@@ -5,8 +5,7 @@ use super::connection::{Phase, PublishAnswer, Publishing};
 use super::publish_rate::OverRate;
 use super::refusal::Refusal;
 use super::request::Request;
-use super::respond::{denial, json};
-use super::settings::Publishing as Policy;
+use super::respond::json;
 use super::wheel::Tick;
 use crate::auth;
 use crate::event::{Event, EventId};
@@ -28,9 +27,10 @@ pub(super) fn ticket_token(Ticket(ticket): Ticket) -> Token {
 impl<I: Io> Server<I> {
     pub(super) fn publish(&mut self, slot: u32, head: &RequestHead, body: &[u8]) {
         // Without a body nobody has asked yet.
-        if let Err(response) = self.may_publish(head) {
-            return self.respond(slot, head, response);
-        }
+        let grant = match self.may_publish(slot, head) {
+            Ok(grant) => grant,
+            Err(response) => return self.respond(slot, head, response),
+        };
         let events = match publish::parse(body, &self.settings.limits.publish) {
             Ok(events) => events,
             Err(error) => {
@@ -38,6 +38,10 @@ impl<I: Io> Server<I> {
                 return self.respond_problem(slot, head, error.status(), "Bad publish body", &error.to_string());
             }
         };
+        if let Some(outside) = events.iter().find(|event| !grant.covers(&event.topic)) {
+            let response = self.deny_topic(slot, outside.topic.as_str(), "publish");
+            return self.respond(slot, head, response);
+        }
         if events.iter().any(|event| !self.hub.has_room_for(event.topic.as_str())) {
             self.count_refusal(Refusal::TopicLimit);
             let (status, detail) = (Refusal::TopicLimit.status(), Refusal::TopicLimit.detail());
@@ -63,21 +67,6 @@ impl<I: Io> Server<I> {
                 self.await_broker(slot, head, answer(ids));
             }
             Err(refusal) => self.respond(slot, head, refused(refusal)),
-        }
-    }
-
-    pub(super) fn may_publish(&self, head: &RequestHead) -> Result<(), Response> {
-        if self.settings.is_open_to(head) {
-            return Ok(());
-        }
-        match &self.settings.publishing {
-            Policy::Refused => {
-                let detail = "publishing over HTTP is off: start the server with --publish-token-file, or with --dev";
-                Err(response::problem(403, "Publishing is off", detail))
-            }
-            Policy::Tokens(tokens) | Policy::Loopback(tokens) => {
-                tokens.check(head.authorization.as_deref()).map_err(|denied| denial(denied, "publish"))
-            }
         }
     }
 

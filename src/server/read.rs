@@ -29,7 +29,11 @@ impl<I: Io> Server<I> {
 
     /// Reads every connection that may have something, each within its budget.
     pub(super) fn read(&mut self) {
+        self.token_checks = 0;
         for _ in 0..self.readable.len() {
+            if self.has_checked_enough() {
+                return;
+            }
             let Some(token) = self.readable.pop_front() else { return };
             if self.connection(token).is_some() && !self.read_connection(token) {
                 self.readable.push_back(token);

@@ -68,15 +68,21 @@ impl<I: Io> Server<I> {
     }
 
     /// The latest event of each topic, and the position they belong to: a stream from there on loses nothing.
-    pub(super) fn snapshot(&self, head: &RequestHead) -> Response {
-        let named: Vec<_> = head.target.get_all("topic").collect();
-        let names: Vec<String> = match named.is_empty() {
-            true => self.hub.topics().take(TOPICS_LISTED_MAX).map(|info| info.name.as_str().to_owned()).collect(),
-            false => named.into_iter().map(str::to_owned).collect(),
+    pub(super) fn snapshot(&mut self, slot: u32, head: &RequestHead) -> Response {
+        let grant = match self.may_read(slot, head) {
+            Ok(grant) => grant,
+            Err(response) => return response,
         };
         // What is for operators is not for everybody here either.
-        let names = names.into_iter().filter(|name| !name.starts_with(RESERVED_TOPIC_PREFIX));
-        let latest = names.filter_map(|name| {
+        let is_reserved = |name: &str| name.starts_with(RESERVED_TOPIC_PREFIX);
+        let mut names: Vec<String> = head.target.get_all("topic").map(str::to_owned).collect();
+        if names.is_empty() {
+            let all = self.hub.topics().map(|info| info.name.as_str().to_owned());
+            names = all.filter(|name| grant.covers(name)).take(TOPICS_LISTED_MAX).collect();
+        } else if let Some(outside) = names.iter().find(|name| !is_reserved(name) && !grant.covers(name)) {
+            return self.deny_topic(slot, outside, "subscribe");
+        }
+        let latest = names.into_iter().filter(|name| !is_reserved(name)).filter_map(|name| {
             let event = Latest::read(self.hub.latest(&name)?.bytes())?;
             Some((name, event))
         });

@@ -8,14 +8,10 @@ use super::refusal::Refusal;
 use super::request::Request;
 use super::wheel::Tick;
 use super::{CloseReason, Server};
-use crate::auth::Denied;
 use crate::event::Frame;
 use crate::io::Io;
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
-
-/// Origins remembered, so that each is logged once.
-const REFUSED_ORIGINS_MAX: usize = 100;
 
 /// The `Date` header, formatted once a second.
 #[derive(Debug, Default)]
@@ -136,24 +132,6 @@ impl<I: Io> Server<I> {
         self.respond_last(slot, &problem, CloseReason::RequestTimeout);
     }
 
-    /// What a page's origin may know; a refused origin is logged once, with what would permit it.
-    pub(super) fn cors_headers(&mut self, head: &RequestHead) -> Vec<(&'static str, String)> {
-        let Some(origin) = &head.origin else { return Vec::new() };
-        if self.settings.cors.allows(origin) {
-            let exposed = ("Access-Control-Expose-Headers", "Retry-After".to_owned());
-            return vec![("Access-Control-Allow-Origin", origin.clone()), exposed, ("Vary", "Origin".to_owned())];
-        }
-        let same_origin =
-            head.host.as_ref().is_some_and(|host| origin.split_once("://").is_some_and(|(_, at)| at == host));
-        if !same_origin
-            && self.refused_origins.len() < REFUSED_ORIGINS_MAX
-            && self.refused_origins.insert(origin.clone())
-        {
-            tracing::warn!(%origin, "a page of this origin may not read; --cors-origin {origin} would permit it");
-        }
-        vec![("Vary", "Origin".to_owned())]
-    }
-
     fn count_response(&mut self, status: u16) {
         self.counters.responses.count(status_label(status));
     }
@@ -165,19 +143,9 @@ pub(super) fn json(status: u16, value: &impl serde::Serialize) -> Response {
     Response::new(status).with_body("application/json", text)
 }
 
-/// The answer to a request whose token is missing or wrong (RFC 6750, 3).
-pub(super) fn denial(denied: Denied, realm: &str) -> Response {
-    let (error, detail) = match denied {
-        Denied::Missing => ("", "this needs an Authorization: Bearer token"),
-        Denied::Wrong => (", error=\"invalid_token\"", "this token is not accepted here"),
-    };
-    let challenge = format!("Bearer realm=\"{realm}\"{error}");
-    response::problem(401, "Not authorized", detail).with_header("WWW-Authenticate", challenge)
-}
-
 /// The statuses that this server answers, as labels.
 fn status_label(status: u16) -> &'static str {
-    const LABELS: [(u16, &str); 19] = [
+    const LABELS: [(u16, &str); 20] = [
         (200, "200"),
         (202, "202"),
         (204, "204"),
@@ -192,6 +160,7 @@ fn status_label(status: u16) -> &'static str {
         (413, "413"),
         (414, "414"),
         (415, "415"),
+        (421, "421"),
         (429, "429"),
         (431, "431"),
         (501, "501"),

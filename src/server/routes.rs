@@ -3,7 +3,6 @@
 use super::Server;
 use super::connection::Flags;
 use super::page;
-use super::respond::denial;
 use super::settings::Settings;
 use crate::event::Topic;
 use crate::io::Io;
@@ -108,25 +107,29 @@ impl<I: Io> Server<I> {
             path = head.target.path, "request");
         let route = self.route(head, is_admin);
         if head.method == Method::Options {
-            let response = self.preflight(head, route.ok().as_ref());
+            let response = self.preflight(head, route.map_or("GET, HEAD, POST, OPTIONS", |route| route.methods()));
             return self.respond(slot, head, response);
         }
         let route = match route {
             Ok(route) => route,
             Err(refusal) => return self.respond(slot, head, refusal),
         };
-        let needs_token = route.is_for_operators() && !is_admin && !self.settings.operators.is_empty();
-        if needs_token && let Err(denied) = self.settings.operators.check(head.authorization.as_deref()) {
-            return self.respond(slot, head, denial(denied, "operator"));
+        let admitted = match &route {
+            _ if is_admin => Ok(()),
+            Route::Topic(name) => self.may_see_topic(slot, head, name),
+            route if route.is_for_operators() => self.may_operate(slot, head),
+            _ => Ok(()),
+        };
+        if let Err(response) = admitted {
+            return self.respond(slot, head, response);
         }
         let response = match route {
-            Route::Stream(_) if head.method == Method::Head => return self.respond_stream_head(slot, head),
             Route::Stream(topic) => return self.open_stream(slot, head, topic),
             Route::Publish => return self.publish(slot, head, body),
             Route::Index => page::index(head, &endpoints(&self.settings)),
             Route::Health(probe) => self.health(probe),
             Route::Debug => self.debug_view(),
-            Route::Data => self.snapshot(head),
+            Route::Data => self.snapshot(slot, head),
             Route::Topics => self.topic_list(),
             Route::Topic(name) => self.topic_view(&name),
             Route::Metrics => self.metrics_page(),
@@ -137,6 +140,7 @@ impl<I: Io> Server<I> {
 
     /// What a request names, if that is there for its listener and its method.
     fn route(&self, head: &RequestHead, is_admin: bool) -> Result<Route, Response> {
+        self.check_host(head)?;
         let (path, method) = (&head.target.path, &head.method);
         let Settings { stream_endpoint, dashboard_topic, .. } = &self.settings;
         let route = Route::of(path, stream_endpoint.as_deref(), dashboard_topic);
@@ -154,29 +158,16 @@ impl<I: Io> Server<I> {
     }
 
     /// Whether a request's body is to be read: only what is published has one, and only from who may.
-    pub(super) fn check_body(&self, slot: u32, head: &RequestHead) -> Result<(), Response> {
+    pub(super) fn check_body(&mut self, slot: u32, head: &RequestHead) -> Result<(), Response> {
         // Many clients send the length of nothing with every method; that is no body, and answered as any request.
         if head.framing == BodyFraming::Length(0) {
             return Ok(());
         }
         let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
         match self.route(head, is_admin)? {
-            Route::Publish if head.method == Method::Post => self.may_publish(head),
+            Route::Publish if head.method == Method::Post => self.may_publish(slot, head).map(drop),
             _ => Err(response::problem(413, "Unexpected body", "only POST /publish takes a body")),
         }
-    }
-
-    fn preflight(&mut self, head: &RequestHead, route: Option<&Route>) -> Response {
-        let methods = route.map_or("GET, HEAD, POST, OPTIONS", Route::methods);
-        let response = Response::new(204).with_header("Allow", methods);
-        let allowed = head.origin.as_ref().is_some_and(|origin| self.settings.cors.allows(origin));
-        if !allowed || head.access_control_request_method.is_none() {
-            return response;
-        }
-        response
-            .with_header("Access-Control-Allow-Methods", methods)
-            .with_header("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Last-Event-ID")
-            .with_header("Access-Control-Max-Age", "600")
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::auth::Tokens;
+pub use super::origins::Cors;
+use super::origins::is_same;
+use crate::auth::{Patterns, Tokens, Verifier};
 use crate::event::Topic;
 use crate::protocol::head::{HeadLimits, RequestHead};
 use crate::protocol::publish::PublishLimits;
@@ -24,6 +26,8 @@ pub struct Settings {
     pub publishing: Publishing,
     /// Who may see metrics, topics and the debug view other than through the admin listener; none: everybody.
     pub operators: Tokens,
+    /// How JSON Web Tokens are checked; none: subscribing is open, and nobody is let in by one.
+    pub jwt: Option<Jwt>,
     /// Which pages of other origins may read and publish.
     pub cors: Cors,
     /// How the server leaves.
@@ -35,12 +39,34 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// True under `--dev`.
+    pub(super) fn is_dev(&self) -> bool {
+        matches!(self.publishing, Publishing::Loopback(_))
+    }
+
+    /// True unless a page of a foreign origin asks: a browser adds cookies to what any page sends.
+    pub(super) fn trusts_cookies(&self, head: &RequestHead) -> bool {
+        let Some(origin) = &head.origin else { return true };
+        is_same(origin, head) || (!self.cors.any && self.cors.allows(origin))
+    }
+
     /// True for who needs no token under `--dev`: a proxy carries strangers to the loopback address, and a browser
     /// carries strangers' pages.
     pub(super) fn is_open_to(&self, head: &RequestHead) -> bool {
         let foreign_page = head.origin.as_ref().is_some_and(|origin| !self.cors.allows(origin));
-        matches!(self.publishing, Publishing::Loopback(_)) && !head.forwarded && !foreign_page
+        self.is_dev() && !head.forwarded && !foreign_page
     }
+}
+
+/// How JSON Web Tokens are checked.
+#[derive(Clone, Debug)]
+pub struct Jwt {
+    /// Knows the keys.
+    pub verifier: Verifier,
+    /// The cookie that may hold a subscriber's.
+    pub cookie: String,
+    /// Topics that take none.
+    pub public_topics: Patterns,
 }
 
 /// How streams are delivered.
@@ -109,35 +135,6 @@ pub enum Publishing {
     Loopback(Tokens),
 }
 
-/// Which pages of other origins may read and publish.
-#[derive(Clone, Debug, Default)]
-pub struct Cors {
-    /// Exactly these origins.
-    pub origins: Vec<String>,
-    /// Any origin on this host, with any port (`--dev`).
-    pub any_localhost: bool,
-    /// Every origin: the streams are public.
-    pub any: bool,
-}
-
-impl Cors {
-    /// True when pages of this origin may.
-    pub fn allows(&self, origin: &str) -> bool {
-        self.any
-            || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-            || (self.any_localhost && is_localhost(origin))
-    }
-}
-
-fn is_localhost(origin: &str) -> bool {
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    let host = authority.map(|authority| match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
-    });
-    matches!(host, Some("localhost" | "127.0.0.1" | "[::1]"))
-}
-
 /// How the server leaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Drain {
@@ -145,25 +142,4 @@ pub struct Drain {
     pub notice: Duration,
     /// Over how long the streams are closed then.
     pub duration: Duration,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn origins_are_exact_and_localhost_is_a_host_not_a_prefix() {
-        let cors = Cors { origins: vec!["https://app.example".into()], any_localhost: true, any: false };
-        let check = |origin: &str, allowed: bool| assert_eq!(cors.allows(origin), allowed, "{origin}");
-        check("https://app.example", true);
-        check("https://APP.example", true);
-        check("https://app.example:8443", false);
-        check("https://app.example.evil.test", false);
-        check("http://localhost:5173", true);
-        check("http://127.0.0.1", true);
-        check("http://[::1]:80", true);
-        check("http://localhost.evil.test", false);
-        check("http://localhost:5173@evil.test", false);
-        check("null", false);
-    }
 }

@@ -9,15 +9,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Value, json as object};
 
 use super::Server;
-use super::connection::Flags;
-use super::respond::denial;
 use crate::event::{Event, STATISTICS_TOPIC, Topic};
 use crate::io::Io;
 use crate::observe::histogram::Histogram;
 use crate::observe::metrics::{Counters, Labelled};
 use crate::observe::process;
-use crate::protocol::head::RequestHead;
-use crate::protocol::response::{self, Response};
 use crate::sources::channel::Ticket;
 
 /// Topics that are told of.
@@ -33,20 +29,6 @@ pub(super) struct Sample {
 }
 
 impl<I: Io> Server<I> {
-    /// Who may see the statistics: on this host with `--dev`, through the admin listener, or with an operator's token.
-    pub(super) fn may_watch(&self, slot: u32, head: &RequestHead) -> Result<(), Response> {
-        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
-        if is_admin || self.settings.is_open_to(head) {
-            return Ok(());
-        }
-        if self.settings.operators.is_empty() {
-            let detail = "the server's statistics are for operators, and no operator's token is configured: start the \
-                          server with --operator-token-file or --dev, or ask the admin listener";
-            return Err(response::problem(403, "Not for everybody", detail));
-        }
-        self.settings.operators.check(head.authorization.as_deref()).map_err(|denied| denial(denied, "operator"))
-    }
-
     /// Publishes the statistics of the time since the last ones, if anybody watches.
     pub(super) fn tell_statistics(&mut self) {
         if self.hub.topic(STATISTICS_TOPIC).is_none_or(|topic| topic.subscribers == 0) {

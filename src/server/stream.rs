@@ -1,6 +1,6 @@
 //! Streams: who becomes a subscriber, where its stream starts, at what pace it goes, and who is told to come later.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::connection::{Flags, Phase};
 use super::refusal::Refusal;
@@ -10,7 +10,7 @@ use super::{CloseReason, Jitter, Server};
 use crate::event::{EventId, Frame, STATISTICS_TOPIC, Sequence, Topic};
 use crate::hub::{Replay, Run, Start, Subscriber};
 use crate::io::Io;
-use crate::protocol::head::RequestHead;
+use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
 use crate::protocol::{encoder, target::Target};
 
@@ -110,23 +110,38 @@ impl<I: Io> Server<I> {
             Ok(wishes) => wishes,
             Err(detail) => return self.respond_problem(slot, head, 400, "Bad parameter", &detail),
         };
+        let expires_at = match self.may_subscribe(slot, head, &topics) {
+            Ok(expires_at) => expires_at,
+            Err(response) => return self.respond(slot, head, response),
+        };
+        if head.method == Method::Head {
+            return self.respond_stream_head(slot, head);
+        }
         if let Some(refusal) = self.refusal(slot) {
             return self.refuse_stream(slot, head, refusal);
         }
         if self.hub.subscribe(Subscriber(slot), &topics).is_err() {
             return self.refuse_stream(slot, head, Refusal::TopicLimit);
         }
+        if let Some(expires_at) = expires_at {
+            self.connections[slot as usize].flags.set(Flags::EXPIRES);
+            self.expiries.insert(slot, self.tick_of_unix(expires_at));
+        }
         self.start_stream(slot, head, &wishes, topics.len());
+    }
+
+    /// The tick at which the wall's clock will show a time, as it goes now: a stream's end is not moved when it is set.
+    fn tick_of_unix(&self, time: Duration) -> Tick {
+        let now = self.io.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Tick::of(self.now).after(time.saturating_sub(now))
     }
 
     fn named_topics(&mut self, slot: u32, head: &RequestHead) -> Result<Vec<Topic>, Response> {
         let mut topics = Vec::new();
         for name in head.target.get_all("topic") {
-            let topic = if name == STATISTICS_TOPIC {
-                self.may_watch(slot, head)?;
-                Topic::statistics()
-            } else {
-                self.check_topic(name).map_err(|detail| response::problem(400, "Bad topic", &detail))?
+            let topic = match name {
+                STATISTICS_TOPIC => Topic::statistics(),
+                name => self.check_topic(name).map_err(|detail| response::problem(400, "Bad topic", &detail))?,
             };
             if !topics.contains(&topic) {
                 topics.push(topic);
@@ -253,6 +268,22 @@ impl<I: Io> Server<I> {
         laggard.push(frame);
     }
 
+    /// Ends a stream in good order, with a last word.
+    pub(super) fn end_stream(&mut self, slot: u32, last_word: Frame, reason: CloseReason) {
+        self.say(slot, last_word);
+        if !matches!(self.connections[slot as usize].phase, Phase::Streaming) {
+            return;
+        }
+        if self.laggards.contains_key(&slot) {
+            // It takes nothing now: it will find the end, and its last id, when it reads on.
+            self.close(slot, reason);
+        } else {
+            self.streams -= 1;
+            self.hub.unsubscribe(Subscriber(slot));
+            self.linger(slot, reason);
+        }
+    }
+
     // ---- pace ----
 
     /// A walk came by: what is new goes out now if the interval has passed, else when it has.
@@ -291,7 +322,7 @@ impl<I: Io> Server<I> {
     }
 
     /// A stream asked for by HEAD: the head it would have.
-    pub(super) fn respond_stream_head(&mut self, slot: u32, head: &RequestHead) {
+    fn respond_stream_head(&mut self, slot: u32, head: &RequestHead) {
         let bytes = self.stream_head(head, true);
         self.write_response(slot, bytes, Some(CloseReason::Answered));
     }

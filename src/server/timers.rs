@@ -7,6 +7,7 @@ use super::connection::{Flags, Phase};
 use super::wheel::Tick;
 use super::{CloseReason, Server};
 use crate::io::Io;
+use crate::protocol::encoder;
 
 /// How long a peer may take to close after it was told all.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -64,7 +65,8 @@ impl<I: Io> Server<I> {
             Phase::Streaming => {
                 let heartbeat = connection.since.after(self.heartbeat_wait(slot));
                 let pace = connection.flags.has(Flags::PACE_DUE).then(|| self.paces[&slot].next_at);
-                return Some(pace.map_or(heartbeat, |pace| pace.min(heartbeat)));
+                let expiry = connection.flags.has(Flags::EXPIRES).then(|| self.expiries[&slot]);
+                return [Some(heartbeat), pace, expiry].into_iter().flatten().min();
             }
         };
         Some(connection.since.after(wait))
@@ -85,6 +87,9 @@ impl<I: Io> Server<I> {
             Phase::Responding(_) => self.close(slot, CloseReason::Stalled),
             Phase::Publishing(_) => self.time_out_publish(slot),
             Phase::Lingering(reason) => self.close(slot, reason),
+            Phase::Streaming if connection.flags.has(Flags::EXPIRES) && self.expiries[&slot] <= now => {
+                self.end_stream(slot, encoder::TOKEN_EXPIRED.into(), CloseReason::TokenExpired);
+            }
             Phase::Streaming => {
                 if connection.flags.has(Flags::PACE_DUE) && self.paces[&slot].next_at <= now {
                     connection.flags.clear(Flags::PACE_DUE);

@@ -125,6 +125,7 @@ impl Plan {
             },
             publishing: Publishing::Loopback(Tokens::default()),
             operators: Tokens::default(),
+            jwt: None,
             cors: Cors::default(),
             drain: Drain { notice: Duration::from_millis(300), duration: Duration::from_secs(2) },
             ready_requires: Vec::new(),

@@ -152,11 +152,17 @@ impl Client {
                 0
             }
         };
-        while self.unread.len() < length {
-            assert_ne!(self.try_read().unwrap(), 0, "the body ended early: {}", answer.head);
-        }
-        answer.body = self.unread.drain(..length).collect();
+        answer.body = self.read_exactly(length);
         answer
+    }
+
+    /// The next so many bytes.
+    #[track_caller]
+    pub fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        while self.unread.len() < length {
+            assert_ne!(self.try_read().unwrap(), 0, "the body ended early");
+        }
+        self.unread.drain(..length).collect()
     }
 
     /// Everything until the server ends its side in good order; a reset fails.

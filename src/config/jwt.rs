@@ -1,0 +1,104 @@
+//! The options about JSON Web Tokens, and the keys that they name, read.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::secret::{SecretError, read_bounded};
+use super::{ConfigError, SecretReader};
+use crate::auth::{KeyError, Keys, Patterns};
+
+/// Holds a secret that tokens are signed with; read by `fanfare token` too.
+pub const JWT_SECRET_VARIABLE: &str = "FANFARE_JWT_SECRET";
+
+/// The options about tokens as given; [`JwtConfig`] holds the keys themselves.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "JSON Web Tokens")]
+pub(super) struct JwtOptions {
+    /// A file of keys to check tokens with: public keys in PEM, a JWKS, or secrets, one per line; repeatable
+    ///
+    /// With a key, subscribing takes a token that names the topics, and publishing may take one. Several keys, in one
+    /// file or several, allow a rotation. FANFARE_JWT_SECRET holds a secret itself. `fanfare token` makes tokens.
+    #[arg(id = "jwt-key-file", long, value_name = "FILE")]
+    key_files: Vec<PathBuf>,
+
+    /// The audience (aud) that tokens must name; repeatable, one is enough. Unset: tokens must name none
+    #[arg(id = "jwt-audience", long, value_name = "TEXT")]
+    audiences: Vec<String>,
+
+    /// The issuer (iss) that tokens must name; repeatable, one is enough. Unset: any, or none
+    #[arg(id = "jwt-issuer", long, value_name = "TEXT")]
+    issuers: Vec<String>,
+
+    /// The cookie in which a subscriber's token may come
+    #[arg(id = "jwt-cookie", long, value_name = "NAME", default_value = "fanfare_token", value_parser = cookie_name)]
+    cookie: String,
+
+    /// A topic that takes no token to subscribe to, or the beginning of such topics' names and a *; repeatable
+    #[arg(id = "public-topic", long, value_name = "PATTERN")]
+    public_topics: Vec<String>,
+}
+
+/// How JSON Web Tokens are checked.
+#[derive(Clone, Debug)]
+pub struct JwtConfig {
+    /// With these keys.
+    pub keys: Keys,
+    /// For one of these audiences; for none, if there is none.
+    pub audiences: Vec<String>,
+    /// Of one of these issuers; of anybody, if there is none.
+    pub issuers: Vec<String>,
+    /// The cookie that may hold one.
+    pub cookie: String,
+    /// Topics that take none.
+    pub public_topics: Patterns,
+}
+
+impl JwtOptions {
+    /// Reads the keys; none without one.
+    pub(super) fn read(self, secrets: &mut SecretReader<'_>) -> Result<Option<JwtConfig>, ConfigError> {
+        let mut keys = Keys::default();
+        let refused = |setting: String, reason: String| ConfigError::Value { setting, reason };
+        for path in &self.key_files {
+            let setting = secrets.settings.get("jwt-key-file").to_string();
+            let of_file = |error: SecretError| refused(setting.clone(), format!("{}: {error}", path.display()));
+            let of_key = |error: KeyError| refused(setting.clone(), format!("{} {error}", path.display()));
+            let (text, is_open_to_others) = read_bounded(path).map_err(of_file)?;
+            let read = Keys::read(&text).map_err(of_key)?;
+            if is_open_to_others && read.has_secret() {
+                let path = path.display();
+                secrets.warnings.push(format!("{setting}: every user of this host may read it; chmod o-r {path}"));
+            }
+            keys.extend(read).map_err(of_key)?;
+        }
+        if let Some(secret) = secrets.env.get(JWT_SECRET_VARIABLE).filter(|secret| !secret.is_empty()) {
+            let of_variable = |error: KeyError| refused(JWT_SECRET_VARIABLE.to_owned(), error.to_string());
+            keys.extend(Keys::from_secret(secret).map_err(of_variable)?).map_err(of_variable)?;
+        }
+        if keys.is_empty() {
+            for name in ["jwt-audience", "jwt-issuer", "jwt-cookie", "public-topic"] {
+                let setting = secrets.settings.get(name);
+                if setting.is_explicit() {
+                    secrets.warnings.push(format!("{setting} has no effect without jwt-key-file"));
+                }
+            }
+            return Ok(None);
+        }
+        Ok(Some(JwtConfig {
+            keys,
+            audiences: self.audiences,
+            issuers: self.issuers,
+            cookie: self.cookie,
+            public_topics: Patterns::new(self.public_topics),
+        }))
+    }
+}
+
+/// A cookie's name is a token (RFC 6265, 4.1.1).
+fn cookie_name(text: &str) -> Result<String, String> {
+    let is_of_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    match !text.is_empty() && text.bytes().all(is_of_token) {
+        true => Ok(text.to_owned()),
+        false => Err("allowed is a cookie's name: letters, digits and !#$%&'*+-.^_`|~".to_owned()),
+    }
+}

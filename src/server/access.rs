@@ -1,0 +1,259 @@
+//! Who may do what: which token a request shows, and what it is good for on which route.
+//!
+//! ```text
+//!  subscribe, look at topics   everybody; with a key, the token's `subscribe` (and public topics without one)
+//!  debug, metrics, topics      everybody; with operators' tokens or a key, one of those or the token's `operator`
+//!  statistics                  as before, but never everybody
+//!  publish                     a publisher's token, or the token's `publish`; with --dev, this host
+//! ```
+//!
+//! Absent: an answer to who is on the admin listener. Its listeners are guarded by where they listen.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::Server;
+use super::connection::Flags;
+use super::settings::{Jwt, Publishing};
+use crate::auth::{Denied, Patterns, Verified, bearer};
+use crate::event::Topic;
+use crate::io::Io;
+use crate::protocol::head::RequestHead;
+use crate::protocol::response::{self, Response};
+
+/// Tokens that are checked in one turn: a signature takes up to a tenth of a millisecond, and others wait.
+const CHECKS_PER_TURN_MAX: u32 = 128;
+/// The parameter for who can't send a header, as RFC 6750, 2.3 names it.
+const QUERY_PARAMETER: &str = "access_token";
+
+/// Where a request's token may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    /// Only where no page of another site can put it unasked: in a header.
+    Header,
+    /// Also in a cookie.
+    Cookie,
+    /// Also in the query: EventSource sends no headers.
+    Query,
+}
+
+/// What somebody may publish to.
+#[derive(Debug)]
+pub(super) enum PublishGrant {
+    Everything,
+    Topics(Patterns),
+}
+
+impl PublishGrant {
+    pub(super) fn covers(&self, topic: &Topic) -> bool {
+        match self {
+            PublishGrant::Everything => true,
+            PublishGrant::Topics(patterns) => patterns.cover(topic.as_str()),
+        }
+    }
+}
+
+/// Which topics somebody may look at; none: all of them.
+#[derive(Debug)]
+pub(super) struct ReadGrant(Option<[Patterns; 2]>);
+
+impl ReadGrant {
+    pub(super) fn covers(&self, topic: &str) -> bool {
+        self.0.as_ref().is_none_or(|patterns| patterns.iter().any(|patterns| patterns.cover(topic)))
+    }
+}
+
+impl<I: Io> Server<I> {
+    /// Lets in a subscriber of these topics; tells when its token expires, since 1970, if it needed one.
+    pub(super) fn may_subscribe(
+        &mut self,
+        slot: u32,
+        head: &RequestHead,
+        topics: &[Topic],
+    ) -> Result<Option<Duration>, Response> {
+        let mut expires_at = None;
+        if topics.iter().any(Topic::is_reserved) {
+            expires_at = self.may_watch(slot, head)?;
+        }
+        let public = self.settings.jwt.as_ref().map(|jwt| &jwt.public_topics);
+        let takes_token = |topic: &&Topic| !topic.is_reserved() && public.is_some_and(|of| !of.cover(topic.as_str()));
+        let guarded: Vec<_> = topics.iter().filter(takes_token).collect();
+        if guarded.is_empty() {
+            return Ok(expires_at);
+        }
+        let verified = self.holder(head, Transport::Query).map_err(|denied| self.deny(slot, denied, "subscribe"))?;
+        if let Some(outside) = guarded.iter().find(|topic| !verified.grants.subscribe.cover(topic.as_str())) {
+            return Err(self.deny_topic(slot, outside.as_str(), "subscribe"));
+        }
+        Ok(Some(verified.expires_at))
+    }
+
+    /// The topics that somebody may look at without subscribing.
+    pub(super) fn may_read(&mut self, slot: u32, head: &RequestHead) -> Result<ReadGrant, Response> {
+        let Some(jwt) = &self.settings.jwt else { return Ok(ReadGrant(None)) };
+        let public = jwt.public_topics.clone();
+        let granted = match self.holder(head, Transport::Cookie) {
+            Ok(verified) => verified.grants.subscribe,
+            Err(Denied::Missing) if !public.is_empty() => Patterns::default(),
+            Err(denied) => return Err(self.deny(slot, denied, "subscribe")),
+        };
+        Ok(ReadGrant(Some([public, granted])))
+    }
+
+    /// Lets in who looks at one topic: an operator may, and who may subscribe to it.
+    pub(super) fn may_see_topic(&mut self, slot: u32, head: &RequestHead, name: &str) -> Result<(), Response> {
+        let is_operator = self.settings.operators.check(head.authorization.as_deref()).is_ok();
+        let Some(jwt) = self.settings.jwt.as_ref().filter(|_| !is_operator) else {
+            return self.may_operate(slot, head);
+        };
+        if jwt.public_topics.cover(name) {
+            return Ok(());
+        }
+        let verified = self.holder(head, Transport::Cookie).map_err(|denied| self.deny(slot, denied, "subscribe"))?;
+        match verified.grants.operator || verified.grants.subscribe.cover(name) {
+            true => Ok(()),
+            false => Err(self.deny_topic(slot, name, "subscribe")),
+        }
+    }
+
+    /// Lets in who asks for what is for operators; everybody, where nobody is told from an operator.
+    pub(super) fn may_operate(&mut self, slot: u32, head: &RequestHead) -> Result<(), Response> {
+        if self.settings.operators.is_empty() && self.settings.jwt.is_none() {
+            return Ok(());
+        }
+        self.operator(slot, head, Transport::Header).map(drop)
+    }
+
+    /// Lets in who asks for the statistics: on this host with `--dev`, through the admin listener, or an operator.
+    /// Tells when its token expires, if it needed one that does.
+    fn may_watch(&mut self, slot: u32, head: &RequestHead) -> Result<Option<Duration>, Response> {
+        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
+        if is_admin || self.settings.is_open_to(head) {
+            return Ok(None);
+        }
+        if self.settings.operators.is_empty() && self.settings.jwt.is_none() {
+            let detail = "the server's statistics are for operators, and no operator's token is configured: start the \
+                          server with --operator-token-file or --dev, or ask the admin listener";
+            return Err(response::problem(403, "Not for everybody", detail));
+        }
+        self.operator(slot, head, Transport::Query)
+    }
+
+    fn operator(&mut self, slot: u32, head: &RequestHead, transport: Transport) -> Result<Option<Duration>, Response> {
+        let denied = match self.settings.operators.check(head.authorization.as_deref()) {
+            Ok(()) => return Ok(None),
+            Err(denied) => denied,
+        };
+        let denied = match self.settings.jwt.is_some().then(|| self.holder(head, transport)) {
+            Some(Ok(verified)) if verified.grants.operator => return Ok(Some(verified.expires_at)),
+            Some(Ok(_)) => Denied::Insufficient("the token is not an operator's"),
+            Some(Err(denied)) => denied,
+            None => denied,
+        };
+        Err(self.deny(slot, denied, "operator"))
+    }
+
+    /// Lets in who publishes; what is published where is looked at when it is known.
+    pub(super) fn may_publish(&mut self, slot: u32, head: &RequestHead) -> Result<PublishGrant, Response> {
+        if self.settings.is_open_to(head) {
+            return Ok(PublishGrant::Everything);
+        }
+        let denied = match &self.settings.publishing {
+            Publishing::Refused if self.settings.jwt.is_none() => {
+                let detail = "publishing over HTTP is off: start the server with --publish-token-file, with \
+                              --jwt-key-file, or with --dev";
+                return Err(response::problem(403, "Publishing is off", detail));
+            }
+            Publishing::Refused => Denied::Missing,
+            Publishing::Tokens(tokens) | Publishing::Loopback(tokens) => {
+                match tokens.check(head.authorization.as_deref()) {
+                    Ok(()) => return Ok(PublishGrant::Everything),
+                    Err(denied) => denied,
+                }
+            }
+        };
+        // A cookie goes along with what any page sends: it subscribes, and never publishes.
+        let denied = match self.settings.jwt.is_some().then(|| self.holder(head, Transport::Header)) {
+            Some(Ok(verified)) if !verified.grants.publish.is_empty() => {
+                return Ok(PublishGrant::Topics(verified.grants.publish));
+            }
+            Some(Ok(_)) => Denied::Insufficient("the token is not for publishing"),
+            Some(Err(denied)) => denied,
+            None => denied,
+        };
+        Err(self.deny(slot, denied, "publish"))
+    }
+
+    // ---- the token ----
+
+    /// True once as many tokens were checked in this turn as others can be kept waiting for.
+    pub(super) fn has_checked_enough(&self) -> bool {
+        self.token_checks >= CHECKS_PER_TURN_MAX
+    }
+
+    /// Checks the token that a request shows.
+    fn holder(&mut self, head: &RequestHead, transport: Transport) -> Result<Verified, Denied> {
+        let Some(jwt) = &self.settings.jwt else { return Err(Denied::Missing) };
+        let token = shown(head, transport, jwt, self.settings.trusts_cookies(head)).ok_or(Denied::Missing)?;
+        let now = self.io.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.token_checks += 1;
+        jwt.verifier.verify(token, now)
+    }
+
+    /// The answer to who is not let in (RFC 6750, 3).
+    pub(super) fn deny(&mut self, slot: u32, denied: Denied, realm: &str) -> Response {
+        let (status, title, reason, detail) = match denied {
+            Denied::Missing => (401, "Not authorized", "missing_token", "this needs an Authorization: Bearer token"),
+            Denied::Invalid(detail) => (401, "Not authorized", "invalid_token", detail),
+            Denied::Insufficient(detail) => (403, "Not permitted", "insufficient_scope", detail),
+        };
+        self.counters.denied.count(reason);
+        tracing::debug!(peer = %self.connections[slot as usize].peer, reason, realm, detail, "denied");
+        let mut challenge = format!("Bearer realm=\"{realm}\"");
+        // RFC 6750, 3.1: who showed nothing is told nothing but that something is to be shown.
+        if denied != Denied::Missing {
+            challenge.push_str(&format!(", error=\"{reason}\", error_description=\"{detail}\""));
+        }
+        response::problem(status, title, detail).with_header("WWW-Authenticate", challenge)
+    }
+
+    /// The answer to whose token does not name a topic. Only the body names it: a header's grammar is narrower.
+    pub(super) fn deny_topic(&mut self, slot: u32, topic: &str, realm: &str) -> Response {
+        let told = self.deny(slot, Denied::Insufficient("the token does not name this topic"), realm);
+        let detail = format!("the token does not name the topic {topic} to {realm} to");
+        Response { headers: told.headers, ..response::problem(403, "Not permitted", &detail) }
+    }
+}
+
+/// The token of a request, from the first place that has one: what was sent on purpose before what browsers add.
+fn shown<'a>(head: &'a RequestHead, transport: Transport, jwt: &Jwt, trusts_cookies: bool) -> Option<&'a str> {
+    let in_header = head.authorization.as_deref().and_then(bearer);
+    let in_query = || head.target.get(QUERY_PARAMETER).filter(|_| transport == Transport::Query);
+    let may_be_cookie = transport != Transport::Header && trusts_cookies;
+    let in_cookie = || cookie(head.cookie.as_deref().filter(|_| may_be_cookie)?, &jwt.cookie);
+    in_header.or_else(in_query).or_else(in_cookie)
+}
+
+/// The value of a cookie, without the quotes that it may stand in (RFC 6265, 4.1.1).
+fn cookie<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
+    let pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let value = pairs.into_iter().find_map(|(key, value)| (key == name).then_some(value))?;
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let check = |cookies: &str, expected: Option<&str>| assert_eq!(cookie(cookies, "t"), expected, "{cookies:?}");
+        check("t=a", Some("a"));
+        check("x=1; t=a; y=2", Some("a"));
+        check("x=1;t=a.b=;", Some("a.b="));
+        check("t=\"a\"", Some("a"));
+        check("t=a; t=b", Some("a"));
+        check("tt=a; T=b; xt=c; t", None);
+        check("x=t=a", None);
+        check("", None);
+    }
+}

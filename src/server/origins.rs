@@ -1,0 +1,156 @@
+//! Pages and the hosts that they come from: whose may read (CORS, as the Fetch standard has it), and whose are taken
+//! for this host's own under `--dev`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::Server;
+use crate::io::Io;
+use crate::protocol::head::RequestHead;
+use crate::protocol::response::{self, Response};
+
+/// Origins remembered, so that each is logged once.
+const REFUSED_ORIGINS_MAX: usize = 100;
+
+/// Which pages of other origins may read and publish.
+#[derive(Clone, Debug, Default)]
+pub struct Cors {
+    /// Exactly these origins.
+    pub origins: Vec<String>,
+    /// Any origin on this host, with any port (`--dev`).
+    pub any_localhost: bool,
+    /// Every origin: the streams are public.
+    pub any: bool,
+}
+
+impl Cors {
+    /// True when pages of this origin may.
+    pub fn allows(&self, origin: &str) -> bool {
+        self.any
+            || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+            || (self.any_localhost && authority(origin).is_some_and(is_loopback))
+    }
+}
+
+impl<I: Io> Server<I> {
+    /// What a page's origin may know; a refused origin is logged once, with what would permit it.
+    pub(super) fn cors_headers(&mut self, head: &RequestHead) -> Vec<(&'static str, String)> {
+        let Some(origin) = &head.origin else { return Vec::new() };
+        let exposed = ("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate".to_owned());
+        if self.settings.cors.any {
+            // Never with credentials: what is for every page is nobody's in particular.
+            return vec![("Access-Control-Allow-Origin", "*".to_owned()), exposed];
+        }
+        let vary = ("Vary", "Origin".to_owned());
+        if self.settings.cors.allows(origin) {
+            let credentials = ("Access-Control-Allow-Credentials", "true".to_owned());
+            return vec![("Access-Control-Allow-Origin", origin.clone()), credentials, exposed, vary];
+        }
+        if !is_same(origin, head)
+            && self.refused_origins.len() < REFUSED_ORIGINS_MAX
+            && self.refused_origins.insert(origin.clone())
+        {
+            tracing::warn!(%origin, "a page of this origin may not read; --cors-origin {origin} would permit it");
+        }
+        vec![vary]
+    }
+
+    /// The answer to OPTIONS: what a route takes and, to a page that may, what it may send.
+    pub(super) fn preflight(&mut self, head: &RequestHead, methods: &'static str) -> Response {
+        let response = Response::new(204).with_header("Allow", methods);
+        let allowed = head.origin.as_ref().is_some_and(|origin| self.settings.cors.allows(origin));
+        if !allowed || head.access_control_request_method.is_none() {
+            return response;
+        }
+        response
+            .with_header("Access-Control-Allow-Methods", methods)
+            .with_header("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Last-Event-ID")
+            .with_header("Access-Control-Max-Age", "600")
+    }
+
+    /// Under `--dev`, refuses whoever asks for another host than this one. A page whose name was made to point here
+    /// (DNS rebinding) would else be of our own origin, and free to read and to publish.
+    pub(super) fn check_host(&self, head: &RequestHead) -> Result<(), Response> {
+        match &head.host {
+            Some(host) if self.settings.is_dev() && !is_loopback(host) => {
+                let detail = "with --dev this server answers to localhost, 127.0.0.1 and [::1] alone";
+                Err(response::problem(421, "Not this host", detail))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// True when a page asks the server that it came from; what scheme a proxy in between took away is not known here.
+pub(super) fn is_same(origin: &str, head: &RequestHead) -> bool {
+    head.host.as_deref().is_some_and(|host| origin.split_once("://").is_some_and(|(_, at)| at == host))
+}
+
+fn authority(origin: &str) -> Option<&str> {
+    origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
+}
+
+/// True for a name (RFC 6761, 6.3) or an address that never leaves this host, with any port or none.
+fn is_loopback(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let name = host.to_ascii_lowercase();
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+        || in_brackets.is_some_and(|host| host.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_exact_and_localhost_is_a_host_not_a_prefix() {
+        let cors = Cors { origins: vec!["https://app.example".into()], any_localhost: true, any: false };
+        let check = |origin: &str, allowed: bool| assert_eq!(cors.allows(origin), allowed, "{origin}");
+        check("https://app.example", true);
+        check("https://APP.example", true);
+        check("https://app.example:8443", false);
+        check("https://app.example.evil.test", false);
+        check("http://localhost:5173", true);
+        check("http://127.0.0.1", true);
+        check("http://[::1]:80", true);
+        check("http://localhost.evil.test", false);
+        check("http://localhost:5173@evil.test", false);
+        check("null", false);
+    }
+
+    #[test]
+    fn a_loopback_host_is_one_whatever_its_port_and_nothing_that_looks_like_it() {
+        for good in
+            ["localhost", "LOCALHOST:3001", "app.localhost:1", "127.0.0.1:3001", "127.9.9.9", "[::1]", "[::1]:80"]
+        {
+            assert!(is_loopback(good), "{good}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "evil.test",
+            "localhost.evil.test",
+            "evillocalhost",
+            "127.0.0.1.evil.test",
+            "127.0.0.1.nip.io:3001",
+            "128.0.0.1",
+            "0.0.0.0",
+            "2130706433",
+            "0x7f.1",
+            "127.1",
+            "::1",
+            "[::2]",
+            "[::ffff:127.0.0.1]",
+            "[localhost]",
+            "localhost:80:evil.test",
+            "user@localhost",
+        ] {
+            assert!(!is_loopback(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Streams that a token opened: what ends them, and that nothing is lost when it does.
+
+use fanfare::auth::LEEWAY;
+use serde_json::json;
+
+use crate::forge::{Shown, ask, everything, guarded_server_with_env, now, only, signed, with};
+use crate::support::server::{Server, TOKEN};
+use crate::support::stream::Subscriber;
+
+fn server(options: &[&str]) -> Server {
+    guarded_server_with_env(options, &[("FANFARE_PUBLISH_TOKEN", TOKEN)])
+}
+
+/// A token for one topic that is good for two more seconds.
+fn short_lived(topic: &str) -> String {
+    let claims = only(json!({ "subscribe": [topic] }));
+    signed(&with(claims, "exp", json!(now() + 2 - LEEWAY.as_secs())))
+}
+
+fn open(server: &Server, token: &str, header_lines: &str) -> Subscriber {
+    let (target, lines) = Shown::Header.place("/events?topic=orders.1", token);
+    Subscriber::over(server.connect(), &target, &format!("{lines}{header_lines}"))
+}
+
+#[test]
+fn a_stream_ends_with_its_token_and_goes_on_with_another() {
+    let server = server(&[]);
+    let mut other = open(&server, &signed(&everything()), "");
+    let mut subscriber = open(&server, &short_lived("orders.1"), "");
+    server.publish("orders.1", "before");
+    let last = subscriber.event();
+    assert_eq!(last.data().as_deref(), Some("before"));
+    // Its heartbeat is half a minute away: nothing but its expiry says anything more.
+    assert_eq!(subscriber.block().raw, ": the token has expired\n\n");
+    assert_eq!(subscriber.try_block(), None, "in good order");
+    server.publish("orders.1", "between");
+    server.wait_for_metric("fanfare_closed_total{reason=\"token_expired\"}", |count| count == 1.0);
+    server.wait_for_log(&["closed", "token_expired", &subscriber.client.address()]);
+    assert_eq!(server.metric("fanfare_connections{kind=\"stream\"}"), 1.0);
+
+    let resume = format!("Last-Event-ID: {}\r\n", last.id().unwrap());
+    let mut subscriber = open(&server, &signed(&everything()), &resume);
+    subscriber.expect(&["between"]);
+    other.expect(&["before", "between"]);
+}
+
+#[test]
+fn many_streams_of_one_token_end_together_and_the_slots_serve_again() {
+    let server = server(&["--max-connections", "40"]);
+    let token = short_lived("orders.1");
+    let subscribers: Vec<_> = (0..40).map(|_| open(&server, &token, "")).collect();
+    for mut subscriber in subscribers {
+        assert_eq!(subscriber.block().raw, ": the token has expired\n\n");
+        assert_eq!(subscriber.try_block(), None);
+    }
+    assert_eq!(server.metric("fanfare_closed_total{reason=\"token_expired\"}"), 40.0);
+    // A slot's next tenant has a life of its own.
+    let mut next = open(&server, &signed(&everything()), "");
+    server.publish("orders.1", "x");
+    next.expect(&["x"]);
+    let refused =
+        ask(&server, ("GET", "/events?topic=orders.1"), Shown::Query, &signed(&with(everything(), "exp", json!(1))));
+    assert_eq!(refused.status, 401);
+}
+
+#[test]
+fn a_paced_stream_ends_with_its_token_too() {
+    let server = server(&[]);
+    let (_, lines) = Shown::Header.place("", &short_lived("orders.1"));
+    let target = "/events?topic=orders.1&interval_ms=600000&latest=1";
+    let mut subscriber = Subscriber::over(server.connect(), target, &lines);
+    server.publish("orders.1", "first");
+    subscriber.expect(&["first"]);
+    server.publish("orders.1", "kept back");
+    assert_eq!(subscriber.block().raw, ": the token has expired\n\n");
+    assert_eq!(subscriber.try_block(), None);
+}
