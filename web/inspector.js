@@ -12,9 +12,9 @@ const STATES = {
   connecting: "Connecting", open: "Watching", waiting: "Connection lost, reconnecting", closed: "Ended by the server",
 };
 
-/** Starts it; `offer` names topics to pick from. */
-export function inspect() {
-  const inspector = new Inspector();
+/** Starts it, with what gives the headers to watch with; `offer` names topics to pick from. */
+export function inspect(headers) {
+  const inspector = new Inspector(headers);
   publishing();
   for (const button of document.querySelectorAll("[data-copy]")) button.onclick = () => copy(button);
   return { offer: (topics) => inspector.offer(topics) };
@@ -27,8 +27,10 @@ class Inspector {
   #held = null; // what arrives while paused
   #away = null; // the id to resume after when the tab is looked at again
   #offered = "";
+  #headers;
 
-  constructor() {
+  constructor(headers) {
+    this.#headers = headers;
     $("watch-form").onsubmit = (event) => {
       event.preventDefault();
       if (this.#topics.length) this.#leave();
@@ -89,6 +91,7 @@ class Inspector {
     this.#away = null;
     this.#stream = subscribe(this.#url(), {
       fetch: true,
+      headers: this.#headers(),
       json: false,
       lastEventId,
       onEvent: (event) => this.#take(event),

@@ -156,13 +156,13 @@ const GAPS = {
 };
 const onGap = ({ reason }) => notify(GAPS[reason] ?? `Events were missed (${reason}).`);
 
-const token = sessionStorage.getItem("operator");
-const bearer = (word) => ({ Authorization: `Bearer ${word}` });
+const bearer = (word) => (word ? { Authorization: `Bearer ${word}` } : undefined);
+const headers = () => bearer(sessionStorage.getItem("operator"));
 const statistics = subscribe(STATISTICS, {
   share: true,
   keep: KEPT,
   fetch: true,
-  headers: token ? bearer(token) : undefined,
+  headers: headers(),
   onState: showState,
   onGap,
   onEvent({ data }) {
@@ -176,7 +176,7 @@ function watchHost() {
   if (hostStream) return;
   $("host").hidden = false;
   const onEvent = ({ data }) => data?.cpu_count && host.add(data);
-  hostStream = subscribe("dashboard/stream?replay=all", { share: true, keep: KEPT, fetch: true, onEvent });
+  hostStream = subscribe("dashboard/stream?replay=all", { share: true, keep: KEPT, fetch: true, headers: headers(), onEvent });
 }
 
 $("retry").onclick = () => statistics.reconnect();
@@ -191,4 +191,4 @@ $("window").onchange = ({ target }) => {
   redraw();
 };
 
-const inspector = inspect();
+const inspector = inspect(headers);

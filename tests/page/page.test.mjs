@@ -1,9 +1,10 @@
 // What a person at the page sees, in Debian's Chromium against the real server.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
-import { DEADLINE_MS, Server, figure, launch, open } from "./stage.mjs";
+import { BINARY, DEADLINE_MS, Server, figure, launch, open } from "./stage.mjs";
 
 const AXE = new URL("../clients/node_modules/axe-core/axe.min.js", import.meta.url);
 let browser;
@@ -191,6 +192,27 @@ test("outside --dev the statistics are for operators", { timeout: 4 * DEADLINE_M
   const admin = await open(context, `${server.adminUrl}/dashboard`);
   await isLive(admin);
   assert.deepEqual(admin.complaints, []);
+  await context.close();
+  await server.stop();
+});
+
+test("with a key the page takes a JSON Web Token, which also watches and publishes", { timeout: 4 * DEADLINE_MS }, async () => {
+  const env = { FANFARE_JWT_SECRET: "a-secret-of-the-page-test-that-is-long-enough" };
+  const server = await Server.start(OPERATED, { env });
+  const token = (...grants) => execFileSync(BINARY, ["token", ...grants], { env, encoding: "utf8" }).trim();
+  const context = await browser.createBrowserContext();
+  const page = await open(context, `${server.url}/dashboard`, { ready: false });
+  await page.waitForSelector("#token-form:not([hidden])");
+  await page.type("#operator-token", token("--operator", "--subscribe", "t"));
+  await page.click("#token-form button");
+  await waitForText(page, "#connection-text", "Connected");
+  await isLive(page);
+  await watch(page, "t");
+  await page.$eval("#publish-topic", (input) => (input.value = "t"));
+  await page.type("#publish-token", token("--publish", "t"));
+  await page.click("#publish-form .primary");
+  await waitForText(page, "#published", "Published as");
+  await waitForEvents(page, 1);
   await context.close();
   await server.stop();
 });
