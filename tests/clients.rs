@@ -4,7 +4,9 @@
 
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fanfare::auth::{Grants, LEEWAY, NewToken, Patterns, SigningKey};
 use support::redis::RedisServer;
 use support::relay::Relay;
 use support::server::{Server, TOKEN};
@@ -222,6 +224,49 @@ fn one_event_source_in_chromium_survives_the_limit_a_crash_a_drain_and_the_loss_
     let [crash, drain, lost] = ["after the crash", "after the drain", "after Redis"];
     assert_eq!(page.received(), ["while full", restart, crash, restart, drain, "gap: source_lost", lost]);
     page.never_closed();
+}
+
+/// A secret, and a token of it for the stream that is good for so many seconds.
+const SECRET: &str = "a-secret-of-the-client-tests-that-is-long-enough";
+
+fn token(seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - LEEWAY;
+    let grants = Grants { subscribe: Patterns::new(["prices"]), ..Grants::default() };
+    let token = NewToken { grants, ..NewToken::default() }.valid_for(now, Duration::from_secs(seconds));
+    SigningKey::from_secret(SECRET).unwrap().mint(&token, None, None).unwrap()
+}
+
+#[test]
+fn an_event_source_shows_a_token_in_the_query_and_ends_when_it_has_expired() {
+    let mut page = Watcher::start("page.mjs");
+    let origin = page.wait_for("ready", |_| true).data.expect("the page's origin");
+    let env = [("FANFARE_PUBLISH_TOKEN", TOKEN), ("FANFARE_JWT_SECRET", SECRET)];
+    let server = Server::start_with_env(&["--retry", "200ms", "--cors-origin", &origin, "--log-level", "trace"], &env);
+    let url = |seconds| server.url(&format!("{STREAM}&access_token={}", token(seconds)));
+    let mut node = Watcher::start("eventsource.mjs");
+    let mut stranger = Watcher::start("eventsource.mjs");
+    stranger.watch(&server.url(STREAM));
+    stranger.wait_for("error", |error| error.ready_state == Some(2));
+
+    for client in [&mut page, &mut node] {
+        client.watch(&url(12));
+        client.wait_for("open", |_| true);
+    }
+    server.publish("prices", "seen");
+    for client in [&mut page, &mut node] {
+        client.wait_for_message("seen");
+        // The stream ends in order, so it comes back once; the answer is for good.
+        client.wait_for("error", |error| error.ready_state == Some(0));
+        client.wait_for("error", |error| error.ready_state == Some(2));
+    }
+    assert_eq!(server.metric("fanfare_closed_total{reason=\"token_expired\"}"), 2.0);
+    let mut fresh = Watcher::start("eventsource.mjs");
+    fresh.watch(&url(3600));
+    fresh.wait_for("open", |_| true);
+    server.publish("prices", "with another");
+    fresh.wait_for_message("with another");
+    assert!(!server.log().text().contains("access_token"), "{}", server.log().text());
+    assert!(!server.log().text().contains(token(8).split('.').next().unwrap()), "a token's header");
 }
 
 /// Reads until what was read ends so.

@@ -177,6 +177,44 @@ fn fanfare_token_makes_what_the_server_accepts() {
 }
 
 #[test]
+fn the_other_commands_take_tokens_where_they_take_bearer_tokens() {
+    let server = guarded_server(&[]);
+    let token = |grants: Value| signed(&only(grants));
+    let (reads, writes) = (token(json!({ "subscribe": ["a"] })), token(json!({ "publish": ["a"] })));
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, token: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("{token}\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (read_file, write_file) = (file("reads", &reads), file("writes", &writes));
+    let publish = |token: &str| {
+        fanfare(&["publish", "--url", &server.url(""), "a", "hello"], &[("FANFARE_PUBLISH_TOKEN", token)])
+    };
+    let (code, said) = publish(&writes);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = publish(&reads);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("403") && said.contains("not for publishing"), "{said}");
+
+    let stream = server.url("/events?topic=a&replay=all");
+    let subscribe = ["subscribe", &stream, "--count", "1", "--data-only"];
+    assert_eq!(fanfare(&subscribe, &[("FANFARE_TOKEN", &reads)]), (Some(0), "hello\n".to_owned()));
+    let by_file = [&subscribe[..], &["--token-file", &read_file]].concat();
+    assert_eq!(fanfare(&by_file, &[]), (Some(0), "hello\n".to_owned()));
+    let (code, said) = fanfare(&subscribe, &[("FANFARE_TOKEN", &writes)]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("403") && said.contains("topic a"), "{said}");
+
+    let (target, publish_url) = (server.url("/events?topic=a"), server.url("/publish"));
+    let load =
+        ["load", &target, "-n", "5", "--publish-topic", "a", "--publish-url", &publish_url, "--publish-count", "3"];
+    let tokens = ["--publish-rate", "100", "--token-file", &read_file, "--publish-token-file", &write_file];
+    let (code, said) = fanfare(&[&load[..], &tokens].concat(), &[]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn what_is_no_key_is_told_with_its_remedy_and_without_its_text() {
     let keys = KeyRing::get();
     let folder = tempfile::tempdir().unwrap();
@@ -210,7 +248,7 @@ fn what_is_no_key_is_told_with_its_remedy_and_without_its_text() {
     serve(&file("set.json", "{\"keys\": [\"hunter2\"\n"), &["is no JSON (line"]);
     serve(&file("none.json", "{\"keys\": []}"), &["not used here"]);
     serve(&file("many", &format!("{SECRET}\n").repeat(33)), &["more than 32"]);
-    refuses(&["serve", "--print-config"], &[("FANFARE_JWT_SECRET", "hunter2")], &["FANFARE_JWT_SECRET holds", "32"]);
+    refuses(&["serve", "--print-config"], &[("FANFARE_JWT_SECRET", "hunter2")], &["FANFARE_JWT_SECRET: holds", "32"]);
     refuses(&["serve", "--print-config", "--jwt-cookie", "a b"], &[], &["--jwt-cookie a b", "cookie's name"]);
 
     let token = |args: &[&str], words: &[&str]| refuses(&[&["token", "--subscribe", "a"], args].concat(), &[], words);
