@@ -1,4 +1,4 @@
-//! Layers: flag over environment over file over default, option by option, as text.
+//! Layers: flag over environment over file over credential over default, option by option, as text.
 //!
 //! The declarations in `options` are the only list of options: this module asks them for names, defaults and
 //! headings, lets every layer speak in text, and has the winning texts read once, by the declared readers. So an
@@ -12,6 +12,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Command, FromArgMatches};
 
 use super::ConfigError;
+use super::credentials::Credentials;
 use super::options::Options;
 use super::secret::redact_url;
 
@@ -36,6 +37,8 @@ pub enum Origin {
     Environment(String),
     /// The configuration file.
     File(PathBuf),
+    /// A credential of systemd's.
+    Credential,
     /// Nobody said anything.
     Default,
 }
@@ -62,7 +65,12 @@ pub struct Settings(Vec<Setting>);
 
 impl Settings {
     /// Weighs the layers. `file` is the parsed configuration file with its path.
-    pub fn merge(flags: &Flags, env: &Environment, file: Option<&ConfigFile>) -> Result<Settings, ConfigError> {
+    pub fn merge(
+        flags: &Flags,
+        env: &Environment,
+        file: Option<&ConfigFile>,
+        credentials: &Credentials,
+    ) -> Result<Settings, ConfigError> {
         let command = command();
         if let Some(file) = file {
             file.check_keys(&command)?;
@@ -70,7 +78,7 @@ impl Settings {
         let settings = command.get_arguments().map(|arg| {
             let below = match file.map(|file| file.setting(arg)).transpose()?.flatten() {
                 Some(setting) => setting,
-                None => default_setting(arg),
+                None => credential_setting(arg, credentials).unwrap_or_else(|| default_setting(arg)),
             };
             Ok(flag_setting(arg, flags).or_else(|| environment_setting(arg, env, &below)).unwrap_or(below))
         });
@@ -83,6 +91,11 @@ impl Settings {
         let args = explicit.flat_map(|s| s.texts_or_off().iter().map(|text| format!("--{}={text}", s.name)));
         let matches = command().try_get_matches_from(args).map_err(|error| self.explain(&error))?;
         Options::from_arg_matches(&matches).map_err(|error| self.explain(&error))
+    }
+
+    /// Every setting, in an order that is always the same.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.0.iter()
     }
 
     /// The setting of an option that is known to exist.
@@ -127,7 +140,18 @@ impl Settings {
     }
 }
 
+impl FromIterator<Setting> for Settings {
+    fn from_iter<T: IntoIterator<Item = Setting>>(settings: T) -> Settings {
+        Settings(settings.into_iter().collect())
+    }
+}
+
 impl Setting {
+    /// True when both mean the same, wherever they come from.
+    pub(super) fn says_the_same(&self, other: &Setting) -> bool {
+        self.name == other.name && self.texts_or_off() == other.texts_or_off()
+    }
+
     /// True when somebody set it, in whatever layer.
     pub fn is_explicit(&self) -> bool {
         self.origin != Origin::Default
@@ -155,6 +179,7 @@ impl Setting {
             Origin::Flag => format!("--{}", self.name),
             Origin::Environment(variable) => variable.clone(),
             Origin::File(path) => path.display().to_string().replace(char::is_control, "?"),
+            Origin::Credential => "credential".to_owned(),
             Origin::Default => "default".to_owned(),
         };
         format!("{assignment} # {origin}")
@@ -170,6 +195,7 @@ impl std::fmt::Display for Setting {
             Origin::Flag => write!(f, "--{} {written}", self.name),
             Origin::Environment(variable) => write!(f, "{variable}={written}"),
             Origin::File(path) => write!(f, "{} = {written} in {}", self.name, path.display()),
+            Origin::Credential => write!(f, "{} {written} (a credential)", self.name),
             Origin::Default => write!(f, "{} {written} (the default)", self.name),
         }
     }
@@ -326,6 +352,12 @@ pub(super) fn default_setting(arg: &clap::Arg) -> Setting {
         texts,
         origin: Origin::Default,
     }
+}
+
+fn credential_setting(arg: &clap::Arg, credentials: &Credentials) -> Option<Setting> {
+    let path = credentials.for_option(arg.get_id().as_str())?;
+    let written = path.to_string_lossy().into_owned();
+    Some(Setting { texts: vec![written.clone()], written, origin: Origin::Credential, ..default_setting(arg) })
 }
 
 fn flag_setting(arg: &clap::Arg, flags: &Flags) -> Option<Setting> {

@@ -1,11 +1,14 @@
 //! The configuration, resolved and validated: flag over environment over file over default.
 //!
 //! `options` declares every option once; `layers` weighs the layers and remembers where each value came from;
-//! `check` refuses what contradicts itself. What comes out is plain data. Reads files of secrets; opens nothing else.
+//! `check` refuses what contradicts itself; `live` is what a reload may change. What comes out is plain data. Reads files
+//! of secrets; opens nothing else.
 
 mod check;
+mod credentials;
 mod jwt;
 mod layers;
+mod live;
 mod options;
 mod secret;
 mod template;
@@ -14,6 +17,7 @@ mod values;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use credentials::Credentials;
 pub use jwt::{JWT_SECRET_VARIABLE, JwtConfig};
 pub use layers::{ConfigFile, Environment, Flags, Origin, Setting, Settings, variable};
 pub use options::{
@@ -161,7 +165,12 @@ impl Loaded {
     pub fn new(flags: &Flags, config_file: Option<&Path>, env: &Environment) -> Result<Loaded, ConfigError> {
         let named_by_env = env.get(&variable("config")).filter(|path| !path.is_empty()).map(Path::new);
         let file = config_file.or(named_by_env).map(ConfigFile::read).transpose()?;
-        let settings = Settings::merge(flags, env, file.as_ref())?;
+        let settings = Settings::merge(flags, env, file.as_ref(), &Credentials::of(env))?;
+        Loaded::from_settings(settings, env)
+    }
+
+    /// Checks what the layers came to, and reads the files of secrets.
+    fn from_settings(settings: Settings, env: &Environment) -> Result<Loaded, ConfigError> {
         let options = settings.read()?;
         let mut warnings = layers::misspelt_variables(env);
         check::contradictions(&options, &settings)?;

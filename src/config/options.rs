@@ -208,6 +208,13 @@ pub struct LimitsConfig {
     #[arg(id = "accept-rate", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub accepts_per_second_max: Option<u32>,
 
+    /// Close a stream before it gets older than this, to come back at once: so balancers spread anew. Unset: never
+    ///
+    /// Each ends at a time of its own between half of it and all of it, is told to return within a second, and resumes
+    /// where it was.
+    #[arg(id = "max-connection-age", long, value_name = "TIME", value_parser = duration_within(SECOND, 365 * DAY))]
+    pub connection_age_max: Option<Duration>,
+
     /// A request's head
     #[arg(id = "head-bytes", long, value_name = "SIZE", default_value = "16KiB", value_parser = size_within(KIB, MIB))]
     pub head_bytes_max: usize,

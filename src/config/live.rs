@@ -1,0 +1,127 @@
+//! Reloading: everything is read again, and what can change without dropping anyone does. The rest stays as it was at the
+//! start, and is named.
+
+use std::path::Path;
+
+use super::layers::{Environment, Flags, Settings};
+use super::{ConfigError, Loaded};
+
+/// The options that a reload changes; their files are read again too. All others take effect with a restart.
+const LIVE: [&str; 22] = [
+    "retry",
+    "heartbeat",
+    "stall-timeout",
+    "slow-policy",
+    "interval-floor",
+    "catch-up-bytes",
+    "max-connections",
+    "max-connections-per-ip",
+    "max-connection-age",
+    "accept-rate",
+    "head-bytes",
+    "head-timeout",
+    "body-bytes",
+    "body-timeout",
+    "idle-timeout",
+    "topics-per-subscriber",
+    "publish-token-file",
+    "operator-token-file",
+    "cors-origin",
+    "drain-notice",
+    "drain",
+    "log-level",
+];
+
+impl Loaded {
+    /// Reads everything again. What is wrong changes nothing; what needs a restart stays, and is told by a warning.
+    pub fn reload(&self, flags: &Flags, config_file: Option<&Path>, env: &Environment) -> Result<Loaded, ConfigError> {
+        // As a whole first: what is wrong shall not be found at the next restart.
+        let newest = Loaded::new(flags, config_file, env)?;
+        let (settings, waiting) = self.settings.take_live(&newest.settings);
+        let mut loaded = Loaded::from_settings(settings, env)?;
+        loaded.warnings.extend(waiting.iter().map(|setting| format!("{setting} takes effect with a restart")));
+        if waiting.is_empty() && self.has_another_redis_url(&newest) {
+            loaded.warnings.push("the new password for Redis takes effect with a restart".to_owned());
+        }
+        Ok(loaded)
+    }
+
+    fn has_another_redis_url(&self, newest: &Loaded) -> bool {
+        let url = |loaded: &Loaded| loaded.config.redis.as_ref().map(|redis| redis.url.clone());
+        url(self) != url(newest)
+    }
+}
+
+impl Settings {
+    /// These settings with the live ones of `newest`, and which others of `newest` differ.
+    fn take_live(&self, newest: &Settings) -> (Settings, Vec<String>) {
+        let mut waiting = Vec::new();
+        let settings = self.iter().zip(newest.iter()).map(|(current, new)| {
+            if LIVE.contains(&new.name.as_str()) {
+                return new.clone();
+            }
+            if !current.says_the_same(new) {
+                waiting.push(new.to_string());
+            }
+            current.clone()
+        });
+        (Settings::from_iter(settings), waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(env: &[(&str, &str)]) -> Loaded {
+        Loaded::new(&Flags::new(), None, &environment(env)).unwrap()
+    }
+
+    fn environment(env: &[(&str, &str)]) -> Environment {
+        env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// What a reload from one environment to another comes to.
+    fn reload(from: &[(&str, &str)], to: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        loaded(from).reload(&Flags::new(), None, &environment(to))
+    }
+
+    #[test]
+    fn every_live_option_is_declared() {
+        let loaded = loaded(&[]);
+        LIVE.iter().for_each(|name| assert_eq!(loaded.settings.get(name).name, *name));
+    }
+
+    #[test]
+    fn what_is_live_changes_and_what_is_not_stays_and_is_named() {
+        let before = [("FANFARE_RETRY", "1s"), ("FANFARE_LISTEN", "127.0.0.1:1"), ("FANFARE_MAX_TOPICS", "5")];
+        let after = [("FANFARE_RETRY", "2s"), ("FANFARE_LISTEN", "127.0.0.1:2"), ("FANFARE_MAX_TOPICS", "5")];
+        let reloaded = reload(&before, &after).unwrap();
+        assert_eq!(reloaded.config.delivery.retry.as_secs(), 2);
+        assert_eq!(reloaded.config.listen.public[0].to_string(), "127.0.0.1:1");
+        assert_eq!(reloaded.warnings, ["FANFARE_LISTEN=127.0.0.1:2 takes effect with a restart"]);
+        // Until that restart it is told at every reload.
+        let again = reloaded.reload(&Flags::new(), None, &environment(&after)).unwrap();
+        assert_eq!(again.warnings.len(), 1);
+        assert_eq!(reload(&before, &before).unwrap().warnings, [""; 0]);
+    }
+
+    #[test]
+    fn what_is_wrong_or_does_not_go_with_what_stays_is_refused() {
+        let check = |to: &[(&str, &str)], words: &str| {
+            let refused = reload(&[], to).unwrap_err().to_string();
+            assert!(refused.contains(words), "{refused}");
+        };
+        check(&[("FANFARE_RETRY", "soon")], "FANFARE_RETRY=soon");
+        check(&[("FANFARE_MAX_TOPICS", "0")], "FANFARE_MAX_TOPICS=0");
+        // The file alone would do; with the kernel's timeout as it is until a restart it does not.
+        check(&[("FANFARE_STALL_TIMEOUT", "70s"), ("FANFARE_TCP_USER_TIMEOUT", "2m")], "tcp-user-timeout");
+    }
+
+    #[test]
+    fn another_password_for_redis_is_told_to_need_a_restart() {
+        let env = |password| [("REDIS_URL", "redis://host"), ("FANFARE_REDIS_PASSWORD", password)];
+        let reloaded = reload(&env("a"), &env("b")).unwrap();
+        assert_eq!(reloaded.warnings, ["the new password for Redis takes effect with a restart"]);
+    }
+}
