@@ -37,6 +37,8 @@ pub struct EpollIo {
     events: Events,
     waker: Arc<Waker>,
     listeners: Vec<Option<Listener>>,
+    /// Inherited listeners that are no longer listened to: open still, so that whoever connects waits in their backlog.
+    left_open: Vec<Listener>,
     spare: Option<File>,
     started: Instant,
     joined: Vec<u8>,
@@ -60,6 +62,7 @@ impl EpollIo {
             events: Events::with_capacity(EVENTS_PER_WAIT_MAX),
             waker,
             listeners: listeners.into_iter().map(Some).collect(),
+            left_open: Vec::new(),
             spare: Some(open_spare()?),
             started: Instant::now(),
             joined: Vec::new(),
@@ -220,8 +223,11 @@ impl Io for EpollIo {
     }
 
     fn stop_listening(&mut self, listener: ListenerIndex) {
-        if let Some(listener) = self.listeners.get_mut(listener.0) {
-            *listener = None;
+        let Some(listener) = self.listeners.get_mut(listener.0).and_then(Option::take) else { return };
+        if listener.is_inherited() {
+            // One that can't be taken out of epoll is only reported in vain.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
+            self.left_open.push(listener);
         }
     }
 }

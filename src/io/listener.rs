@@ -79,11 +79,25 @@ pub struct SocketOptions {
     pub keepalive: Duration,
 }
 
-/// A listening socket, non-blocking. A unix socket's file goes when it is dropped.
+impl SocketOptions {
+    /// Sets them on a listener; what connects from then on has them.
+    fn set_on(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
+        if domain != Domain::UNIX {
+            socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+            let probes = TcpKeepalive::new().with_time(self.keepalive).with_interval(self.keepalive / 4);
+            socket.set_tcp_keepalive(&probes)?;
+        }
+        socket.set_send_buffer_size(self.send_buffer_bytes)
+    }
+}
+
+/// A listening socket, non-blocking. A unix socket's file goes when it is dropped, unless it was inherited.
 #[derive(Debug)]
 pub struct Listener {
     descriptor: OwnedFd,
     address: ListenAddress,
+    is_inherited: bool,
 }
 
 impl Listener {
@@ -93,18 +107,14 @@ impl Listener {
             ListenAddress::Tcp(address) => {
                 let socket = Socket::new(Domain::for_address(*address), Type::STREAM.nonblocking(), None)?;
                 socket.set_reuse_address(true)?;
-                socket.set_tcp_nodelay(true)?;
-                socket.set_tcp_user_timeout(Some(options.user_timeout))?;
-                let probes = TcpKeepalive::new().with_time(options.keepalive).with_interval(options.keepalive / 4);
-                socket.set_tcp_keepalive(&probes)?;
-                socket.set_send_buffer_size(options.send_buffer_bytes)?;
+                options.set_on(&socket, Domain::for_address(*address))?;
                 socket.bind(&(*address).into())?;
                 socket
             }
             ListenAddress::Unix(path) => {
                 remove_stale(path)?;
                 let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-                socket.set_send_buffer_size(options.send_buffer_bytes)?;
+                options.set_on(&socket, Domain::UNIX)?;
                 socket.bind(&SockAddr::unix(path)?)?;
                 // The proxy in front usually runs as another user; who may reach the folder may connect.
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
@@ -116,7 +126,31 @@ impl Listener {
             Some(bound) => ListenAddress::Tcp(bound),
             None => address.clone(),
         };
-        Ok(Listener { descriptor: socket.into(), address })
+        Ok(Listener { descriptor: socket.into(), address, is_inherited: false })
+    }
+
+    /// Takes over a socket that whoever started this process listens on, and goes on holding: its address and its
+    /// backlog are theirs.
+    pub fn inherit(descriptor: OwnedFd, options: &SocketOptions) -> io::Result<Listener> {
+        let socket = Socket::from(descriptor);
+        let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+            return refuse("it is no stream socket that listens (a unit's Accept=yes passes connections instead)");
+        }
+        let local = socket.local_addr()?;
+        let address = match (local.as_socket(), local.as_pathname()) {
+            (Some(address), _) => ListenAddress::Tcp(address),
+            (None, Some(path)) => ListenAddress::Unix(path.to_owned()),
+            (None, None) => return refuse("it is neither TCP nor a unix socket with a path"),
+        };
+        socket.set_nonblocking(true)?;
+        options.set_on(&socket, local.domain())?;
+        Ok(Listener { descriptor: socket.into(), address, is_inherited: true })
+    }
+
+    /// True when it outlives this process.
+    pub fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 
     /// Where it listens, with the port that was taken.
@@ -133,7 +167,9 @@ impl AsRawFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let ListenAddress::Unix(path) = &self.address {
+        if let ListenAddress::Unix(path) = &self.address
+            && !self.is_inherited
+        {
             // Gone already is as good; nobody is left to tell.
             let _ = std::fs::remove_file(path);
         }

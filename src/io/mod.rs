@@ -11,6 +11,7 @@
 //! - A token comes back as it was given, at worst late: after its socket was closed. Whoever reads it checks the
 //!   generation.
 
+pub mod activation;
 pub mod allocator;
 pub mod dialer;
 pub mod epoll;
@@ -157,6 +158,7 @@ pub trait Io {
     /// Ends a connection. Its readiness may still be reported, late, under its token.
     fn close(&mut self, socket: Socket, how: Close);
 
-    /// Stops listening; connections that wait to be accepted are refused, unless the socket was inherited.
+    /// Stops listening. Connections that wait to be accepted are refused; those of an inherited socket, and whoever
+    /// else connects to it, wait for the process that inherits it next.
     fn stop_listening(&mut self, listener: ListenerIndex);
 }
