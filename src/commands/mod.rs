@@ -3,13 +3,16 @@
 //! The only place that prints. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
 mod doctor;
+mod listeners;
 mod load;
 mod manual;
 mod publish;
+mod reload;
 mod serve;
 mod settings;
 mod sources;
 mod subscribe;
+mod systemd;
 mod token;
 
 use std::io::{self, Write};
@@ -34,7 +37,7 @@ pub fn run() -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        Command::Serve(args) => serve(&args),
+        Command::Serve(args) => serve(args),
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Token(args) => token::run(&args),
@@ -47,21 +50,22 @@ pub fn run() -> ExitCode {
 }
 
 /// Resolves the configuration, then shows it or runs the server with it.
-fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if args.print_template {
         io::stdout().write_all(config::template().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let loaded = Loaded::new(&args.flags, args.config.as_deref(), &environment())?;
+    let env = environment();
+    let loaded = Loaded::new(&args.flags, args.config.as_deref(), &env)?;
     if args.print_config {
         io::stdout().write_all(loaded.to_toml().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    logging::init(&loaded.config.log)?;
+    let log = logging::init(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    serve::run(&loaded.config)
+    serve::run(args, env, loaded, log)
 }
 
 /// A variable that is not Unicode keeps what can be read of it, for the error that names it.

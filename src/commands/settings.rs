@@ -79,6 +79,7 @@ fn limits(config: &Config, streams_max: usize) -> Limits {
         streams_max,
         connections_per_address_max: limits.connections_per_ip_max,
         accepts_per_second_max: limits.accepts_per_second_max,
+        connection_age_max: limits.connection_age_max,
         head: HeadLimits {
             head_bytes_max: limits.head_bytes_max,
             target_bytes_max: limits.head_bytes_max / 2,

@@ -10,11 +10,11 @@ const DIRECTORY_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// The credentials that this service was given, if any.
 #[derive(Debug, Default)]
-pub struct Credentials(Option<PathBuf>);
+pub(super) struct Credentials(Option<PathBuf>);
 
 impl Credentials {
     /// Those that the environment speaks of.
-    pub fn of(env: &Environment) -> Credentials {
+    pub(super) fn of(env: &Environment) -> Credentials {
         Credentials(env.get(DIRECTORY_VARIABLE).map(PathBuf::from))
     }
 

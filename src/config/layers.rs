@@ -65,20 +65,15 @@ pub struct Settings(Vec<Setting>);
 
 impl Settings {
     /// Weighs the layers. `file` is the parsed configuration file with its path.
-    pub fn merge(
-        flags: &Flags,
-        env: &Environment,
-        file: Option<&ConfigFile>,
-        credentials: &Credentials,
-    ) -> Result<Settings, ConfigError> {
-        let command = command();
+    pub fn merge(flags: &Flags, env: &Environment, file: Option<&ConfigFile>) -> Result<Settings, ConfigError> {
+        let (command, credentials) = (command(), Credentials::of(env));
         if let Some(file) = file {
             file.check_keys(&command)?;
         }
         let settings = command.get_arguments().map(|arg| {
             let below = match file.map(|file| file.setting(arg)).transpose()?.flatten() {
                 Some(setting) => setting,
-                None => credential_setting(arg, credentials).unwrap_or_else(|| default_setting(arg)),
+                None => credential_setting(arg, &credentials).unwrap_or_else(|| default_setting(arg)),
             };
             Ok(flag_setting(arg, flags).or_else(|| environment_setting(arg, env, &below)).unwrap_or(below))
         });

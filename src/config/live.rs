@@ -7,7 +7,7 @@ use super::layers::{Environment, Flags, Settings};
 use super::{ConfigError, Loaded};
 
 /// The options that a reload changes; their files are read again too. All others take effect with a restart.
-const LIVE: [&str; 22] = [
+const LIVE: [&str; 30] = [
     "retry",
     "heartbeat",
     "stall-timeout",
@@ -19,13 +19,21 @@ const LIVE: [&str; 22] = [
     "max-connection-age",
     "accept-rate",
     "head-bytes",
+    "max-headers",
     "head-timeout",
     "body-bytes",
     "body-timeout",
     "idle-timeout",
+    "max-pipelined",
     "topics-per-subscriber",
+    "publish-rate",
     "publish-token-file",
     "operator-token-file",
+    "jwt-key-file",
+    "jwt-audience",
+    "jwt-issuer",
+    "jwt-cookie",
+    "public-topic",
     "cors-origin",
     "drain-notice",
     "drain",

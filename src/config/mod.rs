@@ -17,7 +17,6 @@ mod values;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use credentials::Credentials;
 pub use jwt::{JWT_SECRET_VARIABLE, JwtConfig};
 pub use layers::{ConfigFile, Environment, Flags, Origin, Setting, Settings, variable};
 pub use options::{
@@ -165,7 +164,7 @@ impl Loaded {
     pub fn new(flags: &Flags, config_file: Option<&Path>, env: &Environment) -> Result<Loaded, ConfigError> {
         let named_by_env = env.get(&variable("config")).filter(|path| !path.is_empty()).map(Path::new);
         let file = config_file.or(named_by_env).map(ConfigFile::read).transpose()?;
-        let settings = Settings::merge(flags, env, file.as_ref(), &Credentials::of(env))?;
+        let settings = Settings::merge(flags, env, file.as_ref())?;
         Loaded::from_settings(settings, env)
     }
 

@@ -87,6 +87,13 @@ impl Acceptor {
         }
     }
 
+    /// Accepts at another rate from now on.
+    pub(super) fn limit_rate(&mut self, accepts_per_second_max: Option<u32>, now: Duration) {
+        self.allowance = accepts_per_second_max.map(|per_second_max| Allowance::new(per_second_max, now));
+        self.over_rate = false;
+        self.was_over_rate = false;
+    }
+
     pub(super) fn listener_count(&self) -> usize {
         self.listeners.len()
     }
@@ -272,7 +279,8 @@ impl<I: Io> Server<I> {
             peer,
             flags,
             since,
-            armed_for: Tick(u32::MAX),
+            armed_for: Tick::NEVER,
+            retires_at: Tick::NEVER,
         });
         self.arm_deadline(slot);
         Some(token)

@@ -26,6 +26,8 @@ pub(super) struct Connection {
     pub(super) since: Tick,
     /// The one tick at which the wheel's entry for it counts.
     pub(super) armed_for: Tick,
+    /// When its stream is old enough to end.
+    pub(super) retires_at: Tick,
 }
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 64, "a slab entry");
@@ -206,11 +208,13 @@ pub enum CloseReason {
     Drained,
     /// The token that it subscribed with has expired.
     TokenExpired,
+    /// Its stream was as old as streams may get.
+    Aged,
 }
 
 impl CloseReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [CloseReason; 14] = [
+    pub const ALL: [CloseReason; 15] = [
         CloseReason::PeerClosed,
         CloseReason::Reset,
         CloseReason::TimedOut,
@@ -225,6 +229,7 @@ impl CloseReason {
         CloseReason::Refused,
         CloseReason::Drained,
         CloseReason::TokenExpired,
+        CloseReason::Aged,
     ];
 
     /// As it stands in metrics and logs.
@@ -244,6 +249,7 @@ impl CloseReason {
             CloseReason::Refused => "refused",
             CloseReason::Drained => "drained",
             CloseReason::TokenExpired => "token_expired",
+            CloseReason::Aged => "aged",
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::connection::Phase;
-use super::{CloseReason, Server};
+use super::{CloseReason, News, Server};
 use crate::io::Io;
 use crate::protocol::encoder;
 
@@ -65,6 +65,7 @@ impl<I: Io> Server<I> {
         let until = self.now + self.settings.drain.notice;
         tracing::info!(streams = self.streams, notice = ?self.settings.drain.notice,
             over = ?self.settings.drain.duration, "leaving");
+        self.supervisor.tell(News::Leaving);
         self.drain = Some(Drain { stage: Stage::Notice { until }, next_step: self.now, at_once: false });
     }
 
@@ -114,14 +115,16 @@ impl<I: Io> Server<I> {
         }
     }
 
-    /// Tells one subscriber to come back, and ends its stream. False: the slot holds none.
+    /// Tells one subscriber to come back when this server is surely gone, and not all at once then: they return over as
+    /// long as they were closed over. False: the slot holds none.
     fn send_away(&mut self, slot: usize, drain_left: Duration) -> bool {
         let phase = self.connections.get(slot).map(|connection| &connection.phase);
         if !matches!(phase, Some(Phase::Streaming)) {
             return false;
         }
         let slot = slot as u32;
-        let retry = drain_left + self.jitter.around(self.settings.delivery.retry);
+        let spread = self.jitter.up_to(self.settings.drain.duration);
+        let retry = drain_left + spread + self.jitter.around(self.settings.delivery.retry);
         self.end_stream(slot, encoder::retry_only(retry), CloseReason::Drained);
         true
     }

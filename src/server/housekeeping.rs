@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::connection::{Flags, Phase};
 use super::settings::SlowPolicy;
-use super::{CloseReason, HOUSEKEEPING_INTERVAL, Server};
+use super::{CloseReason, HOUSEKEEPING_INTERVAL, News, Server};
 use crate::hub::Subscriber;
 use crate::io::Io;
 
@@ -20,6 +20,7 @@ impl<I: Io> Server<I> {
             return;
         }
         self.next_housekeeping = self.now + HOUSEKEEPING_INTERVAL;
+        self.supervisor.tell(News::Alive { streams: self.streams, is_leaving: self.is_draining() });
         self.hub.age(self.now);
         if self.close_stalled() == CLOSES_PER_TURN_MAX {
             self.next_housekeeping = self.now + CLOSES_INTERVAL;

@@ -30,6 +30,7 @@ impl<I: Io> Server<I> {
                 Message::Gap(gap) => self.append_gap(&gap),
                 Message::Published { ticket, outcome } => self.finish_publish(ticket_token(ticket), outcome),
                 Message::Control(Control::Drain) => self.start_drain(),
+                Message::Control(Control::Reload) => self.reload(),
             }
         }
         self.inbox_has_more = true;

@@ -17,6 +17,7 @@
 
 mod accept;
 mod access;
+mod age;
 mod allowance;
 mod catch_up;
 mod connection;
@@ -30,6 +31,7 @@ mod publish;
 mod publish_rate;
 mod read;
 mod refusal;
+mod reload;
 mod reports;
 mod request;
 mod respond;
@@ -37,6 +39,7 @@ mod routes;
 pub mod settings;
 mod statistics;
 mod stream;
+mod supervisor;
 mod timers;
 mod transmit;
 mod wheel;
@@ -57,9 +60,11 @@ use crate::protocol::encoder;
 use crate::sources::channel::{GapReason, Inbox, Message, Publish, SourceStatus};
 pub use connection::CloseReason;
 use connection::{AddressKey, Connection, Flags, Phase};
+pub use reload::Reloads;
 pub use routes::Route;
 use settings::Settings;
 use stream::{Pace, Preambles};
+pub use supervisor::{News, Supervisor};
 use transmit::Laggard;
 use wheel::{Tick, Wheel};
 
@@ -93,6 +98,10 @@ pub struct Parts {
     pub sources: Vec<Arc<SourceStatus>>,
     /// Where the loop leaves a few figures for other threads.
     pub live: Arc<Live>,
+    /// Who is told that the server serves, lives and leaves.
+    pub supervisor: Box<dyn Supervisor>,
+    /// Where new settings come from while it runs.
+    pub reloads: Reloads,
     /// The role of each of the IO's listeners, in their order.
     pub listeners: Vec<ListenerRole>,
     /// For what is spread by chance: reconnection times and heartbeats.
@@ -109,6 +118,8 @@ pub struct Server<I: Io> {
     own_events: Arc<dyn Publish + Send + Sync>,
     sources: Vec<Arc<SourceStatus>>,
     live: Arc<Live>,
+    supervisor: Box<dyn Supervisor>,
+    reloads: Reloads,
     jitter: Jitter,
     now: Duration,
 
@@ -165,7 +176,8 @@ struct Scratch {
 impl<I: Io> Server<I> {
     /// Puts a server together; it does nothing before its first turn.
     pub fn new(io: I, parts: Parts) -> Server<I> {
-        let Parts { settings, hub, inbox, publisher, own_events, sources, live, listeners, seed } = parts;
+        let Parts { settings, hub, inbox, publisher, own_events, sources, live, supervisor, reloads, listeners, seed } =
+            parts;
         let now = io.now();
         Server {
             acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
@@ -182,6 +194,8 @@ impl<I: Io> Server<I> {
             own_events,
             sources,
             live,
+            supervisor,
+            reloads,
             now,
             connections: Slab::new(),
             generation: 0,
@@ -219,6 +233,7 @@ impl<I: Io> Server<I> {
 
     /// Turns until a drain has ended.
     pub fn run(&mut self) -> std::io::Result<()> {
+        self.supervisor.tell(News::Serving);
         while self.turn()? {}
         Ok(())
     }
@@ -381,6 +396,16 @@ impl Jitter {
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// A duration from nothing to all of `max`.
+    fn up_to(&mut self, max: Duration) -> Duration {
+        max.mul_f64((self.next() >> 11) as f64 / (1u64 << 53) as f64)
+    }
+
+    /// A duration from half of `max` to all of it.
+    fn upper_half(&mut self, max: Duration) -> Duration {
+        max / 2 + self.up_to(max / 2)
     }
 
     /// A duration between 80 and 120 percent of `mean`.

@@ -104,6 +104,8 @@ pub struct Limits {
     pub connections_per_address_max: Option<u32>,
     /// Connections accepted in a second.
     pub accepts_per_second_max: Option<u32>,
+    /// How old a stream may get.
+    pub connection_age_max: Option<Duration>,
     /// A request's head.
     pub head: HeadLimits,
     /// How long a request's head may take.

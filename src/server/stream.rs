@@ -222,8 +222,10 @@ impl<I: Io> Server<I> {
             start.position
         };
 
+        let retires_at = self.retirement(slot);
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Streaming;
+        connection.retires_at = retires_at;
         connection.delivered_through = position;
         connection.since = Tick::of(self.now);
         if topic_count > 1 {

@@ -25,7 +25,7 @@ impl<I: Io> Server<I> {
             for &slot in &due {
                 let is_armed = |connection: &super::Connection| connection.armed_for == tick;
                 if self.connections.get(slot as usize).is_some_and(is_armed) {
-                    self.connections[slot as usize].armed_for = Tick(u32::MAX);
+                    self.connections[slot as usize].armed_for = Tick::NEVER;
                     self.fire(slot, now);
                 }
             }
@@ -66,7 +66,7 @@ impl<I: Io> Server<I> {
                 let heartbeat = connection.since.after(self.heartbeat_wait(slot));
                 let pace = connection.flags.has(Flags::PACE_DUE).then(|| self.paces[&slot].next_at);
                 let expiry = connection.flags.has(Flags::EXPIRES).then(|| self.expiries[&slot]);
-                return [Some(heartbeat), pace, expiry].into_iter().flatten().min();
+                return [Some(heartbeat), pace, expiry, Some(connection.retires_at)].into_iter().flatten().min();
             }
         };
         Some(connection.since.after(wait))
@@ -90,6 +90,7 @@ impl<I: Io> Server<I> {
             Phase::Streaming if connection.flags.has(Flags::EXPIRES) && self.expiries[&slot] <= now => {
                 self.end_stream(slot, encoder::TOKEN_EXPIRED.into(), CloseReason::TokenExpired);
             }
+            Phase::Streaming if connection.retires_at <= now => self.retire(slot),
             Phase::Streaming => {
                 if connection.flags.has(Flags::PACE_DUE) && self.paces[&slot].next_at <= now {
                     connection.flags.clear(Flags::PACE_DUE);

@@ -12,6 +12,7 @@ pub(super) struct Tick(pub(super) u32);
 
 impl Tick {
     pub(super) const LENGTH: Duration = Duration::from_millis(50);
+    pub(super) const NEVER: Tick = Tick(u32::MAX);
 
     /// The last tick at or before `time`.
     pub(super) fn of(time: Duration) -> Tick {

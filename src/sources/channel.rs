@@ -134,6 +134,8 @@ pub struct Ticket(pub u64);
 pub enum Control {
     /// Leave in order; asked a second time, leave at once (SIGTERM, SIGINT).
     Drain,
+    /// Put the settings in force that were read again (SIGHUP).
+    Reload,
 }
 
 /// The way in for events that clients publish over HTTP.

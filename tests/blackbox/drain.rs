@@ -43,10 +43,11 @@ fn streams_close_one_after_the_other_and_are_told_when_to_come_back() {
         retries_ms.push(retry_ms);
     }
     assert_eq!(server.wait_for_exit(), Some(0));
-    // What is left of the drain, and the usual time to come back: nobody returns before the server is gone.
-    let (first, last) = (retries_ms.iter().max().unwrap(), retries_ms.iter().min().unwrap());
-    assert!((800..=3200).contains(last) && (800..=3200).contains(first), "{retries_ms:?}");
-    assert!(first - last > 1000, "spread over the drain: {retries_ms:?}");
+    // What is left of the drain, the usual time to come back, and up to as long again as the drain: nobody returns
+    // before the server is gone, nor all at once then.
+    let (longest, shortest) = (retries_ms.iter().max().unwrap(), retries_ms.iter().min().unwrap());
+    assert!((800..=5200).contains(shortest) && (800..=5200).contains(longest), "{retries_ms:?}");
+    assert!(longest - shortest > 1000, "spread over the drain: {retries_ms:?}");
     server.wait_for_log(&["left"]);
 }
 

@@ -12,7 +12,7 @@ use fanfare::io::simulated::{Faults, PeerId, Random, SimulatedIo};
 use fanfare::protocol::head::HeadLimits;
 use fanfare::protocol::publish::PublishLimits;
 use fanfare::server::settings::{Cors, Delivery, Drain, Limits, Publishing, Settings, SlowPolicy};
-use fanfare::server::{ListenerRole, Parts, Server};
+use fanfare::server::{ListenerRole, Parts, Reloads, Server};
 use fanfare::sources::channel::{ChannelLimits, Publish, channel};
 
 use super::feed::{Bus, BusStop, Feed, History};
@@ -34,6 +34,7 @@ pub(crate) struct Plan {
     pub(crate) streams_max: usize,
     pub(crate) connections_per_address_max: Option<u32>,
     pub(crate) accepts_per_second_max: Option<u32>,
+    pub(crate) connection_age_max: Option<Duration>,
     pub(crate) catch_up_bytes_per_tick: usize,
     pub(crate) channel: ChannelLimits,
     pub(crate) heartbeat: Duration,
@@ -78,6 +79,7 @@ impl Plan {
             streams_max: if random.chance(150) { 1 + random.below(6) } else { 1000 },
             connections_per_address_max: random.chance(100).then(|| 1 + random.below(3) as u32),
             accepts_per_second_max: random.chance(100).then(|| 2 + random.below(20) as u32),
+            connection_age_max: random.chance(100).then(|| Duration::from_secs(2 + random.below(20) as u64)),
             catch_up_bytes_per_tick: [100, 2000, 1 << 20][random.below(3)],
             channel: ChannelLimits { messages_max: [8, 64, 4096][random.below(3)], bytes_max: 1 << 20 },
             heartbeat: Duration::from_secs([2, 30][random.below(2)]),
@@ -113,6 +115,7 @@ impl Plan {
                 streams_max: self.streams_max,
                 connections_per_address_max: self.connections_per_address_max,
                 accepts_per_second_max: self.accepts_per_second_max,
+                connection_age_max: self.connection_age_max,
                 head: HeadLimits { head_bytes_max: 4096, target_bytes_max: 2048, headers_max: 50 },
                 head_timeout: Duration::from_secs(10),
                 body_bytes_max: 64 << 10,
@@ -177,6 +180,8 @@ impl Node {
             own_events: Arc::clone(&feed) as _,
             sources: Vec::new(),
             live: Arc::default(),
+            supervisor: Box::new(()),
+            reloads: Reloads::default(),
             listeners: vec![ListenerRole::Public, ListenerRole::Admin],
             seed,
         };

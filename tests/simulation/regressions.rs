@@ -28,6 +28,7 @@ impl Stage {
             slow_policy: SlowPolicy::Close,
             streams_max: 100,
             accepts_per_second_max: None,
+            connection_age_max: None,
             connections_per_address_max: None,
             ..Plan::drawn(&mut Random::new(0))
         };

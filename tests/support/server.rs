@@ -57,9 +57,17 @@ impl Server {
             }
         }
         let listeners = command.get_args().filter(|arg| *arg == "--listen" || *arg == "--admin-listen").count();
+        Server::launch(command, listeners, || {})
+    }
+
+    /// Runs a command that becomes a server; `then` is done when it runs, before it is waited for that it announces so
+    /// many listeners.
+    #[track_caller]
+    pub fn launch(mut command: Command, listeners: usize, then: impl FnOnce()) -> Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary was built");
         let log = Lines::collect(child.stderr.take().expect("it is piped"));
+        then();
 
         let mut server = Server { child, public: Vec::new(), admin: Vec::new(), log };
         let mut lines = BufReader::new(server.child.stdout.take().expect("it is piped")).lines();

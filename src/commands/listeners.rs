@@ -1,0 +1,99 @@
+//! The listeners of `fanfare serve`: those that a service manager passed, and those that the configuration names.
+
+use anyhow::Context;
+
+use crate::config::Loaded;
+use crate::io::activation::{self, Passed};
+use crate::io::listener::{ListenAddress, Listener, SocketOptions};
+use crate::server::ListenerRole;
+
+/// Opened listeners, each with its part in the server.
+pub(super) struct Listeners {
+    pub(super) opened: Vec<Listener>,
+    pub(super) roles: Vec<ListenerRole>,
+}
+
+impl Listeners {
+    /// Takes the sockets that were passed, and opens those of the configuration that are not among them. A listener that
+    /// is only there by default gives way to any that was passed.
+    pub(super) fn open(loaded: &Loaded) -> anyhow::Result<Listeners> {
+        let config = &loaded.config;
+        let options = SocketOptions {
+            backlog: config.listen.backlog,
+            send_buffer_bytes: config.io.send_buffer_bytes,
+            user_timeout: config.io.tcp_user_timeout,
+            keepalive: config.io.tcp_user_timeout,
+        };
+        let mut listeners = Listeners { opened: Vec::new(), roles: Vec::new() };
+        for passed in activation::take_passed().context("taking the sockets that were passed")? {
+            listeners.inherit(passed, &options, config.security.dev)?;
+        }
+        let are_meant = loaded.settings.get("listen").is_explicit() || !listeners.roles.contains(&ListenerRole::Public);
+        let public = config.listen.public.iter().filter(|_| are_meant).map(|address| (address, ListenerRole::Public));
+        let admin = config.listen.admin.iter().map(|address| (address, ListenerRole::Admin));
+        for (address, role) in public.chain(admin) {
+            listeners.open_unless_inherited(address, role, &options)?;
+        }
+        Ok(listeners)
+    }
+
+    fn inherit(&mut self, passed: Passed, options: &SocketOptions, is_dev: bool) -> anyhow::Result<()> {
+        let Passed { descriptor, name } = passed;
+        let role = role(&name)?;
+        let listener = Listener::inherit(descriptor, options).with_context(|| format!("the socket {name}"))?;
+        anyhow::ensure!(
+            !is_dev || listener.address().is_local(),
+            "the socket {name} on {}: --dev lets everybody who reaches a listener publish: listen on loopback",
+            listener.address()
+        );
+        self.push(listener, role);
+        Ok(())
+    }
+
+    fn open_unless_inherited(
+        &mut self,
+        address: &ListenAddress,
+        role: ListenerRole,
+        options: &SocketOptions,
+    ) -> anyhow::Result<()> {
+        let is_it =
+            |(listener, its_role): (&Listener, &ListenerRole)| listener.address() == address && *its_role == role;
+        let is_inherited = self.opened.iter().zip(&self.roles).any(is_it);
+        if !is_inherited {
+            let listener = Listener::open(address, options).with_context(|| format!("can't listen on {address}"))?;
+            self.push(listener, role);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, listener: Listener, role: ListenerRole) {
+        self.opened.push(listener);
+        self.roles.push(role);
+    }
+
+    /// A line for each, as scripts wait for them.
+    pub(super) fn announcements(&self) -> Vec<String> {
+        let line = |(listener, role): (&Listener, &ListenerRole)| match role {
+            ListenerRole::Public => format!("listening on {}", url(listener.address())),
+            ListenerRole::Admin => format!("admin listening on {}", url(listener.address())),
+        };
+        self.opened.iter().zip(&self.roles).map(line).collect()
+    }
+}
+
+/// What a socket is for, by its unit's `FileDescriptorName`; a unit that gives none passes its own name.
+fn role(name: &str) -> anyhow::Result<ListenerRole> {
+    match name {
+        "admin" => Ok(ListenerRole::Admin),
+        "public" | "unknown" => Ok(ListenerRole::Public),
+        unit if unit.ends_with(".socket") => Ok(ListenerRole::Public),
+        _ => anyhow::bail!("a socket named {name} was passed: allowed as FileDescriptorName are public and admin"),
+    }
+}
+
+fn url(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Tcp(address) => format!("http://{address}"),
+        ListenAddress::Unix(_) => address.to_string(),
+    }
+}

@@ -1,0 +1,100 @@
+//! SIGHUP: what can change does, for whoever comes from then on, and nobody who is there is dropped.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::support::http::Answer;
+use crate::support::server::{Server, publish_request};
+use crate::support::stream::Subscriber;
+
+const STREAM: &str = "/events?topic=a";
+
+/// A server with a configuration file and a file of tokens that the tests change.
+struct Stage {
+    folder: TempDir,
+    server: Server,
+}
+
+impl Stage {
+    #[track_caller]
+    fn start(config: &str) -> Stage {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("fanfare.toml"), config).unwrap();
+        std::fs::write(folder.path().join("tokens"), "first").unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let options = ["--config", &path("fanfare.toml"), "--publish-token-file", &path("tokens")];
+        let server = Server::start_with_env(&options, &[]);
+        Stage { folder, server }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Reloads with another file, and waits until the log has these words.
+    #[track_caller]
+    fn reload(&self, config: &str, words: &[&str]) {
+        std::fs::write(self.path("fanfare.toml"), config).unwrap();
+        self.server.signal("HUP");
+        self.server.wait_for_log(words);
+    }
+
+    #[track_caller]
+    fn publish(&self, data: &str, token: &str) -> u16 {
+        let body = format!(r#"{{"topic":"a","data":"{data}"}}"#);
+        self.server.request(&publish_request(&body, &format!("Authorization: Bearer {token}\r\n"))).status
+    }
+
+    fn asked_from(&self, origin: &str) -> Answer {
+        self.server.request(&format!("GET /health HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n\r\n"))
+    }
+
+    /// True when one more stream is opened, not refused.
+    #[track_caller]
+    fn has_room(&self) -> bool {
+        Subscriber::open(&self.server, STREAM).preamble.id().is_some()
+    }
+}
+
+#[test]
+fn limits_tokens_origins_and_the_log_level_change_and_nobody_is_dropped() {
+    let stage = Stage::start("max-connections = 1\nlog-level = \"info\"");
+    let server = &stage.server;
+    let mut subscriber = Subscriber::open(server, STREAM);
+    assert!(!stage.has_room());
+    assert_eq!((stage.publish("1", "first"), stage.publish("x", "second")), (202, 401));
+    assert_eq!(stage.asked_from("https://app.example").header("access-control-allow-origin"), None);
+    assert_eq!(server.log().find(&["DEBUG", "closed"]), None);
+
+    std::fs::write(stage.path("tokens"), "second").unwrap();
+    let changed = "max-connections = 2\nlog-level = \"debug\"\ncors-origin = \"https://app.example\"\nmax-topics = 7";
+    stage.reload(changed, &["reloaded"]);
+    server.wait_for_log(&["WARN", "max-topics = 7 in /", "takes effect with a restart"]);
+    assert!(stage.has_room());
+    assert_eq!((stage.publish("2", "second"), stage.publish("x", "first")), (202, 401));
+    let allowed = stage.asked_from("https://app.example");
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"));
+    server.wait_for_log(&["DEBUG", "closed"]);
+    assert_eq!(server.debug()["limits"]["topics_max"], 100_000);
+
+    stage.reload("max-connections = 0", &["not reloaded", "max-connections = 0"]);
+    assert!(stage.has_room(), "what was in force still is");
+    assert_eq!(stage.publish("3", "second"), 202);
+    subscriber.expect(&["1", "2", "3"]);
+}
+
+#[test]
+fn a_limit_for_each_address_counts_those_who_came_before_it() {
+    let stage = Stage::start("");
+    let mut before = [(); 2].map(|()| Subscriber::open(&stage.server, STREAM));
+    stage.reload("max-connections-per-ip = 2", &["reloaded"]);
+    assert!(!stage.has_room());
+    let [first, second] = &mut before;
+    assert_eq!(stage.publish("x", "first"), 202);
+    first.expect(&["x"]);
+    second.expect(&["x"]);
+    drop(before);
+    stage.server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 0.0);
+    assert!(stage.has_room(), "who left is counted no more");
+}
