@@ -39,12 +39,21 @@ def wait_for(what, check, seconds=30):
 
 
 class Server:
-    """A `fanfare serve` of its own, with what it says of itself."""
+    """A `fanfare serve` of its own, with what it says of itself; on a listening socket, if one is given."""
 
-    def __init__(self, *flags):
+    # sd_listen_fds(3): the sockets are from 3 on, and LISTEN_PID says that they are for this process.
+    PASS = """import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.execve(sys.argv[2], sys.argv[2:], {**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})"""
+
+    def __init__(self, *flags, on=None):
         self.log = tempfile.TemporaryFile("w+")
-        command = [BINARY, "serve", "--dev", "--listen", "127.0.0.1:0", *flags]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        if on is None:
+            command, passed = [BINARY, "serve", "--dev", "--listen", "127.0.0.1:0", *flags], ()
+        else:
+            command = [sys.executable, "-c", self.PASS, str(on.fileno()), BINARY, "serve", "--dev", *flags]
+            passed = (on.fileno(),)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, pass_fds=passed)
         line = self.process.stdout.readline()
         found = re.match(r"listening on (http://\S+)", line)
         if not found:
@@ -88,14 +97,18 @@ class Server:
         folder = f"/proc/{self.pid}/fd"
         return {name: os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
 
+    def leave(self):
+        """Asks it to leave in order."""
+        self.process.terminate()
+
     def stop(self):
         self.process.kill()
         self.process.wait()
 
 
 @contextmanager
-def serving(*flags):
-    server = Server(*flags)
+def serving(*flags, on=None):
+    server = Server(*flags, on=on)
     try:
         yield server
     finally:
