@@ -1,5 +1,6 @@
 //! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server,
-//! an nginx that speaks TLS, a node without its server, and a server that misbehaves as it is told to.
+//! an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and a server that misbehaves as it
+//! is told to.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its own part")]
 
@@ -9,6 +10,7 @@ pub mod http;
 pub mod nginx;
 pub mod node;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod relay;
 pub mod server;
