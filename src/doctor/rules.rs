@@ -216,11 +216,11 @@ fn interface_queues(host: &Host, demand: &Demand) -> Vec<Shortage> {
     told.collect()
 }
 
-/// The command that gives a unit a line of its own; `restarted` are the units that have to be, for it to take effect.
+/// The command that gives a unit a line of its own, which wins over those of other drop-ins; `restarted` are the units that have to be, for it to take effect.
 fn drop_in(unit: &str, section: &str, line: &str, restarted: &str) -> String {
     let name = line.split('=').next().unwrap_or_default();
     format!(
-        "printf '[{section}]\\n{line}\\n' | sudo install -Dm644 /dev/stdin /etc/systemd/system/{unit}.d/{name}.conf && \
+        "printf '[{section}]\\n{line}\\n' | sudo install -Dm644 /dev/stdin /etc/systemd/system/{unit}.d/zz-{name}.conf && \
          sudo systemctl daemon-reload && sudo systemctl restart {restarted}"
     )
 }

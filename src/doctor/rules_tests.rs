@@ -99,7 +99,7 @@ fn a_drop_in_is_one_command() {
     assert_eq!(
         shortages(&host, &demand())[0].mend,
         ["printf '[Service]\\nLimitNOFILE=1048576\\n' | sudo install -Dm644 /dev/stdin \
-          /etc/systemd/system/fanfare.service.d/LimitNOFILE.conf && sudo systemctl daemon-reload && \
+          /etc/systemd/system/fanfare.service.d/zz-LimitNOFILE.conf && sudo systemctl daemon-reload && \
           sudo systemctl restart fanfare.service"]
     );
     let host = Host { unit: Some(Unit { backlog: Some(128), ..unit() }), ..host };
