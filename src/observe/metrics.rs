@@ -97,6 +97,8 @@ pub struct Gauges {
     pub connections: usize,
     /// Open streams.
     pub streams: usize,
+    /// Streams that may be open.
+    pub streams_max: usize,
     /// Subscribers with something half written, or behind.
     pub lagging: usize,
     /// Topics.
@@ -150,6 +152,7 @@ pub fn render(counters: &Counters, gauges: &Gauges) -> String {
 fn connections(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     let kinds = [("stream", gauges.streams), ("request", gauges.connections - gauges.streams)];
     page.by(Kind::Gauge, "fanfare_connections", "Open connections.", "kind", kinds);
+    page.single(Kind::Gauge, "fanfare_streams_max", "Streams that may be open.", gauges.streams_max);
     page.single(Kind::Counter, "fanfare_accepted_total", "Connections accepted.", counters.accepted);
     let help = "Times that accepting paused until something was freed.";
     page.by(Kind::Counter, "fanfare_accept_pauses_total", help, "reason", counters.accept_pauses.iter());

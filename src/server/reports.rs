@@ -186,6 +186,7 @@ impl<I: Io> Server<I> {
         Gauges {
             connections: self.connections.len(),
             streams: self.streams,
+            streams_max: self.settings.limits.streams_max,
             lagging: self.laggards.len(),
             topics: self.hub.topic_count(),
             retained_events: self.hub.retained_events(),
