@@ -44,4 +44,4 @@ macro_rules! targets {
     };
 }
 
-targets! { config glob publish redis_address redis_payload request sse_decoder sse_encoder }
+targets! { config glob publish redis_address redis_payload request sse_decoder sse_encoder token }

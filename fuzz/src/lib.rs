@@ -14,3 +14,4 @@ pub mod redis_payload;
 pub mod request;
 pub mod sse_decoder;
 pub mod sse_encoder;
+pub mod token;
