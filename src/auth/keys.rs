@@ -64,10 +64,7 @@ impl Keys {
         match text.trim_start() {
             text if text.contains("-----BEGIN ") => Keys::from_pem(text),
             text if text.starts_with('{') => Keys::from_jwks(text),
-            text => {
-                let is_secret = |line: &&str| !line.is_empty() && !line.starts_with('#');
-                Keys::of(text.lines().map(str::trim).filter(is_secret).map(secret).collect::<Result<_, _>>()?)
-            }
+            text => Keys::of(secret_lines(text).map(secret).collect::<Result<_, _>>()?),
         }
     }
 
@@ -151,6 +148,11 @@ impl Key {
         crypto::install();
         Key { id: id.cloned(), algorithms: algorithms.to_vec(), decoding }
     }
+}
+
+/// The secrets of a file: one per line; `#` starts a comment line.
+pub(super) fn secret_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// The HMACs that a secret of so many bytes is long enough for (RFC 7518, 3.2).

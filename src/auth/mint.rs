@@ -5,7 +5,7 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 
-use super::keys::secret_algorithms;
+use super::keys::{secret_algorithms, secret_lines};
 use super::pem::{self, Section};
 use super::{Grants, crypto};
 
@@ -69,8 +69,7 @@ impl SigningKey {
     pub fn read(text: &str) -> Result<SigningKey, MintError> {
         crypto::install();
         if !text.contains("-----BEGIN ") {
-            let is_secret = |line: &&str| !line.is_empty() && !line.starts_with('#');
-            return SigningKey::from_secret(text.lines().map(str::trim).find(is_secret).unwrap_or_default());
+            return SigningKey::from_secret(secret_lines(text).next().unwrap_or_default());
         }
         let private = pem::sections(text).into_iter().flatten().find_map(|section| match section {
             Section::Private(der) => Some(der),

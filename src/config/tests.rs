@@ -141,6 +141,7 @@ fn what_is_odd_is_allowed_with_a_warning() {
     };
     check(&[("redis-channel", "a")], &[], "--redis-channel a has no effect");
     check(&[("redis-publish", "a")], &[], "--redis-publish a has no effect");
+    check(&[("jwt-audience", "a")], &[], "--jwt-audience a has no effect without jwt-key-file");
     check(&[], &[("FANFARE_HEARTBEET", "1s")], "did you mean FANFARE_HEARTBEAT?");
     check(&[("redis-url", "redis://:***@h")], &[], "redis-password-file");
     let kubernetes = [("FANFARE_SERVICE_HOST", "10.0.0.1"), ("FANFARE_PORT", "tcp://10.0.0.1:3001")];

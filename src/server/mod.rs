@@ -142,8 +142,8 @@ pub struct Server<I: Io> {
     /// A message that had to wait for the walk in progress.
     held: Option<Message>,
     inbox_has_more: bool,
-    /// Tokens whose signature was checked in this turn.
-    token_checks: u32,
+    /// What checking tokens took of this turn.
+    checking_time: Duration,
     catching_up: VecDeque<Token>,
     dead: Vec<u32>,
     drain: Option<drain::Drain>,
@@ -209,7 +209,7 @@ impl<I: Io> Server<I> {
             readable: VecDeque::new(),
             held: None,
             inbox_has_more: false,
-            token_checks: 0,
+            checking_time: Duration::ZERO,
             catching_up: VecDeque::new(),
             dead: Vec::new(),
             drain: None,

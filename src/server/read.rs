@@ -3,6 +3,8 @@
 //! A socket is read until it would block, because edge-triggered readiness will not be told again; but only so much
 //! in one turn, and not while an earlier request of it is being answered.
 
+use std::time::Duration;
+
 use super::connection::{Flags, Phase};
 use super::refusal::Refusal;
 use super::request::{Progress, Request};
@@ -29,7 +31,7 @@ impl<I: Io> Server<I> {
 
     /// Reads every connection that may have something, each within its budget.
     pub(super) fn read(&mut self) {
-        self.token_checks = 0;
+        self.checking_time = Duration::ZERO;
         for _ in 0..self.readable.len() {
             if self.has_checked_enough() {
                 return;

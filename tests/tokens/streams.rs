@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::forge::{Shown, ask, everything, guarded_server_with_env, now, only, signed, with};
 use crate::support::server::{Server, TOKEN};
-use crate::support::stream::Subscriber;
+use crate::support::stream::{Subscriber, stream_request};
 
 fn server(options: &[&str]) -> Server {
     guarded_server_with_env(options, &[("FANFARE_PUBLISH_TOKEN", TOKEN)])
@@ -61,6 +61,24 @@ fn many_streams_of_one_token_end_together_and_the_slots_serve_again() {
     let refused =
         ask(&server, ("GET", "/events?topic=orders.1"), Shown::Query, &signed(&with(everything(), "exp", json!(1))));
     assert_eq!(refused.status, 401);
+}
+
+#[test]
+fn a_crowd_whose_tokens_come_all_at_once_is_let_in_to_the_last() {
+    const CROWD: usize = 400;
+    let server = server(&[]);
+    let token = signed(&everything());
+    let mut clients: Vec<_> = (0..CROWD).map(|_| server.connect()).collect();
+    server.wait_for_metric("fanfare_accepted_total", |accepted| accepted >= CROWD as f64);
+    // More than are checked in one turn of the loop; the rest has to wait, and not for ever.
+    server.signal("STOP");
+    let (target, lines) = Shown::Header.place("/events?topic=orders.1", &token);
+    clients.iter_mut().for_each(|client| client.send(stream_request(&target, &lines)));
+    server.signal("CONT");
+    for client in &mut clients {
+        assert_eq!(client.head().status, 200);
+    }
+    assert_eq!(server.metric("fanfare_connections{kind=\"stream\"}"), CROWD as f64);
 }
 
 #[test]
