@@ -29,7 +29,8 @@ uninstall: $(BINARY)
 	BINARY=$(BINARY) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) SYSCONFDIR=$(SYSCONFDIR) packaging/install --remove
 
 # Writes target/debian/fanfare_VERSION_ARCHITECTURE.deb.
-deb: $(BINARY)
+deb:
+	cargo build --release
 	BINARY=$(BINARY) packaging/deb
 
 $(BINARY):
