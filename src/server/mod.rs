@@ -353,6 +353,11 @@ impl<I: Io> Server<I> {
         }
     }
 
+    /// How many addresses have connections, as far as they are counted.
+    pub fn addresses(&self) -> usize {
+        self.addresses.len()
+    }
+
     /// What the server counted.
     pub fn counters(&self) -> &Counters {
         &self.counters

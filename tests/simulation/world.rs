@@ -400,5 +400,7 @@ fn check_empty(node: &mut Node) -> Result<(), String> {
     must(open == (0, 0), || format!("{open:?} connections and streams are left: {who:?}"))?;
     let subscribed: usize = node.server.hub().topics().map(|topic| topic.subscribers).sum();
     must(subscribed == 0, || format!("{subscribed} subscriptions are left"))?;
+    let addresses = node.server.addresses();
+    must(addresses == 0, || format!("{addresses} addresses have connections still, in its books"))?;
     must(node.io().open_peers().is_empty(), || "sockets are left".into())
 }
