@@ -85,7 +85,9 @@ impl SocketOptions {
         if domain != Domain::UNIX {
             socket.set_tcp_nodelay(true)?;
             socket.set_tcp_user_timeout(Some(self.user_timeout))?;
-            let probes = TcpKeepalive::new().with_time(self.keepalive).with_interval(self.keepalive / 4);
+            // The kernel counts in whole seconds, and takes no zero.
+            let interval = (self.keepalive / 4).max(Duration::from_secs(1));
+            let probes = TcpKeepalive::new().with_time(self.keepalive).with_interval(interval);
             socket.set_tcp_keepalive(&probes)?;
         }
         socket.set_send_buffer_size(self.send_buffer_bytes)
