@@ -1,4 +1,4 @@
-//! A source's thread: named, of a small stack, stoppable, and never silently gone.
+//! A source's thread: named, stoppable, and never silently gone.
 //!
 //! Invariant: while the thread lives its body runs; a body that panics is reported as the source's loss and started
 //! again. Dropping the [`SourceThread`] asks the body to stop and waits a bounded time: a thread caught in a slow
@@ -16,8 +16,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 
 use crate::sources::channel::SourceStatus;
 
-/// Name resolution and a TLS handshake of an unoptimized build fit with room to spare; it is only touched if used.
-const STACK_BYTES: usize = 512 << 10;
+/// A hundred lists in lists, which is how deep a Redis that lies can lead its parser, fit also in an unoptimized build, and so
+/// does a TLS handshake; it is only touched if used.
+const STACK_BYTES: usize = 2 << 20;
 /// How long a drop waits for the thread's end.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Between a panic and the next start, so that a body that always panics does not spin.
