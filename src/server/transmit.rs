@@ -232,6 +232,7 @@ impl<I: Io> Server<I> {
         let position = self.connections[slot as usize].delivered_through;
         let excused = laggard.gap.as_ref().map_or(position, |gap| gap.at.max(position));
         if flags.has(Flags::LATEST) || !self.hub.is_evicted(subscriber, excused) {
+            self.widen_gap(subscriber, position, laggard);
             return true;
         }
         let pending = laggard.gap.take();
@@ -254,6 +255,15 @@ impl<I: Io> Server<I> {
             Some((older, _)) => self.gap_of(missed.with(older)),
         });
         true
+    }
+
+    /// What is forgotten in front of a gap that is still to be told is missing with it: it names those topics, too.
+    fn widen_gap(&self, subscriber: Subscriber, position: Sequence, laggard: &mut Laggard) {
+        let Some(DueGap { at, told: Some((told, _)) }) = &laggard.gap else { return };
+        let Some(missed) = self.hub.missed_since(subscriber, position, told.reason, None) else { return };
+        if missed.topics.iter().any(|topic| !told.topics.contains(topic)) {
+            laggard.gap = Some(self.gap_of(MissedGap { at: *at, ..missed }.with(told.clone())));
+        }
     }
 }
 
