@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use super::wait::DEADLINE;
 
@@ -100,6 +101,14 @@ impl Client {
         match &self.socket {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write).unwrap(),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+        }
+    }
+
+    /// Ends it as a crash of the host would: with a reset, whatever is under way.
+    pub fn reset(self) {
+        match &self.socket {
+            Socket::Tcp(stream) => socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap(),
+            Socket::Unix(_) => unreachable!("only TCP has resets"),
         }
     }
 

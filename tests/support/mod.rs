@@ -1,11 +1,12 @@
 //! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server,
-//! an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and a server that misbehaves as it
-//! is told to.
+//! an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and servers that misbehave as they
+//! are told to.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its own part")]
 
 pub mod certificates;
 pub mod fake_host;
+pub mod fake_redis;
 pub mod http;
 pub mod nginx;
 pub mod node;

@@ -3,7 +3,7 @@
 //! Its unix socket serves the test's own commands, so that they work whatever the test does to the TCP side.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -68,6 +68,10 @@ impl RedisServer {
     /// Its URL for `login`, which is empty or ends in `@`.
     pub fn url(&self, scheme: &str, login: &str) -> String {
         format!("{scheme}://{login}127.0.0.1:{}", self.port)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// Its unix socket.

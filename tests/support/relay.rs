@@ -1,12 +1,21 @@
-//! A relay between clients and a server, as a proxy is, that can cut every connection it carries.
+//! A relay between clients and a server, as a proxy is, that can cut every connection it carries, or stand still.
 
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// A relay; it ends with the process.
 pub struct Relay {
     address: SocketAddr,
     carried: Arc<Mutex<Vec<TcpStream>>>,
+    valve: Arc<Valve>,
+}
+
+/// Whether anything passes.
+#[derive(Default)]
+struct Valve {
+    is_shut: Mutex<bool>,
+    opened: Condvar,
 }
 
 impl Relay {
@@ -15,6 +24,8 @@ impl Relay {
         let address = listener.local_addr().unwrap();
         let carried = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&carried);
+        let valve = Arc::<Valve>::default();
+        let shared = Arc::clone(&valve);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(server) else { continue };
@@ -22,15 +33,31 @@ impl Relay {
                 let ends = ends.map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
                 noted.lock().unwrap().push(client);
                 for (from, to) in ends {
-                    std::thread::spawn(move || copy(from, &to));
+                    let valve = Arc::clone(&shared);
+                    std::thread::spawn(move || copy(from, to, &valve));
                 }
             }
         });
-        Relay { address, carried }
+        Relay { address, carried, valve }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn url(&self, target: &str) -> String {
         format!("http://{}{target}", self.address)
+    }
+
+    /// Passes nothing on, from now on, and ends nothing.
+    pub fn stall(&self) {
+        *self.valve.is_shut.lock().unwrap() = true;
+    }
+
+    /// Passes everything on again.
+    pub fn flow(&self) {
+        *self.valve.is_shut.lock().unwrap() = false;
+        self.valve.opened.notify_all();
     }
 
     /// Ends every connection of now.
@@ -42,7 +69,14 @@ impl Relay {
     }
 }
 
-fn copy(mut from: TcpStream, mut to: &TcpStream) {
-    let _ = std::io::copy(&mut from, &mut to);
+fn copy(mut from: TcpStream, mut to: TcpStream, valve: &Valve) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let shut = valve.is_shut.lock().unwrap();
+        drop(valve.opened.wait_while(shut, |is_shut| *is_shut).unwrap());
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
     let _ = to.shutdown(Shutdown::Both);
 }

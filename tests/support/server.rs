@@ -94,6 +94,11 @@ impl Server {
         format!("http://{}{target}", self.public[0])
     }
 
+    /// As [`Server::url`], at another of its public listeners.
+    pub fn url_of(&self, listener: usize, target: &str) -> String {
+        format!("http://{}{target}", self.public[listener])
+    }
+
     pub fn process_id(&self) -> u32 {
         self.child.id()
     }

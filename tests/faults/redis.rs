@@ -1,0 +1,122 @@
+//! A Redis that lies, dribbles and flaps. One that is killed, hangs or refuses is in `tests/blackbox` and `tests/redis_*`.
+
+use crate::support::fake_redis::{Answer, FakeRedis};
+use crate::support::redis::RedisServer;
+use crate::support::server::Server;
+use crate::support::stream::Subscriber;
+use crate::support::wait::wait_until;
+
+const UP: &str = "fanfare_source_up{source=\"redis\"}";
+/// What a lie may make a server grow by.
+const GROWTH_BYTES_MAX: f64 = 24e6;
+
+/// What a Redis says to whatever it is asked.
+const LIES: [(&str, &[u8]); 10] = [
+    ("another type", b":1\r\n"),
+    ("nothing at all", b"$-1\r\n"),
+    ("an error", b"-ERR max number of clients reached\r\n"),
+    ("another protocol", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+    ("noise", b"\x00\xff\xfe\r\n\x16\x03\x01"),
+    ("a number that is none", b"$99999999999999999999999\r\n"),
+    ("a huge string, which does not come", b"$2000000000\r\nx"),
+    ("a huge list, which does not come", b"*2000000000\r\n$1\r\nx\r\n"),
+    ("lists in lists", &LISTS),
+    ("a message before anything was subscribed", b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n+OK\r\n"),
+];
+
+/// A thousand lists, each in the one before.
+const LISTS: [u8; 4000] = {
+    let mut bytes = [0; 4000];
+    let mut at = 0;
+    while at < bytes.len() {
+        bytes[at] = b"*1\r\n"[at % 4];
+        at += 1;
+    }
+    bytes
+};
+
+fn resident_bytes(server: &Server) -> f64 {
+    server.metric("process_resident_memory_bytes")
+}
+
+#[test]
+fn a_redis_that_lies_is_left_and_tried_again_and_costs_no_memory() {
+    let redis = RedisServer::start();
+    for (name, lie) in LIES {
+        // A server of its own: the longer Redis is away, the longer it waits before it looks again.
+        let fake = FakeRedis::before(redis.address());
+        let mut server = Server::start(&["--redis-url", &fake.url()]);
+        server.wait_for_metric(UP, |up| up == 1.0);
+        let mut subscriber = Subscriber::open(&server, "/dashboard/stream");
+        let before = resident_bytes(&server);
+
+        fake.tell(Answer::Lie(lie));
+        wait_until(name, || fake.told() > 1);
+        server.wait_for_metric(UP, |up| up == 0.0);
+        let health = server.get("/health").json();
+        assert_eq!((&health["status"], &health["ready"]), (&"degraded".into(), &true.into()), "{name}: {health}");
+        assert!(resident_bytes(&server) < before + GROWTH_BYTES_MAX, "{name}");
+
+        fake.tell(Answer::Truth);
+        server.wait_for_metric(UP, |up| up == 1.0);
+        assert_eq!(redis.command::<i64>(&["PUBLISH", "dashboard_updates", name]), 1, "{name}");
+        subscriber.event().gap();
+        subscriber.expect(&[name]);
+        assert!(server.metric("fanfare_source_reconnects_total{source=\"redis\"}") >= 1.0, "{name}");
+        assert!(server.is_running());
+    }
+}
+
+#[test]
+fn a_redis_that_dribbles_is_listened_to() {
+    let redis = RedisServer::start();
+    let fake = FakeRedis::before(redis.address());
+    fake.tell(Answer::Dribble);
+    let server = Server::start(&["--redis-url", &fake.url()]);
+    server.wait_for_metric(UP, |up| up == 1.0);
+    let mut subscriber = Subscriber::open(&server, "/dashboard/stream");
+    for n in 0..20 {
+        redis.command::<i64>(&["PUBLISH", "dashboard_updates", &n.to_string()]);
+        subscriber.expect(&[&n.to_string()]);
+    }
+    server.publish("dashboard_updates", "posted");
+    subscriber.expect(&["posted"]);
+}
+
+#[test]
+fn a_redis_that_flaps_loses_nothing_in_silence() {
+    const CUTS: usize = 5;
+    let redis = RedisServer::start();
+    let fake = FakeRedis::before(redis.address());
+    let server = Server::start(&["--redis-url", &fake.url()]);
+    let mut subscriber = Subscriber::open(&server, "/dashboard/stream");
+    let mut numbers = 0..;
+    let mut publish = || -> usize {
+        let number = numbers.next().unwrap();
+        redis.command::<i64>(&["PUBLISH", "dashboard_updates", &number.to_string()]);
+        number
+    };
+    for _ in 0..CUTS {
+        server.wait_for_metric(UP, |up| up == 1.0);
+        (0..5).for_each(|_| _ = publish());
+        fake.tell(Answer::Truth); // everybody has to come again
+        (0..5).for_each(|_| _ = publish());
+    }
+    server.wait_for_metric("fanfare_source_reconnects_total{source=\"redis\"}", |times| times >= CUTS as f64);
+    server.wait_for_metric(UP, |up| up == 1.0);
+    let last = publish();
+    let (mut next, mut has_gap) = (0, false);
+    while next <= last {
+        let block = subscriber.event();
+        match block.data().unwrap().parse::<usize>() {
+            Err(_) => {
+                block.gap();
+                has_gap = true;
+            }
+            Ok(number) => {
+                assert!(number == next || has_gap && number > next, "{number} where {next} was next");
+                (next, has_gap) = (number + 1, false);
+            }
+        }
+    }
+}
