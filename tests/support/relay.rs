@@ -1,8 +1,10 @@
 //! A relay between clients and a server, as a proxy is, that can cut every connection it carries, or stand still.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
+
+use socket2::{Domain, Socket, Type};
 
 /// A relay; it ends with the process.
 pub struct Relay {
@@ -28,7 +30,7 @@ impl Relay {
         let shared = Arc::clone(&valve);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let Ok(server) = TcpStream::connect(server) else { continue };
+                let Ok(server) = connect(server) else { continue };
                 let ends = [(&client, &server), (&server, &client)];
                 let ends = ends.map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
                 noted.lock().unwrap().push(client);
@@ -67,6 +69,14 @@ impl Relay {
             let _ = client.shutdown(Shutdown::Both);
         }
     }
+}
+
+/// The kernel buffers little for it: who sends to a relay that stands still soon knows.
+fn connect(server: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+    socket.set_recv_buffer_size(16 << 10)?;
+    socket.connect(&server.into())?;
+    Ok(socket.into())
 }
 
 fn copy(mut from: TcpStream, mut to: TcpStream, valve: &Valve) {
