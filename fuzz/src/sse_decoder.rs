@@ -72,7 +72,8 @@ pub fn decode_naively(stream: &[u8]) -> Vec<String> {
             "event" => event_type = value.to_owned(),
             "id" if !value.contains('\0') => id = value.to_owned(),
             "retry" if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) => {
-                seen.push(format!("retry|{}", value.parse().unwrap_or(u64::MAX)));
+                // More than fits 32 bits is as late as possible.
+                seen.push(format!("retry|{}", value.parse().unwrap_or(u32::MAX)));
             }
             _ => {}
         }

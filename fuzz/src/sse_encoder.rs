@@ -37,7 +37,8 @@ pub fn check_events(events: &[Event], decode: impl FnOnce(&[u8]) -> Vec<String>)
         let id = event.id.as_ref().unwrap_or(&position);
         stream.extend_from_slice(encoder::event(event, id).bytes());
         stream.extend_from_slice(encoder::HEARTBEAT);
-        expected.extend(event.retry.map(|retry| format!("retry|{}", retry.as_millis())));
+        let retry_ms = |retry: Duration| retry.as_millis().min(u32::MAX.into());
+        expected.extend(event.retry.map(|retry| format!("retry|{}", retry_ms(retry))));
         let event_type = event.event_type.as_ref().map_or("message", EventType::as_str);
         let data = event.data.replace("\r\n", "\n").replace('\r', "\n");
         expected.push(format!("{event_type}|{data}|{id}"));
