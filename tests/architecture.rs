@@ -16,9 +16,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("server", &["event", "hub", "protocol", "io", "auth", "observe", "sources::channel"]),
     // What is logged, and how, is said in the configuration's own words: nothing else would be left of a copy.
     ("observe", &["config::LogConfig", "config::LogFilter", "config::LogFormat"]),
-    // An address to listen on is a flag's value; it says in one type what it may be.
+    // An address to listen on and a proxy to trust are flags' values; each says in one type what it may be.
     // Keys too are values: what a file of them holds, and topics' patterns.
-    ("config", &["event", "io::listener::ListenAddress", "auth::KeyError", "auth::Keys", "auth::Patterns"]),
+    (
+        "config",
+        &[
+            "event",
+            "io::listener::ListenAddress",
+            "auth::proxies::TrustedProxy",
+            "auth::KeyError",
+            "auth::Keys",
+            "auth::Patterns",
+        ],
+    ),
     // A token is a secret wherever it is: read from a file, and never shown.
     (
         "client",

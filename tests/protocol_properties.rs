@@ -4,10 +4,13 @@
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fanfare::event::{Event, EventId, EventType, Topic};
+use fanfare::protocol::forwarded::ForwardedFor;
 use fanfare::protocol::publish::{envelopes, parse};
+use fanfare::protocol::{Parsed, proxy_header};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -101,6 +104,21 @@ fn stream_text() -> impl Strategy<Value = String> {
     vec(piece, 0..30).prop_map(|pieces| pieces.concat())
 }
 
+/// Headers of the PROXY protocol, of both versions.
+fn proxy_header() -> impl Strategy<Value = Vec<u8>> {
+    let line = (any::<[u8; 4]>(), any::<u16>()).prop_map(|([a, b, c, d], port)| {
+        format!("PROXY TCP4 {}.{b}.{c}.{d} 127.0.0.1 {port} 80\r\n", a.max(1)).into_bytes()
+    });
+    let binary = (vec(any::<u8>(), 36..300), select(vec![0x00, 0x11, 0x21]), 0x20..=0x21u8).prop_map(
+        |(mut block, family, command)| {
+            block[0] = block[0].max(1);
+            let length = (block.len() as u16).to_be_bytes();
+            [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[command, family], &length, &block].concat()
+        },
+    );
+    prop_oneof![line, binary, Just(b"PROXY UNKNOWN\r\n".to_vec())]
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let text = prop_oneof![stream_text(), any::<String>()];
     let id = proptest::option::of("[!-~]{1,12}".prop_map(|id| EventId::new(&id).unwrap()));
@@ -138,6 +156,47 @@ proptest! {
         bytes[at] = byte;
         let whole = read_requests(std::iter::once(&bytes[..]));
         prop_assert_eq!(read_requests(cut(&bytes, &cuts)), whole);
+    }
+
+    #[test]
+    fn a_proxy_header_is_read_alike_however_much_of_what_follows_is_there(
+        header in proxy_header(), rest in vec(any::<u8>(), 0..20), fault in proptest::option::of(any::<(Index, u8)>()),
+    ) {
+        let mut bytes = [header, rest].concat();
+        if let Some((at, byte)) = fault {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let first = (0..=bytes.len()).map(|end| proxy_header::parse(&bytes[..end])).find(|read| *read != Ok(Parsed::NeedMore));
+        prop_assert_eq!(first.clone().unwrap_or(Ok(Parsed::NeedMore)), proxy_header::parse(&bytes));
+        if fault.is_none() {
+            prop_assert!(matches!(first, Some(Ok(_))));
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_proxy_header_and_no_panic(bytes in vec(any::<u8>(), 0..200), magic in any::<bool>()) {
+        let start: &[u8] = if magic { b"\r\n\r\n\0\r\nQUIT\n\x21" } else { b"" };
+        let bytes = [start, &bytes].concat();
+        let first = (0..=bytes.len()).map(|end| proxy_header::parse(&bytes[..end])).find(|read| *read != Ok(Parsed::NeedMore));
+        prop_assert_eq!(first.unwrap_or(Ok(Parsed::NeedMore)), proxy_header::parse(&bytes));
+    }
+
+    #[test]
+    fn whatever_a_client_writes_first_the_proxys_word_counts(lie in "[ -~]{0,40}", more in "[ -~]{0,20}") {
+        let lines = |appended: bool, name: &str| match appended {
+            true => vec![format!("{lie}, {name}192.0.2.7")],
+            false => vec![lie.clone(), more.clone(), format!("{name}192.0.2.7")],
+        };
+        let is_trusted = |address: IpAddr| address.is_loopback();
+        for appended in [true, false] {
+            let plain = ForwardedFor { x_forwarded_for: lines(appended, ""), ..ForwardedFor::default() };
+            prop_assert_eq!(plain.client(is_trusted), Some("192.0.2.7:0".parse().unwrap()));
+            let elements = ForwardedFor { forwarded: lines(appended, "for="), ..ForwardedFor::default() };
+            let client = elements.client(is_trusted);
+            // In the client's own line a quote may stay open: then nobody is believed.
+            prop_assert!(client == Some("192.0.2.7:0".parse().unwrap()) || appended && client.is_none(), "{client:?}");
+        }
     }
 
     #[test]

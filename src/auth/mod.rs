@@ -17,6 +17,7 @@ mod jwt;
 mod keys;
 mod mint;
 mod pem;
+pub mod proxies;
 mod tokens;
 
 pub use grants::{Grants, Patterns};

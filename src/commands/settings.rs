@@ -1,11 +1,12 @@
 //! What the server and the hub are told, from the configuration and what this host allows.
 
+use crate::auth::proxies::TrustedProxies;
 use crate::auth::{Tokens, Verifier};
 use crate::config::{self, Config, CorsPolicy};
 use crate::hub::HubLimits;
 use crate::protocol::head::HeadLimits;
 use crate::protocol::publish::PublishLimits;
-use crate::server::settings::{Cors, Delivery, Drain, Jwt, Limits, Publishing, Settings, SlowPolicy};
+use crate::server::settings::{Cors, Delivery, Drain, Jwt, Limits, Proxies, Publishing, Settings, SlowPolicy};
 
 /// Descriptors that are no connection: listeners, sources, logs, epoll itself, and some to spare.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -53,6 +54,10 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
             },
             interval_floor: config.delivery.interval_floor,
             catch_up_bytes_per_tick: config.history.catch_up_bytes_max,
+        },
+        proxies: Proxies {
+            trusted: TrustedProxies::new(config.listen.trusted_proxies.clone()),
+            protocol: config.listen.proxy_protocol,
         },
         limits: limits(config, streams_max),
         publishing: match (config.security.dev, tokens.is_empty()) {

@@ -25,6 +25,19 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
             "every page that a browser here opens could publish: name the origins",
         );
     }
+    if options.listen.proxy_protocol && options.listen.trusted_proxies.is_empty() {
+        let setting = settings.get("proxy-protocol").to_string();
+        return Err(ConfigError::Value {
+            setting,
+            reason: "nobody could connect: name the proxy with trusted-proxy".into(),
+        });
+    }
+    if options.listen.proxy_protocol && options.security.dev {
+        return refuse(
+            pair("dev", "proxy-protocol"),
+            "whom a proxy speaks for is not on this host, and may not publish",
+        );
+    }
     if has_any_origin && options.security.cors_origins.len() > 1 {
         let setting = settings.get("cors-origin").to_string();
         return Err(ConfigError::Value {

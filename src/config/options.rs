@@ -14,6 +14,7 @@ use super::secret::RedisUrl;
 use super::values::{
     COUNT_MAX, CorsOrigin, EndpointPath, LogFilter, channel, count_within, duration_within, size_within, topic,
 };
+use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};
 use crate::io::listener::ListenAddress;
 
@@ -64,6 +65,21 @@ pub struct ListenConfig {
     /// Where health, metrics and the debug view answer outside all stream limits, also while draining; repeatable
     #[arg(id = "admin-listen", long, value_name = "ADDR")]
     pub admin: Vec<ListenAddress>,
+
+    /// A proxy whose word counts when it names its client: an address, a network, or unix; repeatable
+    ///
+    /// Only from those are Forwarded, X-Forwarded-For and the PROXY protocol believed: limits and logs then go by the
+    /// client's address. unix is whoever may open a unix socket of --listen.
+    #[arg(id = "trusted-proxy", long, value_name = "CIDR|unix")]
+    pub trusted_proxies: Vec<TrustedProxy>,
+
+    /// Serve --listen only to trusted proxies, which must speak the PROXY protocol (version 1 or 2)
+    #[arg(
+        id = "proxy-protocol", long, action = clap::ArgAction::Set, value_name = "BOOL", num_args = 0..=1,
+        require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true,
+        hide_possible_values = true, value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub proxy_protocol: bool,
 
     /// Connections that the kernel may hold until they are accepted; net.core.somaxconn caps it
     #[arg(id = "backlog", long, value_name = "N", default_value = "65535", value_parser = count_within(1, 1 << 20))]

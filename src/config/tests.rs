@@ -91,6 +91,7 @@ fn a_refusal_names_the_option_as_written_its_value_and_what_is_allowed() {
     check(&[], &[("FANFARE_HEARTBEAT", "2h")], "", &["FANFARE_HEARTBEAT=2h: ", "1s to 1h"]);
     check(&[], &[("SSE_PORT", "http")], "", &["SSE_PORT=http: ", "0 to 65535"]);
     check(&[], &[("SSE_RETRY_INTERVAL", "3s")], "", &["SSE_RETRY_INTERVAL=3s: "]);
+    check(&[("trusted-proxy", "10.0.0.1/8")], &[], "", &["--trusted-proxy 10.0.0.1/8: ", "10.0.0.0/8"]);
     check(&[], &[], "slow-policy = \"drop\"", &["slow-policy = \"drop\" in /", "close or skip"]);
     check(&[], &[], "max-topics = 0", &["max-topics = 0 in /", "from 1 to"]);
     check(&[], &[], "retry = 1.5", &["retry = 1.5 in /", "one text in quotes"]);
@@ -121,6 +122,9 @@ fn contradictions_name_both_sides() {
     check(&[("dev", "true"), ("cors-origin", "*")], &["--cors-origin *"]);
     check(&[("cors-origin", "*"), ("cors-origin", "http://a")], &["--cors-origin *, http://a"]);
     check(&[("admin-listen", "127.0.0.1:3001")], &["listen 127.0.0.1:3001 (the default)", "--admin-listen"]);
+    check(&[("proxy-protocol", "true")], &["--proxy-protocol", "trusted-proxy"]);
+    let behind = ("trusted-proxy", "127.0.0.1");
+    check(&[("dev", "true"), ("proxy-protocol", "true"), behind], &["--dev and ", "--proxy-protocol"]);
     check(&[("stall-timeout", "60s")], &["--stall-timeout 60s", "tcp-user-timeout 60s (the default)"]);
     check(&[("history-bytes", "64KiB")], &["--history-bytes 64KiB", "event-bytes 256KiB (the default)"]);
     check(&[("history-bytes-total", "512KiB")], &["--history-bytes-total 512KiB", "history-bytes 1MiB (the default)"]);
@@ -181,6 +185,7 @@ fn the_printed_configuration_is_one_that_says_the_same() {
     check(&[("redis-url", "rediss://host/2"), ("redis-pattern", "a.*"), ("ready-requires", "redis")]);
     check(&[("redis-url", "redis://host"), ("redis-publish", "a"), ("redis-publish", "b")]);
     check(&[("default-topic", "007"), ("dashboard-topic", "true"), ("log-level", "info,fanfare=debug")]);
+    check(&[("trusted-proxy", "10.0.0.0/8"), ("trusted-proxy", "unix"), ("proxy-protocol", "true")]);
     check(&[("history-bytes", "2MB"), ("cors-origin", "https://a.example"), ("stream-endpoint", "/sse")]);
 }
 

@@ -70,7 +70,7 @@ fn is_zero_weight(parameter: &str) -> bool {
 }
 
 /// The pieces between separators that are not inside a quoted string.
-fn split_quoted(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+pub(super) fn split_quoted(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let piece = rest?;

@@ -9,6 +9,7 @@ use memchr::{memchr, memchr_iter};
 
 use super::body::BodyFraming;
 use super::fields::{accepts, content_length, has_token, is_host, is_token_byte, transfer_encoding, trim};
+use super::forwarded::ForwardedFor;
 use super::target::{Target, split_absolute};
 use super::{Parsed, RequestError};
 
@@ -74,6 +75,8 @@ pub struct RequestHead {
     pub content_type: Option<String>,
     /// A proxy has left its mark: `Forwarded`, `X-Forwarded-*`, `X-Real-IP` or `Via`.
     pub forwarded: bool,
+    /// Whom the request is from, as proxies tell it.
+    pub forwarded_for: ForwardedFor,
     /// `Cookie`; several lines joined with `; `.
     pub cookie: Option<String>,
     /// `If-None-Match`; several lines joined with `, `.
@@ -191,6 +194,7 @@ struct Fields {
     last_event_id: Option<Vec<u8>>,
     expect: bool,
     forwarded: bool,
+    forwarded_for: ForwardedFor,
 }
 
 impl Fields {
@@ -228,7 +232,17 @@ impl Fields {
                 Ok(())
             }
             b"expect" => Err(RequestError::ExpectationFailed),
-            b"forwarded" | b"via" | b"x-real-ip" => {
+            b"forwarded" => {
+                self.forwarded = true;
+                self.forwarded_for.forwarded.push(String::from_utf8_lossy(value).into_owned());
+                Ok(())
+            }
+            b"x-forwarded-for" => {
+                self.forwarded = true;
+                self.forwarded_for.x_forwarded_for.push(String::from_utf8_lossy(value).into_owned());
+                Ok(())
+            }
+            b"via" | b"x-real-ip" => {
                 self.forwarded = true;
                 Ok(())
             }
@@ -312,6 +326,7 @@ fn assemble(
         last_event_id: fields.last_event_id,
         content_type: fields.content_type,
         forwarded: fields.forwarded,
+        forwarded_for: fields.forwarded_for,
         cookie: fields.cookie,
         if_none_match: fields.if_none_match,
         access_control_request_method: fields.preflight_method,

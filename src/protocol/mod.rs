@@ -3,6 +3,7 @@
 //! ```text
 //!  request   head ─▶ target          what was asked: method, path, query, the headers that matter
 //!            body ─▶ publish         what was sent: framing undone, then events (and the bus envelope back)
+//!            proxy_header, forwarded whom it is from, where proxies say so
 //!            error                   why a request is refused, as a status and two sentences
 //!  answer    response                heads, problem bodies, the head of a stream
 //!            encoder                 an event as a frame: formatted once, sent to everybody
@@ -21,7 +22,9 @@ mod fields;
 pub mod body;
 pub mod decoder;
 pub mod encoder;
+pub mod forwarded;
 pub mod head;
+pub mod proxy_header;
 pub mod publish;
 pub mod response;
 pub mod target;

@@ -7,8 +7,7 @@
 use std::time::Duration;
 
 use super::allowance::Allowance;
-use super::connection::{AddressKey, CompactPeer, Connection, Flags, Phase};
-use super::refusal::Refusal;
+use super::connection::{CompactPeer, Connection, Flags, Phase};
 use super::wheel::Tick;
 use super::{CloseReason, ListenerRole, Server};
 use crate::event::Sequence;
@@ -18,8 +17,6 @@ use crate::io::{Accept, Close, Io, ListenerIndex, Peer, Socket, Token};
 const ACCEPTS_PER_TURN_MAX: usize = 256;
 /// When nothing of ours is freed: how soon to look whether others freed descriptors.
 const EXHAUSTED_RETRY: Duration = Duration::from_millis(500);
-/// Connections of one address beyond the limit on its streams that may still send a request, to be told so.
-const REFUSALS_PER_ADDRESS_MAX: u32 = 16;
 
 /// Why accepting pauses. The connections wait in the kernel's backlog meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +236,7 @@ impl<I: Io> Server<I> {
         is_public
     }
 
-    /// Makes a connection of a socket, unless its address has too many already.
+    /// Makes a connection of a socket, unless its peer may not have one.
     fn admit(&mut self, socket: Socket, peer: Peer, listener: ListenerIndex, mut flags: Flags) -> Option<Token> {
         self.counters.accepted += 1;
         let is_admin = self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
@@ -254,20 +251,19 @@ impl<I: Io> Server<I> {
         }
         let peer = CompactPeer::new(peer);
         // An operator's look is in nobody's way, not even in that of a subscriber at the same address.
-        let key = peer.key().filter(|_| !is_admin);
-        let of_address = key.map_or(0, |key| self.remember_address(key));
-        let limit = self.settings.limits.connections_per_address_max;
+        if !is_admin && let Err(refusal) = self.admit_peer(peer, &mut flags) {
+            self.count_refusal(refusal);
+            self.counters.closed.count(CloseReason::Refused.as_str());
+            self.io.close(socket, Close::Reset);
+            return None;
+        }
         self.generation = self.generation.wrapping_add(1);
         let slot = self.connections.vacant_key() as u32;
         let token = Token { slot, generation: self.generation };
-        let beyond_telling = limit.is_some_and(|limit| of_address > limit.saturating_add(REFUSALS_PER_ADDRESS_MAX));
-        if beyond_telling || self.io.watch(socket, token).is_err() {
-            self.count_refusal(Refusal::AddressLimit);
-            self.counters.closed.count(CloseReason::Refused.as_str());
+        if self.io.watch(socket, token).is_err() {
+            self.counters.closed.count(CloseReason::SocketError.as_str());
             self.io.close(socket, Close::Reset);
-            if let Some(key) = key {
-                self.forget_address(key);
-            }
+            self.forget_address(peer, flags);
             return None;
         }
         let since = Tick::of(self.now);
@@ -284,24 +280,5 @@ impl<I: Io> Server<I> {
         });
         self.arm_deadline(slot);
         Some(token)
-    }
-
-    /// Counts a connection of an address; how many it has now. Nothing is kept without a limit.
-    fn remember_address(&mut self, key: AddressKey) -> u32 {
-        if self.settings.limits.connections_per_address_max.is_none() {
-            return 0;
-        }
-        let count = self.addresses.entry(key).or_insert(0);
-        *count += 1;
-        *count
-    }
-
-    pub(super) fn forget_address(&mut self, key: AddressKey) {
-        if let Some(count) = self.addresses.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.addresses.remove(&key);
-            }
-        }
     }
 }

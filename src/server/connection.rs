@@ -20,6 +20,7 @@ pub(super) struct Connection {
     /// Every event of its topics through here was sent, or at least begun.
     pub(super) delivered_through: Sequence,
     pub(super) phase: Phase,
+    /// Its other end, or whom a trusted proxy names there.
     pub(super) peer: CompactPeer,
     pub(super) flags: Flags,
     /// When its phase began, or of a stream when something was last written.
@@ -105,6 +106,10 @@ impl Flags {
     pub(super) const READABLE: Flags = Flags(1 << 9);
     /// It subscribed with a token that expires.
     pub(super) const EXPIRES: Flags = Flags(1 << 11);
+    /// It counts for its peer's address.
+    pub(super) const COUNTED: Flags = Flags(1 << 12);
+    /// It has yet to begin with a header of the PROXY protocol.
+    pub(super) const AWAITS_PROXY_HEADER: Flags = Flags(1 << 13);
 
     /// Flags for which a walk can't just send.
     pub(super) const NOT_PLAIN: Flags =
@@ -149,24 +154,31 @@ impl CompactPeer {
         }
     }
 
-    /// What limits count, if the peer has an address.
-    pub(super) fn key(self) -> Option<AddressKey> {
+    /// Its address; none: it came over a unix socket.
+    pub(super) fn ip(self) -> Option<IpAddr> {
         let ip = Ipv6Addr::from(self.address);
+        (!ip.is_unspecified()).then(|| ip.to_canonical())
+    }
+
+    /// What limits count. A unix socket's peer has a network that is nobody's, too.
+    pub(super) fn key(self) -> AddressKey {
         let mut key = AddressKey::default();
-        match ip.to_ipv4_mapped() {
-            Some(v4) => key[4..].copy_from_slice(&v4.octets()),
-            None => key.copy_from_slice(&self.address[..8]),
+        match self.ip() {
+            None => key.fill(0xff),
+            Some(IpAddr::V4(v4)) => key[4..].copy_from_slice(&v4.octets()),
+            Some(IpAddr::V6(v6)) => key.copy_from_slice(&v6.octets()[..8]),
         }
-        (!ip.is_unspecified()).then_some(key)
+        key
     }
 }
 
 impl fmt::Display for CompactPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ip = Ipv6Addr::from(self.address);
-        match ip.is_unspecified() {
-            true => f.write_str("unix"),
-            false => SocketAddr::new(ip.to_canonical(), self.port).fmt(f),
+        match (self.ip(), self.port) {
+            (None, _) => f.write_str("unix"),
+            // A proxy's header seldom says it.
+            (Some(ip), 0) => ip.fmt(f),
+            (Some(ip), port) => SocketAddr::new(ip, port).fmt(f),
         }
     }
 }
@@ -202,6 +214,8 @@ pub enum CloseReason {
     Answered,
     /// Its request could not be understood.
     BadRequest,
+    /// It did not begin with a header of the PROXY protocol, as configured.
+    ProxyHeader,
     /// A limit; told to come back.
     Refused,
     /// The server is leaving.
@@ -214,7 +228,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [CloseReason; 15] = [
+    pub const ALL: [CloseReason; 16] = [
         CloseReason::PeerClosed,
         CloseReason::Reset,
         CloseReason::TimedOut,
@@ -226,6 +240,7 @@ impl CloseReason {
         CloseReason::IdleTimeout,
         CloseReason::Answered,
         CloseReason::BadRequest,
+        CloseReason::ProxyHeader,
         CloseReason::Refused,
         CloseReason::Drained,
         CloseReason::TokenExpired,
@@ -246,6 +261,7 @@ impl CloseReason {
             CloseReason::IdleTimeout => "idle_timeout",
             CloseReason::Answered => "answered",
             CloseReason::BadRequest => "bad_request",
+            CloseReason::ProxyHeader => "proxy_header",
             CloseReason::Refused => "refused",
             CloseReason::Drained => "drained",
             CloseReason::TokenExpired => "token_expired",
@@ -277,14 +293,16 @@ mod tests {
     fn peers_are_counted_by_ipv4_address_or_ipv6_network() {
         let check = |address: &str, key: AddressKey, shown: &str| {
             let peer = CompactPeer::new(Peer::Inet(address.parse().unwrap()));
-            assert_eq!(peer.key(), Some(key));
+            assert_eq!(peer.key(), key);
             assert_eq!(peer.to_string(), shown);
         };
         check("192.0.2.7:80", [0, 0, 0, 0, 192, 0, 2, 7], "192.0.2.7:80");
+        check("192.0.2.7:0", [0, 0, 0, 0, 192, 0, 2, 7], "192.0.2.7");
         check("[::ffff:192.0.2.7]:80", [0, 0, 0, 0, 192, 0, 2, 7], "192.0.2.7:80");
+        check("[::1]:80", [0; 8], "[::1]:80");
         check("[2001:db8:1:2:3:4:5:6]:80", [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 2], "[2001:db8:1:2:3:4:5:6]:80");
         let unix = CompactPeer::new(Peer::Unix);
-        assert_eq!((unix.key(), unix.to_string().as_str()), (None, "unix"));
+        assert_eq!((unix.ip(), unix.key(), unix.to_string().as_str()), (None, [0xff; 8], "unix"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod access;
 mod age;
 mod allowance;
 mod catch_up;
+mod clients;
 mod connection;
 mod deliver;
 mod drain;
@@ -347,9 +348,7 @@ impl<I: Io> Server<I> {
             self.expiries.remove(&slot);
             self.laggards.remove(&slot);
             self.hub.unsubscribe(Subscriber(slot));
-            if let Some(key) = connection.peer.key().filter(|_| !connection.flags.has(Flags::ADMIN)) {
-                self.forget_address(key);
-            }
+            self.forget_address(connection.peer, connection.flags);
         }
     }
 

@@ -116,6 +116,9 @@ impl<I: Io> Server<I> {
     /// others are to have their turn first.
     pub(super) fn advance_requests(&mut self, slot: u32) -> bool {
         for _ in 0..REQUESTS_PER_TURN_MAX {
+            if self.connections[slot as usize].flags.has(Flags::AWAITS_PROXY_HEADER) && !self.take_proxy_header(slot) {
+                return true;
+            }
             let connection = &mut self.connections[slot as usize];
             let Phase::Requesting(request) = &mut connection.phase else { return true };
             match request.advance(&self.settings.limits) {

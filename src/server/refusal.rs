@@ -26,6 +26,8 @@ pub(super) enum Refusal {
     PublishRate,
     /// More requests came ahead of their answers than may.
     Pipelined,
+    /// Only trusted proxies may connect, and this peer is none.
+    UntrustedPeer,
     /// A request's head did not arrive in time.
     HeadTimeout,
     /// A request's body did not arrive in time.
@@ -33,7 +35,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Refusal; 11] = [
+    const ALL: [Refusal; 12] = [
         Refusal::StreamLimit,
         Refusal::AddressLimit,
         Refusal::Descriptors,
@@ -43,6 +45,7 @@ impl Refusal {
         Refusal::TopicBytes,
         Refusal::PublishRate,
         Refusal::Pipelined,
+        Refusal::UntrustedPeer,
         Refusal::HeadTimeout,
         Refusal::BodyTimeout,
     ];
@@ -63,6 +66,7 @@ impl Refusal {
             Refusal::TopicBytes => "topic_bytes",
             Refusal::PublishRate => "publish_rate",
             Refusal::Pipelined => "pipelined",
+            Refusal::UntrustedPeer => "untrusted_peer",
             Refusal::HeadTimeout => "head_timeout",
             Refusal::BodyTimeout => "body_timeout",
         }
@@ -71,6 +75,7 @@ impl Refusal {
     pub(super) fn status(self) -> u16 {
         match self {
             Refusal::TopicsPerSubscriber | Refusal::TopicBytes => 400,
+            Refusal::UntrustedPeer => 403,
             Refusal::HeadTimeout | Refusal::BodyTimeout => 408,
             Refusal::AddressLimit | Refusal::PublishRate | Refusal::Pipelined => 429,
             Refusal::StreamLimit | Refusal::Descriptors | Refusal::TopicLimit | Refusal::Draining => 503,
@@ -88,6 +93,7 @@ impl Refusal {
             Refusal::TopicBytes => "a topic's name is longer than this server allows",
             Refusal::PublishRate => "as many events as one token may publish in a second were published",
             Refusal::Pipelined => "more requests came ahead of their answers than this server allows",
+            Refusal::UntrustedPeer => "only trusted proxies may connect",
             Refusal::HeadTimeout => "the request's head did not arrive in time",
             Refusal::BodyTimeout => "the request's body did not arrive in time",
         }

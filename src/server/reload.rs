@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::connection::Flags;
 use super::publish_rate::PublishRates;
 use super::settings::Settings;
 use super::stream::Preambles;
@@ -43,22 +42,9 @@ impl<I: Io> Server<I> {
             self.publish_rates = PublishRates::new(new.events_per_second_max);
         }
         self.settings = settings;
-        self.count_addresses();
+        self.recount_addresses();
         // What is kept for the old ones: reconnection times, and who was told of a refused origin.
         self.preambles = Preambles::default();
         self.refused_origins.clear();
-    }
-
-    /// Counts the connections of each address anew: without a limit nothing was counted.
-    fn count_addresses(&mut self) {
-        self.addresses.clear();
-        if self.settings.limits.connections_per_address_max.is_none() {
-            return;
-        }
-        for (_, connection) in &self.connections {
-            if let Some(key) = connection.peer.key().filter(|_| !connection.flags.has(Flags::ADMIN)) {
-                *self.addresses.entry(key).or_insert(0) += 1;
-            }
-        }
     }
 }

@@ -3,6 +3,7 @@
 use super::settings::Limits;
 use crate::protocol::body::{BodyFraming, BodyReader};
 use crate::protocol::head::{self, RequestHead};
+use crate::protocol::proxy_header::{self, BadProxyHeader, ProxyHeader};
 use crate::protocol::{Parsed, RequestError};
 
 /// A request being read, with whatever the client sent behind it.
@@ -46,6 +47,13 @@ impl Request {
     /// True when not a byte of a request is here.
     pub(super) fn is_empty(&self) -> bool {
         self.unparsed.is_empty() && self.current.is_none()
+    }
+
+    /// Takes the header of the PROXY protocol that comes before the first request; none while it is not all here.
+    pub(super) fn take_proxy_header(&mut self) -> Result<Option<ProxyHeader>, BadProxyHeader> {
+        let Parsed::Complete { value, consumed } = proxy_header::parse(&self.unparsed)? else { return Ok(None) };
+        self.unparsed.drain(..consumed);
+        Ok(Some(value))
     }
 
     /// How many requests the last bytes to arrive completed: all but the first came ahead of an answer.

@@ -103,7 +103,7 @@ impl<I: Io> Server<I> {
         let flags = &mut self.connections[slot as usize].flags;
         flags.clear(Flags::FRESH);
         let is_admin = flags.has(Flags::ADMIN);
-        tracing::trace!(peer = %self.connections[slot as usize].peer, method = head.method.as_str(),
+        tracing::trace!(peer = %self.client(slot, head), method = head.method.as_str(),
             path = head.target.path, "request");
         let route = self.route(head, is_admin);
         if head.method == Method::Options {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub use super::origins::Cors;
 use super::origins::is_same;
+use crate::auth::proxies::TrustedProxies;
 use crate::auth::{Patterns, Tokens, Verifier};
 use crate::event::Topic;
 use crate::protocol::head::{HeadLimits, RequestHead};
@@ -20,6 +21,8 @@ pub struct Settings {
     pub stream_endpoint: Option<String>,
     /// How streams are delivered.
     pub delivery: Delivery,
+    /// Who may speak for clients, and how.
+    pub proxies: Proxies,
     /// What is bounded, and by how much.
     pub limits: Limits,
     /// Who may publish.
@@ -67,6 +70,15 @@ pub struct Jwt {
     pub cookie: String,
     /// Topics that take none.
     pub public_topics: Patterns,
+}
+
+/// Who may speak for clients, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    /// Whose word counts.
+    pub trusted: TrustedProxies,
+    /// Public connections are theirs alone, and begin with a header of the PROXY protocol.
+    pub protocol: bool,
 }
 
 /// How streams are delivered.

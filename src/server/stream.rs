@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::connection::{Flags, Phase};
+use super::connection::{CompactPeer, Flags, Phase};
 use super::refusal::Refusal;
 use super::transmit::{DueGap, Laggard, Reach};
 use super::wheel::Tick;
@@ -117,7 +117,8 @@ impl<I: Io> Server<I> {
         if head.method == Method::Head {
             return self.respond_stream_head(slot, head);
         }
-        if let Some(refusal) = self.refusal(slot) {
+        let client = self.client(slot, head);
+        if let Some(refusal) = self.refusal(slot, client) {
             return self.refuse_stream(slot, head, refusal);
         }
         if self.hub.subscribe(Subscriber(slot), &topics).is_err() {
@@ -127,6 +128,7 @@ impl<I: Io> Server<I> {
             self.connections[slot as usize].flags.set(Flags::EXPIRES);
             self.expiries.insert(slot, self.tick_of_unix(expires_at));
         }
+        self.give_to_client(slot, client);
         self.start_stream(slot, head, &wishes, topics.len());
     }
 
@@ -166,19 +168,17 @@ impl<I: Io> Server<I> {
         Topic::new(name).map_err(|error| format!("the topic's name {error}"))
     }
 
-    fn refusal(&self, slot: u32) -> Option<Refusal> {
+    fn refusal(&self, slot: u32, client: CompactPeer) -> Option<Refusal> {
         let connection = &self.connections[slot as usize];
-        let limits = &self.settings.limits;
-        let of_address = connection.peer.key().and_then(|key| self.addresses.get(&key)).copied().unwrap_or(0);
         if self.is_closing_streams() {
             Some(Refusal::Draining)
         } else if connection.flags.has(Flags::ON_SPARE) {
             Some(Refusal::Descriptors)
         } else if connection.flags.has(Flags::ADMIN) {
             None
-        } else if self.streams >= limits.streams_max {
+        } else if self.streams >= self.settings.limits.streams_max {
             Some(Refusal::StreamLimit)
-        } else if limits.connections_per_address_max.is_some_and(|limit| of_address > limit) {
+        } else if self.is_over_address_limit(slot, client) {
             Some(Refusal::AddressLimit)
         } else {
             None

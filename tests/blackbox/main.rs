@@ -8,6 +8,7 @@ mod support;
 
 mod drain;
 mod limits;
+mod proxies;
 mod publishing;
 mod redis;
 mod replay;

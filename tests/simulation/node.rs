@@ -11,7 +11,7 @@ use fanfare::io::Io;
 use fanfare::io::simulated::{Faults, PeerId, Random, SimulatedIo};
 use fanfare::protocol::head::HeadLimits;
 use fanfare::protocol::publish::PublishLimits;
-use fanfare::server::settings::{Cors, Delivery, Drain, Limits, Publishing, Settings, SlowPolicy};
+use fanfare::server::settings::{Cors, Delivery, Drain, Limits, Proxies, Publishing, Settings, SlowPolicy};
 use fanfare::server::{ListenerRole, Parts, Reloads, Server};
 use fanfare::sources::channel::{ChannelLimits, Publish, channel};
 
@@ -111,6 +111,7 @@ impl Plan {
                 interval_floor: self.interval_floor,
                 catch_up_bytes_per_tick: self.catch_up_bytes_per_tick,
             },
+            proxies: Proxies::default(),
             limits: Limits {
                 streams_max: self.streams_max,
                 connections_per_address_max: self.connections_per_address_max,

@@ -187,6 +187,13 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&self.read_to_end()), "");
     }
 
+    /// Checks that the server ends the connection, in good order or not, without a word.
+    #[track_caller]
+    pub fn closes_unanswered(&mut self) {
+        self.read_until_broken();
+        assert_eq!(String::from_utf8_lossy(&self.unread), "");
+    }
+
     /// Reads until the connection breaks, and tells how: an orderly end is none.
     pub fn read_until_broken(&mut self) -> Option<io::ErrorKind> {
         loop {
