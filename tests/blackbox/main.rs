@@ -8,6 +8,7 @@ mod support;
 
 mod drain;
 mod limits;
+mod malformed;
 mod proxies;
 mod publishing;
 mod redis;
