@@ -16,6 +16,7 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, reload};
 
+use super::escape::Escaped;
 use crate::config::{LogConfig, LogFilter, LogFormat};
 
 /// Starts logging for the process; to be called once. The answer replaces the filter later.
@@ -55,11 +56,17 @@ where
 {
     let (filter, handle) = reload::Layer::new(env_filter(filter));
     // Otherwise a closed standard error would be reported on standard error, and that panics.
-    let entries = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(writer);
+    let entries = tracing_subscriber::fmt::layer().log_internal_errors(false);
     let entries: Box<dyn Layer<_> + Send + Sync> = match style {
-        Style::Text { is_colored } => entries.with_ansi(is_colored).boxed(),
-        Style::Journal => entries.with_ansi(false).event_format(JournalFormat::default()).boxed(),
-        Style::Json => entries.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        Style::Text { is_colored } => entries.with_writer(writer).with_ansi(is_colored).boxed(),
+        Style::Journal => entries.with_writer(writer).with_ansi(false).event_format(JournalFormat::default()).boxed(),
+        Style::Json => entries
+            .with_writer(Escaped(writer))
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .boxed(),
     };
     (Registry::default().with(filter).with(entries), FilterControl(handle))
 }

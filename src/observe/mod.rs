@@ -1,5 +1,7 @@
 //! What the server tells about itself: counters, the Prometheus page, logging.
 
+mod escape;
+
 pub mod histogram;
 pub mod live;
 pub mod logging;

@@ -46,7 +46,10 @@ impl<I: Io> Server<I> {
             Appended::Duplicate => self.counters.dropped.count("duplicate"),
             Appended::NoTopic => {
                 self.counters.dropped.count("topics_exhausted");
-                tracing::warn!(%topic, "dropped an event: as many topics as are allowed have subscribers");
+                tracing::warn!(
+                    topic = topic.as_str(),
+                    "dropped an event: as many topics as are allowed have subscribers"
+                );
             }
         }
     }

@@ -49,7 +49,8 @@ impl<I: Io> Server<I> {
             && self.refused_origins.len() < REFUSED_ORIGINS_MAX
             && self.refused_origins.insert(origin.clone())
         {
-            tracing::warn!(%origin, "a page of this origin may not read; --cors-origin {origin} would permit it");
+            // Not as it is: it may hold what moves a terminal's cursor or turns its text round.
+            tracing::warn!(origin, "a page of this origin may not read; --cors-origin {origin:?} would permit it");
         }
         vec![vary]
     }

@@ -146,11 +146,11 @@ impl<I: Io> Server<I> {
         let route = Route::of(path, stream_endpoint.as_deref(), dashboard_topic);
         let route = route.filter(|route| !is_admin || route.is_admin());
         let Some(route) = route else {
-            let detail = format!("nothing is at {path}; GET / lists what there is");
+            let detail = format!("nothing is at {path:?}; GET / lists what there is");
             return Err(response::problem(404, "Not found", &detail));
         };
         if !route.takes(method) {
-            let detail = format!("{path} is not for {}", method.as_str());
+            let detail = format!("{path:?} is not for {}", method.as_str());
             let problem = response::problem(405, "Method not allowed", &detail);
             return Err(problem.with_header("Allow", route.methods()));
         }

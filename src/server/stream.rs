@@ -39,19 +39,19 @@ impl Wishes {
             Some("all") => Replay::All,
             Some("latest") => Replay::Latest,
             Some("none") => Replay::None,
-            Some(other) => return Err(format!("replay={other}: allowed are all, latest, none and missed")),
+            Some(other) => return Err(format!("replay={other:?}: allowed are all, latest, none and missed")),
         };
         let interval = match target.get("interval_ms").map(|text| (text, text.parse().map(Duration::from_millis))) {
             None => Duration::ZERO,
             Some((_, Ok(interval))) if interval <= INTERVAL_MAX => interval,
             Some((text, _)) => {
-                return Err(format!("interval_ms={text}: allowed are 0 to {}", INTERVAL_MAX.as_millis()));
+                return Err(format!("interval_ms={text:?}: allowed are 0 to {}", INTERVAL_MAX.as_millis()));
             }
         };
         let latest = match target.get("latest") {
             None | Some("0" | "false") => false,
             Some("1" | "true" | "") => true,
-            Some(other) => return Err(format!("latest={other}: allowed are 0 and 1")),
+            Some(other) => return Err(format!("latest={other:?}: allowed are 0 and 1")),
         };
         Ok(Wishes { replay, interval: interval.max(interval_floor), latest })
     }

@@ -7,6 +7,7 @@
 mod support;
 
 mod drain;
+mod injection;
 mod limits;
 mod malformed;
 mod proxies;

@@ -198,7 +198,7 @@ fn pages_of_configured_origins_may_read_and_others_are_logged_once() {
         }
     }
     assert_eq!(cors(&server.get("/topics")), (None, None));
-    server.wait_for_log(&["http://localhost:3000", "--cors-origin http://localhost:3000 would permit"]);
+    server.wait_for_log(&["http://localhost:3000", "--cors-origin \"http://localhost:3000\" would permit"]);
     let entries = server.log().text().matches("origin=http://localhost:3000 ").count();
     assert!(entries <= 1, "{}", server.log().text());
 }
