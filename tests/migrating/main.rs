@@ -4,3 +4,5 @@
 mod support;
 
 mod copies;
+mod cut_over;
+mod publishers;

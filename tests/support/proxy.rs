@@ -77,6 +77,12 @@ impl Proxy {
         curl
     }
 
+    /// Starts it again with other changes to its file than before, as [`Proxy::start_with`].
+    pub fn reconfigure(&mut self, changes: &[(&str, &str)]) {
+        self.changes = changes.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
+        self.restart();
+    }
+
     /// Starts it again where it was.
     pub fn restart(&mut self) {
         self.kill();

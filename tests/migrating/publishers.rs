@@ -1,0 +1,71 @@
+//! Publishers as Rails, Go and Node systems have them, unchanged: what they publish reaches Fanfare's subscribers.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::redis::RedisServer;
+use crate::support::server::Server;
+use crate::support::stream::Subscriber;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+
+/// Lets a publisher publish each line as `{"from", "text", "value"}`, in its own JSON; Fanfare passes on exactly what
+/// Redis brings to any other subscriber.
+fn publishes_to_fanfare(mut publisher: Command) {
+    const LINES: [&str; 3] = ["plain", "\"quoted\" ä 😀", "a\\nb"];
+    let redis = RedisServer::start();
+    let url = redis.url("redis", "");
+    let server = Server::start(&["--redis-url", &url]);
+    server.wait_for_metric("fanfare_source_up{source=\"redis\"}", |up| up == 1.0);
+    let mut subscriber = Subscriber::open(&server, "/dashboard/stream");
+    let mut other = redis.connect();
+    let mut other = other.as_pubsub();
+    other.subscribe("dashboard_updates").unwrap();
+
+    let mut child = publisher.env("REDIS_URL", url).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all((LINES.join("\n") + "\n").as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    for line in LINES {
+        let data = subscriber.event().data().unwrap();
+        assert_eq!(data, other.get_message().unwrap().get_payload::<String>().unwrap());
+        let json: serde_json::Value = serde_json::from_str(&data).unwrap();
+        assert_eq!((&json["text"], &json["value"]), (&line.into(), &1.5.into()), "{data}");
+    }
+}
+
+#[test]
+fn the_gem_redis_as_in_rails() {
+    let mut ruby = Command::new("ruby");
+    ruby.arg(format!("{FOLDER}/migrating/applications/rails.rb"));
+    publishes_to_fanfare(ruby);
+}
+
+#[test]
+fn go_redis() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("publisher");
+    let source = format!("{FOLDER}/migrating/applications/go.go");
+    // With Debian's package of the library, and without a network.
+    let mut build = Command::new("go");
+    build.args(["build", "-o"]).arg(&program).arg(source);
+    build.envs([("GO111MODULE", "off"), ("GOPATH", "/usr/share/gocode"), ("GOTOOLCHAIN", "local")]);
+    assert!(build.status().expect("this test needs go on the PATH (Debian: golang-go)").success());
+    publishes_to_fanfare(Command::new(program));
+}
+
+#[test]
+fn the_package_redis_in_node() {
+    publishes_to_fanfare(node("publish-redis.mjs"));
+}
+
+#[test]
+fn ioredis_in_node() {
+    publishes_to_fanfare(node("publish-ioredis.mjs"));
+}
+
+fn node(script: &str) -> Command {
+    let mut node = Command::new("node");
+    node.arg(Path::new(FOLDER).join("clients").join(script));
+    node
+}
