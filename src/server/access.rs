@@ -15,7 +15,7 @@ use super::Server;
 use super::connection::Flags;
 use super::settings::{Jwt, Publishing};
 use crate::auth::{Denied, Patterns, Verified, bearer};
-use crate::event::Topic;
+use crate::event::{RESERVED_TOPIC_PREFIX, Topic};
 use crate::io::Io;
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::{self, Response};
@@ -52,13 +52,23 @@ impl PublishGrant {
     }
 }
 
-/// Which topics somebody may look at; none: all of them.
+/// Which topics somebody may look at.
 #[derive(Debug)]
-pub(super) struct ReadGrant(Option<[Patterns; 2]>);
+pub(super) enum ReadGrant {
+    Everything,
+    /// Those for everybody: no token was shown.
+    Public(Patterns),
+    /// Those for everybody, and those that a token names.
+    Named(Patterns, Patterns),
+}
 
 impl ReadGrant {
     pub(super) fn covers(&self, topic: &str) -> bool {
-        self.0.as_ref().is_none_or(|patterns| patterns.iter().any(|patterns| patterns.cover(topic)))
+        match self {
+            ReadGrant::Everything => true,
+            ReadGrant::Public(public) => public.cover(topic),
+            ReadGrant::Named(public, named) => public.cover(topic) || named.cover(topic),
+        }
     }
 }
 
@@ -89,20 +99,29 @@ impl<I: Io> Server<I> {
 
     /// The topics that somebody may look at without subscribing.
     pub(super) fn may_read(&mut self, slot: u32, head: &RequestHead) -> Result<ReadGrant, Response> {
-        let Some(jwt) = &self.settings.jwt else { return Ok(ReadGrant(None)) };
+        let Some(jwt) = &self.settings.jwt else { return Ok(ReadGrant::Everything) };
         let public = jwt.public_topics.clone();
-        let granted = match self.holder(head, Transport::Cookie) {
-            Ok(verified) => verified.grants.subscribe,
-            Err(Denied::Missing) if !public.is_empty() => Patterns::default(),
-            Err(denied) => return Err(self.deny(slot, denied, "subscribe")),
-        };
-        Ok(ReadGrant(Some([public, granted])))
+        match self.holder(head, Transport::Cookie) {
+            Ok(verified) => Ok(ReadGrant::Named(public, verified.grants.subscribe)),
+            Err(Denied::Missing) if !public.is_empty() => Ok(ReadGrant::Public(public)),
+            Err(denied) => Err(self.deny(slot, denied, "subscribe")),
+        }
+    }
+
+    /// The answer to who asked to look at a topic that is not granted.
+    pub(super) fn deny_reading(&mut self, slot: u32, grant: &ReadGrant, topic: &str) -> Response {
+        match grant {
+            ReadGrant::Public(_) => self.deny(slot, Denied::Missing, "subscribe"),
+            ReadGrant::Everything | ReadGrant::Named(..) => self.deny_topic(slot, topic, "subscribe"),
+        }
     }
 
     /// Lets in who looks at one topic: an operator may, and who may subscribe to it.
     pub(super) fn may_see_topic(&mut self, slot: u32, head: &RequestHead, name: &str) -> Result<(), Response> {
         let is_operator = self.settings.operators.check(head.authorization.as_deref()).is_ok();
-        let Some(jwt) = self.settings.jwt.as_ref().filter(|_| !is_operator) else {
+        // No pattern covers what is the server's own.
+        let is_for_operators = is_operator || name.starts_with(RESERVED_TOPIC_PREFIX);
+        let Some(jwt) = self.settings.jwt.as_ref().filter(|_| !is_for_operators) else {
             return self.may_operate(slot, head);
         };
         if jwt.public_topics.cover(name) {

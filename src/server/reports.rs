@@ -80,7 +80,7 @@ impl<I: Io> Server<I> {
             let all = self.hub.topics().map(|info| info.name.as_str().to_owned());
             names = all.filter(|name| grant.covers(name)).take(TOPICS_LISTED_MAX).collect();
         } else if let Some(outside) = names.iter().find(|name| !is_reserved(name) && !grant.covers(name)) {
-            return self.deny_topic(slot, outside, "subscribe");
+            return self.deny_reading(slot, &grant, outside);
         }
         let latest = names.into_iter().filter(|name| !is_reserved(name)).filter_map(|name| {
             let event = Latest::read(self.hub.latest(&name)?.bytes())?;

@@ -291,6 +291,8 @@ fn claims_bind_every_route() {
     check(json!({ "operator": true }), &operators, 200);
     check(json!({ "operator": true }), &[topic], 200);
     check(json!({ "operator": true }), &streams, 403);
+    let own = [("GET", "/topics/fanfare:statistics")];
+    check(json!({ "subscribe": ["*", "fanfare:*", "fanfare:statistics"] }), &own, 403);
     check(json!({ "operator": true }), &[PUBLISH], 403);
     check(json!({}), &streams, 403);
     check(json!({}), &operators, 403);

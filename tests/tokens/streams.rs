@@ -1,9 +1,12 @@
 //! Streams that a token opened: what ends them, and that nothing is lost when it does.
 
 use fanfare::auth::LEEWAY;
-use serde_json::json;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
 
-use crate::forge::{Shown, ask, everything, guarded_server_with_env, now, only, signed, with};
+use crate::forge::{
+    OTHER_SECRET, SECRET, Shown, ask, everything, guarded_server_with_env, now, only, signed, signed_with, with,
+};
 use crate::support::server::{Server, TOKEN};
 use crate::support::stream::{Subscriber, stream_request};
 
@@ -61,6 +64,34 @@ fn many_streams_of_one_token_end_together_and_the_slots_serve_again() {
     let refused =
         ask(&server, ("GET", "/events?topic=orders.1"), Shown::Query, &signed(&with(everything(), "exp", json!(1))));
     assert_eq!(refused.status, 401);
+}
+
+#[test]
+fn a_reload_takes_a_key_away_and_leaves_the_streams_that_are_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secrets");
+    std::fs::write(&path, SECRET).unwrap();
+    let claims = with(with(everything(), "aud", Value::Null), "iss", Value::Null);
+    let token = |secret: &str| {
+        signed_with(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))
+    };
+    let (old, new) = (token(SECRET), token(OTHER_SECRET));
+    let env = [("FANFARE_PUBLISH_TOKEN", TOKEN)];
+    let server = Server::start_with_env(&["--jwt-key-file", path.to_str().unwrap()], &env);
+    let status = |token: &str| ask(&server, ("GET", "/events?topic=orders.1"), Shown::Header, token).status;
+    let mut subscriber = open(&server, &old, "");
+    assert_eq!((status(&old), status(&new)), (200, 401));
+
+    std::fs::write(&path, OTHER_SECRET).unwrap();
+    server.signal("HUP");
+    server.wait_for_log(&["reloaded"]);
+    assert_eq!((status(&old), status(&new)), (401, 200));
+    std::fs::write(&path, "too short").unwrap();
+    server.signal("HUP");
+    server.wait_for_log(&["not reloaded", "--jwt-key-file"]);
+    assert_eq!((status(&old), status(&new)), (401, 200), "a mistake changes nothing");
+    server.publish("orders.1", "still here");
+    subscriber.expect(&["still here"]);
 }
 
 #[test]
