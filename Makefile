@@ -8,6 +8,7 @@ BINARY = target/release/fanfare
 
 test: setup lint
 	cargo test --all-features
+	cargo bench --bench instructions
 
 # Root only: installs the package on a copy of this machine.
 test-package: setup
