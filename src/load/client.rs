@@ -311,7 +311,10 @@ impl Client {
     /// Writes what TLS has to say, if there is any.
     fn flush(&mut self) -> Result<(), Ending> {
         let (Some(session), Some(line)) = (&mut self.session, &self.line) else { return Ok(()) };
-        session.flush(line).map_err(|error| Ending::Unreachable(kind_of(&error)))
+        session.flush(line).map_err(|error| match self.phase {
+            Phase::Streaming(_) => Ending::Broken("stream_reset"),
+            _ => Ending::Unreachable(kind_of(&error)),
+        })
     }
 
     fn session_failed(&self, error: &rustls::Error) -> Ending {
