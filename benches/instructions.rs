@@ -25,8 +25,9 @@ use support::{cases, payload};
 const GROWTH_MAX: f64 = 0.03;
 /// Figures this small may vary by this much, whatever share that is.
 const GROWTH_MIN: f64 = 2.0;
-/// Allocations for each delivered event that count as none: of 180,000 events a few may fall into a timer's tick.
-const ALLOCATIONS_MAX: f64 = 0.002;
+/// Allocations for each delivered event that count as none: housekeeping allocates each second, and on a busy machine
+/// the same broadcasts take more of them.
+const ALLOCATIONS_MAX: f64 = 0.01;
 /// Keeps glibc to the copies and comparisons that every x86-64 has, whichever processor counts.
 const GLIBC_TUNABLES: &str = "glibc.cpu.hwcaps=-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-EVEX,-ERMS,-FSRM";
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/baseline/instructions.toml");

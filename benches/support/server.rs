@@ -44,7 +44,7 @@ impl Server {
     }
 
     fn spawn(mut command: Command, flags: &[&str]) -> Server {
-        command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "warn"]).args(flags);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "error"]).args(flags);
         command.env("FANFARE_PUBLISH_TOKEN", TOKEN);
         Server::announced_by(command)
     }
