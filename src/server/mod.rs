@@ -171,7 +171,6 @@ struct Scratch {
     targets: Vec<u32>,
     sockets: Vec<Socket>,
     outcomes: Vec<Sent>,
-    due: Vec<u32>,
 }
 
 impl<I: Io> Server<I> {
@@ -227,7 +226,6 @@ impl<I: Io> Server<I> {
                 targets: Vec::new(),
                 sockets: Vec::new(),
                 outcomes: Vec::new(),
-                due: Vec::new(),
             },
         }
     }

@@ -9,6 +9,8 @@ use super::{CloseReason, Server};
 use crate::io::Io;
 use crate::protocol::encoder;
 
+/// Deadlines in one turn: about 2 ms of heartbeats. After a host was stopped for a while, everybody's have passed.
+const DEADLINES_PER_TURN_MAX: usize = 512;
 /// How long a peer may take to close after it was told all.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a broker may take to answer a publish.
@@ -17,20 +19,17 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 const SPARE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<I: Io> Server<I> {
-    /// Acts on every deadline that has passed.
+    /// Acts on deadlines that have passed, one turn's worth of them.
     pub(super) fn fire_timers(&mut self) {
         let now = Tick::of(self.now);
-        let mut due = std::mem::take(&mut self.scratch.due);
-        while let Some(tick) = self.wheel.fire(now, &mut due) {
-            for &slot in &due {
-                let is_armed = |connection: &super::Connection| connection.armed_for == tick;
-                if self.connections.get(slot as usize).is_some_and(is_armed) {
-                    self.connections[slot as usize].armed_for = Tick::NEVER;
-                    self.fire(slot, now);
-                }
+        for _ in 0..DEADLINES_PER_TURN_MAX {
+            let Some((slot, tick)) = self.wheel.fire(now) else { return };
+            let is_armed = |connection: &super::Connection| connection.armed_for == tick;
+            if self.connections.get(slot as usize).is_some_and(is_armed) {
+                self.connections[slot as usize].armed_for = Tick::NEVER;
+                self.fire(slot, now);
             }
         }
-        self.scratch.due = due;
     }
 
     fn fire(&mut self, slot: u32, now: Tick) {

@@ -37,13 +37,20 @@ const SLOTS: usize = 2048;
 pub(super) struct Wheel {
     slots: Box<[Vec<u32>]>,
     occupied: [u64; SLOTS / 64],
-    /// Everything before this tick has fired.
+    /// Everything before this tick has fired, or is in `firing`.
     next: Tick,
+    /// What is left of the tick that fires now.
+    firing: (Tick, Vec<u32>),
 }
 
 impl Wheel {
     pub(super) fn new() -> Wheel {
-        Wheel { slots: vec![Vec::new(); SLOTS].into(), occupied: [0; SLOTS / 64], next: Tick(0) }
+        Wheel {
+            slots: vec![Vec::new(); SLOTS].into(),
+            occupied: [0; SLOTS / 64],
+            next: Tick(0),
+            firing: (Tick(0), Vec::new()),
+        }
     }
 
     /// Arms `slot` for `tick`, or for the horizon if that is nearer; tells which.
@@ -55,20 +62,29 @@ impl Wheel {
         tick
     }
 
-    /// Moves what is armed for the next tick that is due at `now` into `due`; the tick, or none when all have fired.
-    pub(super) fn fire(&mut self, now: Tick, due: &mut Vec<u32>) -> Option<Tick> {
-        due.clear();
-        let tick = self.next_armed().filter(|tick| *tick <= now);
-        self.next = tick.map_or(self.next.max(Tick(now.0 + 1)), |tick| Tick(tick.0 + 1));
-        let index = tick?.0 as usize % SLOTS;
+    /// Takes out one slot that is due at `now`, and the tick it was armed for, the earliest first; none when all have
+    /// fired.
+    pub(super) fn fire(&mut self, now: Tick) -> Option<(u32, Tick)> {
+        let (tick, slots) = &mut self.firing;
+        if let Some(slot) = slots.pop() {
+            return Some((slot, *tick));
+        }
+        // The buffer goes: a storm's worth of deadlines is not kept for the next one.
+        *slots = Vec::new();
+        let due = self.next_armed().filter(|tick| *tick <= now);
+        self.next = due.map_or(self.next.max(Tick(now.0 + 1)), |tick| Tick(tick.0 + 1));
+        let due = due?;
+        let index = due.0 as usize % SLOTS;
         self.occupied[index / 64] &= !(1 << (index % 64));
-        // The buffer goes too: a storm's worth of deadlines is not kept for the next one.
-        *due = std::mem::take(&mut self.slots[index]);
-        tick
+        self.firing = (due, std::mem::take(&mut self.slots[index]));
+        self.fire(now)
     }
 
     /// The next tick for which anything is armed.
     pub(super) fn next_armed(&self) -> Option<Tick> {
+        if !self.firing.1.is_empty() {
+            return Some(self.firing.0);
+        }
         let start = self.next.0 as usize % SLOTS;
         // Word by word round the wheel; the first word twice, for the part before `start`.
         (0..=self.occupied.len()).find_map(|step| {
@@ -97,14 +113,18 @@ mod tests {
         #[test]
         fn the_wheel_fires_what_a_sorted_map_would(steps in prop::collection::vec((0u32..5000, 0u32..3000), 1..60)) {
             let (mut wheel, mut naive, mut now) = (Wheel::new(), BTreeMap::<u32, Vec<u32>>::new(), 0);
-            let mut due = Vec::new();
             for (slot, (advance, ahead)) in steps.into_iter().enumerate() {
                 let tick = wheel.arm(slot as u32, Tick(now + ahead));
                 naive.entry(tick.0).or_default().push(slot as u32);
                 prop_assert_eq!(wheel.next_armed().map(|tick| tick.0), naive.keys().next().copied());
                 now += advance;
-                while let Some(tick) = wheel.fire(Tick(now), &mut due) {
-                    prop_assert_eq!(naive.pop_first(), Some((tick.0, due.clone())));
+                while let Some((slot, tick)) = wheel.fire(Tick(now)) {
+                    let mut first = naive.first_entry().unwrap();
+                    prop_assert_eq!((Some(slot), tick.0), (first.get_mut().pop(), *first.key()));
+                    if first.get().is_empty() {
+                        first.remove();
+                    }
+                    prop_assert_eq!(wheel.next_armed().map(|tick| tick.0), naive.keys().next().copied());
                 }
                 prop_assert!(naive.keys().all(|tick| *tick > now));
                 now = now.max(wheel.next.0);
