@@ -14,9 +14,11 @@ for_each_proxy!(
     an_event_arrives_at_once_and_a_client_that_leaves_is_gone,
     one_connection_carries_more_streams_than_a_browser_has_connections,
     what_clients_say_about_their_address_is_replaced,
+    clients_count_for_their_own_addresses,
 );
 
 const STREAM: &str = "/events?topic=prices";
+const FORGED: [&str; 4] = ["--header", "X-Forwarded-For: 192.0.2.1", "--header", "Forwarded: for=192.0.2.2"];
 const STREAMS: &str = "fanfare_connections{kind=\"stream\"}";
 
 /// A server behind the proxy, that can also be asked without it.
@@ -70,8 +72,7 @@ fn what_clients_say_about_their_address_is_replaced(kind: Kind) {
     let proxy = Proxy::start(kind);
     let upstream = UnixListener::bind(proxy.socket()).unwrap();
     std::fs::set_permissions(proxy.socket(), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-    let forged = "X-Forwarded-For: 192.0.2.1";
-    let mut curl = proxy.curl(&["--header", forged, "--header", "Accept: text/event-stream"], STREAM);
+    let mut curl = proxy.curl(&[&FORGED[..], &["--header", "Accept: text/event-stream"]].concat(), STREAM);
     let mut curl = curl.stdout(Stdio::piped()).spawn().unwrap();
     let (mut request, _) = upstream.accept().unwrap();
     let lines = BufReader::new(&request).lines().map(|line| line.unwrap().to_lowercase());
@@ -83,4 +84,23 @@ fn what_clients_say_about_their_address_is_replaced(kind: Kind) {
     let forwarded: Vec<_> = head.iter().filter(|line| line.starts_with("x-forwarded-for:")).collect();
     assert_eq!(forwarded, ["x-forwarded-for: 127.0.0.1"], "{head:#?}");
     assert!(head.contains(&"x-forwarded-proto: https".to_owned()), "{head:#?}");
+    assert!(!head.iter().any(|line| line.starts_with("forwarded:")), "{head:#?}");
+}
+
+fn clients_count_for_their_own_addresses(kind: Kind) {
+    let proxy = Proxy::start(kind);
+    let listen = ["--listen", "127.0.0.1:0", "--listen", &proxy.listen(), "--trusted-proxy", "unix"];
+    let server = Server::start(&[&listen[..], &["--max-connections-per-ip", "1"]].concat());
+    let mut first = proxy.curl(&["--no-buffer"], STREAM).stdout(Stdio::null()).spawn().unwrap();
+    server.wait_for_metric(STREAMS, |streams| streams == 1.0);
+    let status = ["--output", "/dev/null", "--write-out", "%{http_code}"];
+    let again = proxy.curl(&[&FORGED[..], &status].concat(), STREAM).output().unwrap();
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), "429", "whoever it says it is");
+    let mut other = proxy.curl(&["--no-buffer", "--interface", "127.0.0.2"], STREAM);
+    let mut other = other.stdout(Stdio::null()).spawn().unwrap();
+    server.wait_for_metric(STREAMS, |streams| streams == 2.0);
+    for curl in [&mut first, &mut other] {
+        curl.kill().unwrap();
+        curl.wait().unwrap();
+    }
 }
