@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 
+use super::UsageError;
 use crate::config::Loaded;
 use crate::io::activation::{self, Passed};
 use crate::io::listener::{ListenAddress, Listener, SocketOptions};
@@ -41,11 +42,10 @@ impl Listeners {
         let Passed { descriptor, name } = passed;
         let role = role(&name)?;
         let listener = Listener::inherit(descriptor, options).with_context(|| format!("the socket {name}"))?;
-        anyhow::ensure!(
-            !is_dev || listener.address().is_local(),
-            "the socket {name} on {}: --dev lets everybody who reaches a listener publish: listen on loopback",
-            listener.address()
-        );
+        if is_dev && !listener.address().is_local() {
+            let reason = "--dev lets everybody who reaches a listener publish: listen on loopback";
+            return Err(UsageError(format!("the socket {name} on {}: {reason}", listener.address())).into());
+        }
         self.push(listener, role);
         Ok(())
     }
@@ -87,7 +87,10 @@ fn role(name: &str) -> anyhow::Result<ListenerRole> {
         "admin" => Ok(ListenerRole::Admin),
         "public" | "unknown" => Ok(ListenerRole::Public),
         unit if unit.ends_with(".socket") => Ok(ListenerRole::Public),
-        _ => anyhow::bail!("a socket named {name} was passed: allowed as FileDescriptorName are public and admin"),
+        _ => {
+            let reason = "allowed as FileDescriptorName are public and admin";
+            Err(UsageError(format!("a socket named {name} was passed: {reason}")).into())
+        }
     }
 }
 

@@ -232,6 +232,20 @@ mod tests {
     }
 
     #[test]
+    fn only_a_socket_that_listens_is_inherited() {
+        let refuses = |descriptor: OwnedFd| {
+            let refused = Listener::inherit(descriptor, &OPTIONS).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{refused}");
+        };
+        refuses(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into());
+        refuses(std::os::unix::net::UnixStream::pair().unwrap().0.into());
+        let passed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = ListenAddress::Tcp(passed.local_addr().unwrap());
+        let listener = Listener::inherit(passed.into(), &OPTIONS).unwrap();
+        assert!(listener.is_inherited() && *listener.address() == address);
+    }
+
+    #[test]
     fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let address = ListenAddress::Unix(folder.path().join("fanfare.sock"));

@@ -88,16 +88,19 @@ fn during_a_drain_a_passed_socket_queues_whoever_comes_and_stays_when_the_server
 
 #[test]
 fn what_can_not_be_listened_on_ends_the_start_with_a_word() {
-    let start = |name: &str, options: &[&str]| {
+    let start = |host: &str, name: &str, options: &[&str]| {
         let address = free_address();
         let mut command = Command::new("systemd-socket-activate");
-        command.args(["--listen", &address.to_string(), &format!("--fdname={name}")]);
+        command.args(["--listen", &format!("{host}:{}", address.port()), &format!("--fdname={name}")]);
         command.args([env!("CARGO_BIN_EXE_fanfare"), "serve"]).args(options);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(eventually("it listens", || TcpStream::connect(address).ok()));
         let output = child.wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
-    let (code, said) = start("metrics", &[]);
-    assert!(code == Some(1) && said.contains("metrics") && said.contains("public and admin"), "{code:?} {said}");
+    let check = |(code, said): (Option<i32>, String), words: &[&str]| {
+        assert!(code == Some(2) && words.iter().all(|word| said.contains(word)), "{code:?} {said}");
+    };
+    check(start("127.0.0.1", "metrics", &[]), &["metrics", "public and admin"]);
+    check(start("0.0.0.0", "public", &["--dev"]), &["0.0.0.0", "--dev", "loopback"]);
 }
