@@ -5,7 +5,7 @@ import selectors
 import socket
 import time
 
-REQUEST = "GET {path} HTTP/1.1\r\nHost: fanfare\r\nAccept: text/event-stream\r\n{last_id}\r\n"
+REQUEST = "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{last_id}\r\n"
 
 
 class Subscriber:
@@ -65,6 +65,8 @@ class Crowd:
         if not received:
             return self.end(subscriber, now)
         if not subscriber.unread and len(subscriber.opened) == len(subscriber.closed):
+            if not received.startswith(b"HTTP/1.1 200 "):
+                raise SystemExit(f"this is no stream: {received.decode()}")
             subscriber.opened.append(now)
         *blocks, subscriber.unread = (subscriber.unread + received).split(b"\n\n")
         for block in blocks:
