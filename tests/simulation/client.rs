@@ -82,7 +82,7 @@ impl Subscriber {
         if self.id_in_query && !last_event_id.is_empty() {
             target.push_str(&format!("&lastEventId={last_event_id}"));
         }
-        let mut head = format!("GET {target} HTTP/1.1\r\nHost: sim\r\n");
+        let mut head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n");
         if self.is_event_source {
             head.push_str("Accept: text/event-stream\r\n");
         }
@@ -219,11 +219,11 @@ impl Talker {
             self.asked += 1;
             let topic = &topics[random.below(topics.len())];
             match random.below(12) {
-                0 => bytes.extend_from_slice(b"GET /health HTTP/1.1\r\nHost: sim\r\n\r\n"),
-                1 => bytes.extend_from_slice(b"GET / HTTP/1.1\r\nHost: sim\r\n\r\n"),
-                2 => bytes.extend_from_slice(b"GET /topics HTTP/1.1\r\nHost: sim\r\n\r\n"),
-                3 => bytes.extend_from_slice(b"OPTIONS /publish HTTP/1.1\r\nHost: sim\r\n\r\n"),
-                4 => bytes.extend_from_slice(b"GET /dashboard/data HTTP/1.1\r\nHost: sim\r\n\r\n"),
+                0 => bytes.extend_from_slice(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+                1 => bytes.extend_from_slice(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+                2 => bytes.extend_from_slice(b"GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+                3 => bytes.extend_from_slice(b"OPTIONS /publish HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+                4 => bytes.extend_from_slice(b"GET /dashboard/data HTTP/1.1\r\nHost: localhost\r\n\r\n"),
                 5 if random.chance(100) => {
                     self.is_sane = false;
                     bytes.extend_from_slice(b"GET /\x01 HTTP/9.9\r\n\r\nnonsense");
@@ -231,13 +231,14 @@ impl Talker {
                 6 if random.chance(300) => {
                     // A stream takes no body: this is refused, and what was half written comes first.
                     self.is_sane = false;
-                    let head = format!("GET /events?topic={topic} HTTP/1.1\r\nHost: sim\r\nExpect: 100-continue\r\n");
+                    let head =
+                        format!("GET /events?topic={topic} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n");
                     bytes.extend_from_slice(head.as_bytes());
                     bytes.extend_from_slice(b"Content-Length: 2\r\n\r\nhi");
                 }
                 7 if random.chance(200) => {
                     self.is_sane = false;
-                    bytes.extend_from_slice(b"HEAD /events HTTP/1.1\r\nHost: sim\r\n\r\n");
+                    bytes.extend_from_slice(b"HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
                 }
                 draw => bytes.extend_from_slice(&publish(random, draw, topic, serial)),
             }
@@ -298,5 +299,6 @@ fn publish(random: &mut Random, draw: usize, topic: &str, serial: &mut u64) -> V
         _ => event(false),
     };
     let expect = if draw == 11 { "Expect: 100-continue\r\n" } else { "" };
-    format!("POST /publish HTTP/1.1\r\nHost: sim\r\n{expect}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!("POST /publish HTTP/1.1\r\nHost: localhost\r\n{expect}Content-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
