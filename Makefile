@@ -4,7 +4,7 @@ PREFIX = /usr/local
 SYSCONFDIR = /etc
 BINARY = target/release/fanfare
 
-.PHONY: test test-package setup lint install uninstall deb
+.PHONY: test test-package setup lint lint-deps audit install uninstall deb
 
 test: setup lint
 	cargo test --all-features
@@ -20,6 +20,15 @@ setup:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
+
+# What the dependencies may be: deny.toml.
+lint-deps:
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check licenses bans sources
+
+# Needs the network: the database of advisories is fetched.
+audit:
+	cargo deny check advisories
 
 # Installs; DESTDIR and PREFIX as usual. Nothing is enabled or started.
 install: $(BINARY)
