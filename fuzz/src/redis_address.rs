@@ -32,8 +32,13 @@ pub fn check(bytes: &[u8]) {
 }
 
 fn is_password_of(url: &Url) -> bool {
-    let elsewhere =
-        [url.host_str().unwrap_or_default(), url.path(), url.username(), url.fragment().unwrap_or_default()];
+    let elsewhere = [
+        url.scheme(),
+        url.host_str().unwrap_or_default(),
+        url.path(),
+        url.username(),
+        url.fragment().unwrap_or_default(),
+    ];
     let in_query = url.query_pairs().any(|(key, value)| key == "pass" && value.contains(PASSWORD));
     let others =
         url.query_pairs().any(|(key, value)| key.contains(PASSWORD) || (key != "pass" && value.contains(PASSWORD)));
