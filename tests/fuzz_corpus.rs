@@ -44,4 +44,6 @@ macro_rules! targets {
     };
 }
 
-targets! { config glob publish redis_address redis_payload request sse_decoder sse_encoder token }
+targets! {
+    config forwarded glob proxy_header publish redis_address redis_payload request sse_decoder sse_encoder token
+}

@@ -7,7 +7,9 @@
 
 pub mod chunks;
 pub mod config;
+pub mod forwarded;
 pub mod glob;
+pub mod proxy_header;
 pub mod publish;
 pub mod redis_address;
 pub mod redis_payload;
