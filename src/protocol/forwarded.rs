@@ -55,7 +55,8 @@ fn forwarded_hops(line: &str) -> impl Iterator<Item = Option<SocketAddr>> {
     elements.into_iter().rev().map(|element| {
         let mut node = None;
         for pair in split_quoted(element, b';').map(trim).filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=')?;
+            // A quote in a name is a trick like one that is not closed.
+            let (name, value) = pair.split_once('=').filter(|(name, _)| !name.contains('"'))?;
             let value = unquote(trim(value))?;
             // Of two names in one element it is not sure which one counts.
             if trim(name).eq_ignore_ascii_case("for") && node.replace(value).is_some() {
