@@ -10,6 +10,8 @@ use crate::protocol::encoder;
 
 /// How often streams are closed: fifty small steps a second look even.
 const STEP: Duration = Duration::from_millis(20);
+/// Streams ended in one turn: a host that can't keep up would otherwise have ever more of them to end in the next.
+const CLOSES_PER_TURN_MAX: usize = 512;
 /// How long the last answers may take after the streams are closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -98,12 +100,15 @@ impl<I: Io> Server<I> {
                 let duration = self.settings.drain.duration;
                 let passed = self.now - *started_at;
                 let share = if duration.is_zero() { 1.0 } else { passed.as_secs_f64() / duration.as_secs_f64() };
-                let due = if share >= 1.0 { usize::MAX } else { (*streams as f64 * share) as usize };
+                let wanted = if share >= 1.0 { usize::MAX } else { (*streams as f64 * share) as usize };
+                let due = wanted.min(*closed + CLOSES_PER_TURN_MAX);
                 while *closed < due && *next_slot < self.connections.capacity() {
                     *closed += usize::from(self.send_away(*next_slot, duration.saturating_sub(passed)));
                     *next_slot += 1;
                 }
-                if share >= 1.0 || self.streams == 0 {
+                if *closed < wanted && *next_slot < self.connections.capacity() {
+                    drain.next_step = self.now;
+                } else if share >= 1.0 || self.streams == 0 {
                     drain.stage = Stage::LastAnswers { until: self.now + LAST_ANSWERS };
                 }
                 true
