@@ -180,7 +180,13 @@ impl fmt::Debug for RedisUrl {
 pub fn redact_url(text: &str) -> String {
     // Whoever reads a URL drops these, and must not find a password that they hid from us.
     let text = text.replace(['\t', '\n', '\r'], "");
-    redact_parameter(&redact_user_info(&text))
+    let (address, query) = text.split_at(text.find('?').unwrap_or(text.len()));
+    // In what is no URL, an `@` after a `?` may be of a password in front of the host, or of one in a parameter.
+    if query.contains('@') && Url::parse(&text).is_err() {
+        let scheme = address.split_once("://").map_or("", |(scheme, _)| &address[..scheme.len() + 3]);
+        return format!("{scheme}{REDACTED}");
+    }
+    redact_parameter(&(redact_user_info(address) + query))
 }
 
 fn redact_user_info(text: &str) -> String {
@@ -226,7 +232,9 @@ mod tests {
         check("unix:///run/r.sock?db=1&pass=pw&user=u", "unix:///run/r.sock?db=1&pass=***&user=u");
         check("unix:///run/r.sock?pass=pw", "unix:///run/r.sock?pass=***");
         check("unix:///run/r.sock?pass=p@w", "unix:///run/r.sock?pass=***");
-        check("unix:///r?pass=pw&x=://u:p@h", "unix:///r?pass=***&x=:***@h");
+        check("unix:///r?pass=pw&x=://u:p@h", "unix:///r?pass=***&x=://u:p@h");
+        check("unix:/run/r?pass=a@b", "unix:/run/r?pass=***");
+        check("redis://user:p?w@host", "redis://***");
         check("unix:///r?p%61ss=pw&p\tass=pw", "unix:///r?p%61ss=***&pass=***");
         check("", "");
     }
