@@ -13,6 +13,8 @@ const SLOTS: u32 = 6;
 const VISITOR: Subscriber = Subscriber(100);
 /// What an entry costs besides frame and id, as the hub says it.
 const OVERHEAD_BYTES: usize = 128;
+/// As many evicted gaps as the hub remembers one by one.
+const GAPS_EVICTED_MAX: usize = 16;
 
 fn run_name() -> RunName {
     RunName::from_bits(99)
@@ -115,8 +117,8 @@ struct Twin {
     gone: usize,
     /// What came through here is gone or never was, whatever `all` says.
     floor: u64,
-    /// A gap that nobody was there for stands at the end, unwritten.
-    unwritten_gap: u64,
+    /// Gaps that nobody was there for: they stand at the end of what was there then, unwritten.
+    unwritten_gaps: Vec<u64>,
 }
 
 impl Twin {
@@ -134,16 +136,26 @@ impl Twin {
     }
 
     fn evicted_through(&self) -> u64 {
-        self.newest_gone(|_| true).max(self.unwritten_gap)
+        self.newest_gone(|_| true).max(self.last_unwritten_gap())
     }
 
-    fn events_evicted_through(&self) -> u64 {
-        self.newest_gone(|record| !record.is_gap)
+    fn last_unwritten_gap(&self) -> u64 {
+        self.unwritten_gaps.last().copied().unwrap_or(0)
+    }
+
+    /// The newest position of which something is gone, where the newest gaps count only if they are told nowhere.
+    fn lost_through(&self, is_told: impl Fn(u64) -> bool) -> u64 {
+        let event = self.newest_gone(|record| !record.is_gap);
+        let written = self.all[..self.gone].iter().filter(|record| record.is_gap).map(|record| record.sequence);
+        let mut gaps: Vec<_> = written.chain(self.unwritten_gaps.iter().copied()).filter(|gap| *gap > event).collect();
+        gaps.sort_unstable_by(|one, other| other.cmp(one));
+        let untold = gaps.iter().take(GAPS_EVICTED_MAX).copied().find(|gap| !is_told(*gap));
+        untold.or(gaps.get(GAPS_EVICTED_MAX).copied()).unwrap_or(event)
     }
 
     /// Where the event with this id of its own stands, if it is held or the last that is gone.
     fn position_of(&self, id: &str) -> Option<u64> {
-        let known = self.gone.saturating_sub(usize::from(self.evicted_through() > self.unwritten_gap))..;
+        let known = self.gone.saturating_sub(usize::from(self.evicted_through() > self.last_unwritten_gap()))..;
         let mut known = self.all[known].iter();
         known.find(|record| record.own_id.as_deref() == Some(id)).map(|record| record.sequence)
     }
@@ -246,7 +258,8 @@ impl Oracle {
         for topic in touched.into_iter().filter(|topic| existing.contains(topic)) {
             let is_used = self.subscribers.values().any(|subscriber| subscriber.topics.contains(&topic));
             if !is_used && self.twins[&topic].held().is_empty() {
-                self.twin(topic).unwritten_gap = self.head;
+                let head = self.head;
+                self.twin(topic).unwritten_gaps.push(head);
             } else {
                 let text = text.clone();
                 self.log(
@@ -360,13 +373,8 @@ impl Oracle {
     }
 
     fn losses(&self, topics: &[usize]) -> impl Iterator<Item = (usize, u64)> {
-        topics.iter().map(|topic| {
-            let twin = &self.twins[topic];
-            let gone = twin.evicted_through();
-            let told = topics.iter().any(|other| self.twins[other].held().iter().any(|held| held.sequence == gone));
-            let is_gap = twin.events_evicted_through() < gone;
-            (*topic, if is_gap && told { twin.events_evicted_through() } else { gone })
-        })
+        let is_told = |gap| topics.iter().any(|topic| self.twins[topic].held().iter().any(|held| held.sequence == gap));
+        topics.iter().map(move |topic| (*topic, self.twins[topic].lost_through(is_told)))
     }
 
     // ---- who comes back ----
