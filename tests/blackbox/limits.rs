@@ -281,13 +281,13 @@ fn without_descriptors_operators_are_answered_before_anybody_else() {
     let (server, _idle) = server_without_descriptors();
     // Each of these would have the spare descriptor for a second, for it asks for nothing.
     let _silent: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    server.wait_for_log(&["no descriptor is left"]);
     for target in ["/health", "/health/live", "/health/ready", "/metrics", "/dashboard/debug", "/topics"] {
         assert_eq!(server.get_admin(target).status, 200, "{target}");
     }
     assert!(server.metric("fanfare_closed_total{reason=\"refused\"}") >= 1.0, "one had to make room");
     // All of that is one pause.
     assert_eq!(server.metric("fanfare_accept_pauses_total{reason=\"descriptors\"}"), 1.0);
-    server.wait_for_log(&["no descriptor is left"]);
     assert_eq!(server.log().text().matches("no descriptor is left").count(), 1, "{}", server.log().text());
 }
 
