@@ -2,7 +2,7 @@
 
 PREFIX = /usr/local
 SYSCONFDIR = /etc
-BINARY = target/release/fanfare
+BINARY = $(or $(CARGO_TARGET_DIR),target)/release/fanfare
 
 .PHONY: test test-package setup lint lint-deps audit install uninstall deb
 
