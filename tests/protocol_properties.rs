@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fanfare::event::{Event, EventId, EventType, Topic};
+use fanfare::protocol::envelope::envelopes;
 use fanfare::protocol::forwarded::ForwardedFor;
-use fanfare::protocol::publish::{envelopes, parse};
+use fanfare::protocol::publish::parse;
 use fanfare::protocol::{Parsed, proxy_header};
 use proptest::collection::vec;
 use proptest::prelude::*;

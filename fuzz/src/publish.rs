@@ -1,6 +1,7 @@
 //! A publish body: within its limits, and the same events again when it has been over the bus.
 
-use fanfare::protocol::publish::{PublishLimits, envelopes, parse};
+use fanfare::protocol::envelope::envelopes;
+use fanfare::protocol::publish::{PublishLimits, parse};
 
 pub const LIMITS: PublishLimits = PublishLimits { topic_bytes_max: 100, data_bytes_max: 1000, batch_max: 10 };
 

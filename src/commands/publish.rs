@@ -9,8 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 
 use super::UsageError;
 use crate::cli::PublishArgs;
@@ -19,6 +18,7 @@ use crate::config::{
     PUBLISH_TOKEN_VARIABLE, REDIS_PASSWORD_VARIABLE, RedisPayload, RedisUrl, Secret, SecretFile, redact_url,
 };
 use crate::event::{EventId, EventType};
+use crate::protocol::envelope::{Data, Envelope};
 
 /// Stands for standard input where data is expected.
 const STDIN: &str = "-";
@@ -41,7 +41,7 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
     }
     let mut publisher = Publisher::new(args)?;
     if args.data != STDIN {
-        publisher.publish(&[PublishedEvent::new(args, &args.data).map_err(UsageError)?])?;
+        publisher.publish(&[event(args, &args.data).map_err(UsageError)?])?;
         return Ok(ExitCode::SUCCESS);
     }
     for batch in (Batches { lines: read_lines(), held: None }) {
@@ -55,7 +55,7 @@ fn publish_lines(publisher: &mut Publisher, args: &PublishArgs, lines: &[Line]) 
     let mut events = Vec::with_capacity(lines.len());
     let mut refused = Ok(());
     for line in lines {
-        match PublishedEvent::new(args, &line.text) {
+        match event(args, &line.text) {
             Ok(event) => events.push(event),
             Err(reason) => {
                 refused = Err(anyhow::anyhow!("line {}: {reason}", line.number));
@@ -69,48 +69,19 @@ fn publish_lines(publisher: &mut Publisher, args: &PublishArgs, lines: &[Line]) 
     refused
 }
 
-/// An event as `POST /publish` and the Redis envelope take it.
-#[derive(Serialize)]
-struct PublishedEvent<'a> {
-    topic: &'a str,
-    data: Data<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry: Option<u64>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Data<'a> {
-    Text(&'a str),
-    Json(&'a RawValue),
-}
-
-impl<'a> PublishedEvent<'a> {
-    fn new(args: &'a PublishArgs, data: &'a str) -> Result<PublishedEvent<'a>, String> {
-        let data = match args.json {
-            // RawValue keeps the text: numbers and the order of keys arrive as they were written.
-            true => Data::Json(serde_json::from_str(data).map_err(|error| format!("the data is not JSON: {error}"))?),
-            false => Data::Text(data),
-        };
-        Ok(PublishedEvent {
-            topic: args.topic.as_str(),
-            data,
-            event: args.event.as_ref().map(EventType::as_str),
-            id: args.id.as_ref().map(EventId::as_str),
-            retry: args.retry.map(|retry| u64::try_from(retry.as_millis()).unwrap_or(u64::MAX)),
-        })
-    }
-
-    fn raw(&self) -> &'a str {
-        match self.data {
-            Data::Text(text) => text,
-            Data::Json(json) => json.get(),
-        }
-    }
+/// The event that the arguments say, with this data.
+fn event<'a>(args: &'a PublishArgs, data: &'a str) -> Result<Envelope<'a>, String> {
+    let data = match args.json {
+        true => Data::Json(serde_json::from_str(data).map_err(|error| format!("the data is not JSON: {error}"))?),
+        false => Data::Text(data),
+    };
+    Ok(Envelope {
+        topic: args.topic.as_str(),
+        id: args.id.as_ref().map(EventId::as_str),
+        event: args.event.as_ref().map(EventType::as_str),
+        retry: args.retry.map(|retry| u64::try_from(retry.as_millis()).unwrap_or(u64::MAX)),
+        data,
+    })
 }
 
 /// The way to the server.
@@ -131,7 +102,7 @@ impl Publisher {
         })
     }
 
-    fn publish(&mut self, events: &[PublishedEvent<'_>]) -> anyhow::Result<()> {
+    fn publish(&mut self, events: &[Envelope<'_>]) -> anyhow::Result<()> {
         match self {
             Publisher::Http(http) => http.publish(events),
             Publisher::Redis(redis) => redis.publish(events),
@@ -147,7 +118,7 @@ struct HttpPublisher {
 
 impl HttpPublisher {
     /// One request for all of them, which the server takes or refuses as a whole; prints the ids that it gave.
-    fn publish(&self, events: &[PublishedEvent<'_>]) -> anyhow::Result<()> {
+    fn publish(&self, events: &[Envelope<'_>]) -> anyhow::Result<()> {
         let body = match events {
             [event] => serde_json::to_vec(event)?,
             events => serde_json::to_vec(events)?,
@@ -216,11 +187,11 @@ impl RedisPublisher {
     }
 
     /// One pipeline for all of them. Redis knows no ids, but how many clients it told.
-    fn publish(&mut self, events: &[PublishedEvent<'_>]) -> anyhow::Result<()> {
+    fn publish(&mut self, events: &[Envelope<'_>]) -> anyhow::Result<()> {
         let mut pipeline = redis::pipe();
         for event in events {
             match self.payload {
-                RedisPayload::Raw => pipeline.publish(event.topic, event.raw()),
+                RedisPayload::Raw => pipeline.publish(event.topic, event.data.as_str()),
                 RedisPayload::Envelope => pipeline.publish(event.topic, serde_json::to_string(event)?),
             };
         }

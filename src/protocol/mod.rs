@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  request   head ─▶ target          what was asked: method, path, query, the headers that matter
-//!            body ─▶ publish         what was sent: framing undone, then events (and the bus envelope back)
+//!            body ─▶ publish         what was sent: framing undone, then events
+//!            envelope                events as publishers send them: publish undone
 //!            proxy_header, forwarded whom it is from, where proxies say so
 //!            error                   why a request is refused, as a status and two sentences
 //!  answer    response                heads, problem bodies, the head of a stream
@@ -22,6 +23,7 @@ mod fields;
 pub mod body;
 pub mod decoder;
 pub mod encoder;
+pub mod envelope;
 pub mod forwarded;
 pub mod head;
 pub mod proxy_header;

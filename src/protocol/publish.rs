@@ -1,5 +1,5 @@
 //! What publishers send: `{"topic", "data", "event"?, "id"?, "retry"?}`, one or an array of them, accepted or refused
-//! whole. And the reverse, the envelope in which events travel on a Redis channel.
+//! whole. The reverse is [`envelope`](super::envelope).
 //!
 //! JSON data passes through byte for byte: it is never parsed into numbers and maps, so nothing about it can change.
 
@@ -7,11 +7,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::encoder::milliseconds;
 use crate::event::{Event, EventId, EventType, NameError, Topic};
 
 /// How much one publish body may hold; its own size is limited where it is read.
@@ -97,7 +96,7 @@ pub enum EventProblem {
 }
 
 impl PublishError {
-    /// Every [`reason`](PublishError::reason) there is.
+    /// Every [`reason`](PublishError::reason) but `topic_bytes`, which a stream may have too.
     pub const REASONS: [&str; 2] = ["event_bytes", "batch_events"];
 
     /// The limit that the body is over, by its name in metrics; none: it is wrong in another way.
@@ -157,45 +156,7 @@ pub fn parse(body: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, PublishE
     }
 }
 
-/// An event as a publish body, for a Redis channel: what [`parse`] reads back into the same event. Data is always a JSON
-/// string, so that its bytes survive even where they are JSON; `retry` is in whole milliseconds.
-pub fn envelope(event: &Event) -> String {
-    serde_json::to_string(&Envelope::from(event)).expect("strings and numbers are JSON")
-}
-
-/// The events as one publish body, an array.
-pub fn envelopes(events: &[Event]) -> String {
-    let envelopes: Vec<_> = events.iter().map(Envelope::from).collect();
-    serde_json::to_string(&envelopes).expect("strings and numbers are JSON")
-}
-
-#[derive(Serialize)]
-struct Envelope<'a> {
-    topic: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry: Option<u64>,
-    data: &'a str,
-}
-
-impl<'a> From<&'a Event> for Envelope<'a> {
-    fn from(event: &'a Event) -> Envelope<'a> {
-        Envelope {
-            topic: event.topic.as_str(),
-            id: event.id.as_ref().map(EventId::as_str),
-            event: event.event_type.as_ref().map(EventType::as_str),
-            retry: event.retry.map(|retry| milliseconds(retry).min(RETRY_MS_MAX)),
-            data: &event.data,
-        }
-    }
-}
-
 const FIELDS: [&str; 5] = ["topic", "data", "event", "id", "retry"];
-/// 49 days: what fits 32 bits, which is what clients can be trusted with.
-const RETRY_MS_MAX: u64 = u32::MAX as u64;
 
 fn parse_event(value: &RawValue, limits: &PublishLimits) -> Result<Event, EventProblem> {
     if !value.get().starts_with('{') {

@@ -1,4 +1,4 @@
-//! The publish body's tables, and the envelope's way there and back.
+//! The publish body's tables.
 
 use super::*;
 
@@ -97,22 +97,4 @@ fn limits_are_413() {
     check_refused(data(21), (413, "field \"data\" holds 21 bytes: at most 20 are accepted"));
     check_refused(format!("[{}]", data(21)), (413, "event 0: field \"data\" holds 21 bytes: at most 20 are accepted"));
     check_refused("[1,2,3,4,5]", (413, "the array holds 5 events: at most 3 are accepted at once"));
-}
-
-#[test]
-fn envelopes_carry_events_as_they_are() {
-    let full = Event {
-        id: Some(EventId::new("i-1").unwrap()),
-        event_type: Some(EventType::new("tick").unwrap()),
-        retry: Some(Duration::from_millis(1500)),
-        ..event("a", "{\"x\": 1}\r\n")
-    };
-    let json = envelopes(&[full.clone(), event("b", "")]);
-    let expected =
-        r#"[{"topic":"a","id":"i-1","event":"tick","retry":1500,"data":"{\"x\": 1}\r\n"},{"topic":"b","data":""}]"#;
-    assert_eq!(json, expected);
-    check(&json, &[full, event("b", "")]);
-    let forever = Event { retry: Some(Duration::MAX), ..event("a", "") };
-    let returned = parse(envelopes(&[forever]).as_bytes(), &LIMITS).unwrap();
-    assert_eq!(returned[0].retry, Some(Duration::from_millis(RETRY_MS_MAX)));
 }

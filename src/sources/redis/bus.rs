@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::event::{Event, Topic};
+use crate::protocol::envelope;
 use crate::protocol::publish::{self, PublishLimits};
 use crate::sources::redis::copies::ChannelCopy;
 use crate::sources::redis::payload::{self, Refused};
@@ -35,7 +36,7 @@ struct WithCopies<'a> {
 
 /// The message that carries `events`, with which these copies of them go.
 pub(super) fn write(events: &[Event], copies: &[ChannelCopy]) -> String {
-    let events = publish::envelopes(events);
+    let events = envelope::envelopes(events);
     if copies.is_empty() {
         return events;
     }
@@ -113,7 +114,7 @@ mod tests {
             assert_eq!(topics.iter().map(Topic::as_str).collect::<Vec<_>>(), expected.1, "{message}");
         };
         let long = Event::message(topic("b"), "12345678901");
-        check(&publish::envelopes(&[event("a"), long]), (Refusal::TooLarge, &["a", "b"]));
+        check(&envelope::envelopes(&[event("a"), long]), (Refusal::TooLarge, &["a", "b"]));
         check(r#"[{"topic":"a","data":1,"new":2}]"#, (Refusal::Malformed, &["a"]));
         check(r#"{"copied":["a"],"events":[{"topic":"a","data":1,"new":2}]}"#, (Refusal::Malformed, &["a"]));
         check(r#"[{"topic":"123456789","data":1}]"#, (Refusal::Malformed, &[]));

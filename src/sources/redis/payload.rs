@@ -5,6 +5,7 @@
 //!   what the publisher was allowed to write to; a lone event may leave its topic out.
 
 use crate::event::{Event, Topic};
+use crate::protocol::envelope;
 use crate::protocol::publish::{self, EventProblem, PublishError, PublishLimits};
 use crate::sources::channel::Refusal;
 
@@ -83,7 +84,7 @@ fn parse_envelope(topic: &Topic, payload: &[u8], limits: &PublishLimits) -> Resu
 pub(super) fn write(kind: Payload, event: &Event) -> Vec<u8> {
     match kind {
         Payload::Raw => event.data.clone().into_bytes(),
-        Payload::Envelope => publish::envelope(event).into_bytes(),
+        Payload::Envelope => envelope::envelope(event).into_bytes(),
     }
 }
 
