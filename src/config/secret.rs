@@ -186,7 +186,14 @@ pub fn redact_url(text: &str) -> String {
         let scheme = address.split_once("://").map_or("", |(scheme, _)| &address[..scheme.len() + 3]);
         return format!("{scheme}{REDACTED}");
     }
-    redact_parameter(&(redact_user_info(address) + query))
+    let address = if names_socket(&text) { address.to_owned() } else { redact_user_info(address) };
+    redact_parameter(&(address + query))
+}
+
+/// True where a path follows the scheme: an `@` in it is no end of a password.
+fn names_socket(text: &str) -> bool {
+    let has_host = |url: &Url| url.host_str().is_some_and(|host| !host.is_empty());
+    Url::parse(text).is_ok_and(|url| url.scheme().ends_with("unix") && !url.cannot_be_a_base() && !has_host(&url))
 }
 
 fn redact_user_info(text: &str) -> String {
@@ -234,6 +241,11 @@ mod tests {
         check("unix:///run/r.sock?pass=p@w", "unix:///run/r.sock?pass=***");
         check("unix:///r?pass=pw&x=://u:p@h", "unix:///r?pass=***&x=://u:p@h");
         check("unix:/run/r?pass=a@b", "unix:/run/r?pass=***");
+        check("unix:/run:6379/r@0?pass=pw", "unix:/run:6379/r@0?pass=***");
+        check("unix:///run:6379/r@0?pass=pw", "unix:///run:6379/r@0?pass=***");
+        check("unix:user:pw@host", "unix:***@host");
+        check("unix://user:1/pw@host", "unix://user:***@host");
+        check("unix://user:pw@host", "unix://user:***@host");
         check("redis://user:p?w@host", "redis://***");
         check("unix:///r?p%61ss=pw&p\tass=pw", "unix:///r?p%61ss=***&pass=***");
         check("", "");
