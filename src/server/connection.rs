@@ -33,6 +33,17 @@ pub(super) struct Connection {
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 64, "a slab entry");
 
+impl Connection {
+    /// Takes the request out of its phase, with what arrived behind it; the caller sets the next phase.
+    pub(super) fn take_request(&mut self) -> Request {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Requesting(request) => *request,
+            Phase::Publishing(publishing) => publishing.request,
+            _ => Request::default(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Between requests; no byte of the next one is here.
@@ -69,7 +80,7 @@ pub(super) struct Publishing {
 }
 
 /// The ids a publish is answered with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PublishAnswer {
     pub(super) ids: Vec<EventId>,
     pub(super) duplicates: Vec<EventId>,

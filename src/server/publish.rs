@@ -4,7 +4,6 @@ use super::Server;
 use super::connection::{Phase, PublishAnswer, Publishing};
 use super::publish_rate::OverRate;
 use super::refusal::Refusal;
-use super::request::Request;
 use super::respond::json;
 use super::wheel::Tick;
 use crate::auth;
@@ -52,20 +51,13 @@ impl<I: Io> Server<I> {
         }
         let batch = body.trim_ascii_start().starts_with(b"[");
         let (fresh, duplicates) = self.split_duplicates(events);
-        let count = fresh.len() as u64;
         let answer = |ids| PublishAnswer { ids, duplicates, batch };
         if fresh.is_empty() {
-            return self.respond(slot, head, accepted(&answer(Vec::new())));
+            return self.accept_publish(slot, head, &answer(Vec::new()));
         }
         match self.publisher.publish(fresh, ticket(self.token(slot))) {
-            Ok(Accepted::Now(ids)) => {
-                self.counters.published_http += count;
-                self.respond(slot, head, accepted(&answer(ids)));
-            }
-            Ok(Accepted::Later(ids)) => {
-                self.counters.published_http += count;
-                self.await_broker(slot, head, answer(ids));
-            }
+            Ok(Accepted::Now(ids)) => self.accept_publish(slot, head, &answer(ids)),
+            Ok(Accepted::Later(ids)) => self.await_broker(slot, head, answer(ids)),
             Err(refusal) => self.respond(slot, head, refused(refusal)),
         }
     }
@@ -111,13 +103,14 @@ impl<I: Io> Server<I> {
         (fresh, duplicates)
     }
 
+    fn accept_publish(&mut self, slot: u32, head: &RequestHead, answer: &PublishAnswer) {
+        self.counters.published_http += answer.ids.len() as u64;
+        self.respond(slot, head, accepted(answer));
+    }
+
     fn await_broker(&mut self, slot: u32, head: &RequestHead, answer: PublishAnswer) {
         let connection = &mut self.connections[slot as usize];
-        let request = match std::mem::replace(&mut connection.phase, Phase::Idle) {
-            Phase::Requesting(request) => *request,
-            _ => Request::default(),
-        };
-        let publishing = Publishing { answer, head: head.clone(), request };
+        let publishing = Publishing { answer, head: head.clone(), request: connection.take_request() };
         connection.phase = Phase::Publishing(Box::new(publishing));
         connection.since = Tick::of(self.now);
         self.arm_deadline(slot);
@@ -127,12 +120,12 @@ impl<I: Io> Server<I> {
     pub(super) fn finish_publish(&mut self, token: Token, outcome: Result<(), PublishRefusal>) {
         let Some(connection) = self.connection(token) else { return };
         let Phase::Publishing(publishing) = &mut connection.phase else { return };
-        let head = publishing.head.clone();
-        let response = match outcome {
-            Ok(()) => accepted(&publishing.answer),
-            Err(refusal) => refused(refusal),
-        };
-        self.respond(token.slot, &head, response);
+        let (slot, head) = (token.slot, publishing.head.clone());
+        let answer = std::mem::take(&mut publishing.answer);
+        match outcome {
+            Ok(()) => self.accept_publish(slot, &head, &answer),
+            Err(refusal) => self.respond(slot, &head, refused(refusal)),
+        }
         self.after_publish(token);
     }
 

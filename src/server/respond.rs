@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::connection::{Flags, Phase, Responding};
 use super::refusal::Refusal;
-use super::request::Request;
 use super::wheel::Tick;
 use super::{CloseReason, Server};
 use crate::event::Frame;
@@ -60,12 +59,8 @@ impl<I: Io> Server<I> {
     pub(super) fn write_response(&mut self, slot: u32, bytes: Vec<u8>, last: Option<CloseReason>) {
         let now = Tick::of(self.now);
         let connection = &mut self.connections[slot as usize];
-        let request = match std::mem::replace(&mut connection.phase, Phase::Idle) {
-            Phase::Requesting(request) => *request,
-            Phase::Publishing(publishing) => publishing.request,
-            _ => Request::default(),
-        };
-        connection.phase = Phase::Responding(Box::new(Responding { request, last }));
+        let responding = Responding { request: connection.take_request(), last };
+        connection.phase = Phase::Responding(Box::new(responding));
         connection.since = now;
         self.say(slot, Frame::from(bytes));
         self.finish_response(slot);
