@@ -140,7 +140,9 @@ impl RedisUrl {
     #[must_use]
     pub fn with_password(&self, password: &Secret) -> RedisUrl {
         let mut url = self.0.clone();
-        if url.set_password(Some(password.expose())).is_err() {
+        // `set_password` takes a % for the beginning of an escape, and leaves it.
+        let escaped = password.expose().replace('%', "%25");
+        if url.set_password(Some(&escaped)).is_err() {
             // A unix socket's URL has no host and so no place for a password but the query.
             let others: Vec<(String, String)> =
                 self.0.query_pairs().filter(|(key, _)| key != "pass").map(|(k, v)| (k.into(), v.into())).collect();
@@ -270,14 +272,19 @@ mod tests {
 
     #[test]
     fn a_password_from_elsewhere_replaces_the_urls_own() {
-        let check = |text: &str, expected: &str| {
+        let check = |text: &str, password: &str, expected: &str| {
             let url: RedisUrl = text.parse().unwrap();
-            let password = Secret::password("a b@c").unwrap();
-            assert_eq!(url.with_password(&password).expose(), expected);
+            let url = url.with_password(&Secret::password(password).unwrap());
+            assert_eq!(url.expose(), expected);
+            let info = url.expose().into_connection_info().unwrap();
+            assert_eq!(info.redis_settings().password(), Some(password), "{expected}");
         };
-        check("redis://host/1", "redis://:a%20b%40c@host/1");
-        check("redis://user:***@host", "redis://user:a%20b%40c@host");
-        check("unix:///run/r.sock?db=1&pass=***", "unix:///run/r.sock?db=1&pass=a+b%40c");
+        check("redis://host/1", "a b@c", "redis://:a%20b%40c@host/1");
+        check("redis://user:***@host", "a b@c", "redis://user:a%20b%40c@host");
+        check("redis://host", "p%41ss", "redis://:p%2541ss@host");
+        check("redis://host", "x%ff", "redis://:x%25ff@host");
+        check("unix:///run/r.sock?db=1&pass=***", "a b@c", "unix:///run/r.sock?db=1&pass=a+b%40c");
+        check("unix:///run/r.sock", "p%41+s", "unix:///run/r.sock?pass=p%2541%2Bs");
         assert!("redis://user:***@host".parse::<RedisUrl>().unwrap().is_redacted());
         assert!(!"redis://user@host".parse::<RedisUrl>().unwrap().is_redacted());
     }

@@ -51,6 +51,27 @@ fn what_redis_cli_publishes_reaches_every_subscriber_byte_for_byte() {
     orders.expect(&["shipped"]);
 }
 
+#[test]
+fn a_password_from_a_file_is_taken_as_it_stands() {
+    for password in ["p%41ss", "x%ff @:/"] {
+        let user = ["--user", "fan", "on", &format!(">{password}"), "allchannels", "+@all"];
+        let arguments = [&["--port", "{port}"], &user[..]].concat();
+        let redis = RedisServer::start_in(tempfile::tempdir().unwrap(), &arguments);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), password).unwrap();
+        let login =
+            ["--redis-url", &redis.url("redis", "fan@"), "--redis-password-file", file.path().to_str().unwrap()];
+
+        let server = Server::start(&login);
+        server.wait_for_metric(UP, |up| up == 1.0);
+        let mut subscriber = Subscriber::open(&server, "/dashboard/stream");
+        let mut publish = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        let output = publish.args(["publish", "dashboard_updates", "hello"]).args(login).output().unwrap();
+        assert!(output.status.success(), "{password}: {output:?}");
+        subscriber.expect(&["hello"]);
+    }
+}
+
 /// What one subscriber received: numbers, and `None` for a gap.
 fn read_numbers(subscriber: &mut Subscriber, is_last: impl Fn(&Block) -> bool) -> Vec<Option<usize>> {
     let mut received = Vec::new();
