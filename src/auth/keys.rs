@@ -15,6 +15,8 @@ const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 /// An uncompressed point of P-256.
 const P256_POINT_BYTES: usize = 65;
 const ED25519_BYTES: usize = 32;
+/// What a secret may be good for, the weakest first.
+const HMACS: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
 
 /// Keys to check tokens with; several, so that they can be rotated. Never shown.
 #[derive(Clone, Default)]
@@ -91,7 +93,7 @@ impl Keys {
 
     /// True when who knows one of them can make tokens.
     pub fn has_secret(&self) -> bool {
-        self.0.iter().any(|key| key.algorithms.contains(&Algorithm::HS256))
+        self.0.iter().flat_map(|key| &key.algorithms).any(|algorithm| HMACS.contains(algorithm))
     }
 
     pub(super) fn into_keys(self) -> Vec<Key> {
@@ -157,7 +159,6 @@ pub(super) fn secret_lines(text: &str) -> impl Iterator<Item = &str> {
 
 /// The HMACs that a secret of so many bytes is long enough for (RFC 7518, 3.2).
 pub(super) fn secret_algorithms(secret_bytes: usize) -> &'static [Algorithm] {
-    const HMACS: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
     match secret_bytes {
         0..32 => &[],
         32..48 => &HMACS[..1],

@@ -1,5 +1,7 @@
 //! The whole way from layers to configuration, in one process: precedence, refusals, contradictions, the printed file.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 /// Loads from flags (`--name value` pairs), variables and a file's text.
@@ -150,6 +152,24 @@ fn what_is_odd_is_allowed_with_a_warning() {
     check(&[("redis-url", "redis://:***@h")], &[], "redis-password-file");
     let kubernetes = [("FANFARE_SERVICE_HOST", "10.0.0.1"), ("FANFARE_PORT", "tcp://10.0.0.1:3001")];
     assert_eq!(load(&[], &kubernetes, "").unwrap().warnings, [""; 0]);
+}
+
+#[test]
+fn a_key_that_makes_tokens_and_that_everybody_may_read_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |text: &str, is_warned_of: bool| {
+        let path = folder.path().join("key");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let warnings = load(&[("jwt-key-file", path.to_str().unwrap())], &[], "").unwrap().warnings;
+        assert_eq!(warnings.iter().any(|warning| warning.contains("every user of this host")), is_warned_of, "{text}");
+    };
+    check(&"x".repeat(32), true);
+    let secret = "A".repeat(86);
+    check(&format!(r#"{{"kty":"oct","k":"{secret}"}}"#), true);
+    check(&format!(r#"{{"kty":"oct","alg":"HS384","k":"{secret}"}}"#), true);
+    check(&format!(r#"{{"kty":"oct","alg":"HS512","k":"{secret}"}}"#), true);
+    check(r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#, false);
 }
 
 #[test]
