@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOperations, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
+use serde_json::Value;
 
 use super::crypto;
 use super::pem::{self, PublicKey, Section};
@@ -49,6 +50,17 @@ pub enum KeyError {
     /// A kind of key that is not used here.
     #[error("holds a key that is not used here; allowed are RSA of 2048 to 8192 bits, P-256 and Ed25519")]
     Unsupported,
+    /// A set of which nothing is left.
+    #[error(
+        "holds no key that is used here; passed over were {for_other_purposes} not for signatures and {of_other_kinds} \
+         of other kinds than RSA of 2048 to 8192 bits, P-256, Ed25519 and oct"
+    )]
+    PassedOver {
+        /// Keys that are for something else than signatures.
+        for_other_purposes: usize,
+        /// Keys of kinds, or with members, that are not known here.
+        of_other_kinds: usize,
+    },
     /// Begins like PEM and is none.
     #[error("is not PEM")]
     NotPem,
@@ -118,24 +130,31 @@ impl Keys {
         Keys::of(sections.into_iter().map(key).collect::<Result<_, _>>()?)
     }
 
-    /// A provider's set may well hold keys for other purposes: those are passed over, unless nothing is left.
+    /// A provider's set may well hold keys for other purposes and of other kinds: those are passed over, unless nothing
+    /// is left.
     fn from_jwks(text: &str) -> Result<Keys, KeyError> {
-        let set = match serde_json::from_str::<JwkSet>(text) {
-            Ok(set) => set.keys,
-            Err(error) => match serde_json::from_str::<Jwk>(text) {
-                Ok(jwk) => vec![jwk],
-                Err(_) => return Err(KeyError::NotJson(error.line(), error.column())),
-            },
+        let mut json: Value =
+            serde_json::from_str(text).map_err(|error| KeyError::NotJson(error.line(), error.column()))?;
+        let set = match json.get_mut("keys").map(Value::take) {
+            Some(Value::Array(set)) => set,
+            _ => vec![json],
         };
-        let for_signatures = set.into_iter().filter(is_for_signatures);
-        let mut keys = Vec::new();
-        for jwk in for_signatures {
-            match jwk_key(&jwk) {
-                Err(KeyError::Unsupported) => {}
-                key => keys.push(key?),
+        let (mut keys, mut for_other_purposes, mut of_other_kinds) = (Vec::new(), 0, 0);
+        for jwk in set {
+            // One by one: a key that can't be read shall not take the others with it (RFC 7517, 5).
+            match serde_json::from_value::<Jwk>(jwk) {
+                Err(_) => of_other_kinds += 1,
+                Ok(jwk) if !is_for_signatures(&jwk) => for_other_purposes += 1,
+                Ok(jwk) => match jwk_key(&jwk) {
+                    Err(KeyError::Unsupported) => of_other_kinds += 1,
+                    key => keys.push(key?),
+                },
             }
         }
-        if keys.is_empty() { Err(KeyError::Unsupported) } else { Keys::of(keys) }
+        match for_other_purposes + of_other_kinds {
+            1.. if keys.is_empty() => Err(KeyError::PassedOver { for_other_purposes, of_other_kinds }),
+            _ => Keys::of(keys),
+        }
     }
 }
 

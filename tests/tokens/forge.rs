@@ -60,7 +60,7 @@ impl KeyRing {
         std::fs::read_to_string(self.path(name, "public.pem")).unwrap()
     }
 
-    /// A set with the RSA key, and one that is for encryption, as providers have them.
+    /// A set with the RSA key, and some that are for encryption or of other kinds, as providers have them.
     fn rsa_jwks(&self) -> Value {
         let output = openssl(&["rsa", "-pubin", "-in", &self.path("rsa", "public.pem"), "-noout", "-modulus"]);
         let hex = output.trim().strip_prefix("Modulus=").unwrap();
@@ -70,6 +70,10 @@ impl KeyRing {
         json!({ "keys": [
             { "kty": "RSA", "use": "enc", "kid": "enc", "alg": "RSA-OAEP", "n": modulus, "e": "AQAB" },
             { "kty": "EC", "crv": "P-521", "kid": "odd", "x": "AA", "y": "AA" },
+            { "kty": "OKP", "crv": "X25519", "use": "enc", "kid": "odd", "x": "AA" },
+            { "kty": "OKP", "crv": "Ed448", "kid": "odd", "x": "AA" },
+            { "kty": "EC", "crv": "secp256k1", "kid": "odd", "x": "AA", "y": "AA" },
+            { "kty": "RSA", "kid": 7, "n": modulus, "e": "AQAB" },
             { "kty": "RSA", "use": "sig", "kid": KEY_ID, "alg": "RS256", "n": modulus, "e": "AQAB" },
         ]})
     }

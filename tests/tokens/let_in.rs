@@ -246,7 +246,9 @@ fn what_is_no_key_is_told_with_its_remedy_and_without_its_text() {
     serve(&keys.path("ec384", "public.pem"), &["P-256"]);
     serve(&file("torn.pem", "-----BEGIN PUBLIC KEY-----\nhunter2!\n"), &["is not PEM"]);
     serve(&file("set.json", "{\"keys\": [\"hunter2\"\n"), &["is no JSON (line"]);
-    serve(&file("none.json", "{\"keys\": []}"), &["not used here"]);
+    serve(&file("none.json", "{\"keys\": []}"), &["holds no key"]);
+    let others = r#"{"keys": [{"kty": "OKP", "crv": "X25519", "x": "hunter2"}, {"kty": "RSA", "use": "enc", "n": "AA", "e": "AA"}]}"#;
+    serve(&file("others.json", others), &["no key that is used here", "1 not for signatures", "1 of other kinds"]);
     serve(&file("many", &format!("{SECRET}\n").repeat(33)), &["more than 32"]);
     refuses(&["serve", "--print-config"], &[("FANFARE_JWT_SECRET", "hunter2")], &["FANFARE_JWT_SECRET: holds", "32"]);
     refuses(&["serve", "--print-config", "--jwt-cookie", "a b"], &[], &["--jwt-cookie a b", "cookie's name"]);
