@@ -263,6 +263,20 @@ fn clients_that_do_not_read_are_not_judged() {
 }
 
 #[test]
+fn only_who_listens_misses_heartbeats() {
+    let server = server(Behaviour::default());
+    let check = |args: &[&str], misses: bool| {
+        let silence = ["--duration", "1s", "--heartbeat", "200ms"];
+        let run = load_without_publishing(&server, &[&silence[..], args].concat());
+        assert_eq!(run.code, Some(0), "{}", run.output);
+        assert_eq!(run.number("missed_heartbeats") > 0.0, misses, "{args:?}: {}", run.output);
+    };
+    check(&[], true);
+    check(&["--scenario", "slow", "--slow-share", "100%"], false);
+    check(&["--scenario", "blackhole", "--blackhole-share", "100%"], false);
+}
+
+#[test]
 fn a_slow_reader_reads_in_order() {
     let server = server(Behaviour::default());
     let args = ["--slow-share", "50%", "--slow-bytes-per-second", "1000000"];

@@ -272,10 +272,10 @@ impl Client {
         Ok(())
     }
 
-    /// Counts the heartbeats that a silence until now shows to be missing.
+    /// Counts the heartbeats that a silence until now shows to be missing, for a client that listens.
     pub(super) fn count_missed_heartbeats(&self, now_us: u64, shared: &mut Shared) {
         let interval_us = shared.plan.heartbeat_us;
-        if interval_us > 0 && self.is_streaming() {
+        if interval_us > 0 && self.is_streaming() && self.role == Role::Plain {
             let silence_us = now_us.saturating_sub(self.heard_us);
             shared.tally.counters.missed_heartbeats += silence_us.saturating_sub(interval_us / 2) / interval_us;
         }
