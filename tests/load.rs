@@ -416,4 +416,10 @@ fn wrong_usage_exits_2_and_says_why() {
     check(&["http://127.0.0.1:1/", "--clients", "100000000"], "--processes");
     check(&["http://127.0.0.1:1/", "--publish-url", "http://127.0.0.1:1/", "--payload-bytes", "5"], "at least 81");
     check(&["http://127.0.0.1:1/", "--duration", "5"], "not a time");
+    for rate in ["0", "-1", "NaN", "inf"] {
+        check(
+            &["http://127.0.0.1:1/", &format!("--connect-rate={rate}")],
+            "--connect-rate must be from 0.001 to 1000000",
+        );
+    }
 }

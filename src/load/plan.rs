@@ -19,6 +19,9 @@ use crate::client::trust::Trust;
 use crate::io::dialer::Remote;
 
 const DURATION_DEFAULT: Duration = Duration::from_secs(30);
+/// However many clients there are, the time of the last one's turn is a number.
+const CONNECT_RATE_MIN: f64 = 0.001;
+const CONNECT_RATE_MAX: f64 = 1e6;
 
 /// A whole test.
 #[derive(Clone, Debug)]
@@ -141,6 +144,11 @@ impl Plan {
         let targets = read_targets(args)?;
         let processes = args.connecting.processes;
         ensure!((1..=256).contains(&processes), "--processes must be from 1 to 256");
+        let connect_rate = args.connecting.connect_rate.or_else(|| default_connect_rate(scenario, clients));
+        ensure!(
+            connect_rate.is_none_or(|rate| (CONNECT_RATE_MIN..=CONNECT_RATE_MAX).contains(&rate)),
+            "--connect-rate must be from {CONNECT_RATE_MIN} to {CONNECT_RATE_MAX} connections per second"
+        );
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
         let threads = args.connecting.threads.unwrap_or(cores.div_ceil(processes)).clamp(1, 64);
         let storm_default = args.duration.unwrap_or(DURATION_DEFAULT) / 3;
@@ -156,7 +164,7 @@ impl Plan {
             sources: read_sources(&args.connecting.source_ip, &targets, clients)?,
             targets,
             trust: Trust::new(args.connecting.ca.as_deref())?,
-            connect_rate: args.connecting.connect_rate.or_else(|| default_connect_rate(scenario, clients)),
+            connect_rate,
             connecting_max: args.connecting.connecting_max.max(1),
             connect_timeout_us: micros(args.connecting.connect_timeout),
             last_event_id: args.behaviour.last_event_id.clone(),
