@@ -385,6 +385,30 @@ fn the_server_is_measured_by_its_pid() {
 }
 
 #[test]
+fn an_interrupted_test_does_not_miss_its_server() {
+    let server = server(Behaviour::default());
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("figures.json");
+    let child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+        .args(["load", &server.url("/events"), "--clients", "1000", "--connect-rate", "1"])
+        .args(["--server-pid", &std::process::id().to_string(), "--json", json.to_str().unwrap()])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let mut child = child.unwrap();
+    support::wait::eventually("a client connects", || (server.subscribers_so_far() > 0).then_some(()));
+    support::process::signal(child.id(), "INT");
+    child.wait().unwrap();
+    let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(
+        (&figures["interrupted"], &figures["held_clients"]),
+        (&Value::Bool(true), &Value::from(0)),
+        "{figures:#}"
+    );
+    assert_eq!(figures["server_vanished"], Value::Null, "{figures:#}");
+}
+
+#[test]
 fn the_page_stands_alone() {
     let server = server(Behaviour::default());
     let folder = tempfile::tempdir().unwrap();

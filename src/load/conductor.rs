@@ -41,8 +41,11 @@ pub struct Outcome {
     pub elapsed_us: u64,
     /// Resident memory of this program's processes: before connecting, and when all were connected.
     pub own_resident_bytes: (u64, u64),
-    /// The server's processes: before, when all were connected, when publishing was over.
+    /// The server's processes: before, when all were connected, when publishing was over; none if the test did not
+    /// come so far.
     pub server: Option<[ProcessUse; 3]>,
+    /// True if one of them was gone.
+    pub server_vanished: bool,
     /// The kernel: before, and when all were connected.
     pub kernel: (KernelUse, KernelUse),
     /// True if the user ended the test early.
@@ -77,7 +80,7 @@ pub fn conduct(plan: &Plan, display: &mut dyn Display, interrupted: &AtomicBool)
         tallies: 0,
         stage: Stage::Connecting,
         publisher: None,
-        server_uses: server_before.into_iter().collect(),
+        server_uses: vec![server_before],
         outcome: Outcome {
             own_resident_bytes: (own_before, 0),
             kernel: (kernel_before, kernel_before),
@@ -89,7 +92,9 @@ pub fn conduct(plan: &Plan, display: &mut dyn Display, interrupted: &AtomicBool)
     conductor.crew.join();
     let mut outcome = conductor.outcome;
     outcome.elapsed_us = clock.now_us() - started_us;
-    outcome.server = conductor.server_uses.try_into().ok();
+    outcome.server_vanished = !plan.server_pids.is_empty() && conductor.server_uses.contains(&None);
+    let server_uses: Option<Vec<_>> = conductor.server_uses.into_iter().collect();
+    outcome.server = server_uses.and_then(|uses| uses.try_into().ok());
     Ok(outcome)
 }
 
@@ -104,7 +109,7 @@ struct Conductor<'a> {
     tallies: u32,
     stage: Stage,
     publisher: Option<Publisher>,
-    server_uses: Vec<ProcessUse>,
+    server_uses: Vec<Option<ProcessUse>>,
     outcome: Outcome,
 }
 
@@ -207,7 +212,7 @@ impl Conductor<'_> {
         self.outcome.connecting_us = now_us - self.started_us;
         self.outcome.own_resident_bytes.1 = self.snapshots.iter().filter_map(|s| s.resident_bytes).sum();
         self.outcome.kernel.1 = watch::kernel();
-        self.server_uses.extend(watch::processes(&self.plan.server_pids));
+        self.server_uses.push(watch::processes(&self.plan.server_pids));
         let first_us = now_us + PUBLISH_NOTICE_US;
         self.crew.order(&Order::Hold { from_us: first_us });
         let until_us = self.plan.hold().map(|hold| first_us + micros(hold));
@@ -233,7 +238,7 @@ impl Conductor<'_> {
     }
 
     fn wind_up(&mut self, now_us: u64) {
-        self.server_uses.extend(watch::processes(&self.plan.server_pids));
+        self.server_uses.push(watch::processes(&self.plan.server_pids));
         if self.plan.fleet.scenario != Scenario::Ramp {
             return self.finish();
         }

@@ -42,7 +42,7 @@ impl Report {
         for (name, latencies) in &distributions {
             figures.of_a_distribution(name, latencies);
         }
-        figures.of_memory_and_cpu(plan, outcome);
+        figures.of_memory_and_cpu(outcome);
         for (kind, count) in &tally.errors {
             figures.set(&format!("error_{kind}"), *count);
         }
@@ -159,7 +159,7 @@ impl Figures {
         }
     }
 
-    fn of_memory_and_cpu(&mut self, plan: &Plan, outcome: &Outcome) {
+    fn of_memory_and_cpu(&mut self, outcome: &Outcome) {
         let held = f64::from(outcome.held_clients);
         let growth = |before: u64, after: u64| after as f64 - before as f64;
         let (before, after) = outcome.own_resident_bytes;
@@ -170,12 +170,10 @@ impl Figures {
         self.set_ratio("kernel_bytes_per_connection", growth(before.total_bytes(), after.total_bytes()), held);
         self.set_ratio("kernel_slab_bytes_per_connection", growth(before.slab_bytes, after.slab_bytes), held);
         self.set_ratio("kernel_tcp_bytes_per_connection", growth(before.tcp_bytes, after.tcp_bytes), held);
-        let Some([before, connected, published]) = outcome.server else {
-            if !plan.server_pids.is_empty() {
-                self.set("server_vanished", true);
-            }
-            return;
-        };
+        if outcome.server_vanished {
+            self.set("server_vanished", true);
+        }
+        let Some([before, connected, published]) = outcome.server else { return };
         let user = growth(before.resident_bytes, connected.resident_bytes);
         let proportional = growth(before.proportional_bytes, connected.proportional_bytes);
         let cpu_us = growth(connected.cpu_us, published.cpu_us);
