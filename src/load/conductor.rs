@@ -67,7 +67,7 @@ pub fn conduct(plan: &Plan, display: &mut dyn Display, interrupted: &AtomicBool)
     let kernel_before = watch::kernel();
     let server_before = watch::processes(&plan.server_pids);
     let started_us = clock.now_us();
-    let crew = Crew::start(&plan.fleet, plan.processes, started_us)?;
+    let crew = Crew::start(&plan.fleet, plan.processes, clock, started_us)?;
     let parts = crew.parts as usize;
     let mut conductor = Conductor {
         plan,
@@ -225,7 +225,7 @@ impl Conductor<'_> {
         let timetable = Timetable { first_us, interval_ns };
         self.crew.order(&Order::Publish((interval_ns > 0).then_some(timetable)));
         let audience = Audience { delivered: Arc::clone(&self.crew.delivered), subscribers: u64::from(total.open) };
-        self.publisher = Some(Publisher::start(publish.clone(), run, timetable, audience));
+        self.publisher = Some(Publisher::start(publish.clone(), run, self.clock, timetable, audience));
     }
 
     fn settle(&mut self, now_us: u64) {

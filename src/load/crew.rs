@@ -14,6 +14,7 @@ use anyhow::{Context, ensure};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde::{Deserialize, Serialize};
 
+use super::clock::Clock;
 use super::fleet::{self, Part};
 use super::plan::FleetPlan;
 use super::tally::{News, Order};
@@ -53,8 +54,8 @@ struct Threads {
 }
 
 impl Crew {
-    /// Starts every fleet of the test, over `processes` processes.
-    pub(super) fn start(plan: &FleetPlan, processes: u32, started_us: u64) -> anyhow::Result<Crew> {
+    /// Starts every fleet of the test, over `processes` processes; those of this one go by `clock`.
+    pub(super) fn start(plan: &FleetPlan, processes: u32, clock: Clock, started_us: u64) -> anyhow::Result<Crew> {
         let (sender, news) = unbounded();
         let parts = plan.threads * processes;
         let delivered = Arc::new(AtomicU64::new(0));
@@ -63,7 +64,7 @@ impl Crew {
         for process in 1..processes {
             workers.push(Worker::start(&assignment(process * plan.threads), &sender)?);
         }
-        let threads = Threads::start(&assignment(0), &delivered, &sender);
+        let threads = Threads::start(&assignment(0), clock, &delivered, &sender);
         Ok(Crew { parts, news, delivered, threads, workers })
     }
 
@@ -98,7 +99,7 @@ impl Drop for Worker {
 }
 
 impl Threads {
-    fn start(assignment: &Assignment, delivered: &Arc<AtomicU64>, news: &Sender<(u32, News)>) -> Threads {
+    fn start(assignment: &Assignment, clock: Clock, delivered: &Arc<AtomicU64>, news: &Sender<(u32, News)>) -> Threads {
         let mut threads = Threads { orders: Vec::new(), joins: Vec::new() };
         for thread in 0..assignment.plan.threads {
             let (sender, orders) = unbounded();
@@ -107,7 +108,7 @@ impl Threads {
             let (news, delivered) = (news.clone(), Arc::clone(delivered));
             threads.orders.push(sender);
             threads.joins.push(std::thread::spawn(move || {
-                fleet::run(plan, part, started_us, &delivered, &orders, &news);
+                fleet::run(plan, part, clock, started_us, &delivered, &orders, &news);
             }));
         }
         threads
@@ -164,7 +165,7 @@ pub fn work(input: impl BufRead + Send + 'static, output: &mut impl Write) -> an
     let assignment: Assignment = serde_json::from_str(&first).context("the assignment can't be read")?;
     ensure!(assignment.plan.threads > 0, "an assignment without work");
     let (sender, news) = unbounded();
-    let mut threads = Threads::start(&assignment, &Arc::default(), &sender);
+    let mut threads = Threads::start(&assignment, Clock::start(), &Arc::default(), &sender);
     drop(sender);
     let orders = threads.orders.clone();
     // Not joined: it ends with the process, or when standard input does, which is the parent's end and so ours.

@@ -56,13 +56,14 @@ pub(super) struct Part {
 pub(super) fn run(
     plan: FleetPlan,
     part: Part,
+    clock: Clock,
     started_us: u64,
     progress: &AtomicU64,
     orders: &Receiver<Order>,
     news: &Sender<(u32, News)>,
 ) {
     let tell = |item: News| news.send((part.index, item)).is_ok();
-    let ran = Fleet::new(plan, part, started_us).and_then(|mut fleet| fleet.run(progress, orders, &tell));
+    let ran = Fleet::new(plan, part, clock, started_us).and_then(|mut fleet| fleet.run(progress, orders, &tell));
     // A conductor that is gone needs no news.
     let _ = tell(match ran {
         Ok(tally) => News::Done(Box::new(tally)),
@@ -103,8 +104,7 @@ enum Stage {
 }
 
 impl Fleet {
-    fn new(plan: FleetPlan, part: Part, started_us: u64) -> io::Result<Fleet> {
-        let clock = Clock::start();
+    fn new(plan: FleetPlan, part: Part, clock: Clock, started_us: u64) -> io::Result<Fleet> {
         let indices = (part.index..plan.clients).step_by(part.count as usize);
         let clients: Vec<_> = indices.map(|index| Client::new(plan.role(index))).collect();
         Ok(Fleet {

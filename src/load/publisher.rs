@@ -57,14 +57,14 @@ pub struct Audience {
 }
 
 impl Publisher {
-    /// Starts sending; in lockstep the timetable is only where the numbers begin.
-    pub fn start(plan: PublishPlan, run: TestRun, timetable: Timetable, audience: Audience) -> Publisher {
+    /// Starts sending, by the clock that the timetable was made with; in lockstep nothing else is taken from it.
+    pub fn start(plan: PublishPlan, run: TestRun, clock: Clock, timetable: Timetable, audience: Audience) -> Publisher {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
         let mut work = Work {
             pause_until: Instant::now(),
             channel: None,
-            clock: Clock::start(),
+            clock,
             stop: Arc::clone(&stop),
             sent: Arc::clone(&sent),
             published: Published::default(),
