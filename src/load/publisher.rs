@@ -56,6 +56,13 @@ pub struct Audience {
     pub subscribers: u64,
 }
 
+impl Audience {
+    /// What to wait for when one more message is sent. What is missing of those before was waited for already.
+    fn deliveries_after_next(&self) -> u64 {
+        self.delivered.load(Ordering::Acquire) + self.subscribers
+    }
+}
+
 impl Publisher {
     /// Starts sending, by the clock that the timetable was made with; in lockstep nothing else is taken from it.
     pub fn start(plan: PublishPlan, run: TestRun, clock: Clock, timetable: Timetable, audience: Audience) -> Publisher {
@@ -138,9 +145,9 @@ impl Work {
         const PATIENCE: Duration = Duration::from_secs(10);
         let mut number = 1;
         while number <= self.plan.count_max && !self.stop.load(Ordering::Relaxed) {
+            let target = audience.deliveries_after_next();
             self.send(&[Stamp { number, intended_us: self.clock.now_us() }]);
             let sent_at = Instant::now();
-            let target = u64::from(number) * audience.subscribers;
             while audience.delivered.load(Ordering::Acquire) < target && sent_at.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_micros(20));
                 if self.stop.load(Ordering::Relaxed) {
@@ -292,6 +299,14 @@ fn sleep_until(clock: &Clock, wake_us: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delivery_that_never_comes_is_waited_for_once() {
+        let audience = Audience { delivered: Arc::default(), subscribers: 10 };
+        assert_eq!(audience.deliveries_after_next(), 10);
+        audience.delivered.store(9, Ordering::Release); // patience has run out
+        assert_eq!(audience.deliveries_after_next(), 19);
+    }
 
     #[test]
     fn bodies_carry_the_payload_as_it_is() {
