@@ -496,6 +496,7 @@ impl Client {
             return;
         }
         tally.counters.delivered_events += 1;
+        tally.last_delivery_us = now_us;
         let latency_us = now_us.saturating_sub(stamp.intended_us);
         if stamp.intended_us < self.opened_us {
             tally.counters.caught_up_events += 1;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use super::clock::{Clock, micros};
+use super::clock::Clock;
 use super::histogram::Latencies;
 use super::plan::{Outlet, Pace, PublishPlan};
 use super::stamp::{Stamp, TestRun, stamped_payload};
@@ -34,7 +34,9 @@ pub struct Published {
     pub publish: Latencies,
     /// From the intended time to sending.
     pub lag: Latencies,
-    /// From the first message to the last answer, in microseconds.
+    /// When the first message was sent, in microseconds since 1970.
+    pub first_sent_us: Option<u64>,
+    /// From then to the last answer.
     pub elapsed_us: u64,
     /// Why sending failed last.
     pub last_error: Option<String>,
@@ -79,12 +81,10 @@ impl Publisher {
             run,
         };
         let thread = std::thread::spawn(move || {
-            let started = Instant::now();
             match work.plan.pace {
                 Pace::PerSecond(_) => work.by_timetable(timetable),
                 Pace::Lockstep => work.in_lockstep(&audience),
             }
-            work.published.elapsed_us = micros(started.elapsed());
             work.published
         });
         Publisher { thread, stop, sent }
@@ -162,11 +162,14 @@ impl Work {
         let payload = |stamp: &Stamp| stamped_payload(self.run, *stamp, self.plan.payload_bytes);
         let messages: Vec<_> = stamps.iter().map(|stamp| (stamp.number, payload(stamp))).collect();
         let started_us = self.clock.now_us();
+        let first_sent_us = *self.published.first_sent_us.get_or_insert(started_us);
         for stamp in stamps {
             self.published.lag.record(started_us.saturating_sub(stamp.intended_us));
         }
         let heard = self.deliver(&messages);
-        self.published.publish.record(self.clock.now_us() - started_us);
+        let answered_us = self.clock.now_us();
+        self.published.publish.record(answered_us - started_us);
+        self.published.elapsed_us = answered_us - first_sent_us;
         if let Err(error) = &heard {
             self.published.failures += messages.len() as u64;
             // What fails only because of the pause after a failure says nothing new.

@@ -103,6 +103,10 @@ impl Figures {
         }
     }
 
+    fn set_rate(&mut self, name: &str, count: u64, span_us: u64) {
+        self.set_ratio(name, count as f64 * 1e6, span_us as f64);
+    }
+
     fn of_the_test(&mut self, plan: &Plan, outcome: &Outcome) {
         self.set("scenario", json!(plan.fleet.scenario));
         let urls: Vec<&str> = plan.fleet.targets.iter().map(|target| target.url.as_str()).collect();
@@ -127,7 +131,10 @@ impl Figures {
         let counters = &outcome.tally.counters;
         let published = outcome.published.clone().unwrap_or_default();
         let unconfirmed: u64 = published.unconfirmed.iter().map(|r| u64::from(r.end() - r.start()) + 1).sum();
-        let published_seconds = seconds(published.elapsed_us);
+        // From the first message sent: to the last answer, and to the last delivery, however late it came.
+        let publishing_us = published.elapsed_us;
+        let last_us = outcome.tally.last_delivery_us;
+        let delivering_us = published.first_sent_us.map_or(0, |first_us| last_us.saturating_sub(first_us));
         self.set("published_events", u64::from(published.count));
         self.set("unconfirmed_events", unconfirmed);
         self.set("publish_failures", published.failures);
@@ -135,11 +142,12 @@ impl Figures {
         if let Some(error) = &published.last_error {
             self.set("publish_last_error", error.as_str());
         }
-        self.set("publishing_seconds", published_seconds);
-        self.set_ratio("published_per_second", f64::from(published.count), published_seconds);
-        self.set_ratio("delivered_per_second", counters.delivered_events as f64, published_seconds);
-        let span_seconds = if published_seconds > 0.0 { published_seconds } else { seconds(outcome.elapsed_us) };
-        self.set_ratio("received_bytes_per_second", counters.received_bytes as f64, span_seconds);
+        self.set("publishing_seconds", seconds(publishing_us));
+        self.set_rate("published_per_second", u64::from(published.count), publishing_us);
+        self.set("delivering_seconds", seconds(delivering_us));
+        self.set_rate("delivered_per_second", counters.delivered_events, delivering_us);
+        let receiving_us = if delivering_us > 0 { delivering_us } else { outcome.elapsed_us };
+        self.set_rate("received_bytes_per_second", counters.received_bytes, receiving_us);
         self.set_ratio("events_per_read", counters.received_events as f64, counters.reads as f64);
         let reached = outcome.tally.spread.iter().map(|spread| u64::from(spread.subscribers));
         self.set("reached_subscribers_min", reached.clone().min().unwrap_or(0));

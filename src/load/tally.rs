@@ -149,6 +149,8 @@ pub struct Tally {
     pub catch_up: Latencies,
     /// Message `i` is at `i - 1`.
     pub spread: Vec<Spread>,
+    /// When the last message arrived, in microseconds since 1970.
+    pub last_delivery_us: u64,
     /// The first faults, in words.
     pub findings: Vec<Finding>,
 }
@@ -173,6 +175,7 @@ impl Tally {
         self.first_event.add(&other.first_event);
         self.latency.add(&other.latency);
         self.catch_up.add(&other.catch_up);
+        self.last_delivery_us = self.last_delivery_us.max(other.last_delivery_us);
         if self.spread.len() < other.spread.len() {
             self.spread.resize(other.spread.len(), Spread::default());
         }
@@ -238,10 +241,11 @@ mod tests {
         one.find(3, "lost", 4, 5);
         let mut other = Tally::default();
         other.record_delivery(2, 900);
+        other.last_delivery_us = 7;
         other.errors.insert("connect_refused".to_owned(), 2);
         one.add(serde_json::from_str(&serde_json::to_string(&other).unwrap()).unwrap());
         assert_eq!(one.spread, [Spread { subscribers: 1, last_us: 500 }, Spread { subscribers: 2, last_us: 900 }]);
-        assert_eq!(one.errors["connect_refused"], 2);
+        assert_eq!((one.errors["connect_refused"], one.last_delivery_us), (2, 7));
         assert_eq!(one.latency.count(), 3);
         assert_eq!(one.last_subscriber().max(), Some(900));
         assert_eq!(one.findings[0].to_string(), "client 3: messages 4 to 5 lost");
