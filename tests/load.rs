@@ -230,6 +230,28 @@ fn thresholds_replace_the_defaults_they_name() {
 }
 
 #[test]
+fn a_threshold_that_was_not_measured_fails() {
+    let server = server(Behaviour::default());
+    let threshold = "server_cpu_us_per_event>1000000";
+    let run = load(&server, "/events", &["--fail-if", threshold]);
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    let line = format!("missed       {threshold} (not measured: no --server-pid was given)\n");
+    assert!(run.output.contains(&line), "{}", run.output);
+    assert_eq!(run.figures["thresholds_missed"], serde_json::json!([threshold]));
+}
+
+#[test]
+fn publishing_is_timed_from_the_first_message() {
+    let server = server(Behaviour::default());
+    let run = load(&server, "/events", &["--publish-count", "1"]);
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    // One message: from its sending to its answer. The histogram and the seconds are rounded.
+    let answered_ms = run.number("publish_max_us") / 1e3;
+    assert!(run.number("publishing_seconds") * 1e3 <= answered_ms * 1.1 + 1.0, "{:#}", run.figures);
+    assert!(run.number("delivered_per_second") > 0.0, "{:#}", run.figures);
+}
+
+#[test]
 fn a_storm_loses_nothing_when_ids_are_resumed() {
     let server = server(Behaviour::default());
     let args = ["--scenario", "storm", "--storm-after", "100ms", "--publish-rate", "50"];
@@ -437,6 +459,9 @@ fn wrong_usage_exits_2_and_says_why() {
     check(&["unix:/run/fanfare.sock:/", "--scenario", "blackhole"], "Unix socket");
     check(&["https://127.0.0.1:1/", "--ca", "/dev/null"], "no certificate");
     check(&["http://127.0.0.1:1/", "--fail-if", "errors"], "no comparison");
+    check(&["http://127.0.0.1:1/", "--fail-if", "lost_event>0"], "\"lost_event\" is not a measure");
+    check(&["http://127.0.0.1:1/", "--fail-if", "p99_latncy>1ms"], "before connect, response, first_event, latency,");
+    check(&["http://127.0.0.1:1/", "--fail-if", "p99_latncy>1ms"], " lost_events, ");
     check(&["http://127.0.0.1:1/", "--clients", "100000000"], "--processes");
     check(&["http://127.0.0.1:1/", "--publish-url", "http://127.0.0.1:1/", "--payload-bytes", "5"], "at least 81");
     check(&["http://127.0.0.1:1/", "--duration", "5"], "not a time");

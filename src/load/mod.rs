@@ -21,6 +21,7 @@ mod crew;
 mod fleet;
 pub mod histogram;
 pub mod ledger;
+pub mod measures;
 pub mod page;
 pub mod plan;
 pub mod plot;

@@ -14,7 +14,7 @@ use super::args::{LoadArgs, PublishBody, Scenario};
 use super::clock::micros;
 use super::stamp::{PAYLOAD_BYTES_MIN, TestRun};
 use super::target::{Target, header_line};
-use super::threshold::{Threshold, with_defaults};
+use super::threshold::{Threshold, defaults_beside};
 use crate::client::trust::Trust;
 use crate::io::dialer::Remote;
 
@@ -38,8 +38,10 @@ pub struct Plan {
     pub settle: Duration,
     /// Processes of the server.
     pub server_pids: Vec<u32>,
-    /// What fails the test.
+    /// What the user said fails the test.
     pub thresholds: Vec<Threshold>,
+    /// What fails it besides.
+    pub default_thresholds: Vec<Threshold>,
 }
 
 /// The clients' side of a test: the same in every process.
@@ -193,7 +195,8 @@ impl Plan {
             fleet.blackhole_share == 0.0 || !fleet.targets.iter().any(is_unix),
             "only TCP can lose its cable: no --blackhole-share on a Unix socket"
         );
-        let given = args.reporting.fail_if.clone();
+        let thresholds = args.reporting.fail_if.clone();
+        let has_defaults = !args.reporting.no_default_thresholds;
         Ok(Plan {
             fleet,
             publish,
@@ -201,7 +204,8 @@ impl Plan {
             duration: args.duration,
             settle: args.publishing.settle,
             server_pids: args.reporting.server_pid.clone(),
-            thresholds: if args.reporting.no_default_thresholds { given } else { with_defaults(given) },
+            default_thresholds: if has_defaults { defaults_beside(&thresholds) } else { Vec::new() },
+            thresholds,
         })
     }
 

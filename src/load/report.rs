@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::conductor::Outcome;
 use super::histogram::Latencies;
+use super::measures::{self, PERCENTILES};
 use super::plan::Plan;
 use super::threshold::{Measure, Threshold};
 
@@ -14,10 +15,16 @@ pub struct Report {
     pub figures: Map<String, Value>,
     /// The distributions, by the name that thresholds use.
     pub distributions: Vec<(&'static str, Latencies)>,
-    /// The thresholds that were missed, with the value that missed them.
-    pub missed: Vec<(Threshold, f64)>,
-    /// The thresholds that nothing was measured for.
-    pub unmeasured: Vec<Threshold>,
+    /// What failed the test.
+    pub missed: Vec<Missed>,
+}
+
+/// A threshold that fails the test.
+pub struct Missed {
+    /// Which.
+    pub threshold: Threshold,
+    /// The value that missed it, or why there is none: what the user asked for and nobody has seen is not passed.
+    pub value: Result<f64, &'static str>,
 }
 
 impl Report {
@@ -51,8 +58,8 @@ impl Report {
         }
         let findings: Vec<String> = tally.findings.iter().map(ToString::to_string).collect();
         figures.0.insert("findings".to_owned(), json!(findings));
-        let mut report = Report { figures: figures.0, distributions, missed: Vec::new(), unmeasured: Vec::new() };
-        report.judge(&plan.thresholds);
+        let mut report = Report { figures: figures.0, distributions, missed: Vec::new() };
+        report.judge(plan, outcome);
         report
     }
 
@@ -61,15 +68,18 @@ impl Report {
         self.figures.get(name).and_then(Value::as_f64)
     }
 
-    fn judge(&mut self, thresholds: &[Threshold]) {
-        for threshold in thresholds {
-            match self.measured(&threshold.measure) {
-                Some(value) if threshold.is_missed_by(value) => self.missed.push((threshold.clone(), value)),
-                Some(_) => {}
-                None => self.unmeasured.push(threshold.clone()),
-            }
+    fn judge(&mut self, plan: &Plan, outcome: &Outcome) {
+        let given = plan.thresholds.iter().map(|threshold| (threshold, true));
+        let defaults = plan.default_thresholds.iter().map(|threshold| (threshold, false));
+        for (threshold, is_given) in given.chain(defaults) {
+            let value = match self.measured(&threshold.measure) {
+                Some(value) if threshold.is_missed_by(value) => Ok(value),
+                None if is_given => Err(why_unmeasured(&threshold.measure, plan, outcome)),
+                _ => continue,
+            };
+            self.missed.push(Missed { threshold: threshold.clone(), value });
         }
-        let missed: Vec<String> = self.missed.iter().map(|(threshold, _)| threshold.to_string()).collect();
+        let missed: Vec<String> = self.missed.iter().map(|missed| missed.threshold.to_string()).collect();
         self.figures.insert("thresholds_missed".to_owned(), json!(missed));
         self.figures.insert("passed".to_owned(), json!(missed.is_empty()));
     }
@@ -80,12 +90,19 @@ impl Report {
                 let (_, latencies) = self.distributions.iter().find(|(name, _)| name == distribution)?;
                 latencies.percentile(*percentile).map(|us| us as f64)
             }
-            // A kind of error or answer that did not occur occurred no times.
-            Measure::Value(key) if key.starts_with("error_") || key.starts_with("answers_") => {
-                Some(self.figure(key).unwrap_or(0.0))
-            }
+            Measure::Value(key) if measures::is_of_a_kind(key) => Some(self.figure(key).unwrap_or(0.0)),
             Measure::Value(key) => self.figure(key),
         }
+    }
+}
+
+fn why_unmeasured(measure: &Measure, plan: &Plan, outcome: &Outcome) -> &'static str {
+    let is_of_the_server = matches!(measure, Measure::Value(key) if key.starts_with("server_"));
+    match (is_of_the_server, plan.server_pids.is_empty()) {
+        (true, true) => "no --server-pid was given",
+        (true, false) if outcome.server_vanished => "a process of --server-pid was gone",
+        _ if outcome.is_interrupted => "the test was interrupted",
+        _ => "nothing of that kind happened",
     }
 }
 
@@ -156,7 +173,7 @@ impl Figures {
 
     fn of_a_distribution(&mut self, name: &str, latencies: &Latencies) {
         self.set(&format!("{name}_count"), latencies.count());
-        for (suffix, percentile) in [("p50", 50.0), ("p90", 90.0), ("p95", 95.0), ("p99", 99.0), ("p999", 99.9)] {
+        for (suffix, percentile) in PERCENTILES {
             if let Some(us) = latencies.percentile(percentile) {
                 self.set(&format!("{name}_{suffix}_us"), us);
             }
@@ -198,4 +215,100 @@ impl Figures {
 
 fn seconds(us: u64) -> f64 {
     (us as f64 / 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::load::args::LoadArgs;
+    use crate::load::publisher::Published;
+    use crate::load::watch::ProcessUse;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: LoadArgs,
+    }
+
+    fn plan(args: &[&str]) -> Plan {
+        let typed = [&["load", "http://127.0.0.1:1/"], args].concat();
+        Plan::new(&Typed::parse_from(typed).args).unwrap()
+    }
+
+    /// Ten clients, ten messages sent within a second from 5 s on, the last delivered at 9 s.
+    fn full_outcome() -> Outcome {
+        let mut recorded = Latencies::default();
+        recorded.record(1000);
+        let published = Published {
+            count: 10,
+            first_sent_us: Some(5_000_000),
+            elapsed_us: 1_000_000,
+            publish: recorded.clone(),
+            lag: recorded.clone(),
+            ..Published::default()
+        };
+        let mut outcome = Outcome {
+            published: Some(published),
+            held_clients: 10,
+            connecting_us: 1000,
+            elapsed_us: 10_000_000,
+            server: Some([ProcessUse::default(); 3]),
+            ..Outcome::default()
+        };
+        let tally = &mut outcome.tally;
+        tally.record_delivery(1, 1000);
+        tally.last_delivery_us = 9_000_000;
+        for latencies in [&mut tally.connect, &mut tally.response, &mut tally.first_event, &mut tally.catch_up] {
+            latencies.record(1000);
+        }
+        let counters = &mut tally.counters;
+        (counters.connect_attempts, counters.connect_successes) = (10, 10);
+        (counters.reads, counters.delivered_events) = (10, 100);
+        outcome
+    }
+
+    #[test]
+    fn every_number_is_a_measure_and_every_measure_a_number() {
+        let report = Report::new(&plan(&[]), &full_outcome());
+        let numbers = report.figures.iter().filter(|(_, value)| value.is_number()).map(|(name, _)| name.clone());
+        assert_eq!(numbers.collect::<BTreeSet<_>>(), measures::keys());
+        let distributions: Vec<_> = report.distributions.iter().map(|(name, _)| *name).collect();
+        assert_eq!(distributions, measures::DISTRIBUTIONS);
+    }
+
+    #[test]
+    fn deliveries_are_spread_over_the_time_that_they_took() {
+        let report = Report::new(&plan(&[]), &full_outcome());
+        let figures = ["published_per_second", "delivering_seconds", "delivered_per_second"];
+        assert_eq!(figures.map(|name| report.figure(name)), [Some(10.0), Some(4.0), Some(25.0)]);
+    }
+
+    #[test]
+    fn what_the_user_asked_for_and_was_not_measured_is_missed() {
+        let check = |args: &[&str], outcome: &Outcome, expected: &[(&str, &str)]| {
+            let report = Report::new(&plan(args), outcome);
+            let why = |missed: &Missed| (missed.threshold.to_string(), missed.value.unwrap_err());
+            let found: Vec<_> = report.missed.iter().map(why).collect();
+            let expected: Vec<_> = expected.iter().map(|(threshold, why)| ((*threshold).to_owned(), *why)).collect();
+            assert_eq!(found, expected, "{args:?}");
+            assert_eq!(report.figures["passed"], json!(expected.is_empty()), "{args:?}");
+        };
+        let (full, nothing) = (full_outcome(), Outcome::default());
+        let interrupted = Outcome { is_interrupted: true, ..Outcome::default() };
+        let vanished = Outcome { server_vanished: true, ..Outcome::default() };
+        let cpu = "server_cpu_us_per_event>5";
+        check(&[], &nothing, &[]);
+        check(&["--fail-if", cpu, "--fail-if", "p99_latency>1s"], &full, &[]);
+        check(&["--fail-if", cpu], &nothing, &[(cpu, "no --server-pid was given")]);
+        check(&["--server-pid", "1", "--fail-if", cpu], &vanished, &[(cpu, "a process of --server-pid was gone")]);
+        check(&["--server-pid", "1", "--fail-if", cpu], &interrupted, &[(cpu, "the test was interrupted")]);
+        let late = "p99_latency>1s";
+        check(&["--fail-if", late], &nothing, &[(late, "nothing of that kind happened")]);
+        // It occurred no times, which is a measurement.
+        check(&["--fail-if", "error_connect_refused>0"], &nothing, &[]);
+    }
 }

@@ -1,6 +1,6 @@
 //! The summary: a test's report as lines for a terminal.
 
-use super::report::Report;
+use super::report::{Missed, Report};
 
 /// The lines to print; with `is_coloured`, missed thresholds stand out.
 pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
@@ -107,7 +107,10 @@ fn fault_lines(report: &Report, is_coloured: bool) -> Vec<String> {
 /// A line for each threshold that was missed.
 pub fn missed_lines(report: &Report, is_coloured: bool) -> Vec<String> {
     let (red, plain) = if is_coloured { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
-    let line = |(threshold, value): &(_, f64)| format!("{red}missed       {threshold} (it was {value}){plain}");
+    let line = |Missed { threshold, value }: &Missed| match value {
+        Ok(value) => format!("{red}missed       {threshold} (it was {value}){plain}"),
+        Err(reason) => format!("{red}missed       {threshold} (not measured: {reason}){plain}"),
+    };
     report.missed.iter().map(line).collect()
 }
 

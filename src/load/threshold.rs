@@ -5,12 +5,14 @@
 //! ```
 //!
 //! A name is a percentile of a distribution (`p50_latency` … `p99.9_latency`, `max_latency`, `mean_latency`), or any
-//! key of the JSON report. Knows no measurement itself: it asks for values by name.
+//! key of the JSON report. Knows no value: only what [`measures`] there are.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
+
+use super::measures;
 
 /// One condition that makes the test fail.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +64,7 @@ pub enum ThresholdError {
     #[error("{0:?} has no comparison; write NAME OP VALUE, such as 'p95_first_event>3s'")]
     Comparison(String),
     /// The name is not one.
-    #[error("{0:?} is not a measure; write a key of the JSON report, or pNN_, max_ or mean_ before a distribution")]
+    #[error("{name:?} is not a measure; there are {}", measures::all_names(), name = .0)]
     Name(String),
     /// The value is not one.
     #[error("{0:?} is not a value; write a number, a percentage such as 95%, or a time such as 250ms or 3s")]
@@ -85,11 +87,10 @@ pub const DEFAULT_THRESHOLDS: [&str; 11] = [
     "unheard_events>0",
 ];
 
-/// The given thresholds, and the defaults for what they don't mention.
-pub fn with_defaults(given: Vec<Threshold>) -> Vec<Threshold> {
+/// The defaults for what the given thresholds don't mention.
+pub fn defaults_beside(given: &[Threshold]) -> Vec<Threshold> {
     let defaults = DEFAULT_THRESHOLDS.iter().filter_map(|text| text.parse::<Threshold>().ok());
-    let unmentioned: Vec<_> = defaults.filter(|default| given.iter().all(|t| t.measure != default.measure)).collect();
-    given.into_iter().chain(unmentioned).collect()
+    defaults.filter(|default| given.iter().all(|t| t.measure != default.measure)).collect()
 }
 
 impl Threshold {
@@ -141,22 +142,22 @@ fn split(text: &str) -> Option<(&str, Comparison, &str)> {
 }
 
 fn parse_measure(name: &str) -> Option<Measure> {
-    let is_key = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
-    let distribution = name.split_once('_').filter(|(_, distribution)| is_key(distribution));
     let percentile_of = |percentile: f64, distribution: &str| {
-        Some(Measure::Percentile { distribution: distribution.to_owned(), percentile })
+        let is_known = measures::DISTRIBUTIONS.contains(&distribution);
+        is_known.then(|| Measure::Percentile { distribution: distribution.to_owned(), percentile })
     };
-    match distribution {
+    let value_of = |key: String| measures::is_figure(&key).then_some(Measure::Value(key));
+    match name.split_once('_') {
         Some(("max", distribution)) => percentile_of(100.0, distribution),
-        Some(("mean", distribution)) => Some(Measure::Value(format!("{distribution}_mean_us"))),
+        Some(("mean", distribution)) => value_of(format!("{distribution}_mean_us")),
         Some((prefix, distribution))
             if prefix.starts_with('p') && prefix[1..].starts_with(|c: char| c.is_ascii_digit()) =>
         {
             let percentile = prefix[1..].parse().ok().filter(|percentile| (0.0..=100.0).contains(percentile))?;
             percentile_of(percentile, distribution)
         }
-        _ if name == "connect_success" => Some(Measure::Value("connect_success_percent".to_owned())),
-        _ => is_key(name).then(|| Measure::Value(name.to_owned())),
+        _ if name == "connect_success" => value_of("connect_success_percent".to_owned()),
+        _ => value_of(name.to_owned()),
     }
 }
 
@@ -199,6 +200,8 @@ mod tests {
         check("max_last_subscriber>1.5s", &Ok((percentile(100.0, "last_subscriber"), Comparison::Above, 1.5e6)));
         check("mean_latency>800us", &Ok((value("latency_mean_us"), Comparison::Above, 800.0)));
         check("connect_success<95%", &Ok((value("connect_success_percent"), Comparison::Below, 95.0)));
+        check("error_connect_refused>0", &Ok((value("error_connect_refused"), Comparison::Above, 0.0)));
+        check("answers_503==0", &Ok((value("answers_503"), Comparison::Equal, 0.0)));
         check("errors>=500", &Ok((value("errors"), Comparison::AtLeast, 500.0)));
         check("published_events!=100", &Ok((value("published_events"), Comparison::Unequal, 100.0)));
         check("latency_p99_us>250000", &Ok((value("latency_p99_us"), Comparison::Above, 250_000.0)));
@@ -211,7 +214,11 @@ mod tests {
         check("errors", &Err(ThresholdError::Comparison("errors".to_owned())));
         check(">5", &Err(ThresholdError::Name(String::new())));
         check("p101_latency>5", &Err(ThresholdError::Name("p101_latency".to_owned())));
-        check("p95_a b>5", &Err(ThresholdError::Name("p95_a b".to_owned())));
+        check("p99_latncy>1ms", &Err(ThresholdError::Name("p99_latncy".to_owned())));
+        check("max_errors>5", &Err(ThresholdError::Name("max_errors".to_owned())));
+        check("mean_errors>5", &Err(ThresholdError::Name("mean_errors".to_owned())));
+        check("lost_event>0", &Err(ThresholdError::Name("lost_event".to_owned())));
+        check("url==5", &Err(ThresholdError::Name("url".to_owned())));
         check("errors>many", &Err(ThresholdError::Value("many".to_owned())));
         check("errors>5 parsecs", &Err(ThresholdError::Value("5 parsecs".to_owned())));
     }
@@ -222,12 +229,12 @@ mod tests {
             assert_eq!(text.parse::<Threshold>().unwrap().is_missed_by(value), missed, "{value} {text}");
         };
         for (text, below, at, above) in [
-            ("x<2", true, false, false),
-            ("x<=2", true, true, false),
-            ("x>2", false, false, true),
-            ("x>=2", false, true, true),
-            ("x==2", false, true, false),
-            ("x!=2", true, false, true),
+            ("errors<2", true, false, false),
+            ("errors<=2", true, true, false),
+            ("errors>2", false, false, true),
+            ("errors>=2", false, true, true),
+            ("errors==2", false, true, false),
+            ("errors!=2", true, false, true),
         ] {
             check(text, 1.0, below);
             check(text, 2.0, at);
@@ -238,8 +245,9 @@ mod tests {
     #[test]
     fn a_given_limit_replaces_the_default_one() {
         let given: Threshold = "errors>0".parse().unwrap();
-        let all = with_defaults(vec![given.clone()]);
-        assert_eq!(all.len(), DEFAULT_THRESHOLDS.len());
-        assert_eq!(all.iter().filter(|t| t.measure == given.measure).collect::<Vec<_>>(), [&given]);
+        assert_eq!(defaults_beside(&[]).len(), DEFAULT_THRESHOLDS.len());
+        let defaults = defaults_beside(std::slice::from_ref(&given));
+        assert_eq!(defaults.len(), DEFAULT_THRESHOLDS.len() - 1);
+        assert!(defaults.iter().all(|default| default.measure != given.measure));
     }
 }
