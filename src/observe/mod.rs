@@ -4,6 +4,7 @@ mod escape;
 
 pub mod histogram;
 pub mod live;
+pub mod log_limit;
 pub mod logging;
 pub mod metrics;
 pub mod process;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::allowance::Allowance;
 use super::connection::{CompactPeer, Connection, Flags, Phase};
+use super::log_entries::LogEntry;
 use super::wheel::Tick;
 use super::{CloseReason, ListenerRole, Server};
 use crate::event::Sequence;
@@ -48,11 +49,10 @@ pub(super) struct Acceptor {
     turns: Vec<usize>,
     /// No descriptor is left; look again then.
     exhausted_until: Option<Duration>,
-    /// No descriptor was left the last time, so the next pause is the same one.
-    out_of_descriptors: bool,
     /// Who got the spare descriptor last.
     on_spare: Option<Token>,
-    out_of_slots: bool,
+    /// What accepting has paused for since somebody waited: until nobody does, that is one pause.
+    paused_for: Vec<PauseReason>,
     allowance: Option<Allowance>,
     /// The allowance is used up.
     over_rate: bool,
@@ -75,9 +75,8 @@ impl Acceptor {
             listeners,
             turns,
             exhausted_until: None,
-            out_of_descriptors: false,
             on_spare: None,
-            out_of_slots: false,
+            paused_for: Vec::new(),
             allowance: accepts_per_second_max.map(|per_second_max| Allowance::new(per_second_max, Duration::ZERO)),
             over_rate: false,
             was_over_rate: false,
@@ -128,6 +127,14 @@ impl Acceptor {
         self.exhausted_until.into_iter().chain(rate).min()
     }
 
+    /// An accept said so; whatever holds up the next who comes is another pause.
+    fn note_nobody_waits(&mut self, listener: ListenerIndex) {
+        self.listeners[listener.0].has_more = false;
+        if self.listeners.iter().all(|listening| !listening.has_more) {
+            self.paused_for.clear();
+        }
+    }
+
     fn is_paused_for(&self, role: ListenerRole, has_slot: bool) -> bool {
         role == ListenerRole::Public && (self.over_rate || !has_slot)
     }
@@ -173,28 +180,43 @@ impl<I: Io> Server<I> {
             return false;
         }
         let has_slot = self.has_slot();
-        if !has_slot && !self.acceptor.out_of_slots {
-            self.counters.accept_pauses.count(PauseReason::Slots.as_str());
-            tracing::warn!(connections = self.connections.len(), "every slot is taken: accepting pauses");
+        if !has_slot {
+            self.note_pause(PauseReason::Slots);
         }
-        self.acceptor.out_of_slots = !has_slot;
         let Some(allowance) = &self.acceptor.allowance else { return has_slot };
         self.acceptor.over_rate |= !allowance.has(1);
         has_slot && !self.acceptor.over_rate
+    }
+
+    /// Counts a pause and tells of it, unless it is still the same one: each slot that is freed lets one in, and the
+    /// next of a thousand waits again.
+    fn note_pause(&mut self, reason: PauseReason) {
+        if self.acceptor.paused_for.contains(&reason) {
+            return;
+        }
+        self.acceptor.paused_for.push(reason);
+        self.counters.accept_pauses.count(reason.as_str());
+        let entry = match reason {
+            PauseReason::Slots => LogEntry::SlotsTaken,
+            PauseReason::Descriptors => LogEntry::DescriptorsTaken,
+            // An operator has asked for it.
+            PauseReason::Rate => return,
+        };
+        if self.may_log(entry) {
+            tracing::warn!(connections = self.connections.len(), "{}", entry.text());
+        }
     }
 
     /// Accepts one connection; false when there is no descriptor for another.
     fn accept_one(&mut self, listener: ListenerIndex) -> bool {
         match self.io.accept(listener) {
             Accept::Connection(socket, peer) => {
-                self.acceptor.out_of_descriptors = false;
                 self.admit(socket, peer, listener, Flags::FRESH);
             }
             Accept::Aborted => {}
             Accept::WouldBlock => {
-                let listening = &mut self.acceptor.listeners[listener.0];
-                listening.has_more = false;
-                self.acceptor.was_over_rate &= listening.role == ListenerRole::Admin;
+                self.acceptor.note_nobody_waits(listener);
+                self.acceptor.was_over_rate &= self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
             }
             Accept::Exhausted => {
                 self.accept_on_spare(listener);
@@ -210,16 +232,12 @@ impl<I: Io> Server<I> {
         let accepted = if has_spare { self.io.accept(listener) } else { Accept::Exhausted };
         if accepted == Accept::WouldBlock {
             // The table is full to the last, and the kernel says so even when nobody waits: no reason to pause.
-            self.acceptor.listeners[listener.0].has_more = false;
+            self.acceptor.note_nobody_waits(listener);
             self.io.keep_spare();
             return;
         }
         self.acceptor.exhausted_until = Some(self.now + EXHAUSTED_RETRY);
-        if !self.acceptor.out_of_descriptors {
-            self.acceptor.out_of_descriptors = true;
-            self.counters.accept_pauses.count(PauseReason::Descriptors.as_str());
-            tracing::warn!(connections = self.connections.len(), "no descriptor is left: accepting pauses");
-        }
+        self.note_pause(PauseReason::Descriptors);
         if let Accept::Connection(socket, peer) = accepted {
             self.acceptor.on_spare = self.admit(socket, peer, listener, Flags::ON_SPARE);
         }
@@ -246,7 +264,7 @@ impl<I: Io> Server<I> {
             allowance.take(1);
             // Only now it is known that somebody waited.
             if std::mem::take(&mut self.acceptor.was_over_rate) {
-                self.counters.accept_pauses.count(PauseReason::Rate.as_str());
+                self.note_pause(PauseReason::Rate);
             }
         }
         let peer = CompactPeer::new(peer);

@@ -22,6 +22,7 @@ impl<I: Io> Server<I> {
         self.next_housekeeping = self.now + HOUSEKEEPING_INTERVAL;
         self.supervisor.tell(News::Alive { streams: self.streams, is_leaving: self.is_draining() });
         self.hub.age(self.now);
+        self.tell_all_left_out();
         if self.close_stalled() == CLOSES_PER_TURN_MAX {
             self.next_housekeeping = self.now + CLOSES_INTERVAL;
             return;

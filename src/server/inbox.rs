@@ -1,5 +1,6 @@
 //! The inbox: what sources and signals sent, appended to the logs in order, within a budget.
 
+use super::log_entries::LogEntry;
 use super::publish::ticket_token;
 use super::{CloseReason, Server};
 use crate::event::{Broadcast, EventId, Topic};
@@ -46,10 +47,9 @@ impl<I: Io> Server<I> {
             Appended::Duplicate => self.counters.dropped.count("duplicate"),
             Appended::NoTopic => {
                 self.counters.dropped.count("topics_exhausted");
-                tracing::warn!(
-                    topic = topic.as_str(),
-                    "dropped an event: as many topics as are allowed have subscribers"
-                );
+                if self.may_log(LogEntry::EventDropped) {
+                    tracing::warn!(topic = topic.as_str(), "{}", LogEntry::EventDropped.text());
+                }
             }
         }
     }

@@ -26,6 +26,7 @@ mod deliver;
 mod drain;
 mod housekeeping;
 mod inbox;
+mod log_entries;
 mod origins;
 mod page;
 mod publish;
@@ -61,6 +62,7 @@ use crate::protocol::encoder;
 use crate::sources::channel::{GapReason, Inbox, Message, Publish, SourceStatus};
 pub use connection::CloseReason;
 use connection::{AddressKey, Connection, Flags, Phase};
+use log_entries::LogEntry;
 pub use reload::Reloads;
 pub use routes::Route;
 use settings::Settings;
@@ -151,6 +153,7 @@ pub struct Server<I: Io> {
     next_housekeeping: Duration,
 
     counters: Counters,
+    log_limits: log_entries::LogLimits,
     /// The counters of a second ago, while somebody watches.
     last_sample: Option<statistics::Sample>,
     resident_at_start: Option<u64>,
@@ -182,6 +185,7 @@ impl<I: Io> Server<I> {
         Server {
             acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
             counters: new_counters(),
+            log_limits: Default::default(),
             last_sample: None,
             resident_at_start: process::resident_bytes(),
             jitter: Jitter(seed),
@@ -325,13 +329,13 @@ impl<I: Io> Server<I> {
         let how = if reason.is_eviction() { Close::Reset } else { Close::Graceful };
         self.io.close(connection.socket, how);
         connection.phase = Phase::Dead;
-        if reason.is_eviction() {
+        let (peer, position) = (connection.peer, connection.delivered_through);
+        if !reason.is_eviction() {
+            tracing::debug!(%peer, reason = reason.as_str(), "closed");
+        } else if self.may_log(LogEntry::SlowReaderClosed) {
             let lagging_bytes = self.laggards.get(&slot).map_or(0, Laggard::unsent_bytes);
-            let position = connection.delivered_through;
-            tracing::info!(peer = %connection.peer, reason = reason.as_str(), position = position.0, lagging_bytes,
-                "closed a connection that reads too slowly");
-        } else {
-            tracing::debug!(peer = %connection.peer, reason = reason.as_str(), "closed");
+            let text = LogEntry::SlowReaderClosed.text();
+            tracing::info!(%peer, reason = reason.as_str(), position = position.0, lagging_bytes, "{text}");
         }
         self.counters.closed.count(reason.as_str());
         self.laggards.remove(&slot);

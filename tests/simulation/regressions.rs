@@ -1,6 +1,7 @@
 //! Mishaps that a seed has found, told in few words: one node, no faults, and the checkers of the worlds.
 
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanfare::event::{Event, Topic};
@@ -80,6 +81,54 @@ impl Stage {
     fn closed(&self, reason: &str) -> u64 {
         self.node.server.counters().closed.get(reason)
     }
+
+    /// So many come and say nothing.
+    fn crowd(&mut self, count: usize) -> Vec<PeerId> {
+        (0..count).map(|_| self.connect(Pace::Eager, "")).collect()
+    }
+
+    /// Each of these makes room for one that waits.
+    fn leave_one_by_one(&mut self, peers: impl IntoIterator<Item = PeerId>) {
+        for peer in peers {
+            self.node.io().peer_reset(peer);
+            self.pass(Duration::from_millis(1));
+        }
+    }
+
+    fn pauses(&self, reason: &str) -> u64 {
+        self.node.server.counters().accept_pauses.get(reason)
+    }
+}
+
+/// The entries that are logged meanwhile, as far as operators see them by default.
+fn logged(what: impl FnOnce()) -> Vec<String> {
+    let written = Written::default();
+    let writer = written.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || writer.clone());
+    tracing::subscriber::with_default(subscriber.finish(), what);
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Ten entries with this text, and one that tells how many more there would be.
+#[track_caller]
+fn check_limited(entries: &[String], text: &str, more: usize) {
+    let about: Vec<_> = entries.iter().filter(|entry| entry.contains(text)).collect();
+    let told = format!("{more} more like this in the last 10 s: {text}");
+    assert!(about.len() == 11 && about[10].ends_with(&told), "{}", entries.join("\n"));
 }
 
 #[test]
@@ -203,4 +252,72 @@ fn a_walk_outlives_most_of_its_crowd() {
     peers.drain(..3500).for_each(|peer| stage.node.io().peer_reset(peer));
     stage.pass(Duration::from_millis(20));
     assert_eq!(stage.node.server.open(), (500, 500));
+}
+
+#[test]
+fn a_crowd_that_waits_for_slots_is_one_pause() {
+    let mut stage = Stage::new(|plan| plan.streams_max = 1); // and twenty slots beside
+    let mut peers = stage.crowd(60);
+    stage.leave_one_by_one(peers.drain(..30));
+    assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (21, 1), "nine wait still");
+    stage.leave_one_by_one(peers.drain(..20));
+    assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (10, 1), "nobody waits any more");
+    stage.crowd(20);
+    assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (21, 2));
+}
+
+#[test]
+fn a_crowd_that_waits_for_descriptors_is_one_pause() {
+    let mut stage = Stage::new(|_| ());
+    stage.node.io().set_descriptors_max(10);
+    let mut peers = stage.crowd(60);
+    for peer in peers.drain(..8) {
+        stage.leave_one_by_one([peer]);
+        stage.pass(Duration::from_secs(1));
+    }
+    assert_eq!(stage.pauses("descriptors"), 1);
+    stage.node.io().set_descriptors_max(100);
+    stage.pass(Duration::from_secs(1));
+    stage.node.io().set_descriptors_max(10);
+    stage.crowd(20);
+    assert_eq!(stage.pauses("descriptors"), 2);
+}
+
+#[test]
+fn what_anybody_can_cause_is_logged_a_few_times_and_then_counted() {
+    let later = Duration::from_secs(12);
+    let entries = logged(|| {
+        let mut stage = Stage::new(|plan| plan.streams_max = 1);
+        for _ in 0..30 {
+            let peers = stage.crowd(22);
+            stage.leave_one_by_one(peers);
+        }
+        assert_eq!(stage.pauses("slots"), 30);
+        stage.pass(later);
+    });
+    check_limited(&entries, "every slot is taken: accepting pauses", 20);
+
+    let entries = logged(|| {
+        let mut stage = Stage::new(|plan| {
+            plan.hub.topics_max = 1;
+            plan.channel.messages_max = 500;
+        });
+        stage.subscribe(&["a"], Pace::Eager);
+        (0..500).for_each(|n| stage.publish(&format!("b{n}"), "an event"));
+        stage.pass(later);
+        assert_eq!(stage.node.server.counters().dropped.get("topics_exhausted"), 500);
+    });
+    check_limited(&entries, "dropped an event: as many topics as are allowed have subscribers", 490);
+
+    let entries = logged(|| {
+        let mut stage = Stage::new(|plan| {
+            plan.faults.send_buffer_bytes = (100, 100);
+            plan.stall_timeout = Duration::from_secs(5);
+        });
+        (0..40).for_each(|_| _ = stage.subscribe(&["a"], Pace::Never));
+        stage.publish("a", &"x".repeat(1000));
+        stage.pass(later + later);
+        assert_eq!(stage.closed("stalled"), 40);
+    });
+    check_limited(&entries, "closed a connection that reads too slowly", 30);
 }

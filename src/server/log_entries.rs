@@ -1,0 +1,55 @@
+//! Log entries that strangers and publishers can cause at will: a few of each kind in ten seconds, then a number. What
+//! happens once for each thing that an operator does, or for each outage, is not among them; nor is what is logged for
+//! `debug` and `trace`, which are turned on to see every single one.
+
+use super::Server;
+use crate::io::Io;
+use crate::observe::log_limit::{INTERVAL, LogLimit};
+
+/// A kind of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogEntry {
+    SlotsTaken,
+    DescriptorsTaken,
+    EventDropped,
+    SlowReaderClosed,
+}
+
+impl LogEntry {
+    const ALL: [LogEntry; 4] =
+        [LogEntry::SlotsTaken, LogEntry::DescriptorsTaken, LogEntry::EventDropped, LogEntry::SlowReaderClosed];
+
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            LogEntry::SlotsTaken => "every slot is taken: accepting pauses",
+            LogEntry::DescriptorsTaken => "no descriptor is left: accepting pauses",
+            LogEntry::EventDropped => "dropped an event: as many topics as are allowed have subscribers",
+            LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",
+        }
+    }
+}
+
+/// The limits of all kinds.
+pub(super) type LogLimits = [LogLimit; LogEntry::ALL.len()];
+
+impl<I: Io> Server<I> {
+    /// True when one more entry of this kind may be written.
+    pub(super) fn may_log(&mut self, entry: LogEntry) -> bool {
+        self.tell_left_out(entry);
+        self.log_limits[entry as usize].admit(self.now)
+    }
+
+    /// Tells how many entries were left out, of the kinds whose interval is over.
+    pub(super) fn tell_all_left_out(&mut self) {
+        LogEntry::ALL.into_iter().for_each(|entry| self.tell_left_out(entry));
+    }
+
+    fn tell_left_out(&mut self, entry: LogEntry) {
+        let Some(count) = self.log_limits[entry as usize].left_out(self.now) else { return };
+        let told = format!("{count} more like this in the last {} s: {}", INTERVAL.as_secs(), entry.text());
+        match entry {
+            LogEntry::SlowReaderClosed => tracing::info!("{told}"),
+            LogEntry::SlotsTaken | LogEntry::DescriptorsTaken | LogEntry::EventDropped => tracing::warn!("{told}"),
+        }
+    }
+}
