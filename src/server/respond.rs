@@ -33,7 +33,9 @@ impl Date {
 impl<I: Io> Server<I> {
     /// Answers a request; the connection goes on if the client wants it to.
     pub(super) fn respond(&mut self, slot: u32, head: &RequestHead, mut response: Response) {
-        response.keep_alive &= head.keep_alive && !self.is_closing_streams();
+        // One answer to each on the spare descriptor: others wait for it.
+        let on_spare = self.connections[slot as usize].flags.has(Flags::ON_SPARE);
+        response.keep_alive &= head.keep_alive && !on_spare && !self.is_closing_streams();
         let last = (!response.keep_alive).then_some(CloseReason::Answered);
         response.headers.extend(self.cors_headers(head));
         self.count_response(response.status);

@@ -292,6 +292,18 @@ fn without_descriptors_operators_are_answered_before_anybody_else() {
 }
 
 #[test]
+fn nobody_keeps_the_last_descriptor_by_asking_again() {
+    let (server, _idle) = server_without_descriptors();
+    for _ in 0..2 {
+        let mut client = server.connect();
+        client.get("/health");
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{answer}");
+        client.ends();
+    }
+}
+
+#[test]
 fn a_stream_on_the_last_descriptor_is_told_to_come_back() {
     let (server, idle) = server_without_descriptors();
     check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
