@@ -11,7 +11,7 @@ use super::request::{Progress, Request};
 use super::wheel::Tick;
 use super::{CloseReason, Server};
 use crate::io::{Io, Read, Token};
-use crate::protocol::head::RequestHead;
+use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
 
 /// Reads of one connection in one turn.
@@ -130,14 +130,15 @@ impl<I: Io> Server<I> {
                     return true;
                 }
                 Ok(Progress::Head(head)) => self.admit_body(slot, &head),
-                Ok(Progress::Complete { .. }) if request.pipelined() > self.settings.limits.pipelined_max => {
-                    self.refuse_pipeline(slot);
+                Ok(Progress::Complete { head, .. }) if request.pipelined() > self.settings.limits.pipelined_max => {
+                    self.refuse_pipeline(slot, &head);
                 }
                 Ok(Progress::Complete { head, body }) => self.answer(slot, &head, &body),
                 Err(error) => {
                     tracing::debug!(peer = %connection.peer, %error, "refused a request");
+                    let head_only = request.is_head();
                     self.counters.refused.count(error.reason());
-                    self.refuse_request(slot, &error.into());
+                    self.refuse_request(slot, &error.into(), head_only);
                 }
             }
         }
@@ -148,7 +149,7 @@ impl<I: Io> Server<I> {
     fn admit_body(&mut self, slot: u32, head: &RequestHead) {
         if let Err(mut response) = self.check_body(slot, head) {
             response.headers.extend(self.cors_headers(head));
-            return self.refuse_request(slot, &response);
+            return self.refuse_request(slot, &response, head.method == Method::Head);
         }
         let Phase::Requesting(request) = &mut self.connections[slot as usize].phase else { return };
         if request.admit_body() {
@@ -157,17 +158,17 @@ impl<I: Io> Server<I> {
     }
 
     /// Ends a connection on which so many requests came ahead of their answers that it may as well wait for some.
-    fn refuse_pipeline(&mut self, slot: u32) {
+    fn refuse_pipeline(&mut self, slot: u32, head: &RequestHead) {
         self.count_refusal(Refusal::Pipelined);
         let detail = Refusal::Pipelined.detail();
         let problem = response::problem(Refusal::Pipelined.status(), "Too many requests", detail);
-        self.refuse_request(slot, &problem.with_header("Retry-After", "1"));
+        self.refuse_request(slot, &problem.with_header("Retry-After", "1"), head.method == Method::Head);
     }
 
     /// Answers, discards what follows, since where the next request would start is not sure, and ends.
-    fn refuse_request(&mut self, slot: u32, response: &Response) {
+    fn refuse_request(&mut self, slot: u32, response: &Response, head_only: bool) {
         self.connections[slot as usize].phase = Phase::Requesting(Box::default());
-        self.respond_last(slot, response, CloseReason::BadRequest);
+        self.respond_last(slot, response, head_only, CloseReason::BadRequest);
     }
 
     /// After an answer: the requests that arrived meanwhile, and then whatever the kernel still holds.

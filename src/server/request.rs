@@ -2,7 +2,7 @@
 
 use super::settings::Limits;
 use crate::protocol::body::{BodyFraming, BodyReader};
-use crate::protocol::head::{self, RequestHead};
+use crate::protocol::head::{self, Method, RequestHead};
 use crate::protocol::proxy_header::{self, BadProxyHeader, ProxyHeader};
 use crate::protocol::{Parsed, RequestError};
 
@@ -66,6 +66,11 @@ impl Request {
         self.current.is_some()
     }
 
+    /// True when the request whose body is being read is a HEAD: not even a refusal of it has a body.
+    pub(super) fn is_head(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.head.method == Method::Head)
+    }
+
     /// Reads as far as the bytes reach.
     pub(super) fn advance(&mut self, limits: &Limits) -> Result<Progress, RequestError> {
         if self.current.is_none() {
@@ -79,11 +84,11 @@ impl Request {
                 self.release();
                 return Ok(Progress::Complete { head: Box::new(head), body: Vec::new() });
             }
-            let mut reader = BodyReader::new(head.framing, limits.body_bytes_max);
-            // A length over the limit is known now: nobody is invited to send what will be refused.
-            reader.feed(&[], &mut Vec::new())?;
+            let reader = BodyReader::new(head.framing, limits.body_bytes_max);
             let current = Current { head: Box::new(head), reader, body: Vec::new(), admitted: false };
-            self.current = Some(current);
+            let current = self.current.insert(current);
+            // A length over the limit is known now: nobody is invited to send what will be refused.
+            current.reader.feed(&[], &mut current.body)?;
         }
         let current = self.current.as_mut().expect("set above, unless it was already");
         if !current.admitted {

@@ -49,11 +49,12 @@ impl<I: Io> Server<I> {
         self.respond(slot, head, response::problem(status, title, detail));
     }
 
-    /// Answers a request that could not be understood, or did not arrive in time; the connection ends.
-    pub(super) fn respond_last(&mut self, slot: u32, problem: &Response, reason: CloseReason) {
+    /// Answers a request that could not be understood, or did not arrive in time; the connection ends. A HEAD, if it
+    /// is known to be one, is answered without a body (RFC 9110, 9.3.2).
+    pub(super) fn respond_last(&mut self, slot: u32, problem: &Response, head_only: bool, reason: CloseReason) {
         self.count_response(problem.status);
         let date = self.date.at(self.io.unix_time());
-        let bytes = problem.clone().closing().encode(false, 1, date);
+        let bytes = problem.clone().closing().encode(head_only, 1, date);
         self.write_response(slot, bytes, Some(reason));
     }
 
@@ -129,7 +130,8 @@ impl<I: Io> Server<I> {
         let refusal = if is_in_body { Refusal::BodyTimeout } else { Refusal::HeadTimeout };
         self.count_refusal(refusal);
         let problem = response::problem(refusal.status(), "Request timeout", refusal.detail());
-        self.respond_last(slot, &problem, CloseReason::RequestTimeout);
+        // No HEAD is known to be one: nothing but a POST is waited for beyond its head.
+        self.respond_last(slot, &problem, false, CloseReason::RequestTimeout);
     }
 
     fn count_response(&mut self, status: u16) {

@@ -168,6 +168,26 @@ fn a_body_where_none_belongs_is_refused_unread() {
 }
 
 #[test]
+fn the_refusal_of_a_head_request_has_no_body() {
+    let server = Server::start(&["--body-bytes", "1KiB", "--max-pipelined", "1"]);
+    let check = |request: &str, status| {
+        let mut client = server.connect();
+        client.send(request);
+        let answer = client.head();
+        assert_eq!(answer.status, status, "{request:?}: {answer}");
+        assert!(answer.header("content-length").is_some_and(|length| length != "0"), "{answer}");
+        client.ends();
+    };
+    check("HEAD /health HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", 413);
+    check("HEAD /health HTTP/1.1\r\nHost: h\r\nContent-Length: 5000\r\n\r\n", 413);
+    check("HEAD /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", 404);
+    let mut client = server.connect();
+    client.send("HEAD /health HTTP/1.1\r\nHost: h\r\n\r\n".repeat(3));
+    assert_eq!([client.head().status, client.head().status], [200, 429]);
+    client.ends();
+}
+
+#[test]
 fn a_refusal_reaches_a_client_that_goes_on_sending() {
     let server = Server::start(&["--head-bytes", "1KiB", "--body-bytes", "1KiB"]);
     // Far more than both sides' buffers: had the server just closed, this client would see a reset.
