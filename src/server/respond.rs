@@ -122,9 +122,6 @@ impl<I: Io> Server<I> {
     }
 
     pub(super) fn time_out_request(&mut self, slot: u32) {
-        if self.connections[slot as usize].flags.has(Flags::AWAITS_PROXY_HEADER) {
-            return self.close(slot, CloseReason::ProxyHeader);
-        }
         let is_in_body =
             matches!(&self.connections[slot as usize].phase, Phase::Requesting(request) if request.is_in_body());
         let refusal = if is_in_body { Refusal::BodyTimeout } else { Refusal::HeadTimeout };

@@ -81,6 +81,9 @@ impl<I: Io> Server<I> {
         let connection = &mut self.connections[slot as usize];
         match connection.phase {
             Phase::Dead => {}
+            Phase::Idle | Phase::Requesting(_) if connection.flags.has(Flags::AWAITS_PROXY_HEADER) => {
+                self.close(slot, CloseReason::ProxyHeader);
+            }
             Phase::Idle => self.close(slot, CloseReason::IdleTimeout),
             Phase::Requesting(_) => self.time_out_request(slot),
             Phase::Responding(_) => self.close(slot, CloseReason::Stalled),

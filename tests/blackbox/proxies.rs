@@ -194,7 +194,7 @@ fn connections_count_for_whom_the_proxy_protocol_names() {
 fn a_connection_that_does_not_begin_as_the_proxy_protocol_asks_is_closed() {
     let server = start_with_proxy_protocol(&["--head-timeout", "300ms"]);
     let live = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n";
-    let malformed: [Vec<u8>; 8] = [
+    let malformed: [Vec<u8>; 9] = [
         live.into(),
         format!("PROXY TCP4 192.0.2.7 192.0.2.1 47011\r\n{live}").into(),
         format!("PROXY TCP4 192.0.2.7 192.0.2.1 47011 443\n{live}").into(),
@@ -204,6 +204,7 @@ fn a_connection_that_does_not_begin_as_the_proxy_protocol_asks_is_closed() {
         [&binary(0x21, 0x11, &[])[..14], &[0xff, 0xff], live.as_bytes()].concat(),
         // Not all of it ever comes.
         V1[..20].into(),
+        Vec::new(),
     ];
     for (index, bytes) in malformed.iter().enumerate() {
         let mut client = server.connect();
