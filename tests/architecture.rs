@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // What is logged, and how, is said in the configuration's own words: nothing else would be left of a copy.
     ("observe", &["config::LogConfig", "config::LogFilter", "config::LogFormat"]),
     // An address to listen on and a proxy to trust are flags' values; each says in one type what it may be.
-    // Keys too are values: what a file of them holds, and topics' patterns.
+    // Keys too are values: what a file of them holds, and topics' patterns; and so is where Redis is.
     (
         "config",
         &[
@@ -27,6 +27,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "auth::KeyError",
             "auth::Keys",
             "auth::Patterns",
+            "sources::redis::AddressError",
+            "sources::redis::RedisAddress",
         ],
     ),
     // A token is a secret wherever it is: read from a file, and never shown.

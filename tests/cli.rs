@@ -71,6 +71,12 @@ fn a_wrong_value_names_the_option_the_value_and_what_is_allowed_and_exits_2() {
     let (_held, path) = file("heart-beat = \"1s\"\n");
     check(&["--config", &path], &[], &[&path, "heart-beat", "did you mean heartbeat?"]);
     check(&["--config", "/no/such"], &[], &["/no/such", "No such file"]);
+
+    let redis = |url: &str, ca: &str, words: &[&str]| check(&["--redis-url", url, "--redis-tls-ca", ca], &[], words);
+    let (_held, empty) = file("");
+    redis("rediss://host", "/no/such", &["--redis-tls-ca /no/such: ", "No such file"]);
+    redis("rediss://host", &empty, &["--redis-tls-ca ", &empty, "no certificate", "PEM"]);
+    check(&["--redis-url", "rediss://host/#insecure"], &[], &["--redis-url rediss://host/#insecure: ", "name the CA"]);
 }
 
 #[test]

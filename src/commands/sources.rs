@@ -1,6 +1,5 @@
 //! The sources of `fanfare serve`: those that the configuration names, started, and where clients' events go.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -11,7 +10,7 @@ use crate::config::{Config, RedisConfig, RedisPayload};
 use crate::observe::live::Live;
 use crate::sources::channel::{Outlet, Publish, SourceStatus};
 use crate::sources::host;
-use crate::sources::redis::{self, Payload, QueueLimits, RedisAddress, RedisHandle, RedisSettings};
+use crate::sources::redis::{self, Payload, QueueLimits, RedisHandle, RedisSettings};
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
 
@@ -41,7 +40,7 @@ impl Sources {
             Some(settings) => {
                 let status = SourceStatus::new("redis");
                 statuses.push(Arc::clone(&status));
-                let settings = redis_settings(config, settings)?;
+                let settings = redis_settings(config, settings);
                 Some(redis::spawn(settings, Arc::clone(sequencer), status).context("starting the Redis source")?)
             }
         };
@@ -64,12 +63,10 @@ impl Sources {
     }
 }
 
-fn redis_settings(config: &Config, redis: &RedisConfig) -> anyhow::Result<RedisSettings> {
-    let read_ca = |path: &PathBuf| std::fs::read(path).with_context(|| format!("--redis-tls-ca {}", path.display()));
-    let tls_ca = redis.tls_ca.as_ref().map(read_ca).transpose()?;
+fn redis_settings(config: &Config, redis: &RedisConfig) -> RedisSettings {
     let names = |topics: &[crate::event::Topic]| topics.iter().map(|topic| topic.as_str().to_owned()).collect();
-    Ok(RedisSettings {
-        address: RedisAddress::new(redis.url.expose(), tls_ca.as_deref()).context("--redis-url")?,
+    RedisSettings {
+        address: redis.address.clone(),
         channels: names(&redis.channels),
         patterns: names(&redis.patterns),
         payload: match redis.payload {
@@ -81,7 +78,7 @@ fn redis_settings(config: &Config, redis: &RedisConfig) -> anyhow::Result<RedisS
         limits: publish_limits(config),
         queue: QUEUE_LIMITS,
         timing: Default::default(),
-    })
+    }
 }
 
 fn own_figures(live: &Live) -> serde_json::Value {

@@ -87,8 +87,15 @@ pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment
     if options.redis.url.is_some() {
         return;
     }
-    for name in ["redis-password-file", "redis-channel", "redis-pattern", "redis-payload", "redis-bus", "redis-publish"]
-    {
+    for name in [
+        "redis-password-file",
+        "redis-tls-ca",
+        "redis-channel",
+        "redis-pattern",
+        "redis-payload",
+        "redis-bus",
+        "redis-publish",
+    ] {
         let setting = settings.get(name);
         if setting.is_explicit() {
             warnings.push(format!("{setting} has no effect without redis-url"));

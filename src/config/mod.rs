@@ -2,7 +2,7 @@
 //!
 //! `options` declares every option once; `layers` weighs the layers and remembers where each value came from;
 //! `check` refuses what contradicts itself; `live` is what a reload may change. What comes out is plain data. Reads files
-//! of secrets; opens nothing else.
+//! of secrets and certificates; opens nothing else.
 
 mod check;
 mod credentials;
@@ -10,6 +10,7 @@ mod jwt;
 mod layers;
 mod live;
 mod options;
+mod redis;
 mod secret;
 mod template;
 mod values;
@@ -23,6 +24,7 @@ pub use options::{
     DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
     Options, RedisPayload, RequiredSource, SlowPolicy,
 };
+pub use redis::RedisConfig;
 pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, read_bounded, redact_url};
 pub use template::template;
 pub use values::{
@@ -30,9 +32,8 @@ pub use values::{
     size_text, size_within, topic,
 };
 
-use crate::event::Topic;
 use jwt::JwtOptions;
-use options::{RedisOptions, SecurityOptions};
+use options::SecurityOptions;
 
 /// Holds a token that may publish; read by `fanfare publish` too.
 pub const PUBLISH_TOKEN_VARIABLE: &str = "FANFARE_PUBLISH_TOKEN";
@@ -66,27 +67,6 @@ pub struct Config {
     pub io: IoConfig,
     /// What it logs.
     pub log: LogConfig,
-}
-
-/// The Redis that is bridged.
-#[derive(Clone, Debug)]
-pub struct RedisConfig {
-    /// Where it is, with its password in place.
-    pub url: RedisUrl,
-    /// The certificates it is trusted by over TLS; none: this host's.
-    pub tls_ca: Option<PathBuf>,
-    /// Channels to subscribe to; each is a topic.
-    pub channels: Vec<Topic>,
-    /// Patterns of channels to subscribe to.
-    pub patterns: Vec<Topic>,
-    /// What a message's payload is.
-    pub payload: RedisPayload,
-    /// The channel for what is published over HTTP.
-    pub bus: String,
-    /// Topics whose events are copied to the channel of the same name when they are published over HTTP.
-    pub copied_channels: Vec<Topic>,
-    /// True when a lost Redis makes the server unready instead of degraded.
-    pub is_required: bool,
 }
 
 /// Who may do what.
@@ -203,7 +183,7 @@ fn resolve(
 ) -> Result<Config, ConfigError> {
     let mut secrets = SecretReader { settings, env, warnings };
     Ok(Config {
-        redis: redis_config(options.redis, &mut secrets)?,
+        redis: options.redis.read(&mut secrets)?,
         security: security_config(options.security, options.jwt, &mut secrets)?,
         listen: options.listen,
         delivery: options.delivery,
@@ -213,28 +193,6 @@ fn resolve(
         io: options.io,
         log: options.log,
     })
-}
-
-fn redis_config(options: RedisOptions, secrets: &mut SecretReader<'_>) -> Result<Option<RedisConfig>, ConfigError> {
-    let Some(mut url) = options.url else { return Ok(None) };
-    let from_file = secrets.file("redis-password-file", options.password_file.as_deref(), SecretFile::password)?;
-    match from_file.or(secrets.variable(REDIS_PASSWORD_VARIABLE, Secret::password)?) {
-        Some(password) => url = url.with_password(&password),
-        None if url.is_redacted() => secrets
-            .warnings
-            .push(format!("redis-url has {REDACTED} for a password, which was redacted: give redis-password-file")),
-        None => {}
-    }
-    Ok(Some(RedisConfig {
-        url,
-        tls_ca: options.tls_ca,
-        channels: options.channels,
-        patterns: options.patterns,
-        payload: options.payload,
-        bus: options.bus,
-        copied_channels: options.copied_channels,
-        is_required: options.ready_requires.contains(&RequiredSource::Redis),
-    }))
 }
 
 fn security_config(

@@ -147,6 +147,7 @@ fn what_is_odd_is_allowed_with_a_warning() {
     };
     check(&[("redis-channel", "a")], &[], "--redis-channel a has no effect");
     check(&[("redis-publish", "a")], &[], "--redis-publish a has no effect");
+    check(&[("redis-tls-ca", "/no/such")], &[], "--redis-tls-ca /no/such has no effect");
     check(&[("jwt-audience", "a")], &[], "--jwt-audience a has no effect without jwt-key-file");
     check(&[], &[("FANFARE_HEARTBEET", "1s")], "did you mean FANFARE_HEARTBEAT?");
     check(&[("redis-url", "redis://:***@h")], &[], "redis-password-file");

@@ -10,6 +10,8 @@ use redis::{
     Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
     TlsCertificates,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 /// What stands for a password that an error's text repeats.
 const REDACTED: &str = "***";
@@ -33,7 +35,7 @@ pub enum AddressError {
     #[error("#insecure is not supported: name the CA that signed the server's certificate instead")]
     Insecure,
     /// A CA without TLS, or one that is none.
-    #[error("the CA can't be used: {0}")]
+    #[error("can't be used: {0}; expected PEM certificates, for a server at rediss://")]
     Ca(String),
 }
 
@@ -55,6 +57,10 @@ impl RedisAddress {
         let client = match ca_pem {
             None => Client::open(info).map_err(|error| AddressError::Url(error.category().to_owned()))?,
             Some(pem) => {
+                // The crate would trust nobody, and never connect.
+                if CertificateDer::pem_slice_iter(pem).next().is_none() {
+                    return Err(AddressError::Ca("no certificate stands there".to_owned()));
+                }
                 let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem.to_owned()) };
                 Client::build_with_tls(info, certificates).map_err(|error| AddressError::Ca(error.to_string()))?
             }
@@ -133,7 +139,8 @@ mod tests {
             let error = RedisAddress::new(url, Some(pem.as_bytes())).unwrap_err();
             assert!(matches!(error, AddressError::Ca(_)), "{error}");
         };
-        check("redis://host", "");
+        check("rediss://host", "");
+        check("rediss://host", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n");
         check("rediss://host", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     }
 

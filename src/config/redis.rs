@@ -1,0 +1,67 @@
+//! The Redis that is bridged: its password and certificates read, and where it is, checked without connecting to it.
+
+use std::path::Path;
+
+use super::options::{RedisOptions, RedisPayload, RequiredSource};
+use super::{ConfigError, REDACTED, REDIS_PASSWORD_VARIABLE, RedisUrl, Secret, SecretFile, SecretReader};
+use crate::event::Topic;
+use crate::sources::redis::{AddressError, RedisAddress};
+
+/// The Redis that is bridged.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// Where it is, with its password in place.
+    pub url: RedisUrl,
+    /// The PEM certificates that it is trusted by over TLS; none: this host's.
+    pub tls_ca: Option<Vec<u8>>,
+    /// What both come to.
+    pub address: RedisAddress,
+    /// Channels to subscribe to; each is a topic.
+    pub channels: Vec<Topic>,
+    /// Patterns of channels to subscribe to.
+    pub patterns: Vec<Topic>,
+    /// What a message's payload is.
+    pub payload: RedisPayload,
+    /// The channel for what is published over HTTP.
+    pub bus: String,
+    /// Topics whose events are copied to the channel of the same name when they are published over HTTP.
+    pub copied_channels: Vec<Topic>,
+    /// True when a lost Redis makes the server unready instead of degraded.
+    pub is_required: bool,
+}
+
+impl RedisOptions {
+    /// Reads the files that they name; none without a URL.
+    pub(super) fn read(self, secrets: &mut SecretReader<'_>) -> Result<Option<RedisConfig>, ConfigError> {
+        let Some(mut url) = self.url else { return Ok(None) };
+        let from_file = secrets.file("redis-password-file", self.password_file.as_deref(), SecretFile::password)?;
+        match from_file.or(secrets.variable(REDIS_PASSWORD_VARIABLE, Secret::password)?) {
+            Some(password) => url = url.with_password(&password),
+            None if url.is_redacted() => secrets
+                .warnings
+                .push(format!("redis-url has {REDACTED} for a password, which was redacted: give redis-password-file")),
+            None => {}
+        }
+        let refused = |option: &str, reason: String| {
+            let setting = secrets.settings.get(option).to_string();
+            ConfigError::Value { setting, reason }
+        };
+        let read_ca = |path: &Path| std::fs::read(path).map_err(|error| refused("redis-tls-ca", error.to_string()));
+        let tls_ca = self.tls_ca.as_deref().map(read_ca).transpose()?;
+        let address = RedisAddress::new(url.expose(), tls_ca.as_deref()).map_err(|error| match error {
+            AddressError::Ca(_) => refused("redis-tls-ca", error.to_string()),
+            AddressError::Url(_) | AddressError::Insecure => refused("redis-url", error.to_string()),
+        })?;
+        Ok(Some(RedisConfig {
+            url,
+            tls_ca,
+            address,
+            channels: self.channels,
+            patterns: self.patterns,
+            payload: self.payload,
+            bus: self.bus,
+            copied_channels: self.copied_channels,
+            is_required: self.ready_requires.contains(&RequiredSource::Redis),
+        }))
+    }
+}
