@@ -48,15 +48,24 @@ impl Loaded {
         let (settings, waiting) = self.settings.take_live(&newest.settings);
         let mut loaded = Loaded::from_settings(settings, env)?;
         loaded.warnings.extend(waiting.iter().map(|setting| format!("{setting} takes effect with a restart")));
-        if waiting.is_empty() && self.has_another_redis_url(&newest) {
-            loaded.warnings.push("the new password for Redis takes effect with a restart".to_owned());
-        }
+        loaded.keep_redis(self);
         Ok(loaded)
     }
 
-    fn has_another_redis_url(&self, newest: &Loaded) -> bool {
-        let url = |loaded: &Loaded| loaded.config.redis.as_ref().map(|redis| redis.url.clone());
-        url(self) != url(newest)
+    /// Stays with the Redis of the start, and warns of what its files hold by now.
+    fn keep_redis(&mut self, current: &Loaded) {
+        if let (Some(new), Some(current)) = (&self.config.redis, &current.config.redis) {
+            // The options are those of the start: a URL can differ only in the password that was put into it.
+            for (what, differs) in [
+                ("the new password for Redis", new.url != current.url),
+                ("the new content of redis-tls-ca", new.tls_ca != current.tls_ca),
+            ] {
+                if differs {
+                    self.warnings.push(format!("{what} takes effect with a restart"));
+                }
+            }
+        }
+        self.config.redis.clone_from(&current.config.redis);
     }
 }
 
@@ -127,9 +136,20 @@ mod tests {
     }
 
     #[test]
-    fn another_password_for_redis_is_told_to_need_a_restart() {
-        let env = |password| [("REDIS_URL", "redis://host"), ("FANFARE_REDIS_PASSWORD", password)];
-        let reloaded = reload(&env("a"), &env("b")).unwrap();
-        assert_eq!(reloaded.warnings, ["the new password for Redis takes effect with a restart"]);
+    fn another_password_for_redis_is_told_to_need_a_restart_at_every_reload() {
+        let env = |password, topics_max| {
+            [("REDIS_URL", "redis://host"), ("FANFARE_REDIS_PASSWORD", password), ("FANFARE_MAX_TOPICS", topics_max)]
+        };
+        let password = "the new password for Redis takes effect with a restart";
+        let mut reloaded = loaded(&env("a", "5"));
+        let mut check = |password, topics_max, expected: &[&str]| {
+            reloaded = reloaded.reload(&Flags::new(), None, &environment(&env(password, topics_max))).unwrap();
+            assert_eq!(reloaded.warnings, expected);
+        };
+        check("a", "5", &[]);
+        check("b", "5", &[password]);
+        check("b", "5", &[password]);
+        check("b", "6", &["FANFARE_MAX_TOPICS=6 takes effect with a restart", password]);
+        check("a", "5", &[]);
     }
 }

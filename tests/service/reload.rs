@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use crate::support::certificates;
 use crate::support::http::Answer;
 use crate::support::server::{Server, publish_request};
 use crate::support::stream::Subscriber;
+use crate::support::wait::wait_until;
 
 const STREAM: &str = "/events?topic=a";
 
@@ -97,4 +99,31 @@ fn a_limit_for_each_address_counts_those_who_came_before_it() {
     drop(before);
     stage.server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 0.0);
     assert!(stage.has_room(), "who left is counted no more");
+}
+
+#[test]
+fn what_files_of_redis_newly_hold_is_told_to_need_a_restart_at_every_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates::write_into(folder.path());
+    let [password, ca] = ["password", "ca.pem"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    std::fs::write(&password, "first").unwrap();
+    // Nobody answers there, which is no reason not to start.
+    let redis = ["--redis-url", "rediss://127.0.0.1:1", "--redis-password-file", &password, "--redis-tls-ca", &ca];
+    let server = Server::start(&redis);
+    let told = |words: &str| server.log().text().matches(words).count();
+    let reload = |count: usize| {
+        server.signal("HUP");
+        wait_until("it is reloaded", || told(" reloaded ") == count);
+        told("takes effect with a restart")
+    };
+    assert_eq!(reload(1), 0);
+    std::fs::write(&password, "second").unwrap();
+    assert_eq!(reload(2), 1);
+    std::fs::copy(folder.path().join("other.pem"), &ca).unwrap();
+    assert_eq!(reload(3), 3);
+    assert_eq!(reload(4), 5);
+    server.wait_for_log(&["WARN", "the new content of redis-tls-ca takes effect with a restart"]);
+    std::fs::write(&ca, "no certificate").unwrap();
+    server.signal("HUP");
+    server.wait_for_log(&["not reloaded", "--redis-tls-ca", "no certificate stands there"]);
 }
