@@ -105,3 +105,16 @@ impl<I: Io> Server<I> {
         self.counters.refused.count(refusal.as_str());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::response::status_label;
+
+    #[test]
+    fn every_refusal_is_counted_by_its_status() {
+        for refusal in Refusal::ALL {
+            assert_eq!(status_label(refusal.status()), refusal.status().to_string(), "{refusal:?}");
+        }
+    }
+}

@@ -132,7 +132,7 @@ impl<I: Io> Server<I> {
     }
 
     fn count_response(&mut self, status: u16) {
-        self.counters.responses.count(status_label(status));
+        self.counters.responses.count(response::status_label(status));
     }
 }
 
@@ -140,31 +140,4 @@ impl<I: Io> Server<I> {
 pub(super) fn json(status: u16, value: &impl serde::Serialize) -> Response {
     let text = serde_json::to_string(value).expect("maps with names as keys, and no value that can refuse");
     Response::new(status).with_body("application/json", text)
-}
-
-/// The statuses that this server answers, as labels.
-fn status_label(status: u16) -> &'static str {
-    const LABELS: [(u16, &str); 20] = [
-        (200, "200"),
-        (202, "202"),
-        (204, "204"),
-        (304, "304"),
-        (400, "400"),
-        (401, "401"),
-        (403, "403"),
-        (404, "404"),
-        (405, "405"),
-        (408, "408"),
-        (409, "409"),
-        (413, "413"),
-        (414, "414"),
-        (415, "415"),
-        (421, "421"),
-        (429, "429"),
-        (431, "431"),
-        (501, "501"),
-        (503, "503"),
-        (505, "505"),
-    ];
-    LABELS.iter().find(|(known, _)| *known == status).map_or("other", |(_, label)| label)
 }

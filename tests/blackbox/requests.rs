@@ -113,6 +113,7 @@ fn expecting_100_continue_does_not_invite_what_would_be_refused() {
     let server = Server::start(&["--body-bytes", "1KiB"]);
     check_refused(&server, publish_head("Expect: 100-continue\r\nContent-Length: 1025\r\n").as_bytes(), 413);
     check_refused(&server, publish_head("Expect: 200-ok\r\nContent-Length: 2\r\n").as_bytes(), 417);
+    assert_eq!(server.metric("fanfare_responses_total{status=\"417\"}"), 1.0);
 }
 
 #[test]
