@@ -1,6 +1,7 @@
 //! Reports: health, metrics, topics, the snapshot and the debug view. All of them read; none changes anything.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -19,6 +20,7 @@ use crate::observe::process;
 use crate::protocol::decoder::{Decoder, Item};
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::{self, Response};
+use crate::sources::channel::SourceStatus;
 
 /// Topics that one answer lists at most.
 const TOPICS_LISTED_MAX: usize = 1000;
@@ -41,10 +43,10 @@ impl<I: Io> Server<I> {
         if probe == Probe::Live {
             return json(200, &object!({ "status": "live" }));
         }
-        let sources = self.sources.iter().map(|source| {
-            let error = source.last_error().filter(|_| !source.is_up());
-            (source.name().to_owned(), object!({ "up": source.is_up(), "error": error }))
-        });
+        let sources = self
+            .sources
+            .iter()
+            .map(|source| (source.name().to_owned(), object!({ "up": source.is_up(), "error": source.error() })));
         let sources: serde_json::Map<String, Value> = sources.collect();
         let body = object!({ "status": state, "ready": ready, "sources": sources, "streams": self.streams });
         json(status, &body).with_header("Cache-Control", "no-store")
@@ -96,19 +98,12 @@ impl<I: Io> Server<I> {
         let settings = &self.settings;
         let closed: serde_json::Map<String, Value> =
             self.counters.closed.iter().map(|(reason, count)| (reason.to_owned(), count.into())).collect();
-        let sources: Vec<_> = self
-            .sources
-            .iter()
-            .map(|source| {
-                object!({
-                    "name": source.name(),
-                    "up": source.is_up(),
-                    "received": source.received(),
-                    "reconnects": source.reconnects(),
-                    "last_error": source.last_error(),
-                })
-            })
-            .collect();
+        let sources = self.sources.iter().map(|source| {
+            let mut object = source_figures(source);
+            object["last_error"] = source.last_error().into();
+            object
+        });
+        let sources: Vec<_> = sources.collect();
         let busiest: Vec<_> = self.hub.busiest_topics(BUSIEST_MAX).iter().map(topic_object).collect();
         let view = object!({
             "build": { "version": env!("CARGO_PKG_VERSION"), "run": self.hub.run().as_str() },
@@ -167,7 +162,7 @@ impl<I: Io> Server<I> {
     }
 
     fn gauges(&self) -> Gauges {
-        let source_gauges = |source: &std::sync::Arc<crate::sources::channel::SourceStatus>| SourceGauges {
+        let source_gauges = |source: &Arc<SourceStatus>| SourceGauges {
             name: source.name(),
             up: source.is_up(),
             received: source.received(),
@@ -202,12 +197,28 @@ impl<I: Io> Server<I> {
 }
 
 fn topic_object(info: &TopicInfo) -> Value {
+    let mut object = topic_figures(info);
+    object["last_id"] = info.last_id.as_ref().map(EventId::as_str).into();
+    object
+}
+
+/// What every view tells of a topic.
+pub(super) fn topic_figures(info: &TopicInfo) -> Value {
     object!({
         "topic": info.name.as_str(),
         "subscribers": info.subscribers,
-        "last_id": info.last_id.as_ref().map(EventId::as_str),
         "retained_events": info.retained_events,
         "retained_bytes": info.retained_bytes,
+    })
+}
+
+/// What every view tells of a source.
+pub(super) fn source_figures(source: &SourceStatus) -> Value {
+    object!({
+        "name": source.name(),
+        "up": source.is_up(),
+        "received": source.received(),
+        "reconnects": source.reconnects(),
     })
 }
 

@@ -4,17 +4,19 @@
 //! publish there, because no name that comes from outside makes this topic. Absent: any work while nobody watches.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json as object};
 
 use super::Server;
+use super::reports::{source_figures, topic_figures};
 use crate::event::{Event, STATISTICS_TOPIC, Topic};
 use crate::io::Io;
 use crate::observe::histogram::Histogram;
 use crate::observe::metrics::{Counters, Labelled};
 use crate::observe::process;
-use crate::sources::channel::Ticket;
+use crate::sources::channel::{SourceStatus, Ticket};
 
 /// Topics that are told of.
 const BUSIEST_MAX: usize = 10;
@@ -107,29 +109,17 @@ impl<I: Io> Server<I> {
     }
 
     fn source_states(&self) -> Vec<Value> {
-        let state = |source: &std::sync::Arc<crate::sources::channel::SourceStatus>| {
-            object!({
-                "name": source.name(),
-                "up": source.is_up(),
-                "received": source.received(),
-                "reconnects": source.reconnects(),
-                "error": source.last_error().filter(|_| !source.is_up()),
-            })
+        let state = |source: &Arc<SourceStatus>| {
+            let mut object = source_figures(source);
+            object["error"] = source.error().into();
+            object
         };
         let http = object!({ "name": "http", "up": true, "received": self.counters.published_http, "reconnects": 0 });
         self.sources.iter().map(state).chain([http]).collect()
     }
 
     fn busiest(&self) -> Vec<Value> {
-        let tell = |info: &crate::hub::TopicInfo| {
-            object!({
-                "topic": info.name.as_str(),
-                "subscribers": info.subscribers,
-                "retained_events": info.retained_events,
-                "retained_bytes": info.retained_bytes,
-            })
-        };
-        self.hub.busiest_topics(BUSIEST_MAX).iter().map(tell).collect()
+        self.hub.busiest_topics(BUSIEST_MAX).iter().map(topic_figures).collect()
     }
 }
 

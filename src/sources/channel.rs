@@ -239,6 +239,11 @@ impl SourceStatus {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why it is down, while it is.
+    pub fn error(&self) -> Option<String> {
+        self.last_error().filter(|_| !self.is_up())
+    }
+
     /// Counts a message that arrived.
     pub fn count_received(&self) {
         self.received.fetch_add(1, Ordering::Relaxed);
