@@ -11,7 +11,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["event"]),
     ("io", &["event"]),
     ("auth", &[]),
-    ("sources", &["event", "protocol"]),
+    // Publishers can flood the log as well as strangers can: one limit for both.
+    ("sources", &["event", "protocol", "observe::log_limit"]),
     // Of the sources only the receiving end of their channel.
     ("server", &["event", "hub", "protocol", "io", "auth", "observe", "sources::channel"]),
     // What is logged, and how, is said in the configuration's own words: nothing else would be left of a copy.

@@ -1,4 +1,5 @@
-//! Logging what may repeat without end: at once, then ever more rarely, with a count of what was swallowed.
+//! Logging what goes on, such as an outage: at once, then ever more rarely, with a count of what was swallowed. What
+//! comes in floods, each time about another thing, has `observe::log_limit`.
 //!
 //! Invariant: what happens once is always logged. Absent: the log itself, and a clock.
 

@@ -52,6 +52,18 @@ fn what_redis_cli_publishes_reaches_every_subscriber_byte_for_byte() {
 }
 
 #[test]
+fn messages_that_are_no_events_are_logged_a_few_times_and_all_counted() {
+    let redis = RedisServer::start();
+    let server = start_on(&redis, &["--redis-payload", "envelope"]);
+    (0..30).for_each(|_| publish(&redis, "dashboard_updates", "no envelope"));
+    let refused = "fanfare_source_refused_total{source=\"redis\",reason=\"malformed\"}";
+    server.wait_for_metric(refused, |count| count == 30.0);
+    server.signal("HUP");
+    server.wait_for_log(&["reloaded"]); // what was logged before is here, too
+    assert_eq!(server.log().text().matches("a message from Redis was refused").count(), 10);
+}
+
+#[test]
 fn a_password_from_a_file_is_taken_as_it_stands() {
     for password in ["p%41ss", "x%ff @:/"] {
         let user = ["--user", "fan", "on", &format!(">{password}"), "allchannels", "+@all"];

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, Msg, PubSub, Value};
 
+use crate::observe::log_limit::{INTERVAL, LogLimit};
 use crate::sources::channel::{PublishRefusal, Refusal, SourceStatus};
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::backoff::Backoff;
@@ -26,6 +27,8 @@ use crate::sources::throttle::LogThrottle;
 const READ_WAIT: Duration = Duration::from_millis(100);
 /// A session that lasted this long was a good one: the next attempt starts without patience again.
 const STEADY: Duration = Duration::from_secs(1);
+/// What the log says of a message that is no event.
+const REFUSED: &str = "a message from Redis was refused";
 
 /// The state that outlives a session.
 pub(super) struct Subscriber {
@@ -39,7 +42,10 @@ pub(super) struct Subscriber {
     /// Sessions so far.
     sessions: u64,
     lost_log: LogThrottle,
-    refused_log: LogThrottle,
+    /// Anybody who may publish can cause these.
+    refused_log: LogLimit,
+    /// What the limit's time is told from.
+    started_at: Instant,
 }
 
 /// How a session ended.
@@ -65,7 +71,8 @@ impl Subscriber {
             copies: AwaitedCopies::default(),
             sessions: 0,
             lost_log: LogThrottle::default(),
-            refused_log: LogThrottle::default(),
+            refused_log: LogLimit::default(),
+            started_at: Instant::now(),
         }
     }
 
@@ -159,6 +166,7 @@ impl Subscriber {
         let mut heard = Instant::now();
         let mut wait = messages.set_read_timeout(Some(read_wait));
         while !stop.is_asked() {
+            self.tell_left_out();
             match wait.and_then(|()| messages.get_message()) {
                 Ok(message) => {
                     self.deliver(&message);
@@ -222,9 +230,15 @@ impl Subscriber {
     fn refuse(&mut self, channel: &[u8], Refused { refusal, topics, reason }: &Refused) {
         self.status.count_refused(*refusal);
         topics.iter().for_each(|topic| self.sequencer.announce_refused(topic));
-        if let Some(swallowed) = self.refused_log.permit(Instant::now()) {
+        if self.refused_log.admit(self.started_at.elapsed()) {
             let channel = String::from_utf8_lossy(channel);
-            tracing::warn!(?channel, reason, swallowed, "a message from Redis was refused");
+            tracing::warn!(?channel, reason, "{REFUSED}");
+        }
+    }
+
+    fn tell_left_out(&mut self) {
+        if let Some(count) = self.refused_log.left_out(self.started_at.elapsed()) {
+            tracing::warn!("{count} more like this in the last {} s: {REFUSED}", INTERVAL.as_secs());
         }
     }
 }
