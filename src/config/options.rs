@@ -212,7 +212,7 @@ pub struct HistoryConfig {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitsConfig {
-    /// Open connections. Unset: what the descriptor limit allows
+    /// Open streams; some more connections are let in, for refusals and health checks. Unset: what open files allow
     #[arg(id = "max-connections", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub connections_max: Option<u32>,
 
