@@ -113,7 +113,7 @@ pub struct Gauges {
     pub pinned_bytes: usize,
     /// Messages waiting in the channel.
     pub channel_messages: usize,
-    /// Events that the sources had to drop because the channel stayed full.
+    /// Since the start.
     pub uptime: Duration,
     /// Draining: 0 no, 1 notice, 2 closing.
     pub draining: u8,
