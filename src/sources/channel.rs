@@ -231,10 +231,15 @@ impl SourceStatus {
     /// The source is gone, and why. No secret may stand in `error`.
     pub fn set_down(&self, error: impl Into<String>) {
         self.up.store(false, Ordering::Release);
+        self.set_error(error);
+    }
+
+    /// Something went wrong that does not keep events from arriving. No secret may stand in `error`.
+    pub fn set_error(&self, error: impl Into<String>) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.into());
     }
 
-    /// Why it was last lost.
+    /// What last went wrong.
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -433,6 +438,16 @@ mod tests {
         assert!(!outlet.has_room(1, 5), "bytes");
         inbox.next();
         assert!(outlet.has_room(3, 10));
+    }
+
+    #[test]
+    fn an_error_is_told_also_of_a_source_that_stays_up() {
+        let status = SourceStatus::new("test");
+        status.set_up();
+        status.set_error("beside it");
+        assert_eq!((status.is_up(), status.last_error().as_deref()), (true, Some("beside it")));
+        status.set_down("gone");
+        assert_eq!((status.is_up(), status.last_error().as_deref()), (false, Some("gone")));
     }
 
     #[test]

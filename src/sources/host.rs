@@ -45,7 +45,7 @@ pub fn spawn(
             status.set_down("stopped");
         }
     };
-    SourceThread::spawn("host-statistics", status, body)
+    SourceThread::spawn("host-statistics", move |error| status.set_down(error), body)
 }
 
 /// Everything at one moment; what could not be read is none.

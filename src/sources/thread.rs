@@ -1,20 +1,17 @@
 //! A source's thread: named, stoppable, and never silently gone.
 //!
-//! Invariant: while the thread lives its body runs; a body that panics is reported as the source's loss and started
-//! again. Dropping the [`SourceThread`] asks the body to stop and waits a bounded time: a thread caught in a slow
-//! system call is left behind and ends by itself when that returns.
+//! Invariant: while the thread lives its body runs; a body that panics is reported and started again. Dropping the
+//! [`SourceThread`] asks the body to stop and waits a bounded time: a thread caught in a slow system call is left behind
+//! and ends by itself when that returns.
 
 use std::any::Any;
 use std::convert::Infallible;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
-
-use crate::sources::channel::SourceStatus;
 
 /// A hundred lists in lists, which is how deep a Redis that lies can lead its parser, fit also in an unoptimized build, and so
 /// does a TLS handshake; it is only touched if used.
@@ -33,10 +30,11 @@ pub struct SourceThread {
 }
 
 impl SourceThread {
-    /// Starts `body`, which must return soon after its [`Stop`] is asked. Names longer than 15 bytes show cut.
+    /// Starts `body`, which must return soon after its [`Stop`] is asked; whenever it panics, `panicked` is told why.
+    /// Names longer than 15 bytes show cut.
     pub fn spawn(
-        name: &str,
-        status: Arc<SourceStatus>,
+        name: &'static str,
+        panicked: impl Fn(String) + Send + 'static,
         mut body: impl FnMut(&Stop) + Send + 'static,
     ) -> io::Result<SourceThread> {
         let (stop, stopped) = bounded(0);
@@ -46,8 +44,8 @@ impl SourceThread {
             let stop = Stop(stopped);
             while let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&stop))) {
                 let cause = panic_message(&*panic);
-                tracing::error!(source = status.name(), cause, "a source's thread panicked; it starts again");
-                status.set_down(format!("its thread panicked: {cause}"));
+                tracing::error!(thread = name, cause, "a source's thread panicked; it starts again");
+                panicked(format!("its thread {name} panicked: {cause}"));
                 if stop.wait(RESTART_PAUSE) {
                     break;
                 }
@@ -103,12 +101,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_a_visible_loss_and_the_body_starts_again() {
-        let status = SourceStatus::new("test");
-        status.set_up();
+    fn a_panic_is_told_and_the_body_starts_again() {
         let (starts, started) = bounded(2);
+        let (tell, told) = bounded(1);
         let mut first = true;
-        let thread = SourceThread::spawn("test", Arc::clone(&status), move |stop| {
+        let panicked = move |error| tell.send(error).unwrap();
+        let thread = SourceThread::spawn("test", panicked, move |stop| {
             let _ = starts.send(());
             assert!(!std::mem::take(&mut first), "on purpose");
             while !stop.wait(Duration::from_secs(60)) {}
@@ -116,8 +114,7 @@ mod tests {
         let deadline = Duration::from_secs(30);
         started.recv_timeout(deadline).unwrap();
         started.recv_timeout(deadline).unwrap();
-        assert!(!status.is_up());
-        assert_eq!(status.last_error().as_deref(), Some("its thread panicked: on purpose"));
+        assert_eq!(told.try_recv().unwrap(), "its thread test panicked: on purpose");
         drop(thread);
         assert_eq!(started.recv_timeout(deadline), Err(RecvTimeoutError::Disconnected), "the body is gone");
     }
@@ -125,7 +122,7 @@ mod tests {
     #[test]
     fn a_drop_does_not_wait_for_a_thread_that_is_stuck() {
         let (release, stuck) = bounded::<()>(0);
-        let thread = SourceThread::spawn("test", SourceStatus::new("test"), move |_| {
+        let thread = SourceThread::spawn("test", drop, move |_| {
             let _ = stuck.recv();
         });
         drop(thread);

@@ -127,10 +127,16 @@ pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<Sou
     let (queue, jobs) = queue::Queue::new(run, settings.queue, copies, Arc::clone(&echoes));
     let mut publisher = Publisher::new(Arc::clone(&settings), Arc::clone(&echoes), Arc::clone(&status), jobs);
     let mut subscriber = Subscriber::new(settings, sequencer, Arc::clone(&status), echoes);
+    let lost = {
+        let status = Arc::clone(&status);
+        move |error| status.set_down(error)
+    };
+    // Events arrive all the same, and only the subscriber would say that they do, with its next session.
+    let failed = move |error| status.set_error(error);
     Ok(RedisHandle {
         queue,
-        subscriber: SourceThread::spawn("redis-subscribe", Arc::clone(&status), move |stop| subscriber.run(stop))?,
-        publisher: SourceThread::spawn("redis-publish", status, move |stop| publisher.run(stop))?,
+        subscriber: SourceThread::spawn("redis-subscribe", lost, move |stop| subscriber.run(stop))?,
+        publisher: SourceThread::spawn("redis-publish", failed, move |stop| publisher.run(stop))?,
     })
 }
 
