@@ -368,9 +368,9 @@ pub struct Inbox {
 impl Inbox {
     /// Call once before a run of [`Inbox::next`]: whatever is sent from now on wakes the loop again.
     pub fn rearm(&self) {
-        self.shared.woken.store(false, Ordering::Release);
-        // Pairs with the swap in `send`: a message enqueued before this line is seen by the next receive.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        // A swap, not a store: a `send` that found the flag up wakes nobody, and what it enqueued is sure to be seen by
+        // the next receive only if this has read what that `send` wrote.
+        self.shared.woken.swap(false, Ordering::AcqRel);
     }
 
     /// The next message, if one waits.
