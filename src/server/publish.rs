@@ -1,6 +1,7 @@
 //! `POST /publish`: who may, what it says, and the answer once the events are on their way.
 
 use super::Server;
+use super::access::PublishGrant;
 use super::connection::{Phase, PublishAnswer, Publishing};
 use super::publish_rate::OverRate;
 use super::refusal::Refusal;
@@ -24,9 +25,9 @@ pub(super) fn ticket_token(Ticket(ticket): Ticket) -> Token {
 }
 
 impl<I: Io> Server<I> {
-    pub(super) fn publish(&mut self, slot: u32, head: &RequestHead, body: &[u8]) {
+    pub(super) fn publish(&mut self, slot: u32, head: &RequestHead, body: &[u8], grant: Option<PublishGrant>) {
         // Without a body nobody has asked yet.
-        let grant = match self.may_publish(slot, head) {
+        let grant = match grant.map_or_else(|| self.may_publish(slot, head), Ok) {
             Ok(grant) => grant,
             Err(response) => return self.respond(slot, head, response),
         };

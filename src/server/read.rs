@@ -133,7 +133,7 @@ impl<I: Io> Server<I> {
                 Ok(Progress::Complete { head, .. }) if request.pipelined() > self.settings.limits.pipelined_max => {
                     self.refuse_pipeline(slot, &head);
                 }
-                Ok(Progress::Complete { head, body }) => self.answer(slot, &head, &body),
+                Ok(Progress::Complete { head, body, grant }) => self.answer(slot, &head, &body, grant),
                 Err(error) => {
                     tracing::debug!(peer = %connection.peer, %error, "refused a request");
                     let head_only = request.is_head();
@@ -147,12 +147,15 @@ impl<I: Io> Server<I> {
 
     /// Lets a body come if it has a purpose and its sender may; else answers at once, so that nobody's is kept.
     fn admit_body(&mut self, slot: u32, head: &RequestHead) {
-        if let Err(mut response) = self.check_body(slot, head) {
-            response.headers.extend(self.cors_headers(head));
-            return self.refuse_request(slot, &response, head.method == Method::Head);
-        }
+        let grant = match self.check_body(slot, head) {
+            Ok(grant) => grant,
+            Err(mut response) => {
+                response.headers.extend(self.cors_headers(head));
+                return self.refuse_request(slot, &response, head.method == Method::Head);
+            }
+        };
         let Phase::Requesting(request) = &mut self.connections[slot as usize].phase else { return };
-        if request.admit_body() {
+        if request.admit_body(grant) {
             self.say(slot, self.continue_frame.clone());
         }
     }

@@ -1,5 +1,6 @@
 //! A request being read: its bytes until they are a head, its body until it is whole. Exists only meanwhile.
 
+use super::access::PublishGrant;
 use super::settings::Limits;
 use crate::protocol::body::{BodyFraming, BodyReader};
 use crate::protocol::head::{self, Method, RequestHead};
@@ -23,6 +24,7 @@ struct Current {
     reader: BodyReader,
     body: Vec<u8>,
     admitted: bool,
+    grant: Option<PublishGrant>,
 }
 
 /// How far a request is.
@@ -34,6 +36,8 @@ pub(super) enum Progress {
     Complete {
         head: Box<RequestHead>,
         body: Vec<u8>,
+        /// What the body was admitted for: a token is checked once.
+        grant: Option<PublishGrant>,
     },
 }
 
@@ -82,10 +86,10 @@ impl Request {
             if head.framing == BodyFraming::None {
                 self.taken += 1;
                 self.release();
-                return Ok(Progress::Complete { head: Box::new(head), body: Vec::new() });
+                return Ok(Progress::Complete { head: Box::new(head), body: Vec::new(), grant: None });
             }
             let reader = BodyReader::new(head.framing, limits.body_bytes_max);
-            let current = Current { head: Box::new(head), reader, body: Vec::new(), admitted: false };
+            let current = Current { head: Box::new(head), reader, body: Vec::new(), admitted: false, grant: None };
             let current = self.current.insert(current);
             // A length over the limit is known now: nobody is invited to send what will be refused.
             current.reader.feed(&[], &mut current.body)?;
@@ -97,18 +101,19 @@ impl Request {
         let progress = current.reader.feed(&self.unparsed, &mut current.body)?;
         self.unparsed.drain(..progress.consumed);
         if progress.complete {
-            let Current { head, body, .. } = self.current.take().expect("it was just fed");
+            let Current { head, body, grant, .. } = self.current.take().expect("it was just fed");
             self.taken += 1;
             self.release();
-            return Ok(Progress::Complete { head, body });
+            return Ok(Progress::Complete { head, body, grant });
         }
         Ok(Progress::NeedMore)
     }
 
-    /// Lets the body come; true when the client waits for `100 Continue` before it sends it.
-    pub(super) fn admit_body(&mut self) -> bool {
+    /// Lets the body come, for what was granted; true when the client waits for `100 Continue` before it sends it.
+    pub(super) fn admit_body(&mut self, grant: Option<PublishGrant>) -> bool {
         let Some(current) = &mut self.current else { return false };
         current.admitted = true;
+        current.grant = grant;
         current.head.expect_continue && self.unparsed.is_empty()
     }
 

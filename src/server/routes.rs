@@ -1,6 +1,7 @@
 //! Routes: which path means what, and who may ask for it through which listener.
 
 use super::Server;
+use super::access::PublishGrant;
 use super::connection::Flags;
 use super::page;
 use super::settings::Settings;
@@ -98,8 +99,8 @@ impl Route {
 }
 
 impl<I: Io> Server<I> {
-    /// Answers one request.
-    pub(super) fn answer(&mut self, slot: u32, head: &RequestHead, body: &[u8]) {
+    /// Answers one request; with a body, it has a grant already.
+    pub(super) fn answer(&mut self, slot: u32, head: &RequestHead, body: &[u8], grant: Option<PublishGrant>) {
         let flags = &mut self.connections[slot as usize].flags;
         flags.clear(Flags::FRESH);
         let is_admin = flags.has(Flags::ADMIN);
@@ -125,7 +126,7 @@ impl<I: Io> Server<I> {
         }
         let response = match route {
             Route::Stream(topic) => return self.open_stream(slot, head, topic),
-            Route::Publish => return self.publish(slot, head, body),
+            Route::Publish => return self.publish(slot, head, body, grant),
             Route::Index => page::index(head, &endpoints(&self.settings)),
             Route::Health(probe) => self.health(probe),
             Route::Debug => self.debug_view(),
@@ -158,14 +159,14 @@ impl<I: Io> Server<I> {
     }
 
     /// Whether a request's body is to be read: only what is published has one, and only from who may.
-    pub(super) fn check_body(&mut self, slot: u32, head: &RequestHead) -> Result<(), Response> {
+    pub(super) fn check_body(&mut self, slot: u32, head: &RequestHead) -> Result<Option<PublishGrant>, Response> {
         // Many clients send the length of nothing with every method; that is no body, and answered as any request.
         if head.framing == BodyFraming::Length(0) {
-            return Ok(());
+            return Ok(None);
         }
         let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
         match self.route(head, is_admin)? {
-            Route::Publish if head.method == Method::Post => self.may_publish(slot, head).map(drop),
+            Route::Publish if head.method == Method::Post => self.may_publish(slot, head).map(Some),
             _ => Err(response::problem(413, "Unexpected body", "only POST /publish takes a body")),
         }
     }

@@ -87,6 +87,22 @@ fn limits_tokens_origins_and_the_log_level_change_and_nobody_is_dropped() {
 }
 
 #[test]
+fn who_was_let_in_to_publish_may_finish() {
+    let stage = Stage::start("");
+    let request =
+        publish_request(r#"{"topic":"a","data":"1"}"#, "Authorization: Bearer first\r\nExpect: 100-continue\r\n");
+    let (head, body) = request.split_at(request.find("\r\n\r\n").unwrap() + 4);
+    let mut client = stage.server.connect();
+    client.send(head);
+    assert_eq!(client.answer().status, 100);
+    std::fs::write(stage.path("tokens"), "second").unwrap();
+    stage.reload("", &["reloaded"]);
+    client.send(body);
+    assert_eq!(client.answer().status, 202, "its token was good when it was checked");
+    assert_eq!(stage.publish("x", "first"), 401);
+}
+
+#[test]
 fn a_limit_for_each_address_counts_those_who_came_before_it() {
     let stage = Stage::start("");
     let mut before = [(); 2].map(|()| Subscriber::open(&stage.server, STREAM));
