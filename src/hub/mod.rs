@@ -305,8 +305,8 @@ impl Hub {
     }
 
     /// Adds to `run` only the newest event of each of the subscriber's topics, and the newest gap, if newer than
-    /// `after`.
-    pub fn latest_run_for(&self, subscriber: Subscriber, after: Sequence, run: &mut Run) {
+    /// `after`. What does not fit is newer than what does, and so in the next run.
+    pub fn latest_run_for(&self, subscriber: Subscriber, after: Sequence, limits: RunLimits, run: &mut Run) {
         let mut newest: Vec<&Entry> = Vec::new();
         for entry in self.entries_of(subscriber) {
             newest.extend(
@@ -317,8 +317,7 @@ impl Hub {
         }
         newest.sort_unstable_by_key(|entry| entry.sequence);
         newest.dedup_by_key(|entry| entry.sequence);
-        let unlimited = RunLimits { frames_max: usize::MAX, bytes_max: usize::MAX };
-        let fitted = newest.iter().all(|entry| run.push(&entry.frame, entry.sequence, unlimited));
+        let fitted = newest.iter().all(|entry| run.push(&entry.frame, entry.sequence, limits));
         run.finish(fitted, after, self.head);
     }
 

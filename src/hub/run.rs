@@ -14,6 +14,11 @@ pub struct RunLimits {
     pub bytes_max: usize,
 }
 
+impl RunLimits {
+    /// Everything in one run.
+    pub const NONE: RunLimits = RunLimits { frames_max: usize::MAX, bytes_max: usize::MAX };
+}
+
 /// Frames to send, in order.
 #[derive(Debug, Default)]
 pub struct Run {

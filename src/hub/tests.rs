@@ -58,8 +58,7 @@ impl Stage {
 
     fn frames(&self, slot: u32, after: u64) -> Vec<String> {
         let mut run = Run::default();
-        let unlimited = RunLimits { frames_max: usize::MAX, bytes_max: usize::MAX };
-        self.hub.run_for(Subscriber(slot), Sequence(after), self.hub.head(), unlimited, &mut run);
+        self.hub.run_for(Subscriber(slot), Sequence(after), self.hub.head(), RunLimits::NONE, &mut run);
         run.frames().iter().map(|frame| String::from_utf8_lossy(frame.bytes()).trim_end().to_owned()).collect()
     }
 }

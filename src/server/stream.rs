@@ -8,7 +8,7 @@ use super::transmit::{DueGap, Laggard, Reach};
 use super::wheel::Tick;
 use super::{CloseReason, Jitter, Server};
 use crate::event::{EventId, Frame, STATISTICS_TOPIC, Sequence, Topic};
-use crate::hub::{Replay, Run, Start, Subscriber};
+use crate::hub::{Replay, Run, RunLimits, Start, Subscriber};
 use crate::io::Io;
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
@@ -209,7 +209,7 @@ impl<I: Io> Server<I> {
         self.push_preamble(&mut laggard, &start, last_event_id, wishes);
         let position = if wishes.replay == Replay::Latest {
             let mut run = Run::default();
-            self.hub.latest_run_for(subscriber, start.position, &mut run);
+            self.hub.latest_run_for(subscriber, start.position, RunLimits::NONE, &mut run);
             run.frames().iter().for_each(|frame| laggard.push(frame.clone()));
             self.hub.head()
         } else {

@@ -149,7 +149,7 @@ impl<I: Io> Server<I> {
             return None;
         }
         if connection.flags.has(Flags::LATEST) {
-            self.hub.latest_run_for(subscriber, after, run);
+            self.hub.latest_run_for(subscriber, after, RUN_LIMITS, run);
             return None;
         }
         let Some(gap) = &laggard.gap else {

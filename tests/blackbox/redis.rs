@@ -84,6 +84,38 @@ fn a_password_from_a_file_is_taken_as_it_stands() {
     }
 }
 
+#[test]
+fn the_newest_events_and_gaps_of_as_many_topics_as_may_be_all_arrive() {
+    const TOPICS: usize = 500;
+    let redis = RedisServer::start();
+    let options = ["--redis-pattern", "t*", "--topics-per-subscriber", "500", "--event-bytes", "1KiB"];
+    let server = start_on(&redis, &options);
+    // In each topic an event, and behind it the gap of one that is too large.
+    let publish_round = |round: usize| {
+        let mut pipeline = redis::pipe();
+        for topic in 0..TOPICS {
+            pipeline.publish(format!("t{topic}"), format!("{round} {topic} {}", "x".repeat(1000))).ignore();
+            pipeline.publish(format!("t{topic}"), "x".repeat(1025)).ignore();
+        }
+        pipeline.exec(&mut redis.connect()).unwrap();
+        let all = (round * TOPICS * 2) as f64;
+        server.wait_for_metric("fanfare_retained_events", |retained| retained == all);
+    };
+    publish_round(1);
+    let topics: String = (0..TOPICS).map(|topic| format!("topic=t{topic}&")).collect();
+    let mut subscriber = Subscriber::open(&server, &format!("/events?{topics}replay=latest&latest=1"));
+    // Most of the first round still waits to be sent when the second one comes.
+    server.wait_for_metric("fanfare_lagging_subscribers", |lagging| lagging == 1.0);
+    publish_round(2);
+    for round in 1..=2 {
+        for topic in 0..TOPICS {
+            let data = subscriber.event().data().unwrap();
+            assert!(data.starts_with(&format!("{round} {topic} ")), "{round} {topic}: {data}");
+            assert_eq!(subscriber.event().gap()["topics"], serde_json::json!([format!("t{topic}")]));
+        }
+    }
+}
+
 /// What one subscriber received: numbers, and `None` for a gap.
 fn read_numbers(subscriber: &mut Subscriber, is_last: impl Fn(&Block) -> bool) -> Vec<Option<usize>> {
     let mut received = Vec::new();
