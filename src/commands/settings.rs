@@ -4,6 +4,7 @@ use crate::auth::proxies::TrustedProxies;
 use crate::auth::{Tokens, Verifier};
 use crate::config::{self, Config, CorsPolicy};
 use crate::hub::HubLimits;
+use crate::io::FRAMES_PER_SEND_MAX;
 use crate::protocol::head::HeadLimits;
 use crate::protocol::publish::PublishLimits;
 use crate::server::settings::{Cors, Delivery, Drain, Jwt, Limits, Proxies, Publishing, Settings, SlowPolicy};
@@ -14,6 +15,9 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 const DESCRIPTORS_MIN: u64 = DESCRIPTORS_RESERVED + 16;
 /// Connections beyond the limit on streams: for health checks, publishers, and telling others to come back.
 const REQUESTS_RESERVED: usize = 256;
+/// What a stream begins with besides events and gaps: its head, its preamble, and some to spare.
+const FRAMES_RESERVED: usize = 24;
+const _: () = assert!(2 * config::TOPICS_PER_SUBSCRIBER_MAX as usize + FRAMES_RESERVED <= FRAMES_PER_SEND_MAX);
 /// Events in one publish.
 const BATCH_MAX: usize = 1000;
 

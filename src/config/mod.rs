@@ -22,7 +22,7 @@ pub use jwt::{JWT_SECRET_VARIABLE, JwtConfig};
 pub use layers::{ConfigFile, Environment, Flags, Origin, Setting, Settings, variable};
 pub use options::{
     DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
-    Options, RedisPayload, RequiredSource, SlowPolicy,
+    Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
 };
 pub use redis::RedisConfig;
 pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, read_bounded, redact_url};

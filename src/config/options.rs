@@ -26,6 +26,10 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
+/// A stream may begin with the newest event and the newest gap of each of its topics, in one send; the kernel takes no
+/// more than 1,024 frames at once (IOV_MAX).
+pub const TOPICS_PER_SUBSCRIBER_MAX: u32 = 500;
+
 /// Every option, before what they say together is checked and the secrets' files are read.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -265,7 +269,7 @@ pub struct LimitsConfig {
 
     /// Topics that one subscriber may name
     #[arg(id = "topics-per-subscriber", long, value_name = "N", default_value = "64",
-          value_parser = count_within(1, 10_000))]
+          value_parser = count_within(1, TOPICS_PER_SUBSCRIBER_MAX))]
     pub topics_per_subscriber_max: u32,
 
     /// A topic's name

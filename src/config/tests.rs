@@ -95,6 +95,7 @@ fn a_refusal_names_the_option_as_written_its_value_and_what_is_allowed() {
     check(&[], &[("SSE_RETRY_INTERVAL", "3s")], "", &["SSE_RETRY_INTERVAL=3s: "]);
     check(&[("trusted-proxy", "10.0.0.1/8")], &[], "", &["--trusted-proxy 10.0.0.1/8: ", "10.0.0.0/8"]);
     check(&[], &[], "slow-policy = \"drop\"", &["slow-policy = \"drop\" in /", "close or skip"]);
+    check(&[("topics-per-subscriber", "501")], &[], "", &["--topics-per-subscriber 501: ", "from 1 to 500"]);
     check(&[], &[], "max-topics = 0", &["max-topics = 0 in /", "from 1 to"]);
     check(&[], &[], "retry = 1.5", &["retry = 1.5 in /", "one text in quotes"]);
     check(&[], &[], "retry = [\"1s\"]", &["retry = [\"1s\"] in /", "one text in quotes"]);
