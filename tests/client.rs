@@ -243,7 +243,7 @@ fn an_event_is_published_over_http() {
     assert!(request.starts_with("POST /publish HTTP/1.1\r\n"), "{request}");
     assert_eq!(header(&request, "authorization"), Some("Bearer hunter2"));
     let body = request.split_once("\r\n\r\n").unwrap().1;
-    assert_eq!(body, r#"{"topic":"orders","data":{"b":1.0, "a":2},"event":"e","retry":5000}"#);
+    assert_eq!(body, r#"{"topic":"orders","event":"e","retry":5000,"data":{"b":1.0, "a":2}}"#);
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn events_are_published_through_redis() {
     };
     check(&["orders", "a\nb"], 1, "a\nb", "");
     check(&["orders", "[1.0]", "--json"], 0, "[1.0]", "nobody is subscribed to orders");
-    let envelope = r#"{"topic":"orders","data":"a","id":"7"}"#;
+    let envelope = r#"{"topic":"orders","id":"7","data":"a"}"#;
     check(&["orders", "a", "--id", "7", "--redis-payload", "envelope"], 1, envelope, "");
 }
 
