@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod event;
 
+pub mod redis_address;
 pub mod sources;
 
 pub mod protocol;

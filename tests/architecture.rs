@@ -11,8 +11,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["event"]),
     ("io", &["event"]),
     ("auth", &[]),
+    // How to reach a Redis is one decision, whoever publishes there.
+    ("redis_address", &[]),
     // Publishers can flood the log as well as strangers can: one limit for both.
-    ("sources", &["event", "protocol", "observe::log_limit"]),
+    ("sources", &["event", "protocol", "redis_address", "observe::log_limit"]),
     // Of the sources only the receiving end of their channel.
     ("server", &["event", "hub", "protocol", "io", "auth", "observe", "sources::channel"]),
     // What is logged, and how, is said in the configuration's own words: nothing else would be left of a copy.
@@ -28,8 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "auth::KeyError",
             "auth::Keys",
             "auth::Patterns",
-            "sources::redis::AddressError",
-            "sources::redis::RedisAddress",
+            "redis_address",
         ],
     ),
     // A token is a secret wherever it is: read from a file, and never shown.
@@ -39,8 +40,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // It looks at the host, and at nothing of the server.
     ("doctor", &[]),
-    // Whom the clients trust is one decision.
-    ("load", &["event", "protocol", "io::dialer", "io::limits", "client::trust"]),
+    // Whom the clients trust is one decision, and what of a URL is shown.
+    (
+        "load",
+        &["event", "protocol", "redis_address", "io::dialer", "io::limits", "client::trust", "config::redact_url"],
+    ),
     // The flags of each command are declared by what it runs.
     (
         "cli",

@@ -312,6 +312,26 @@ fn events_are_published_through_redis() {
     check(&["orders", "a", "--id", "7", "--redis-payload", "envelope"], 1, envelope, "");
 }
 
+#[test]
+fn a_redis_that_quotes_the_password_is_not_quoted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut commands = Vec::new();
+        for answer in ["+OK", "-ERR not after AUTH hunter2"] {
+            commands.push(read_redis_command(&mut reader));
+            stream.write_all(format!("{answer}\r\n").as_bytes()).unwrap();
+        }
+        commands
+    });
+    let args = ["publish", "--redis-url", &url, "orders", "a"];
+    let (code, _, stderr) = finish(start(&args, &[("FANFARE_REDIS_PASSWORD", "hunter2")]));
+    assert_eq!(server.join().unwrap(), [&["AUTH", "hunter2"][..], &["PUBLISH", "orders", "a"]]);
+    assert!(code == 1 && stderr.contains("not after AUTH ***") && !stderr.contains("hunter2"), "{code} {stderr}");
+}
+
 /// A Redis that knows OK and PUBLISH; answers with the words of the first PUBLISH.
 fn play_redis(mut stream: TcpStream, told: u64) -> Vec<String> {
     let mut reader = BufReader::new(stream.try_clone().unwrap());

@@ -361,7 +361,7 @@ fn messages_go_through_redis() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("redis.sock");
     let started = Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--unixsocket", socket.to_str().unwrap()])
+        .args(["--port", "0", "--save", "", "--unixsocket", socket.to_str().unwrap(), "--requirepass", "hunter2"])
         .stdout(std::process::Stdio::null())
         .spawn();
     let Ok(mut redis) = started else {
@@ -369,9 +369,13 @@ fn messages_go_through_redis() {
         return;
     };
     let url = format!("redis+unix://{}", socket.display());
-    let connect = || redis::Client::open(url.as_str()).and_then(|client| client.get_connection());
+    let own_url = format!("{url}?pass=hunter2");
+    let connect = || redis::Client::open(own_url.as_str()).and_then(|client| client.get_connection());
     let mut connection = support::wait::eventually("the server listens", || connect().ok());
-    let publish = ["--redis-url", &url, "--redis-channel", "a", "--redis-channel", "b"];
+    let password = folder.path().join("password");
+    std::fs::write(&password, "hunter2\n").unwrap();
+    let channels = ["--redis-url", &url, "--redis-channel", "a", "--redis-channel", "b"];
+    let publish = [&channels[..], &["--redis-password-file", password.to_str().unwrap()]].concat();
 
     // Nobody listens yet: that must not pass.
     let server = server(Behaviour::default());

@@ -7,8 +7,9 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use fanfare::redis_address::RedisAddress;
 use fanfare::sources::channel::PublishRefusal;
-use fanfare::sources::redis::{Payload, RedisAddress, RedisSettings, RedisTiming, glob};
+use fanfare::sources::redis::{Payload, RedisSettings, RedisTiming, glob};
 
 use support::certificates;
 use support::node::{Heard, Node, event, pair, published, refused, settings, source_lost, strings};

@@ -1,7 +1,7 @@
 //! A Redis URL: refused or taken, its password is in nothing that is shown.
 
 use fanfare::config::{REDACTED, RedisUrl, redact_url};
-use fanfare::sources::redis::RedisAddress;
+use fanfare::redis_address::RedisAddress;
 use url::Url;
 
 const PASSWORD: &str = "hunter2-hunter2";

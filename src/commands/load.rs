@@ -9,8 +9,9 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 
 use super::UsageError;
+use super::redis::redis_address;
 use crate::io::limits::raise_descriptor_limit;
-use crate::load::args::LoadArgs;
+use crate::load::args::{LoadArgs, PublishArgs};
 use crate::load::ask::ask;
 use crate::load::conductor::{Outcome, conduct};
 use crate::load::page::page;
@@ -33,8 +34,7 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     } else {
         args.clone()
     };
-    let planned = Plan::new(&args).and_then(|plan| plan.check_descriptors(descriptors_max).map(|()| plan));
-    let plan = planned.map_err(|error| UsageError(format!("{error:#}")))?;
+    let plan = plan(&args, descriptors_max).map_err(|error| UsageError(format!("{error:#}")))?;
     let mut terminal = Terminal::new(style(&args));
     let outcome = conduct(&plan, &mut terminal, &interrupted)?;
     terminal.clear();
@@ -45,6 +45,14 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     stdout().write_all(text.as_bytes())?;
     Ok(if report.missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn plan(args: &LoadArgs, descriptors_max: u64) -> anyhow::Result<Plan> {
+    let PublishArgs { redis_url, redis_password_file, .. } = &args.publishing;
+    let redis = redis_url.as_ref().map(|url| redis_address(url, redis_password_file.as_deref())).transpose()?;
+    let plan = Plan::new(args, redis)?;
+    plan.check_descriptors(descriptors_max)?;
+    Ok(plan)
 }
 
 fn style(args: &LoadArgs) -> Style {

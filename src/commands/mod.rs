@@ -7,6 +7,7 @@ mod listeners;
 mod load;
 mod manual;
 mod publish;
+mod redis;
 mod reload;
 mod serve;
 mod settings;

@@ -8,17 +8,17 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 
 use super::UsageError;
+use super::redis::redis_address;
 use crate::cli::PublishArgs;
 use crate::client::{self, trust::Trust};
-use crate::config::{
-    PUBLISH_TOKEN_VARIABLE, REDIS_PASSWORD_VARIABLE, RedisPayload, RedisUrl, Secret, SecretFile, redact_url,
-};
+use crate::config::{PUBLISH_TOKEN_VARIABLE, RedisPayload, Secret};
 use crate::event::{EventId, EventType};
 use crate::protocol::envelope::{Data, Envelope};
+use crate::redis_address::RedisAddress;
 
 /// Stands for standard input where data is expected.
 const STDIN: &str = "-";
@@ -58,7 +58,7 @@ fn publish_lines(publisher: &mut Publisher, args: &PublishArgs, lines: &[Line]) 
         match event(args, &line.text) {
             Ok(event) => events.push(event),
             Err(reason) => {
-                refused = Err(anyhow::anyhow!("line {}: {reason}", line.number));
+                refused = Err(anyhow!("line {}: {reason}", line.number));
                 break;
             }
         }
@@ -87,13 +87,13 @@ fn event<'a>(args: &'a PublishArgs, data: &'a str) -> Result<Envelope<'a>, Strin
 /// The way to the server.
 enum Publisher {
     Http(HttpPublisher),
-    Redis(RedisPublisher),
+    Redis(Box<RedisPublisher>),
 }
 
 impl Publisher {
     fn new(args: &PublishArgs) -> anyhow::Result<Publisher> {
         Ok(match &args.redis_url {
-            Some(url) => Publisher::Redis(RedisPublisher::connect(url, args)?),
+            Some(url) => Publisher::Redis(Box::new(RedisPublisher::connect(url, args)?)),
             None => Publisher::Http(HttpPublisher {
                 agent: client::request_agent(&Trust::new(args.ca.as_deref())?),
                 url: args.url.clone(),
@@ -128,14 +128,14 @@ impl HttpPublisher {
             request = request.header("Authorization", format!("Bearer {}", token.expose()));
         }
         let sent = request.send(body.as_slice());
-        let mut response = sent.map_err(|error| anyhow::anyhow!(client::explain_failure(&error, &self.url)))?;
+        let mut response = sent.map_err(|error| anyhow!(client::explain_failure(&error, &self.url)))?;
         if !response.status().is_success() {
             let advice = match (response.status().as_u16(), &self.token) {
                 (401, None) => format!("; give a token with --token-file FILE or in {PUBLISH_TOKEN_VARIABLE}"),
                 (401 | 403, Some(_)) => "; the token that was given may not publish".to_owned(),
                 _ => String::new(),
             };
-            anyhow::bail!("{}{advice}", client::explain_refusal(&mut response));
+            bail!("{}{advice}", client::explain_refusal(&mut response));
         }
         let answer = response.body_mut().read_to_string().context("the server's answer")?;
         let Answer { id, ids, duplicate, duplicates } = serde_json::from_str(&answer).unwrap_or_default();
@@ -161,29 +161,17 @@ struct Answer {
 }
 
 struct RedisPublisher {
+    address: RedisAddress,
     connection: redis::Connection,
-    place: String,
     payload: RedisPayload,
 }
 
 impl RedisPublisher {
     fn connect(url: &str, args: &PublishArgs) -> anyhow::Result<RedisPublisher> {
-        let refused = |reason| UsageError(format!("--redis-url {}: {reason}", redact_url(url)));
-        let url: RedisUrl = url.parse().map_err(refused)?;
-        let password = match &args.redis_password_file {
-            Some(path) => {
-                let password = SecretFile::read(path).and_then(|file| file.password());
-                Some(password.with_context(|| format!("--redis-password-file {}", path.display()))?)
-            }
-            None => std::env::var(REDIS_PASSWORD_VARIABLE).ok().and_then(|text| Secret::password(&text).ok()),
-        };
-        let place = url.to_string();
-        let url = password.map_or_else(|| url.clone(), |password| url.with_password(&password));
-        let connection = redis::Client::open(url.expose())
-            .and_then(|client| client.get_connection_with_timeout(REDIS_TIMEOUT))
-            .and_then(|connection| connection.set_read_timeout(Some(REDIS_TIMEOUT)).map(|()| connection))
-            .map_err(|error| anyhow::anyhow!("{place}: {error}"))?;
-        Ok(RedisPublisher { connection, place, payload: args.redis_payload })
+        let address = redis_address(url, args.redis_password_file.as_deref())?;
+        let connection =
+            address.connect(REDIS_TIMEOUT, REDIS_TIMEOUT).map_err(|error| anyhow!(address.failure(&error)))?;
+        Ok(RedisPublisher { address, connection, payload: args.redis_payload })
     }
 
     /// One pipeline for all of them. Redis knows no ids, but how many clients it told.
@@ -196,10 +184,10 @@ impl RedisPublisher {
             };
         }
         let told: Vec<u64> =
-            pipeline.query(&mut self.connection).map_err(|error| anyhow::anyhow!("{}: {error}", self.place))?;
+            pipeline.query(&mut self.connection).map_err(|error| anyhow!(self.address.failure(&error)))?;
         if told.contains(&0) {
             let topic = client::printable(events.first().map_or("", |event| event.topic));
-            let _ = writeln!(io::stderr(), "nobody is subscribed to {topic} on {}", self.place);
+            let _ = writeln!(io::stderr(), "nobody is subscribed to {topic} on {}", self.address);
         }
         Ok(())
     }

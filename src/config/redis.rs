@@ -5,7 +5,7 @@ use std::path::Path;
 use super::options::{RedisOptions, RedisPayload, RequiredSource};
 use super::{ConfigError, REDACTED, REDIS_PASSWORD_VARIABLE, RedisUrl, Secret, SecretFile, SecretReader};
 use crate::event::Topic;
-use crate::sources::redis::{AddressError, RedisAddress};
+use crate::redis_address::{AddressError, RedisAddress};
 
 /// The Redis that is bridged.
 #[derive(Clone, Debug)]

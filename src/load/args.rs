@@ -192,6 +192,10 @@ pub struct PublishArgs {
     #[arg(long, value_name = "URL")]
     pub redis_url: Option<String>,
 
+    /// A file whose first line is the password for Redis.
+    #[arg(long, value_name = "FILE", requires = "redis_url")]
+    pub redis_password_file: Option<PathBuf>,
+
     /// Redis channels to publish to, in turn (repeatable).
     #[arg(long, value_name = "NAME", default_value = "dashboard_updates")]
     pub redis_channel: Vec<String>,
@@ -273,6 +277,8 @@ Examples:
   fanfare load http://localhost:3001/dashboard/stream -n 10000 --redis-url redis://localhost --publish-rate 10
   fanfare load http://localhost:3001/events --scenario churn --churn 10% --publish-url http://localhost:3001/publish \\
       --fail-if 'p99_latency>250ms' --report load.html
+
+FANFARE_REDIS_PASSWORD holds the password for Redis; no flag does, since every user of a host sees its arguments.
 
 Exit codes: 0 all well, 1 a threshold missed, 2 wrong usage.";
 

@@ -17,6 +17,7 @@ use super::target::{Target, header_line};
 use super::threshold::{Threshold, defaults_beside};
 use crate::client::trust::Trust;
 use crate::io::dialer::Remote;
+use crate::redis_address::RedisAddress;
 
 const DURATION_DEFAULT: Duration = Duration::from_secs(30);
 /// However many clients there are, the time of the last one's turn is a number.
@@ -110,7 +111,7 @@ pub enum Outlet {
     /// With PUBLISH.
     Redis {
         /// The server.
-        url: String,
+        address: Box<RedisAddress>,
         /// Channels, in turn.
         channels: Vec<String>,
     },
@@ -137,8 +138,8 @@ pub enum Role {
 }
 
 impl Plan {
-    /// Resolves arguments; the errors are for whoever typed them.
-    pub fn new(args: &LoadArgs) -> anyhow::Result<Plan> {
+    /// Resolves arguments, of which `redis` is the one to publish to; the errors are for whoever typed them.
+    pub fn new(args: &LoadArgs, redis: Option<RedisAddress>) -> anyhow::Result<Plan> {
         let scenario = args.scenario.unwrap_or(Scenario::Multi);
         let clients = args.clients.unwrap_or(if scenario == Scenario::Single { 1 } else { 1000 });
         ensure!(clients > 0, "--clients must be at least 1");
@@ -154,7 +155,7 @@ impl Plan {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
         let threads = args.connecting.threads.unwrap_or(cores.div_ceil(processes)).clamp(1, 64);
         let storm_default = args.duration.unwrap_or(DURATION_DEFAULT) / 3;
-        let publish = read_publishing(args)?;
+        let publish = read_publishing(args, redis)?;
         let lockstep = publish.as_ref().is_some_and(|publish| publish.pace == Pace::Lockstep);
         ensure!(!lockstep || processes == 1, "--publish-rate lockstep needs --processes 1");
         let seed = || getrandom::u64().context("no random numbers from the system");
@@ -289,10 +290,10 @@ fn read_token(file: &Path) -> anyhow::Result<String> {
     Ok(token.to_owned())
 }
 
-fn read_publishing(args: &LoadArgs) -> anyhow::Result<Option<PublishPlan>> {
+fn read_publishing(args: &LoadArgs, redis: Option<RedisAddress>) -> anyhow::Result<Option<PublishPlan>> {
     let publishing = &args.publishing;
-    let outlet = if let Some(url) = &publishing.redis_url {
-        Outlet::Redis { url: url.clone(), channels: publishing.redis_channel.clone() }
+    let outlet = if let Some(address) = redis {
+        Outlet::Redis { address: Box::new(address), channels: publishing.redis_channel.clone() }
     } else if let Some(url) = &publishing.publish_url {
         let mut headers = Vec::new();
         for header in &publishing.publish_header {

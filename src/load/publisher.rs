@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{anyhow, ensure};
 
 use super::clock::Clock;
 use super::histogram::Latencies;
 use super::plan::{Outlet, Pace, PublishPlan};
 use super::stamp::{Stamp, TestRun, stamped_payload};
 use super::tally::Timetable;
+use crate::redis_address::RedisAddress;
 
 /// What was published.
 #[derive(Clone, Debug, Default)]
@@ -215,7 +216,7 @@ impl Work {
 /// The way out.
 enum Channel {
     Http { agent: ureq::Agent, url: String, headers: Vec<(String, String)>, topics: Vec<String> },
-    Redis { connection: Box<redis::Connection>, channels: Vec<String> },
+    Redis { address: Box<RedisAddress>, connection: Box<redis::Connection>, channels: Vec<String> },
 }
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -232,12 +233,11 @@ impl Channel {
                 let (url, headers, topics) = (url.clone(), headers.clone(), topics.clone());
                 Ok(Channel::Http { agent: ureq::Agent::new_with_config(config), url, headers, topics })
             }
-            Outlet::Redis { url, channels } => {
-                let client = redis::Client::open(url.as_str()).context("--redis-url")?;
-                let connection = client.get_connection_with_timeout(ANSWER_TIMEOUT)?;
-                connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-                connection.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-                Ok(Channel::Redis { connection: Box::new(connection), channels: channels.clone() })
+            Outlet::Redis { address, channels } => {
+                let connected = address.connect(ANSWER_TIMEOUT, ANSWER_TIMEOUT);
+                let connection = connected.map_err(|error| anyhow!(address.failure(&error)))?;
+                let (address, channels) = (address.clone(), channels.clone());
+                Ok(Channel::Redis { address, connection: Box::new(connection), channels })
             }
         }
     }
@@ -256,12 +256,13 @@ impl Channel {
                 ensure!((200..300).contains(&status), "publishing was answered with {status}: {}", body.trim());
                 Ok(Vec::new())
             }
-            Channel::Redis { connection, channels } => {
+            Channel::Redis { address, connection, channels } => {
                 let mut pipeline = redis::pipe();
                 for (number, payload) in messages {
                     pipeline.cmd("PUBLISH").arg(in_turn(channels, *number)).arg(payload);
                 }
-                let receivers: Vec<u64> = pipeline.query(connection)?;
+                let receivers: Result<Vec<u64>, _> = pipeline.query(connection);
+                let receivers = receivers.map_err(|error| anyhow!(address.failure(&error)))?;
                 Ok(receivers.into_iter().map(|receivers| receivers > 0).collect())
             }
         }

@@ -236,7 +236,7 @@ mod tests {
 
     fn plan(args: &[&str]) -> Plan {
         let typed = [&["load", "http://127.0.0.1:1/"], args].concat();
-        Plan::new(&Typed::parse_from(typed).args).unwrap()
+        Plan::new(&Typed::parse_from(typed).args, None).unwrap()
     }
 
     /// Ten clients, ten messages sent within a second from 5 s on, the last delivered at 9 s.

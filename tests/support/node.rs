@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use fanfare::event::{Event, EventId, RunName, Topic};
 use fanfare::protocol::publish::PublishLimits;
+use fanfare::redis_address::RedisAddress;
 use fanfare::sources::channel::{
     Accepted, ChannelLimits, GapReason, GapScope, Inbox, Message, Publish, PublishRefusal, SourceStatus, Ticket,
     channel,
 };
 use fanfare::sources::redis::{
-    self as source, BackoffLimits, Payload, QueueLimits, RedisAddress, RedisHandle, RedisPublisher, RedisSettings,
-    RedisTiming,
+    self as source, BackoffLimits, Payload, QueueLimits, RedisHandle, RedisPublisher, RedisSettings, RedisTiming,
 };
 use fanfare::sources::sequencer::Sequencer;
 

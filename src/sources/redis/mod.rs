@@ -34,7 +34,6 @@ pub mod bus;
 pub mod glob;
 pub mod payload;
 
-mod address;
 mod answer;
 mod backoff;
 mod copies;
@@ -50,6 +49,7 @@ use std::time::Duration;
 
 use crate::event::RunName;
 use crate::protocol::publish::PublishLimits;
+use crate::redis_address::RedisAddress;
 use crate::sources::channel::{Outlet, SourceStatus};
 use crate::sources::redis::copies::Copies;
 use crate::sources::redis::echo::Echoes;
@@ -58,7 +58,6 @@ use crate::sources::redis::subscriber::Subscriber;
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
 
-pub use address::{AddressError, RedisAddress};
 pub use answer::QueueLimits;
 pub use backoff::BackoffLimits;
 pub use payload::Payload;

@@ -69,7 +69,7 @@ impl RedisAddress {
     }
 
     /// A connection on which no single read or write takes longer than `reply_timeout`.
-    pub(super) fn connect(&self, connect_timeout: Duration, reply_timeout: Duration) -> RedisResult<Connection> {
+    pub fn connect(&self, connect_timeout: Duration, reply_timeout: Duration) -> RedisResult<Connection> {
         let connection = self.client.get_connection_with_timeout(connect_timeout)?;
         connection.set_read_timeout(Some(reply_timeout))?;
         connection.set_write_timeout(Some(reply_timeout))?;
@@ -77,13 +77,18 @@ impl RedisAddress {
     }
 
     /// An error's text, as safe to log as it is to show.
-    pub(super) fn explain(&self, error: &RedisError) -> String {
+    pub fn explain(&self, error: &RedisError) -> String {
         if error.is_timeout() {
             // The system's words are "Resource temporarily unavailable".
             return "no answer in time".to_owned();
         }
         // A server without AUTH, or a proxy, may quote the command that it did not understand.
         self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED))
+    }
+
+    /// The same for a message that does not name this Redis otherwise.
+    pub fn failure(&self, error: &RedisError) -> String {
+        format!("{self}: {}", self.explain(error))
     }
 }
 
