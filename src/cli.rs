@@ -13,7 +13,6 @@ use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
-use url::Url;
 
 use crate::client;
 use crate::config::{Flags, Options, RedisPayload, duration_within, topic};
@@ -216,8 +215,9 @@ impl TypedValueParser for AsTyped {
 #[derive(Args, Clone, Debug)]
 pub struct SubscribeArgs {
     /// The stream: http:// or https://; without a scheme http is meant, without a path /events
-    #[arg(value_parser = |text: &str| client::endpoint(text, "/events"))]
-    pub url: Url,
+    // As text, here and below: clap's own error would show a wrong one with its password or token.
+    #[arg(value_name = "URL")]
+    pub url: String,
 
     /// A topic to subscribe to; repeatable
     #[arg(long = "topic", value_name = "NAME", value_parser = topic)]
@@ -273,9 +273,8 @@ pub struct PublishArgs {
     pub data: String,
 
     /// The server; without a path /publish is meant
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3001", conflicts_with = "redis_url",
-          value_parser = |text: &str| client::endpoint(text, "/publish"))]
-    pub url: Url,
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3001", conflicts_with = "redis_url")]
+    pub url: String,
 
     /// A file whose first line is the bearer token
     #[arg(long, value_name = "FILE", conflicts_with = "redis_url")]
@@ -303,7 +302,6 @@ pub struct PublishArgs {
     pub json: bool,
 
     /// Publish through this Redis instead, on the channel that is named like the topic
-    // As text: clap's own error would show a wrong one with its password.
     #[arg(long, value_name = "URL", help_heading = "Redis")]
     pub redis_url: Option<String>,
 

@@ -112,13 +112,22 @@ fn the_printed_configuration_is_a_configuration_file() {
 
 #[test]
 fn secrets_are_in_no_message() {
-    let url = "http://me:hunter2@host";
-    for args in [&["serve", "--redis-url", url][..], &["publish", "t", "x", "--redis-url", url]] {
+    let check = |args: &[&str], shown: &str| {
         let output = fanfare(args, &[]);
         let said = text(&output.stderr);
-        assert!(said.contains("--redis-url http://me:***@host") && !said.contains("hunter2"), "{said}");
+        assert!(said.contains(shown) && !said.contains("hunter2"), "{said}");
         assert_eq!(output.status.code(), Some(2), "{said}");
-    }
+    };
+    let redis = "http://me:hunter2@host";
+    check(&["serve", "--redis-url", redis], "--redis-url http://me:***@host");
+    check(&["publish", "t", "x", "--redis-url", redis], "--redis-url http://me:***@host");
+    check(&["load", "http://127.0.0.1:1/", "--redis-url", redis], "--redis-url http://me:***@host");
+    let url = "ftp://me:hunter2@host/e?access_token=hunter2";
+    let shown = "ftp://me:***@host/e?access_token=***";
+    check(&["subscribe", url], shown);
+    check(&["publish", "--url", url, "t", "x"], shown);
+    check(&["load", url], shown);
+    check(&["load", "http://127.0.0.1:1/", "--publish-url", url], shown);
 }
 
 #[test]

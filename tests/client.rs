@@ -173,6 +173,17 @@ fn what_passes_is_waited_for() {
 }
 
 #[test]
+fn a_token_in_the_url_is_not_shown() {
+    let busy = answer("503 Service Unavailable", "text/plain", "");
+    let server = Playback::new(&[&busy, "HTTP/1.1 204 No Content\r\n\r\n"]);
+    let url = format!("http://me:hunter2@{}/events?access_token=hunter2", server.address);
+    let (code, _, stderr) = run(&["subscribe", &url]);
+    assert_eq!(code, 0, "{stderr}");
+    let shown = format!("http://me:***@{}/events?access_token=***: 503", server.address);
+    assert!(stderr.contains(&shown) && !stderr.contains("hunter2"), "{stderr}");
+}
+
+#[test]
 fn what_does_not_pass_is_explained_and_exits_1() {
     let check = |answer: &str, words: &str| {
         let server = Playback::new(&[answer]);

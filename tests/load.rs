@@ -451,6 +451,25 @@ fn the_page_stands_alone() {
 }
 
 #[test]
+fn what_is_handed_on_holds_no_secret() {
+    let server = server(Behaviour::default());
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page.html");
+    let url = format!("http://me:hunter2@{}/events?access_token=hunter2", server.address);
+    let publish_url = server.url("/publish?access_token=hunter2");
+    let publish = ["--publish-url", &publish_url, "--publish-count", "1"];
+    let run = run(&url, &[&publish[..], &["--report", page.to_str().unwrap()]].concat());
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    let shown = format!("http://me:***@{}/events?access_token=***", server.address);
+    assert_eq!(run.figures["url"], shown);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains(&shown), "{page}");
+    for text in [page, run.output, run.figures.to_string()] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
 fn wrong_usage_exits_2_and_says_why() {
     let check = |args: &[&str], reason: &str| {
         let output = fanfare(args);
@@ -469,6 +488,8 @@ fn wrong_usage_exits_2_and_says_why() {
     check(&["http://127.0.0.1:1/", "--clients", "100000000"], "--processes");
     check(&["http://127.0.0.1:1/", "--publish-url", "http://127.0.0.1:1/", "--payload-bytes", "5"], "at least 81");
     check(&["http://127.0.0.1:1/", "--duration", "5"], "not a time");
+    check(&["http://127.0.0.1:1/", "--publish-url", "localhost:1/publish"], "write http://… or https://…");
+    check(&["http://127.0.0.1:1/", "--redis-url", "rediss://h/#insecure"], "--redis-url rediss://h/#insecure: ");
     for rate in ["0", "-1", "NaN", "inf"] {
         check(
             &["http://127.0.0.1:1/", &format!("--connect-rate={rate}")],

@@ -20,9 +20,11 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use url::Url;
 
 use crate::cli::{Cli, Command, ServeArgs};
-use crate::config::{self, ConfigError, Environment, Loaded};
+use crate::client;
+use crate::config::{self, ConfigError, Environment, Loaded, redact_url};
 use crate::observe::logging;
 
 /// The exit code for wrong usage or configuration; clap's own as well.
@@ -73,6 +75,11 @@ fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 fn environment() -> Environment {
     let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+/// A server's URL as typed. Clap's own error would show a wrong one with its password or token.
+fn endpoint(text: &str, default_path: &str) -> Result<Url, UsageError> {
+    client::endpoint(text, default_path).map_err(|advice| UsageError(format!("{}: {advice}", redact_url(text))))
 }
 
 /// Wrong usage that clap can't see.

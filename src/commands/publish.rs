@@ -96,7 +96,7 @@ impl Publisher {
             Some(url) => Publisher::Redis(Box::new(RedisPublisher::connect(url, args)?)),
             None => Publisher::Http(HttpPublisher {
                 agent: client::request_agent(&Trust::new(args.ca.as_deref())?),
-                url: args.url.clone(),
+                url: super::endpoint(&args.url, "/publish")?,
                 token: client::token(args.token_file.as_deref(), PUBLISH_TOKEN_VARIABLE)?,
             }),
         })

@@ -26,7 +26,7 @@ const RESET: &str = "\x1b[0m";
 
 /// Prints the stream until it ends for good or `--count` is reached.
 pub(super) fn run(args: &SubscribeArgs) -> anyhow::Result<ExitCode> {
-    let mut url = args.url.clone();
+    let mut url = super::endpoint(&args.url, "/events")?;
     if !args.topics.is_empty() {
         url.query_pairs_mut().extend_pairs(args.topics.iter().map(|topic| ("topic", topic.as_str())));
     }

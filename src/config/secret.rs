@@ -177,8 +177,8 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// A URL's text without its password. Works on text that is no URL too, since a mistyped one is shown in an error:
-/// whatever might be a password is taken for one.
+/// A URL's text without its password and its token. Works on text that is no URL too, since a mistyped one is shown in an error:
+/// whatever might be a password is taken for one. Wherever a URL is shown, it is shown by this.
 pub fn redact_url(text: &str) -> String {
     // Whoever reads a URL drops these, and must not find a password that they hid from us.
     let text = text.replace(['\t', '\n', '\r'], "");
@@ -216,7 +216,8 @@ fn redact_parameter(text: &str) -> String {
         rest = after;
         // Its letters may be escaped.
         let name = before.rsplit(['?', '&']).next().unwrap_or_default();
-        if url::form_urlencoded::parse(name.as_bytes()).any(|(name, _)| name.ends_with("pass")) {
+        let is_secret = |name: &str| name.ends_with("pass") || name == "access_token";
+        if url::form_urlencoded::parse(name.as_bytes()).any(|(name, _)| is_secret(&name)) {
             redacted.push_str(REDACTED);
             rest = after.find(['&', '#']).map_or("", |end| &after[end..]);
         }
@@ -250,6 +251,9 @@ mod tests {
         check("unix://user:pw@host", "unix://user:***@host");
         check("redis://user:p?w@host", "redis://***");
         check("unix:///r?p%61ss=pw&p\tass=pw", "unix:///r?p%61ss=***&pass=***");
+        check("http://user:pw@host/events?topic=a", "http://user:***@host/events?topic=a");
+        check("https://h/e?access_token=a.b.c&topic=t", "https://h/e?access_token=***&topic=t");
+        check("/events?topic=t&access%5ftoken=a.b.c#x", "/events?topic=t&access%5ftoken=***#x");
         check("", "");
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::args::{LoadArgs, PublishBody, Scenario};
 use super::clock::micros;
@@ -16,6 +17,7 @@ use super::stamp::{PAYLOAD_BYTES_MIN, TestRun};
 use super::target::{Target, header_line};
 use super::threshold::{Threshold, defaults_beside};
 use crate::client::trust::Trust;
+use crate::config::redact_url;
 use crate::io::dialer::Remote;
 use crate::redis_address::RedisAddress;
 
@@ -295,6 +297,8 @@ fn read_publishing(args: &LoadArgs, redis: Option<RedisAddress>) -> anyhow::Resu
     let outlet = if let Some(address) = redis {
         Outlet::Redis { address: Box::new(address), channels: publishing.redis_channel.clone() }
     } else if let Some(url) = &publishing.publish_url {
+        let is_http = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        ensure!(is_http, "--publish-url {}: write http://… or https://…", redact_url(url));
         let mut headers = Vec::new();
         for header in &publishing.publish_header {
             headers.push(header_line(header)?);

@@ -8,6 +8,7 @@ use super::histogram::Latencies;
 use super::measures::{self, PERCENTILES};
 use super::plan::Plan;
 use super::threshold::{Measure, Threshold};
+use crate::config::redact_url;
 
 /// All figures of a test.
 pub struct Report {
@@ -126,7 +127,7 @@ impl Figures {
 
     fn of_the_test(&mut self, plan: &Plan, outcome: &Outcome) {
         self.set("scenario", json!(plan.fleet.scenario));
-        let urls: Vec<&str> = plan.fleet.targets.iter().map(|target| target.url.as_str()).collect();
+        let urls: Vec<String> = plan.fleet.targets.iter().map(|target| redact_url(&target.url)).collect();
         self.set("url", urls.join(" "));
         self.set("clients", plan.fleet.clients);
         self.set("processes", plan.processes);

@@ -7,12 +7,13 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::config::redact_url;
 use crate::io::dialer::Remote;
 
 /// Where a client connects, and the request it sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// The address as given, or as a redirect told.
+    /// The address as given, or as a redirect told: with what is secret in it.
     pub url: String,
     /// The Unix socket, or the first of the addresses that the name stands for.
     pub remote: Remote,
@@ -27,12 +28,13 @@ impl Target {
     /// Resolves `url`: `http://…`, `https://…`, or `unix:PATH:/…` for HTTP on a Unix socket.
     pub fn new(url: &str, headers: &[(String, String)]) -> anyhow::Result<Target> {
         if let Some(place) = url.strip_prefix("unix:") {
-            return Target::on_unix_socket(place, headers).with_context(|| format!("{url:?}"));
+            return Target::on_unix_socket(place, headers).with_context(|| redact_url(url));
         }
-        let parsed = Url::parse(url).with_context(|| format!("{url:?} is not a URL"))?;
-        ensure!(matches!(parsed.scheme(), "http" | "https"), "{url}: write http://…, https://… or unix:PATH:/…");
-        let host = parsed.host_str().with_context(|| format!("{url} names no host"))?;
-        let port = parsed.port_or_known_default().with_context(|| format!("{url} names no port"))?;
+        let parsed = Url::parse(url).with_context(|| format!("{:?} is not a URL", redact_url(url)))?;
+        let shown = redact_url(url);
+        ensure!(matches!(parsed.scheme(), "http" | "https"), "{shown}: write http://…, https://… or unix:PATH:/…");
+        let host = parsed.host_str().with_context(|| format!("{shown} names no host"))?;
+        let port = parsed.port_or_known_default().with_context(|| format!("{shown} names no port"))?;
         let bare_host = host.trim_start_matches('[').trim_end_matches(']');
         let mut addresses: Vec<SocketAddr> =
             (bare_host, port).to_socket_addrs().with_context(|| format!("can't resolve {host}"))?.collect();
