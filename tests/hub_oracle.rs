@@ -100,8 +100,6 @@ struct Record {
     own_id: Option<String>,
     text: String,
     at: Duration,
-    /// Its place among all that was ever put into any log.
-    logged: usize,
 }
 
 impl Record {
@@ -167,7 +165,6 @@ struct Oracle {
     twins: BTreeMap<usize, Twin>,
     /// The topics in the order in which they came to be.
     order: Vec<usize>,
-    logged: usize,
     floor: u64,
     head: u64,
     now: Duration,
@@ -195,7 +192,6 @@ impl Oracle {
             limits,
             twins: BTreeMap::new(),
             order: Vec::new(),
-            logged: 0,
             floor: 0,
             head: 0,
             now: Duration::ZERO,
@@ -241,7 +237,7 @@ impl Oracle {
         assert_eq!(self.hub.append(broadcast, self.now), Appended::Logged);
         assert!(self.hub.remembers(name(topic).as_str(), &EventId::new(&id).unwrap()));
         self.twin(topic);
-        self.log(topic, Record { sequence: self.head, is_gap: false, own_id, text, at: self.now, logged: 0 });
+        self.log(topic, Record { sequence: self.head, is_gap: false, own_id, text, at: self.now });
     }
 
     fn gap(&mut self, topics: Option<&[usize]>) {
@@ -262,10 +258,7 @@ impl Oracle {
                 self.twin(topic).unwritten_gaps.push(head);
             } else {
                 let text = text.clone();
-                self.log(
-                    topic,
-                    Record { sequence: self.head, is_gap: true, own_id: None, text, at: self.now, logged: 0 },
-                );
+                self.log(topic, Record { sequence: self.head, is_gap: true, own_id: None, text, at: self.now });
             }
         }
     }
@@ -289,13 +282,15 @@ impl Oracle {
             twin.gone += 1;
         }
         while self.twins.values().map(Twin::bytes).sum::<usize>() + cost > limits.history_bytes_total_max {
-            let oldest = self.twins.iter().filter_map(|(key, twin)| Some((twin.held().first()?.logged, *key))).min();
-            let Some((_, oldest)) = oldest else { break };
+            // One gap stands in several logs: there the topic that is older goes first.
+            let oldest = |topic: &&usize| self.twins[topic].held().first().map_or(u64::MAX, |record| record.sequence);
+            let oldest = *self.order.iter().min_by_key(oldest).expect("this very topic, if no other");
+            if self.twins[&oldest].held().is_empty() {
+                break;
+            }
             self.twin(oldest).gone += 1;
         }
-        self.logged += 1;
-        let logged = self.logged;
-        self.twin(topic).all.push(Record { logged, ..record });
+        self.twin(topic).all.push(record);
     }
 
     fn pass(&mut self, seconds: u64) {

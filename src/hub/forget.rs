@@ -6,16 +6,11 @@ use std::time::Duration;
 
 use super::Hub;
 use super::keys::TopicKey;
-use super::log::{ENTRY_OVERHEAD_BYTES, Entry};
-use crate::event::{Frame, Sequence};
+use super::log::{ENTRY_OVERHEAD_BYTES, Entry, TopicLog};
+use crate::event::Frame;
 
-/// An entry's place in the order of all entries, by which they age.
-#[derive(Debug)]
-pub(super) struct Aging {
-    pub(super) topic: TopicKey,
-    pub(super) sequence: Sequence,
-    pub(super) appended_at: Duration,
-}
+/// Evictions in one go: about 2 ms. A burst of events ages in a burst, too.
+const EVICTIONS_PER_AGING_MAX: usize = 8192;
 
 /// Which bound an entry was evicted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,16 +55,21 @@ impl Hub {
         EvictionReason::ALL.into_iter().map(|reason| (reason.as_str(), self.evictions[reason as usize]))
     }
 
-    /// Evicts what is older than the age limit, and lets go of pinned frames that nobody holds any more.
-    pub fn age(&mut self, now: Duration) {
+    /// Evicts what is older than the age limit, and lets go of pinned frames that nobody holds any more. False: there
+    /// may be more that is too old.
+    pub fn age(&mut self, now: Duration) -> bool {
         let age_max = self.limits.history_age_max;
-        while self.order.front().is_some_and(|oldest| oldest.appended_at + age_max <= now) {
-            // Only this one: behind a stale place stand others that are young still.
-            if let Some(oldest) = self.order.pop_front().filter(|oldest| self.is_oldest_of_its_topic(oldest)) {
-                self.evict_oldest_of(oldest.topic, EvictionReason::Age);
-            }
+        let too_old = |entry: &Entry| entry.appended_at + age_max <= now;
+        let mut budget = EVICTIONS_PER_AGING_MAX;
+        while budget > 0
+            && let Some(topic) = self.topic_of_oldest()
+            && self.topics.get(topic).log.oldest().is_some_and(too_old)
+        {
+            self.evict_oldest_of(topic, EvictionReason::Age);
+            budget -= 1;
         }
         self.unpin();
+        budget > 0
     }
 
     /// Lets go of the pinned frames that nobody holds any more.
@@ -94,23 +94,47 @@ impl Hub {
         self.pinned.iter().any(|pinned| pinned.is_same(frame))
     }
 
+    /// Appends to a log whose bounds leave room for it.
+    pub(super) fn remember(&mut self, key: TopicKey, entry: Entry) {
+        self.bytes += entry.cost_bytes();
+        self.entries += 1;
+        let log = &mut self.topics.get_mut(key).log;
+        if log.is_empty() {
+            self.oldest.insert((entry.sequence, key));
+        }
+        log.append(entry);
+    }
+
     /// False: its log is empty.
     pub(super) fn evict_oldest_of(&mut self, key: TopicKey, reason: EvictionReason) -> bool {
-        let evicted = self.topics.get_mut(key).log.evict_oldest();
-        evicted.map(|evicted| self.forget(evicted, reason)).is_some()
+        let log = &mut self.topics.get_mut(key).log;
+        let Some(evicted) = log.evict_oldest() else { return false };
+        self.oldest.remove(&(evicted.sequence, key));
+        self.oldest.extend(log.oldest().map(|oldest| (oldest.sequence, key)));
+        self.forget(evicted, reason);
+        true
     }
 
     pub(super) fn evict_oldest_of_all(&mut self) -> bool {
-        while let Some(oldest) = self.order.pop_front() {
-            if self.is_oldest_of_its_topic(&oldest) {
-                self.evict_oldest_of(oldest.topic, EvictionReason::BytesTotal);
-                return true;
-            }
-        }
-        false
+        self.topic_of_oldest().is_some_and(|topic| self.evict_oldest_of(topic, EvictionReason::BytesTotal))
     }
 
-    pub(super) fn forget(&mut self, evicted: Entry, reason: EvictionReason) {
+    /// Evicts all of a log whose topic has vanished; `key` was its own.
+    pub(super) fn forget_log(&mut self, key: TopicKey, mut log: TopicLog) {
+        if let Some(oldest) = log.oldest() {
+            self.oldest.remove(&(oldest.sequence, key));
+        }
+        while let Some(evicted) = log.evict_oldest() {
+            self.forget(evicted, EvictionReason::Topics);
+        }
+    }
+
+    /// The topic of the entry that is the oldest of all.
+    pub(super) fn topic_of_oldest(&self) -> Option<TopicKey> {
+        self.oldest.first().map(|(_, topic)| *topic)
+    }
+
+    fn forget(&mut self, evicted: Entry, reason: EvictionReason) {
         self.evictions[reason as usize] += 1;
         self.bytes -= evicted.cost_bytes();
         self.entries -= 1;
@@ -118,17 +142,6 @@ impl Hub {
             self.pinned_bytes += evicted.frame.len();
             self.pinned.push(evicted.frame);
         }
-        // Stale places in the order may not outnumber the entries that stand there for long.
-        if self.order.len() > 2 * self.entries + 1024 {
-            let topics = &self.topics;
-            self.order.retain(|aging| topics.try_get(aging.topic).is_some_and(|entry| entry.log.holds(aging.sequence)));
-        }
-    }
-
-    /// False: another bound evicted it before, and its place in the order is stale.
-    fn is_oldest_of_its_topic(&self, aging: &Aging) -> bool {
-        let oldest = self.topics.try_get(aging.topic).and_then(|entry| entry.log.oldest());
-        oldest.is_some_and(|oldest| oldest.sequence == aging.sequence)
     }
 
     /// Bytes of all logs and pinned frames.

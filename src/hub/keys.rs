@@ -1,7 +1,7 @@
 //! What topics and subscribers are called by inside the hub: places in tables, small and quick to compare.
 
 /// A topic's place in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicKey(pub(super) u32);
 
 /// A subscriber, named by its connection's slot in the slab.

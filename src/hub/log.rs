@@ -4,10 +4,11 @@
 //! before `evicted_through` is gone, everything after it is here.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use crate::event::{EventId, Frame, Sequence};
 
-/// What an entry costs besides its frame and id: its place here, in the hub's order, and in the index of ids.
+/// What an entry costs besides its frame and id: its place here and in the index of ids.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
 
 /// Evicted gaps that are remembered one by one. Before that many, a gap counts as lost even if another log tells it: then
@@ -27,6 +28,7 @@ pub(super) struct Entry {
     pub(super) foreign_id: Option<EventId>,
     pub(super) kind: Kind,
     pub(super) frame: Frame,
+    pub(super) appended_at: Duration,
 }
 
 impl Entry {
@@ -152,6 +154,17 @@ impl TopicLog {
         self.entries.front()
     }
 
+    /// The newest of the entries that are evicted when so many events and bytes are to go.
+    pub(super) fn newest_of_oldest(&self, mut events: usize, mut bytes: usize) -> Option<Sequence> {
+        let goes = |entry: &&Entry| {
+            let goes = events > 0 || bytes > 0;
+            events = events.saturating_sub(1);
+            bytes = bytes.saturating_sub(entry.cost_bytes());
+            goes
+        };
+        self.entries.iter().take_while(goes).last().map(|entry| entry.sequence)
+    }
+
     /// The newest sequence this topic ever had.
     pub(super) fn last(&self) -> Sequence {
         self.entries.back().map_or(self.evicted_through, |entry| entry.sequence)
@@ -192,6 +205,7 @@ mod tests {
                 foreign_id: id.map(|id| EventId::new(id).unwrap()),
                 kind: Kind::Event,
                 frame: vec![b'x'].into(),
+                appended_at: Duration::ZERO,
             });
         }
         log

@@ -25,7 +25,7 @@ mod tests;
 mod topics;
 mod walk;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use forget::EvictionReason;
@@ -36,8 +36,7 @@ pub use run::{Run, RunLimits};
 pub use walk::Slice;
 
 use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
-use forget::Aging;
-use log::{ENTRY_OVERHEAD_BYTES, Entry, Kind};
+use log::{Entry, Kind};
 use subscriptions::{Seat, Subscriptions};
 use topics::{TopicEntry, Topics};
 
@@ -95,8 +94,8 @@ pub struct Hub {
     topics: Topics,
     subscriptions: Subscriptions,
     walks: VecDeque<TopicKey>,
-    /// All logs' entries in the order of their appending; those evicted by another bound are stale here.
-    order: VecDeque<Aging>,
+    /// The oldest entry of each log that has any: the first of them is the oldest of all.
+    oldest: BTreeSet<(Sequence, TopicKey)>,
     head: Sequence,
     /// Bytes of all logs.
     bytes: usize,
@@ -117,7 +116,7 @@ impl Hub {
             topics,
             subscriptions: Subscriptions::default(),
             walks: VecDeque::new(),
-            order: VecDeque::new(),
+            oldest: BTreeSet::new(),
             head: Sequence::ZERO,
             bytes: 0,
             entries: 0,
@@ -157,7 +156,7 @@ impl Hub {
             return Appended::NoTopic;
         };
         let foreign_id = (self.run.position(id.as_str()) != Some(sequence)).then_some(id);
-        self.log(key, Entry { sequence, foreign_id, kind: Kind::Event, frame }, now);
+        self.log(key, Entry { sequence, foreign_id, kind: Kind::Event, frame, appended_at: now });
         Appended::Logged
     }
 
@@ -185,7 +184,8 @@ impl Hub {
                 continue;
             }
             // A copy for each log: a frame that several hold would look half written when one of them evicts it.
-            self.log(key, Entry { sequence, foreign_id: None, kind: Kind::Gap, frame: frame.bytes().into() }, now);
+            let frame = frame.bytes().into();
+            self.log(key, Entry { sequence, foreign_id: None, kind: Kind::Gap, frame, appended_at: now });
         }
     }
 
@@ -197,26 +197,13 @@ impl Hub {
         log.holds_foreign(id.as_str()) || own()
     }
 
-    /// True when appending to `topic` now would evict something that the walk in progress has yet to bring round.
-    ///
-    /// A loop that waits here leaves the next message in the channel: it slows its sources down instead of failing
-    /// subscribers that read as fast as they are written to.
-    pub fn would_outrun(&self, topic: &str, frame_bytes: usize) -> bool {
-        let Some(key) = self.topics.find(topic) else { return false };
-        let entry = self.topics.get(key);
-        let full = entry.log.len() >= self.limits.history_events_max
-            || entry.log.bytes() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES > self.limits.history_bytes_max;
-        let unwalked = |oldest: &Entry| oldest.sequence > entry.walked_through;
-        entry.walk.is_some() && full && entry.log.oldest().is_some_and(unwalked)
-    }
-
     fn advance(&mut self, sequence: Sequence) {
         debug_assert!(sequence > self.head, "the channel keeps the sequencer's order");
         self.head = sequence;
     }
 
     /// True when the topic exists, or could.
-    pub fn has_room_for(&self, topic: &str) -> bool {
+    pub fn has_room_for(&mut self, topic: &str) -> bool {
         self.topics.find(topic).is_some() || !self.topics.is_full() || self.topics.has_unused()
     }
 
@@ -225,16 +212,14 @@ impl Hub {
             return Ok(key);
         }
         if self.topics.is_full() {
-            let mut vanished = self.topics.take_unused().ok_or(TopicsExhausted)?;
-            while let Some(evicted) = vanished.log.evict_oldest() {
-                self.forget(evicted, EvictionReason::Topics);
-            }
+            let (key, vanished) = self.topics.take_unused().ok_or(TopicsExhausted)?;
+            self.forget_log(key, vanished.log);
         }
         Ok(self.topics.insert(topic))
     }
 
-    fn log(&mut self, key: TopicKey, entry: Entry, now: Duration) {
-        let (sequence, bytes) = (entry.sequence, entry.cost_bytes());
+    fn log(&mut self, key: TopicKey, entry: Entry) {
+        let (bytes, now) = (entry.cost_bytes(), entry.appended_at);
         let log = &self.topics.get(key).log;
         let over_events = (log.len() + 1).saturating_sub(self.limits.history_events_max);
         (0..over_events).for_each(|_| _ = self.evict_oldest_of(key, EvictionReason::Events));
@@ -243,12 +228,8 @@ impl Hub {
         {}
         while self.bytes_total() + bytes > self.limits.history_bytes_total_max && self.evict_oldest_of_all() {}
 
-        let entry_of_topic = self.topics.get_mut(key);
-        let previous = entry_of_topic.log.last();
-        entry_of_topic.log.append(entry);
-        self.bytes += bytes;
-        self.entries += 1;
-        self.order.push_back(Aging { topic: key, sequence, appended_at: now });
+        let previous = self.topics.get(key).log.last();
+        self.remember(key, entry);
         self.start_walk(key, previous, now);
     }
 

@@ -45,6 +45,12 @@ impl Stage {
         self.hub.subscribe(Subscriber(slot), &topics)
     }
 
+    /// Visits up to so many subscribers, and brings them no further than `cut_at`.
+    fn walk(&mut self, subscribers: usize, cut_at: Option<u64>) {
+        let slice = self.hub.next_slice(subscribers, self.now, &mut Vec::new()).expect("a walk in progress");
+        cut_at.into_iter().for_each(|through| self.hub.cut_walk(&slice, Sequence(through), self.now));
+    }
+
     fn end_walks(&mut self) {
         while self.hub.next_slice(100, self.now, &mut Vec::new()).is_some() {}
     }
@@ -73,11 +79,43 @@ fn age_forgets_only_what_is_old() {
     stage.append_all("a", 3);
     stage.now = Duration::from_secs(200);
     stage.append_all("a", 2);
-    // Five places in the order of age, of which three are stale and old, and two current and young.
     stage.hub.age(Duration::from_secs(301));
     assert_eq!(stage.hub.retained_events(), 2);
     stage.hub.age(Duration::from_secs(501));
     assert_eq!(stage.hub.retained_events(), 0);
+}
+
+#[test]
+fn what_a_walk_could_not_bring_round_is_brought_by_another_and_not_outrun() {
+    let stage = || {
+        let mut stage = Stage::new(HubLimits { history_events_max: 3, ..HubLimits::default() });
+        (0..2).for_each(|slot| stage.subscribe(slot, &["a"]).unwrap());
+        stage.append_all("a", 3);
+        stage
+    };
+    let would_outrun = |stage: &Stage| stage.hub.would_outrun("a", 1);
+
+    let mut whole = stage();
+    assert!(would_outrun(&whole));
+    whole.walk(2, None); // through 1, which started it
+    assert!(!would_outrun(&whole));
+    whole.append("a");
+    assert!(would_outrun(&whole), "2 was brought to nobody");
+    whole.end_walks();
+    assert!(!would_outrun(&whole));
+
+    // In one slice, in the first of two, in the second of two.
+    for slices in [&[(2, Some(1))][..], &[(1, Some(1)), (1, None)], &[(1, None), (1, Some(1))]] {
+        let mut cut = stage();
+        cut.walk(2, None);
+        slices.iter().for_each(|(subscribers, cut_at)| cut.walk(*subscribers, *cut_at));
+        assert!(cut.hub.is_walking(), "{slices:?}: for the rest");
+        assert!(!would_outrun(&cut), "{slices:?}: 1 is everybody's");
+        cut.append("a");
+        assert!(would_outrun(&cut), "{slices:?}: 2 is not");
+        cut.end_walks();
+        assert!(!would_outrun(&cut) && !cut.hub.is_walking(), "{slices:?}");
+    }
 }
 
 #[test]

@@ -60,11 +60,6 @@ impl Topics {
         &mut self.entries[key.0 as usize]
     }
 
-    /// The entry, unless its topic vanished meanwhile.
-    pub(super) fn try_get(&self, key: TopicKey) -> Option<&TopicEntry> {
-        self.entries.get(key.0 as usize)
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = (TopicKey, &TopicEntry)> {
         self.entries.iter().map(|(slot, entry)| (TopicKey(slot as u32), entry))
     }
@@ -79,8 +74,17 @@ impl Topics {
     }
 
     /// True when some topic has no subscriber.
-    pub(super) fn has_unused(&self) -> bool {
-        self.unused.iter().any(|key| self.get(*key).subscribers.is_empty())
+    pub(super) fn has_unused(&mut self) -> bool {
+        while let Some(key) = self.unused.front() {
+            let entry = &mut self.entries[key.0 as usize];
+            if entry.subscribers.is_empty() {
+                return true;
+            }
+            // It is put back when its last subscriber leaves.
+            entry.queued = None;
+            self.unused.pop_front();
+        }
+        false
     }
 
     /// New topics start at `position` or later: who names an earlier one is told of a gap.
@@ -113,7 +117,7 @@ impl Topics {
     }
 
     /// Takes out the topic that is unused the longest; the caller disposes of what its log still held.
-    pub(super) fn take_unused(&mut self) -> Option<TopicEntry> {
+    pub(super) fn take_unused(&mut self) -> Option<(TopicKey, TopicEntry)> {
         let mut looks = 0;
         // Twice around: few topics that were all published to lately are no reason to take none.
         for _ in 0..2 * self.unused.len() {
@@ -135,7 +139,7 @@ impl Topics {
             let entry = self.entries.remove(key.0 as usize);
             self.names.remove(&entry.name);
             self.raise_floor(entry.log.last());
-            return Some(entry);
+            return Some((key, entry));
         }
         None
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::Hub;
 use super::keys::{Subscriber, TopicKey};
+use super::log::ENTRY_OVERHEAD_BYTES;
+use super::topics::TopicEntry;
 use crate::event::Sequence;
 
 /// A part of a walk.
@@ -72,6 +74,52 @@ impl Hub {
             self.walks.push_back(topic);
         }
         Some(Slice { topic, started_at, ends_walk })
+    }
+
+    /// Of `slice`'s topic there was more than one visit carries: everybody was brought only `through` there, and
+    /// another pass follows.
+    pub fn cut_walk(&mut self, slice: &Slice, through: Sequence, now: Duration) {
+        let entry = self.topics.get_mut(slice.topic);
+        match &mut entry.walk {
+            None => self.start_walk(slice.topic, through, now),
+            Some(_) if slice.ends_walk => entry.walked_through = entry.walked_through.min(through),
+            Some(walk) => {
+                walk.target = walk.target.min(through);
+                walk.again = true;
+            }
+        }
+    }
+
+    /// True when appending a frame to `topic` would evict something that a walk in progress has yet to bring round.
+    ///
+    /// A loop that waits here leaves the next message in the channel: it slows its sources down instead of failing
+    /// subscribers that read as fast as they are written to.
+    pub fn would_outrun(&self, topic: &str, frame_bytes: usize) -> bool {
+        self.outruns_all(frame_bytes) || self.topics.find(topic).is_some_and(|key| self.outruns(key, frame_bytes))
+    }
+
+    /// The same of a gap, in whichever topics.
+    pub fn would_gap_outrun(&self, frame_bytes: usize) -> bool {
+        self.outruns_all(frame_bytes) || self.walks.iter().any(|key| self.outruns(*key, frame_bytes))
+    }
+
+    /// By the bounds of the topic itself.
+    fn outruns(&self, key: TopicKey, frame_bytes: usize) -> bool {
+        let TopicEntry { walk, log, walked_through, .. } = self.topics.get(key);
+        let events = (log.len() + 1).saturating_sub(self.limits.history_events_max);
+        let bytes =
+            (log.bytes() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES).saturating_sub(self.limits.history_bytes_max);
+        walk.is_some() && log.newest_of_oldest(events, bytes).is_some_and(|evicted| evicted > *walked_through)
+    }
+
+    /// By the bound over all topics, which evicts the oldest of all.
+    fn outruns_all(&self, frame_bytes: usize) -> bool {
+        if self.bytes_total() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES <= self.limits.history_bytes_total_max {
+            return false;
+        }
+        let Some((oldest, topic)) = self.oldest.first() else { return false };
+        let entry = self.topics.get(*topic);
+        entry.walk.is_some() && *oldest > entry.walked_through
     }
 
     /// True while somebody is still to be visited.

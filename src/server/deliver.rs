@@ -7,6 +7,7 @@ use super::Server;
 use super::connection::{Connection, Flags, Phase};
 use super::transmit::{Laggard, RUN_LIMITS};
 use super::wheel::Tick;
+use crate::event::Sequence;
 use crate::hub::{Run, Subscriber, TopicKey};
 use crate::io::{Io, Sent};
 
@@ -37,7 +38,9 @@ impl<I: Io> Server<I> {
                 return;
             };
             visits += slice.len().max(1);
-            self.visit(taken.topic, &slice);
+            if let Some(through) = self.visit(taken.topic, &slice) {
+                self.hub.cut_walk(&taken, through, self.now);
+            }
             // One look at the clock for a whole slice: it tells of each delivery what its slice's last one took.
             let took = self.io.now().saturating_sub(taken.started_at);
             self.counters.delivery_duration.observe_many(took, slice.len() as u32);
@@ -48,9 +51,11 @@ impl<I: Io> Server<I> {
         }
     }
 
-    fn visit(&mut self, topic: TopicKey, slice: &[Subscriber]) {
+    /// Brings these subscribers what is new; tells how far, if that is not all there is.
+    fn visit(&mut self, topic: TopicKey, slice: &[Subscriber]) -> Option<Sequence> {
         let mut run = std::mem::take(&mut self.scratch.run);
         run.clear();
+        let mut cut_at = None;
         for &Subscriber(slot) in slice {
             let Connection { flags, delivered_through, socket, phase, .. } = &self.connections[slot as usize];
             if *delivered_through >= self.hub.head() || !matches!(phase, Phase::Streaming) {
@@ -67,6 +72,9 @@ impl<I: Io> Server<I> {
             if !run.covers(position) {
                 self.send_batch(&run);
                 self.hub.run_for_topic(topic, position, RUN_LIMITS, &mut run);
+                if !run.is_complete() {
+                    cut_at = Some(cut_at.map_or(run.through(), |cut_at| run.through().min(cut_at)));
+                }
             }
             if run.covers(position) {
                 self.scratch.targets.push(slot);
@@ -80,6 +88,7 @@ impl<I: Io> Server<I> {
         // A frame kept here would look as if a subscriber still held it.
         run.clear();
         self.scratch.run = run;
+        cut_at
     }
 
     /// Visits a subscriber to which a shared run can't just be sent.
@@ -112,9 +121,6 @@ impl<I: Io> Server<I> {
                 connection.delivered_through = run.through();
                 connection.since = now;
                 whole += 1;
-                if !run.is_complete() {
-                    self.queue_catching_up(slot);
-                }
             } else {
                 self.settle(slot, Laggard::new(Vec::new(), self.now), run, None, sent);
             }

@@ -11,8 +11,8 @@ use crate::io::Io;
 
 /// Stalled subscribers closed in one turn: thousands that stall together end together, and others are not to wait.
 const CLOSES_PER_TURN_MAX: usize = 64;
-/// How soon the rest of them follow.
-const CLOSES_INTERVAL: Duration = Duration::from_millis(5);
+/// How soon what one turn leaves undone follows.
+const REST_INTERVAL: Duration = Duration::from_millis(5);
 
 impl<I: Io> Server<I> {
     pub(super) fn keep_house(&mut self) {
@@ -21,10 +21,11 @@ impl<I: Io> Server<I> {
         }
         self.next_housekeeping = self.now + HOUSEKEEPING_INTERVAL;
         self.supervisor.tell(News::Alive { streams: self.streams, is_leaving: self.is_draining() });
-        self.hub.age(self.now);
         self.tell_all_left_out();
-        if self.close_stalled() == CLOSES_PER_TURN_MAX {
-            self.next_housekeeping = self.now + CLOSES_INTERVAL;
+        let has_forgotten_all = self.hub.age(self.now);
+        let has_closed_all = self.close_stalled() < CLOSES_PER_TURN_MAX;
+        if !has_forgotten_all || !has_closed_all {
+            self.next_housekeeping = self.now + REST_INTERVAL;
             return;
         }
         self.tell_figures();
