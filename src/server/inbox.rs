@@ -3,12 +3,14 @@
 use super::log_entries::LogEntry;
 use super::publish::ticket_token;
 use super::{CloseReason, Server};
-use crate::event::{Broadcast, EventId, Topic};
+use crate::event::{Broadcast, EventId, Sequence};
 use crate::hub::Appended;
 use crate::io::Io;
 use crate::protocol::encoder;
 use crate::sources::channel::{Control, Gap, GapScope, Message};
 
+/// About what a gap takes in a log. Which topics it names is not asked before it is appended: until then it may grow.
+const GAP_BYTES: usize = 256;
 /// Messages in one turn.
 const MESSAGES_PER_TURN_MAX: usize = 512;
 
@@ -19,15 +21,13 @@ impl<I: Io> Server<I> {
         self.inbox_has_more = false;
         for _ in 0..MESSAGES_PER_TURN_MAX {
             let Some(message) = self.held.take().or_else(|| self.inbox.next()) else { return };
+            if self.would_outrun(&message) {
+                // It makes the next wait zero: the walk may well end in this turn.
+                self.held = Some(message);
+                return;
+            }
             match message {
-                Message::Broadcast(broadcast) => {
-                    if self.hub.would_outrun(broadcast.topic.as_str(), broadcast.frame.len()) {
-                        // It makes the next wait zero: the walk may well end in this turn.
-                        self.held = Some(Message::Broadcast(broadcast));
-                        return;
-                    }
-                    self.append(broadcast);
-                }
+                Message::Broadcast(broadcast) => self.append(broadcast),
                 Message::Gap(gap) => self.append_gap(&gap),
                 Message::Published { ticket, outcome } => self.finish_publish(ticket_token(ticket), outcome),
                 Message::Control(Control::Drain) => self.start_drain(),
@@ -35,6 +35,14 @@ impl<I: Io> Server<I> {
             }
         }
         self.inbox_has_more = true;
+    }
+
+    fn would_outrun(&self, message: &Message) -> bool {
+        match message {
+            Message::Broadcast(broadcast) => self.hub.would_outrun(broadcast.topic.as_str(), broadcast.frame.len()),
+            Message::Gap(_) => self.hub.would_gap_outrun(GAP_BYTES),
+            Message::Published { .. } | Message::Control(_) => false,
+        }
     }
 
     fn append(&mut self, broadcast: Broadcast) {
@@ -54,18 +62,24 @@ impl<I: Io> Server<I> {
         }
     }
 
+    /// Tells of a loss in the logs of all topics that it touches.
     fn append_gap(&mut self, gap: &Gap) {
         let topics = match &gap.scope {
             GapScope::All => None,
-            GapScope::Topics(lost) => Some(lost.seal()),
+            GapScope::Topics(lost) => lost.seal(),
         };
+        // Everybody told reads the same frame: of several topics it names none, since not all are everybody's to know of.
+        let name = match topics.as_deref() {
+            Some([topic]) => topic.as_str(),
+            _ => "*",
+        };
+        let before = Sequence(gap.sequence.0 - 1);
+        let last_id = (before > Sequence::ZERO).then(|| self.hub.run().id(before));
         let reason = gap.reason.as_str();
-        let names: Vec<_> = topics.iter().flatten().map(Topic::as_str).collect();
-        let names = if topics.is_some() { &names[..] } else { &["*"] };
-        tracing::warn!(reason, topics = ?names, id = %gap.id, "events may be missing: subscribers are told of a gap");
+        let frame = encoder::gap(&gap.id, reason, &[name], last_id.as_ref().map(EventId::as_str));
+        tracing::warn!(reason, topic = name, topics = topics.as_ref().map(Vec::len), id = %gap.id,
+            "events may be missing: subscribers are told of a gap");
         self.counters.gaps.count(reason);
-        let last_id = gap.last_id.as_ref().map(EventId::as_str);
-        let frame = encoder::gap(&gap.id, reason, names, last_id);
         self.hub.append_gap(gap.sequence, topics.as_deref(), &frame, self.now);
     }
 

@@ -4,6 +4,7 @@
 //! next message. The bounds are the sender's to respect ([`Outlet::has_room`]): room for gaps is kept beyond them,
 //! so that a loss can always be announced. Absent: any policy for a full channel; that is the sequencer's.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -51,8 +52,6 @@ pub struct Gap {
     pub sequence: Sequence,
     /// Its own id, so that a client that saw it is not told again.
     pub id: EventId,
-    /// The id of the last event before it, if there was one.
-    pub last_id: Option<EventId>,
     /// Why.
     pub reason: GapReason,
     /// Where.
@@ -93,13 +92,16 @@ pub enum GapScope {
     Topics(Arc<LostTopics>),
 }
 
+/// Topics that one gap tells apart: with more, it is a gap of every topic.
+const LOST_TOPICS_MAX: usize = 10_000;
+
 /// A set of topics that grows while its gap still waits in the channel and is sealed when the loop reads it.
 #[derive(Debug, Default)]
 pub struct LostTopics(Mutex<LostState>);
 
 #[derive(Debug, Default)]
 struct LostState {
-    topics: Vec<Topic>,
+    topics: BTreeSet<Topic>,
     sealed: bool,
 }
 
@@ -111,17 +113,18 @@ impl LostTopics {
         if state.sealed {
             return false;
         }
-        if !state.topics.contains(topic) {
-            state.topics.push(topic.clone());
+        if state.topics.len() <= LOST_TOPICS_MAX && !state.topics.contains(topic) {
+            state.topics.insert(topic.clone());
         }
         true
     }
 
-    /// Ends the growing and tells the topics; every loop that reads the gap is told the same.
-    pub fn seal(&self) -> Vec<Topic> {
+    /// Ends the growing and tells the topics, none where they are too many: then it is any. Every loop that reads the
+    /// gap is told the same.
+    pub fn seal(&self) -> Option<Vec<Topic>> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.sealed = true;
-        state.topics.clone()
+        (state.topics.len() <= LOST_TOPICS_MAX).then(|| state.topics.iter().cloned().collect())
     }
 }
 
@@ -454,8 +457,20 @@ mod tests {
     fn lost_topics_grow_until_they_are_read() {
         let lost = LostTopics::default();
         let [a, b] = ["a", "b"].map(|name| Topic::new(name).unwrap());
-        assert!(lost.add(&a) && lost.add(&b) && lost.add(&a));
-        assert_eq!(lost.seal(), [a.clone(), b]);
+        assert!(lost.add(&b) && lost.add(&a) && lost.add(&b));
+        assert_eq!(lost.seal(), Some(vec![a.clone(), b]));
         assert!(!lost.add(&a));
+    }
+
+    #[test]
+    fn lost_topics_are_told_apart_up_to_a_bound() {
+        let lost = LostTopics::default();
+        let name = |n: usize| Topic::new(&n.to_string()).unwrap();
+        assert!((0..LOST_TOPICS_MAX).all(|n| lost.add(&name(n))) && lost.add(&name(0)));
+        assert_eq!(lost.seal().map(|topics| topics.len()), Some(LOST_TOPICS_MAX));
+
+        let lost = LostTopics::default();
+        assert!((0..=LOST_TOPICS_MAX).all(|n| lost.add(&name(n))));
+        assert_eq!(lost.seal(), None);
     }
 }

@@ -197,14 +197,37 @@ fn a_stream_asked_for_behind_another_request_hears_its_peer_leave() {
 }
 
 #[test]
-fn a_loss_before_the_walk_came_round_is_noticed_by_the_walk() {
+fn no_topic_takes_the_room_of_what_a_walk_has_yet_to_bring_round() {
     // The second event takes the whole of what all logs may hold, before the first was sent to anybody.
     let mut stage = Stage::new(|plan| plan.hub.history_bytes_total_max = 500);
     stage.subscribe(&["a"], Pace::Eager);
+    stage.publish("a", "first");
+    stage.publish("b", &"x".repeat(300));
+    stage.pass(Duration::from_millis(1));
+    assert_eq!((stage.closed("evicted"), stage.node.server.counters().delivered_events), (0, 1));
+}
+
+#[test]
+fn a_loss_before_the_walk_came_round_is_noticed_by_the_walk() {
+    // As above, but the event that makes place first is nobody's: only that one is looked at.
+    let mut stage = Stage::new(|plan| plan.hub.history_bytes_total_max = 500);
+    stage.subscribe(&["a"], Pace::Eager);
+    stage.publish("nobodys", "first");
     stage.publish("a", "lost");
     stage.publish("b", &"x".repeat(300));
     stage.pass(Duration::from_millis(1));
     assert_eq!(stage.closed("evicted"), 1);
+}
+
+/// The same for a gap: everybody who reads on is told of it, and nobody is closed for it.
+#[test]
+fn a_gap_does_not_take_the_room_of_what_a_walk_has_yet_to_bring_round() {
+    let mut stage = Stage::new(|plan| plan.hub.history_events_max = 1);
+    stage.subscribe(&["a"], Pace::Eager);
+    stage.publish("a", "first");
+    stage.node.feed.lose();
+    stage.pass(Duration::from_millis(1));
+    assert_eq!((stage.closed("evicted"), stage.node.server.counters().delivered_events), (0, 2));
 }
 
 #[test]

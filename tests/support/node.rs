@@ -103,7 +103,7 @@ pub fn heard(message: Message) -> Heard {
         Message::Gap(gap) => {
             let topics = match gap.scope {
                 GapScope::All => None,
-                GapScope::Topics(lost) => Some(lost.seal().iter().map(Topic::to_string).collect()),
+                GapScope::Topics(lost) => lost.seal().map(|topics| topics.iter().map(Topic::to_string).collect()),
             };
             Heard::Gap { reason: gap.reason, topics }
         }
