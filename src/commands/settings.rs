@@ -100,6 +100,7 @@ fn limits(config: &Config, streams_max: usize) -> Limits {
         idle_timeout: limits.idle_timeout,
         topics_per_subscriber_max: limits.topics_per_subscriber_max as usize,
         pipelined_max: limits.pipelined_max as usize,
+        answer_bytes_max: limits.answer_bytes_max,
         publish: publish_limits(config),
         events_per_second_max: limits.publishes_per_second_max,
     }

@@ -7,7 +7,7 @@ use super::layers::{Environment, Flags, Settings};
 use super::{ConfigError, Loaded};
 
 /// The options that a reload changes; their files are read again too. All others take effect with a restart.
-const LIVE: [&str; 30] = [
+const LIVE: [&str; 31] = [
     "retry",
     "heartbeat",
     "stall-timeout",
@@ -25,6 +25,7 @@ const LIVE: [&str; 30] = [
     "body-timeout",
     "idle-timeout",
     "max-pipelined",
+    "answer-bytes",
     "topics-per-subscriber",
     "publish-rate",
     "publish-token-file",

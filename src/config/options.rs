@@ -267,6 +267,11 @@ pub struct LimitsConfig {
           value_parser = count_within(1, COUNT_MAX))]
     pub pipelined_max: u32,
 
+    /// Answers that their clients have yet to read, in all
+    #[arg(id = "answer-bytes", long, value_name = "SIZE", default_value = "64MiB",
+          value_parser = size_within(64 * KIB, 1024 * GIB))]
+    pub answer_bytes_max: usize,
+
     /// Topics that one subscriber may name
     #[arg(id = "topics-per-subscriber", long, value_name = "N", default_value = "64",
           value_parser = count_within(1, TOPICS_PER_SUBSCRIBER_MAX))]

@@ -69,6 +69,8 @@ pub(super) struct Responding {
     pub(super) request: Request,
     /// It is the connection's last, for this reason.
     pub(super) last: Option<CloseReason>,
+    /// Its size, which counts until it is written whole.
+    pub(super) bytes: usize,
 }
 
 /// What is needed to answer once the broker has.
@@ -101,8 +103,6 @@ impl Flags {
     pub(super) const PACED: Flags = Flags(1 << 2);
     /// It gets only the newest event of each topic.
     pub(super) const LATEST: Flags = Flags(1 << 3);
-    /// Something waits for its next interval.
-    pub(super) const PACE_DUE: Flags = Flags(1 << 4);
     /// It has several topics.
     pub(super) const SEVERAL_TOPICS: Flags = Flags(1 << 5);
     /// It came through the admin listener.
@@ -219,6 +219,8 @@ pub enum CloseReason {
     MemoryBound,
     /// Its request took too long.
     RequestTimeout,
+    /// It took too long to read an answer.
+    AnswerTimeout,
     /// It kept a connection without a request for too long.
     IdleTimeout,
     /// It asked for that, or spoke HTTP/1.0.
@@ -239,7 +241,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [CloseReason; 16] = [
+    pub const ALL: [CloseReason; 17] = [
         CloseReason::PeerClosed,
         CloseReason::Reset,
         CloseReason::TimedOut,
@@ -248,6 +250,7 @@ impl CloseReason {
         CloseReason::Evicted,
         CloseReason::MemoryBound,
         CloseReason::RequestTimeout,
+        CloseReason::AnswerTimeout,
         CloseReason::IdleTimeout,
         CloseReason::Answered,
         CloseReason::BadRequest,
@@ -269,6 +272,7 @@ impl CloseReason {
             CloseReason::Evicted => "evicted",
             CloseReason::MemoryBound => "memory_bound",
             CloseReason::RequestTimeout => "request_timeout",
+            CloseReason::AnswerTimeout => "answer_timeout",
             CloseReason::IdleTimeout => "idle_timeout",
             CloseReason::Answered => "answered",
             CloseReason::BadRequest => "bad_request",

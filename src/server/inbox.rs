@@ -77,8 +77,10 @@ impl<I: Io> Server<I> {
         let last_id = (before > Sequence::ZERO).then(|| self.hub.run().id(before));
         let reason = gap.reason.as_str();
         let frame = encoder::gap(&gap.id, reason, &[name], last_id.as_ref().map(EventId::as_str));
-        tracing::warn!(reason, topic = name, topics = topics.as_ref().map(Vec::len), id = %gap.id,
-            "events may be missing: subscribers are told of a gap");
+        if self.may_log(LogEntry::GapTold) {
+            let count = topics.as_ref().map(Vec::len);
+            tracing::warn!(reason, topic = name, topics = count, id = %gap.id, "{}", LogEntry::GapTold.text());
+        }
         self.counters.gaps.count(reason);
         self.hub.append_gap(gap.sequence, topics.as_deref(), &frame, self.now);
     }

@@ -12,18 +12,25 @@ pub(super) enum LogEntry {
     SlotsTaken,
     DescriptorsTaken,
     EventDropped,
+    GapTold,
     SlowReaderClosed,
 }
 
 impl LogEntry {
-    const ALL: [LogEntry; 4] =
-        [LogEntry::SlotsTaken, LogEntry::DescriptorsTaken, LogEntry::EventDropped, LogEntry::SlowReaderClosed];
+    const ALL: [LogEntry; 5] = [
+        LogEntry::SlotsTaken,
+        LogEntry::DescriptorsTaken,
+        LogEntry::EventDropped,
+        LogEntry::GapTold,
+        LogEntry::SlowReaderClosed,
+    ];
 
     pub(super) fn text(self) -> &'static str {
         match self {
             LogEntry::SlotsTaken => "every slot is taken: accepting pauses",
             LogEntry::DescriptorsTaken => "no descriptor is left: accepting pauses",
             LogEntry::EventDropped => "dropped an event: as many topics as are allowed have subscribers",
+            LogEntry::GapTold => "events may be missing: subscribers are told of a gap",
             LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",
         }
     }
@@ -49,7 +56,9 @@ impl<I: Io> Server<I> {
         let told = format!("{count} more like this in the last {} s: {}", INTERVAL.as_secs(), entry.text());
         match entry {
             LogEntry::SlowReaderClosed => tracing::info!("{told}"),
-            LogEntry::SlotsTaken | LogEntry::DescriptorsTaken | LogEntry::EventDropped => tracing::warn!("{told}"),
+            LogEntry::SlotsTaken | LogEntry::DescriptorsTaken | LogEntry::EventDropped | LogEntry::GapTold => {
+                tracing::warn!("{told}");
+            }
         }
     }
 }

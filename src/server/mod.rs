@@ -28,6 +28,7 @@ mod housekeeping;
 mod inbox;
 mod log_entries;
 mod origins;
+mod pace;
 mod page;
 mod publish;
 mod publish_rate;
@@ -63,10 +64,11 @@ use crate::sources::channel::{GapReason, Inbox, Message, Publish, SourceStatus};
 pub use connection::CloseReason;
 use connection::{AddressKey, Connection, Flags, Phase};
 use log_entries::LogEntry;
+use pace::Pace;
 pub use reload::Reloads;
 pub use routes::Route;
 use settings::Settings;
-use stream::{Pace, Preambles};
+use stream::Preambles;
 pub use supervisor::{News, Supervisor};
 use transmit::Laggard;
 use wheel::{Tick, Wheel};
@@ -137,6 +139,7 @@ pub struct Server<I: Io> {
     /// When the tokens of subscribers expire that needed one.
     expiries: HashMap<u32, Tick>,
     wheel: Wheel,
+    pace_wheel: Wheel,
 
     ready: Vec<Readiness>,
     acceptor: accept::Acceptor,
@@ -145,8 +148,8 @@ pub struct Server<I: Io> {
     /// A message that had to wait for the walk in progress.
     held: Option<Message>,
     inbox_has_more: bool,
-    /// What checking tokens took of this turn.
-    checking_time: Duration,
+    /// Requests that are not taken up by then wait for the next turn.
+    reading_until: Duration,
     catching_up: VecDeque<Token>,
     dead: Vec<u32>,
     drain: Option<drain::Drain>,
@@ -154,6 +157,8 @@ pub struct Server<I: Io> {
 
     counters: Counters,
     log_limits: log_entries::LogLimits,
+    /// Bytes of the answers that are being written.
+    answer_bytes: usize,
     /// The counters of a second ago, while somebody watches.
     last_sample: Option<statistics::Sample>,
     resident_at_start: Option<u64>,
@@ -186,6 +191,7 @@ impl<I: Io> Server<I> {
             acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
             counters: new_counters(),
             log_limits: Default::default(),
+            answer_bytes: 0,
             last_sample: None,
             resident_at_start: process::resident_bytes(),
             jitter: Jitter(seed),
@@ -209,11 +215,12 @@ impl<I: Io> Server<I> {
             paces: HashMap::new(),
             expiries: HashMap::new(),
             wheel: Wheel::new(),
+            pace_wheel: Wheel::new(),
             ready: Vec::new(),
             readable: VecDeque::new(),
             held: None,
             inbox_has_more: false,
-            checking_time: Duration::ZERO,
+            reading_until: Duration::ZERO,
             catching_up: VecDeque::new(),
             dead: Vec::new(),
             drain: None,
@@ -252,6 +259,7 @@ impl<I: Io> Server<I> {
         self.walk();
         self.catch_up();
         self.fire_timers();
+        self.fire_paces();
         self.keep_house();
         let stays = self.leave();
         self.reap();
@@ -271,8 +279,9 @@ impl<I: Io> Server<I> {
             return Duration::ZERO;
         }
         let next_timer = self.wheel.next_armed().map(Tick::time);
+        let next_pace = self.pace_wheel.next_armed().map(Tick::time);
         let next_step = self.drain.as_ref().map(drain::Drain::next_step);
-        let next = [Some(self.next_housekeeping), next_timer, next_step, self.acceptor.next_try()];
+        let next = [Some(self.next_housekeeping), next_timer, next_pace, next_step, self.acceptor.next_try()];
         let next = next.into_iter().flatten().min().expect("housekeeping always comes");
         next.saturating_sub(self.io.now())
     }
@@ -328,7 +337,9 @@ impl<I: Io> Server<I> {
         // Who takes nothing would make the kernel hold its data, and the connection, for minutes more.
         let how = if reason.is_eviction() { Close::Reset } else { Close::Graceful };
         self.io.close(connection.socket, how);
-        connection.phase = Phase::Dead;
+        if let Phase::Responding(responding) = std::mem::replace(&mut connection.phase, Phase::Dead) {
+            self.answer_bytes -= responding.bytes;
+        }
         let (peer, position) = (connection.peer, connection.delivered_through);
         if !reason.is_eviction() {
             tracing::debug!(%peer, reason = reason.as_str(), "closed");

@@ -117,7 +117,7 @@ impl<I: Io> Server<I> {
         self.arm_deadline(slot);
     }
 
-    /// The broker has answered, or time is up; whoever left meanwhile is not told.
+    /// The broker has answered; whoever left meanwhile, or was told that it had not, is not told.
     pub(super) fn finish_publish(&mut self, token: Token, outcome: Result<(), PublishRefusal>) {
         let Some(connection) = self.connection(token) else { return };
         let Phase::Publishing(publishing) = &mut connection.phase else { return };
@@ -130,8 +130,11 @@ impl<I: Io> Server<I> {
         self.after_publish(token);
     }
 
+    /// The broker has not answered. It still may, under this connection's ticket: no other publish may wait on it.
     pub(super) fn time_out_publish(&mut self, slot: u32) {
-        self.finish_publish(self.token(slot), Err(PublishRefusal::BrokerDown));
+        let Phase::Publishing(publishing) = &self.connections[slot as usize].phase else { return };
+        let head = publishing.head.clone();
+        self.respond(slot, &head, refused(PublishRefusal::BrokerDown).closing());
     }
 
     fn after_publish(&mut self, token: Token) {

@@ -14,6 +14,9 @@ use crate::io::{Io, Read, Token};
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
 
+/// What reading and answering may take of one turn: a signature takes 0.2 ms, a large answer more, and thousands of
+/// connections may come back at once.
+const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
 /// Reads of one connection in one turn.
 const READS_PER_TURN_MAX: usize = 4;
 /// Requests of one connection answered in one turn.
@@ -31,9 +34,9 @@ impl<I: Io> Server<I> {
 
     /// Reads every connection that may have something, each within its budget.
     pub(super) fn read(&mut self) {
-        self.checking_time = Duration::ZERO;
+        self.reading_until = self.io.now() + READING_PER_TURN_MAX / self.share_beside_walks() as u32;
         for _ in 0..self.readable.len() {
-            if self.has_checked_enough() {
+            if self.has_read_enough() {
                 return;
             }
             let Some(token) = self.readable.pop_front() else { return };
@@ -41,6 +44,10 @@ impl<I: Io> Server<I> {
                 self.readable.push_back(token);
             }
         }
+    }
+
+    fn has_read_enough(&self) -> bool {
+        self.io.now() >= self.reading_until
     }
 
     /// Reads one connection; false when it may have more for the next turn.
@@ -119,8 +126,12 @@ impl<I: Io> Server<I> {
             if self.connections[slot as usize].flags.has(Flags::AWAITS_PROXY_HEADER) && !self.take_proxy_header(slot) {
                 return true;
             }
+            let has_read_enough = self.has_read_enough();
             let connection = &mut self.connections[slot as usize];
             let Phase::Requesting(request) = &mut connection.phase else { return true };
+            if has_read_enough {
+                return false;
+            }
             match request.advance(&self.settings.limits) {
                 Ok(Progress::NeedMore) => {
                     if request.is_empty() {

@@ -26,6 +26,8 @@ pub(super) enum Refusal {
     PublishRate,
     /// More requests came ahead of their answers than may.
     Pipelined,
+    /// As many bytes of answers as are allowed wait for clients that do not read them.
+    AnswerBytes,
     /// Only trusted proxies may connect, and this peer is none.
     UntrustedPeer,
     /// A request's head did not arrive in time.
@@ -35,7 +37,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Refusal; 12] = [
+    const ALL: [Refusal; 13] = [
         Refusal::StreamLimit,
         Refusal::AddressLimit,
         Refusal::Descriptors,
@@ -45,6 +47,7 @@ impl Refusal {
         Refusal::TopicBytes,
         Refusal::PublishRate,
         Refusal::Pipelined,
+        Refusal::AnswerBytes,
         Refusal::UntrustedPeer,
         Refusal::HeadTimeout,
         Refusal::BodyTimeout,
@@ -66,6 +69,7 @@ impl Refusal {
             Refusal::TopicBytes => "topic_bytes",
             Refusal::PublishRate => "publish_rate",
             Refusal::Pipelined => "pipelined",
+            Refusal::AnswerBytes => "answer_bytes",
             Refusal::UntrustedPeer => "untrusted_peer",
             Refusal::HeadTimeout => "head_timeout",
             Refusal::BodyTimeout => "body_timeout",
@@ -78,7 +82,11 @@ impl Refusal {
             Refusal::UntrustedPeer => 403,
             Refusal::HeadTimeout | Refusal::BodyTimeout => 408,
             Refusal::AddressLimit | Refusal::PublishRate | Refusal::Pipelined => 429,
-            Refusal::StreamLimit | Refusal::Descriptors | Refusal::TopicLimit | Refusal::Draining => 503,
+            Refusal::StreamLimit
+            | Refusal::Descriptors
+            | Refusal::TopicLimit
+            | Refusal::Draining
+            | Refusal::AnswerBytes => 503,
         }
     }
 
@@ -93,6 +101,7 @@ impl Refusal {
             Refusal::TopicBytes => "a topic's name is longer than this server allows",
             Refusal::PublishRate => "as many events as one token may publish in a second were published",
             Refusal::Pipelined => "more requests came ahead of their answers than this server allows",
+            Refusal::AnswerBytes => "more answers than this server allows wait for clients to read them",
             Refusal::UntrustedPeer => "only trusted proxies may connect",
             Refusal::HeadTimeout => "the request's head did not arrive in time",
             Refusal::BodyTimeout => "the request's body did not arrive in time",

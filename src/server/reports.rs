@@ -1,6 +1,6 @@
 //! Reports: health, metrics, topics, the snapshot and the debug view. All of them read; none changes anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +77,10 @@ impl<I: Io> Server<I> {
         };
         // What is for operators is not for everybody here either.
         let is_reserved = |name: &str| name.starts_with(RESERVED_TOPIC_PREFIX);
-        let mut names: Vec<String> = head.target.get_all("topic").map(str::to_owned).collect();
+        let mut names: BTreeSet<String> = head.target.get_all("topic").map(str::to_owned).collect();
+        if let Err(response) = self.check_topic_count(names.len()) {
+            return response;
+        }
         if names.is_empty() {
             let all = self.hub.topics().map(|info| info.name.as_str().to_owned());
             names = all.filter(|name| grant.covers(name)).take(TOPICS_LISTED_MAX).collect();
@@ -121,6 +124,7 @@ impl<I: Io> Server<I> {
                 "pinned_bytes": gauges.pinned_bytes,
             },
             "channel_messages": gauges.channel_messages,
+            "answer_bytes": self.answer_bytes,
             "sources": sources,
             "limits": {
                 "streams_max": settings.limits.streams_max,
@@ -130,6 +134,7 @@ impl<I: Io> Server<I> {
                 "accepts_per_second_max": settings.limits.accepts_per_second_max,
                 "events_per_second_max": settings.limits.events_per_second_max,
                 "pipelined_max": settings.limits.pipelined_max,
+                "answer_bytes_max": settings.limits.answer_bytes_max,
                 "topics_per_subscriber_max": settings.limits.topics_per_subscriber_max,
                 "history_events_max": self.hub.limits().history_events_max,
                 "history_bytes_max": self.hub.limits().history_bytes_max,

@@ -30,9 +30,13 @@ impl Date {
     }
 }
 
+/// An answer that is always given: a health check's, a refusal's.
+const SMALL_ANSWER_BYTES: usize = 1 << 10;
+
 impl<I: Io> Server<I> {
     /// Answers a request; the connection goes on if the client wants it to.
-    pub(super) fn respond(&mut self, slot: u32, head: &RequestHead, mut response: Response) {
+    pub(super) fn respond(&mut self, slot: u32, head: &RequestHead, response: Response) {
+        let mut response = if self.has_room_for(&response) { response } else { self.refuse_answer() };
         // One answer to each on the spare descriptor: others wait for it.
         let on_spare = self.connections[slot as usize].flags.has(Flags::ON_SPARE);
         response.keep_alive &= head.keep_alive && !on_spare && !self.is_closing_streams();
@@ -42,6 +46,18 @@ impl<I: Io> Server<I> {
         let date = self.date.at(self.io.unix_time());
         let bytes = response.encode(head.method == Method::Head, head.minor_version, date);
         self.write_response(slot, bytes, last);
+    }
+
+    fn has_room_for(&self, response: &Response) -> bool {
+        let bytes = response.body.len();
+        let is_within = self.answer_bytes + bytes <= self.settings.limits.answer_bytes_max;
+        bytes <= SMALL_ANSWER_BYTES || self.answer_bytes == 0 || is_within
+    }
+
+    fn refuse_answer(&mut self) -> Response {
+        let refusal = Refusal::AnswerBytes;
+        self.count_refusal(refusal);
+        response::problem(refusal.status(), "Too busy", refusal.detail()).with_header("Retry-After", "1")
     }
 
     /// Answers with an error.
@@ -62,7 +78,8 @@ impl<I: Io> Server<I> {
     pub(super) fn write_response(&mut self, slot: u32, bytes: Vec<u8>, last: Option<CloseReason>) {
         let now = Tick::of(self.now);
         let connection = &mut self.connections[slot as usize];
-        let responding = Responding { request: connection.take_request(), last };
+        let responding = Responding { request: connection.take_request(), last, bytes: bytes.len() };
+        self.answer_bytes += responding.bytes;
         connection.phase = Phase::Responding(Box::new(responding));
         connection.since = now;
         self.say(slot, Frame::from(bytes));
@@ -87,7 +104,8 @@ impl<I: Io> Server<I> {
         }
         match std::mem::replace(&mut connection.phase, Phase::Idle) {
             Phase::Responding(responding) => {
-                let Responding { request, last } = *responding;
+                let Responding { request, last, bytes } = *responding;
+                self.answer_bytes -= bytes;
                 connection.phase = Phase::Requesting(Box::new(request));
                 connection.since = Tick::of(self.now);
                 if let Some(reason) = last {

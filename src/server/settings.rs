@@ -132,6 +132,8 @@ pub struct Limits {
     pub topics_per_subscriber_max: usize,
     /// Requests that may arrive ahead of their answers.
     pub pipelined_max: usize,
+    /// Bytes of answers that their clients have yet to read, in all.
+    pub answer_bytes_max: usize,
     /// What is published.
     pub publish: PublishLimits,
     /// Events that one token may publish in a second.

@@ -3,6 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::connection::{CompactPeer, Flags, Phase};
+use super::pace::Pace;
 use super::refusal::Refusal;
 use super::transmit::{DueGap, Laggard, Reach};
 use super::wheel::Tick;
@@ -16,13 +17,6 @@ use crate::protocol::{encoder, target::Target};
 
 /// The longest `interval_ms` that a client may ask for.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
-
-/// How often a subscriber wants events.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    interval: Duration,
-    pub(super) next_at: Tick,
-}
 
 /// What a client asks of a stream beyond its topics.
 #[derive(Debug)]
@@ -99,12 +93,8 @@ impl<I: Io> Server<I> {
             Ok(topics) => topics,
             Err(response) => return self.respond(slot, head, response),
         };
-        let topics_max = self.settings.limits.topics_per_subscriber_max;
-        if topics.len() > topics_max {
-            let refusal = Refusal::TopicsPerSubscriber;
-            let detail = format!("{}: at most {topics_max}", refusal.detail());
-            self.count_refusal(refusal);
-            return self.respond_problem(slot, head, refusal.status(), "Too many topics", &detail);
+        if let Err(response) = self.check_topic_count(topics.len()) {
+            return self.respond(slot, head, response);
         }
         let wishes = match Wishes::read(&head.target, self.settings.delivery.interval_floor) {
             Ok(wishes) => wishes,
@@ -157,6 +147,18 @@ impl<I: Io> Server<I> {
             return Err(response::problem(403, "Not here", &detail));
         }
         Ok(topics)
+    }
+
+    /// Refuses who names more topics than one may have.
+    pub(super) fn check_topic_count(&mut self, count: usize) -> Result<(), Response> {
+        let topics_max = self.settings.limits.topics_per_subscriber_max;
+        if count <= topics_max {
+            return Ok(());
+        }
+        let refusal = Refusal::TopicsPerSubscriber;
+        self.count_refusal(refusal);
+        let detail = format!("{}: at most {topics_max}", refusal.detail());
+        Err(response::problem(refusal.status(), "Too many topics", &detail))
     }
 
     fn check_topic(&mut self, name: &str) -> Result<Topic, String> {
@@ -216,7 +218,9 @@ impl<I: Io> Server<I> {
             laggard.gap = match start.gap {
                 Some(missed) if !wishes.latest => Some(self.due_gap(missed)),
                 // Without a named id the past is wanted, not owed: what of it is forgotten is no gap.
-                _ if !start.id_is_known => Some(DueGap::silent(self.hub.evicted_through(subscriber))),
+                None if !start.id_is_known && !wishes.latest => {
+                    Some(DueGap::silent(self.hub.evicted_through(subscriber)))
+                }
                 _ => None,
             };
             start.position
@@ -236,7 +240,7 @@ impl<I: Io> Server<I> {
         }
         if wishes.latest || !wishes.interval.is_zero() {
             connection.flags.set(Flags::PACED);
-            self.paces.insert(slot, Pace { interval: wishes.interval, next_at: Tick(0) });
+            self.paces.insert(slot, Pace::new(wishes.interval));
         }
         self.streams += 1;
         self.counters.streams += 1;
@@ -283,27 +287,6 @@ impl<I: Io> Server<I> {
             self.streams -= 1;
             self.hub.unsubscribe(Subscriber(slot));
             self.linger(slot, reason);
-        }
-    }
-
-    // ---- pace ----
-
-    /// A walk came by: what is new goes out now if the interval has passed, else when it has.
-    pub(super) fn pace(&mut self, slot: u32) {
-        if self.paces[&slot].next_at <= Tick::of(self.now) {
-            return self.queue_catching_up(slot);
-        }
-        let connection = &mut self.connections[slot as usize];
-        if !connection.flags.has(Flags::PACE_DUE) {
-            connection.flags.set(Flags::PACE_DUE);
-            self.arm_deadline(slot);
-        }
-    }
-
-    /// Everything pending went out: the next interval starts.
-    pub(super) fn note_pace(&mut self, slot: u32, now: Tick) {
-        if let Some(pace) = self.paces.get_mut(&slot) {
-            pace.next_at = if pace.interval.is_zero() { now } else { now.after(pace.interval) };
         }
     }
 }

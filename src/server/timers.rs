@@ -63,9 +63,8 @@ impl<I: Io> Server<I> {
             Phase::Lingering(_) => LINGER_TIMEOUT,
             Phase::Streaming => {
                 let heartbeat = connection.since.after(self.heartbeat_wait(slot));
-                let pace = connection.flags.has(Flags::PACE_DUE).then(|| self.paces[&slot].next_at);
                 let expiry = connection.flags.has(Flags::EXPIRES).then(|| self.expiries[&slot]);
-                return [Some(heartbeat), pace, expiry, Some(connection.retires_at)].into_iter().flatten().min();
+                return [Some(heartbeat), expiry, Some(connection.retires_at)].into_iter().flatten().min();
             }
         };
         Some(connection.since.after(wait))
@@ -86,23 +85,14 @@ impl<I: Io> Server<I> {
             }
             Phase::Idle => self.close(slot, CloseReason::IdleTimeout),
             Phase::Requesting(_) => self.time_out_request(slot),
-            Phase::Responding(_) => self.close(slot, CloseReason::Stalled),
+            Phase::Responding(_) => self.close(slot, CloseReason::AnswerTimeout),
             Phase::Publishing(_) => self.time_out_publish(slot),
             Phase::Lingering(reason) => self.close(slot, reason),
             Phase::Streaming if connection.flags.has(Flags::EXPIRES) && self.expiries[&slot] <= now => {
                 self.end_stream(slot, encoder::TOKEN_EXPIRED.into(), CloseReason::TokenExpired);
             }
             Phase::Streaming if connection.retires_at <= now => self.retire(slot),
-            Phase::Streaming => {
-                if connection.flags.has(Flags::PACE_DUE) && self.paces[&slot].next_at <= now {
-                    connection.flags.clear(Flags::PACE_DUE);
-                    if !connection.flags.has(Flags::BLOCKED) {
-                        self.queue_catching_up(slot);
-                    }
-                } else {
-                    self.beat(slot, now);
-                }
-            }
+            Phase::Streaming => self.beat(slot, now),
         }
     }
 

@@ -164,6 +164,9 @@ fn a_stream_from_the_snapshots_position_loses_nothing() {
     assert_eq!(snapshot["topics"]["a"], event);
     assert_eq!(snapshot["topics"]["b"]["data"], "plain");
     assert_eq!(server.get("/dashboard/data?topic=b").json()["topics"].as_object().unwrap().len(), 1);
+    let (repeated, different) = ("topic=a&".repeat(500), (0..65).map(|n| format!("topic={n}&")).collect::<String>());
+    assert_eq!(server.get(&format!("/dashboard/data?{repeated}")).json()["topics"].as_object().unwrap().len(), 1);
+    assert_eq!(server.get(&format!("/dashboard/data?{different}")).status, 400, "as many as a stream may name");
     server.publish("b", "later");
     server.publish("a", "latest");
     let position = snapshot["id"].as_str().unwrap();

@@ -123,7 +123,7 @@ fn the_servers_own_pace_holds_for_everybody() {
 fn latest_keeps_only_the_newest_event_of_each_topic() {
     let server = Server::start(&[]);
     let target = "/events?topic=a&topic=b&latest=1&interval_ms=300";
-    let mut latest = Subscriber::open(&server, target);
+    let mut latest = Subscriber::resume(&server, target, "of another server");
     let burst = |from: usize| {
         let event = |n: usize| format!(r#"{{"topic":"{}","data":"{n}"}}"#, ["a", "b"][n % 2]);
         let events: Vec<_> = (from..from + 10).map(event).collect();
@@ -131,6 +131,7 @@ fn latest_keeps_only_the_newest_event_of_each_topic() {
     };
     burst(0);
     latest.expect(&["8", "9"]);
+    assert_eq!(server.metric("fanfare_lagging_subscribers"), 0.0, "it owes nothing for the id that is unknown");
     burst(10);
     latest.expect(&["18", "19"]);
     burst(20);

@@ -124,6 +124,7 @@ impl Plan {
                 idle_timeout: Duration::from_secs(20),
                 topics_per_subscriber_max: 8,
                 pipelined_max: 100,
+                answer_bytes_max: 1 << 20,
                 events_per_second_max: None,
                 publish: PublishLimits { topic_bytes_max: 64, data_bytes_max: 4096, batch_max: 10 },
             },
