@@ -132,13 +132,18 @@ fn open(agent: &ureq::Agent, subscription: &Subscription, last_event_id: &str) -
     {
         request = request.header("Last-Event-ID", id);
     }
-    let headers = request.headers_mut().expect("a header above was refused, which none of these can be");
-    headers.insert("Accept", HeaderValue::from_static("text/event-stream"));
-    for header in &subscription.headers {
-        headers.insert(header.name.clone(), header.value.clone());
+    // There are none where the URL was refused, as the call then says: a host with a brace in it, for one.
+    if let Some(headers) = request.headers_mut() {
+        headers.insert("Accept", HeaderValue::from_static("text/event-stream"));
+        for header in &subscription.headers {
+            headers.insert(header.name.clone(), header.value.clone());
+        }
     }
     let mut response = match request.call() {
         Ok(response) => response,
+        Err(error @ (ureq::Error::Http(_) | ureq::Error::BadUri(_))) => {
+            return Err(StreamError::Refused(explain_failure(&error, &subscription.url)));
+        }
         Err(error) => {
             let reason = explain_failure(&error, &subscription.url);
             return Ok(Opened::Not(Ended::Unopened { reason, retry_after: None }));
