@@ -199,6 +199,29 @@ fn what_does_not_pass_is_explained_and_exits_1() {
 }
 
 #[test]
+fn a_url_that_http_does_not_know_is_explained() {
+    let (code, _, stderr) = run(&["subscribe", "http://{host}:3001"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("{host}:3001: ") && stderr.contains("invalid uri"), "{stderr}");
+}
+
+#[test]
+fn a_refusal_that_never_ends_is_cut_short() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let child = start(&["subscribe", &address], &[]);
+    let (mut endless, _) = listener.accept().unwrap();
+    read_request(&mut endless);
+    endless.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\n\r\n").unwrap();
+    let (mut second, _) = listener.accept().unwrap();
+    read_request(&mut second);
+    second.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    let (code, _, stderr) = finish(child);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("503 Service Unavailable; again in"), "{stderr}");
+}
+
+#[test]
 fn without_reconnecting_a_failure_exits_1() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -69,8 +69,8 @@ pub fn token(file: Option<&Path>, variable: &str) -> anyhow::Result<Option<Secre
     }
 }
 
-/// An agent that hands every status to its caller, since the bodies of refusals explain them.
-fn agent(trust: &Trust, silence_max: Option<Duration>) -> ureq::Agent {
+/// For agents that hand every status to their caller, since the bodies of refusals explain them.
+fn agent_config(trust: &Trust, silence_max: Option<Duration>) -> ureq::config::Config {
     ureq::Agent::config_builder()
         .user_agent(USER_AGENT)
         .http_status_as_error(false)
@@ -79,12 +79,11 @@ fn agent(trust: &Trust, silence_max: Option<Duration>) -> ureq::Agent {
         .timeout_recv_response(Some(RESPONSE_TIMEOUT))
         .timeout_per_read(silence_max)
         .build()
-        .into()
 }
 
 /// An agent for requests that are answered at once; it keeps its connection between them.
 pub fn request_agent(trust: &Trust) -> ureq::Agent {
-    agent(trust, Some(RESPONSE_TIMEOUT))
+    agent_config(trust, Some(RESPONSE_TIMEOUT)).into()
 }
 
 /// A refusal in one line: the status, and what its problem document says (RFC 9457).

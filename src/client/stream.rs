@@ -6,21 +6,25 @@
 
 use std::io::Read;
 use std::ops::ControlFlow;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use ureq::Body;
 use ureq::http::{HeaderValue, Response, StatusCode};
+use ureq::{Agent, Body};
 use url::Url;
 
 use super::backoff::Backoff;
 use super::trust::Trust;
-use super::{Header, agent, explain_failure, explain_refusal};
+use super::{Header, agent_config, explain_failure, explain_refusal};
 use crate::config::{Secret, duration_text};
 use crate::protocol::decoder::{Decoder, EventTooLarge, Item};
 
 const READ_BUFFER_BYTES: usize = 16 << 10;
 /// A `Retry-After` is obeyed up to here; a longer one may well be a mistake, and a person is waiting.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// A stream may be silent for ever, but what a refusal says is there at once, or it is done without.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to follow, and how.
 #[derive(Clone, Debug)]
@@ -84,7 +88,7 @@ pub fn follow(
     subscription: &Subscription,
     mut report: impl FnMut(Report<'_>) -> ControlFlow<()>,
 ) -> Result<(), StreamError> {
-    let agent = agent(&subscription.trust, subscription.silence_max);
+    let config = agent_config(&subscription.trust, subscription.silence_max);
     let mut decoder = Decoder::new();
     if let Some(id) = &subscription.last_event_id {
         decoder.feed(format!("id: {id}\n\n").as_bytes(), |_| {})?; // as if the stream itself had said it
@@ -92,6 +96,8 @@ pub fn follow(
     let mut backoff = Backoff::default();
     loop {
         decoder = decoder.reconnected();
+        // A new one each time: one that has cut a refusal short connects no more.
+        let agent = Agent::new_with_config(config.clone());
         let ended = match open(&agent, subscription, decoder.last_event_id())? {
             Opened::Stream(response) => {
                 backoff.connected();
@@ -121,7 +127,7 @@ enum Opened {
     Not(Ended),
 }
 
-fn open(agent: &ureq::Agent, subscription: &Subscription, last_event_id: &str) -> Result<Opened, StreamError> {
+fn open(agent: &Agent, subscription: &Subscription, last_event_id: &str) -> Result<Opened, StreamError> {
     let mut request = agent.get(subscription.url.as_str()).header("Cache-Control", "no-cache");
     if let Some(token) = &subscription.token {
         request = request.header("Authorization", format!("Bearer {}", token.expose()));
@@ -153,11 +159,26 @@ fn open(agent: &ureq::Agent, subscription: &Subscription, last_event_id: &str) -
         StatusCode::OK => check_content_type(&response).map(|()| Opened::Stream(response)),
         StatusCode::NO_CONTENT => Ok(Opened::Not(Ended::ForGood)),
         status if is_transient(status) => {
-            let (reason, retry_after) = (explain_refusal(&mut response), retry_after(&response));
+            let (reason, retry_after) = (explain_in_time(agent, &mut response), retry_after(&response));
             Ok(Opened::Not(Ended::Unopened { reason, retry_after }))
         }
-        _ => Err(StreamError::Refused(explain_refusal(&mut response))),
+        _ => Err(StreamError::Refused(explain_in_time(agent, &mut response))),
     }
+}
+
+/// What a refusal says. If that takes too long, the status alone, and the agent is shut down.
+fn explain_in_time(agent: &Agent, response: &mut Response<Body>) -> String {
+    let (reading, read) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if read.recv_timeout(REFUSAL_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+                agent.clone().shutdown();
+            }
+        });
+        let explained = explain_refusal(response);
+        drop(reading);
+        explained
+    })
 }
 
 /// Anything but an event stream would be read as one without events, for ever.
