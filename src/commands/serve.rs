@@ -15,7 +15,7 @@ use super::settings::{check_descriptors, hub_limits, settings};
 use super::sources::Sources;
 use super::systemd::Systemd;
 use crate::cli::ServeArgs;
-use crate::config::{Environment, Loaded};
+use crate::config::{Config, Environment, Loaded};
 use crate::event::RunName;
 use crate::hub::Hub;
 use crate::io::allocator::give_large_blocks_their_own_pages;
@@ -34,6 +34,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     check_descriptors(descriptors)?;
     let settings = settings(config, descriptors);
     let listeners = Listeners::open(&loaded)?;
+    warn_if_silent(config);
     doctor::warn(config, settings.limits.streams_max, &listeners.opened, &listeners.roles);
     let announcements = listeners.announcements();
     let io = EpollIo::new(listeners.opened).context("setting up epoll")?;
@@ -61,6 +62,18 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     announce(&announcements)?;
     server.run().context("waiting for events")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Not refused: a reload may bring a token.
+fn warn_if_silent(config: &Config) {
+    let security = &config.security;
+    let may_publish = security.dev || security.jwt.is_some() || !security.publish_tokens.is_empty();
+    if config.redis.is_none() && !may_publish {
+        tracing::warn!(
+            "nothing can be published: there is no source, and no token to publish with; give --redis-url, \
+             --publish-token-file or --dev"
+        );
+    }
 }
 
 fn random_bits() -> anyhow::Result<u64> {

@@ -153,6 +153,25 @@ fn publishing_is_off_until_a_token_is_configured() {
 }
 
 #[test]
+fn a_server_that_nobody_can_publish_to_says_so_at_its_start() {
+    let warns = |options: &[&str], env: &[(&str, &str)]| {
+        let mut server = Server::start_with_env(options, env);
+        server.signal("TERM");
+        server.wait_for_log(&["left"]);
+        assert_eq!(server.wait_for_exit(), Some(0));
+        let words = ["nothing can be published", "--redis-url", "--publish-token-file", "--dev"];
+        server.log().find(&words).is_some()
+    };
+    let secret = "0123456789abcdef".repeat(2);
+    assert!(warns(&[], &[]));
+    assert!(warns(&[], &[("FANFARE_OPERATOR_TOKEN", TOKEN)]));
+    assert!(!warns(&[], &[("FANFARE_PUBLISH_TOKEN", TOKEN)]));
+    assert!(!warns(&[], &[("FANFARE_JWT_SECRET", &secret)]));
+    assert!(!warns(&["--dev"], &[]));
+    assert!(!warns(&["--redis-url", "redis://127.0.0.1:1"], &[]));
+}
+
+#[test]
 fn dev_lets_this_host_publish_but_no_stranger_through_a_proxy_or_a_page() {
     let server = Server::start_with_env(&["--dev"], &[("FANFARE_PUBLISH_TOKEN", TOKEN)]);
     let check = |header_lines: &str, status: u16| {
