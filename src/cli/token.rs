@@ -13,7 +13,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const TOKEN_HELP: &str = "\
 Examples:
-  openssl rand -hex 32 > secret
+  (umask 077; openssl rand -hex 32 > secret)
   fanfare serve --jwt-key-file secret
   fanfare token --key-file secret --subscribe 'orders.*' --subscribe prices
   fanfare token --key-file secret --publish orders.17 --expires-in 5m
