@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
 use redis::{
-    Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
-    TlsCertificates,
+    Client, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError,
+    RedisResult, ServerError, TlsCertificates,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -79,8 +79,14 @@ impl RedisAddress {
     /// An error's text, as safe to log as it is to show.
     pub fn explain(&self, error: &RedisError) -> String {
         if error.is_timeout() {
-            // The system's words are "Resource temporarily unavailable".
-            return "no answer in time".to_owned();
+            // The system's words are "Resource temporarily unavailable". A server without TLS waits in silence for the
+            // end of what it takes for a command.
+            let is_over_tls = matches!(self.client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
+            let advice = if is_over_tls { " over TLS: does it speak that there? If not, write redis://" } else { "" };
+            return format!("no answer in time{advice}");
+        }
+        if is_login_refused(error) {
+            return "Redis refuses the login: --redis-password-file or FANFARE_REDIS_PASSWORD".to_owned();
         }
         // A server without AUTH, or a proxy, may quote the command that it did not understand.
         self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED))
@@ -90,6 +96,13 @@ impl RedisAddress {
     pub fn failure(&self, error: &RedisError) -> String {
         format!("{self}: {}", self.explain(error))
     }
+}
+
+/// True when the password is missing or wrong, which no waiting mends.
+pub fn is_login_refused(error: &RedisError) -> bool {
+    let of_server = error.clone().into_server_errors(); // of a pipeline too
+    let is_of_login = |(_, error): &(usize, ServerError)| matches!(error.code(), "NOAUTH" | "WRONGPASS");
+    error.kind() == ErrorKind::AuthenticationFailed || of_server.is_some_and(|errors| errors.iter().any(is_of_login))
 }
 
 impl fmt::Display for RedisAddress {
@@ -147,6 +160,24 @@ mod tests {
         check("rediss://host", "");
         check("rediss://host", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n");
         check("rediss://host", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    }
+
+    #[test]
+    fn an_error_that_waiting_does_not_mend_says_what_does() {
+        let check = |url: &str, error: RedisError, words: &[&str]| {
+            let text = RedisAddress::new(url, None).unwrap().explain(&error);
+            assert!(words.iter().all(|word| text.contains(word)), "{text:?} lacks one of {words:?}");
+        };
+        let of_server = |code: &str| redis::make_extension_error(code.to_owned(), Some("words".to_owned()));
+        let login = ["refuses the login", "--redis-password-file", "FANFARE_REDIS_PASSWORD"];
+        check("redis://host", of_server("NOAUTH"), &login);
+        check("redis://host", of_server("WRONGPASS"), &login);
+        check("redis://host", (ErrorKind::AuthenticationFailed, "Password authentication failed").into(), &login);
+        check("redis://host", of_server("NOPERM"), &["NOPERM"]);
+        let timeout = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        check("rediss://host", timeout(), &["no answer in time", "TLS", "redis://"]);
+        let plain = RedisAddress::new("redis://host", None).unwrap().explain(&timeout());
+        assert_eq!(plain, "no answer in time");
     }
 
     #[test]

@@ -347,23 +347,31 @@ fn events_are_published_through_redis() {
 }
 
 #[test]
-fn a_redis_that_quotes_the_password_is_not_quoted() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("redis://{}", listener.local_addr().unwrap());
-    let server = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut commands = Vec::new();
-        for answer in ["+OK", "-ERR not after AUTH hunter2"] {
-            commands.push(read_redis_command(&mut reader));
-            stream.write_all(format!("{answer}\r\n").as_bytes()).unwrap();
-        }
-        commands
-    });
-    let args = ["publish", "--redis-url", &url, "orders", "a"];
-    let (code, _, stderr) = finish(start(&args, &[("FANFARE_REDIS_PASSWORD", "hunter2")]));
-    assert_eq!(server.join().unwrap(), [&["AUTH", "hunter2"][..], &["PUBLISH", "orders", "a"]]);
-    assert!(code == 1 && stderr.contains("not after AUTH ***") && !stderr.contains("hunter2"), "{code} {stderr}");
+fn what_a_redis_refuses_is_explained_without_the_password_it_quotes() {
+    let check = |env: &[(&str, &str)], exchange: &[(&[&str], &str)], words: &str| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let answers: Vec<String> = exchange.iter().map(|(_, answer)| format!("{answer}\r\n")).collect();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let answer = |answer: String| {
+                let command = read_redis_command(&mut reader);
+                stream.write_all(answer.as_bytes()).unwrap();
+                command
+            };
+            answers.into_iter().map(answer).collect::<Vec<_>>()
+        });
+        let (code, _, stderr) = finish(start(&["publish", "--redis-url", &url, "orders", "a"], env));
+        assert_eq!(server.join().unwrap(), exchange.iter().map(|(command, _)| *command).collect::<Vec<_>>());
+        assert!(code == 1 && stderr.contains(words) && !stderr.contains("hunter2"), "{code} {stderr}");
+    };
+    let password = [("FANFARE_REDIS_PASSWORD", "hunter2")];
+    let (auth, publish) = (&["AUTH", "hunter2"][..], &["PUBLISH", "orders", "a"][..]);
+    check(&password, &[(auth, "+OK"), (publish, "-ERR not after AUTH hunter2")], "not after AUTH ***");
+    let refused = "Redis refuses the login: --redis-password-file or FANFARE_REDIS_PASSWORD";
+    check(&password, &[(auth, "-WRONGPASS invalid username-password pair or user is disabled.")], refused);
+    check(&[], &[(publish, "-NOAUTH Authentication required.")], refused);
 }
 
 /// A Redis that knows OK and PUBLISH; answers with the words of the first PUBLISH.

@@ -155,14 +155,17 @@ fn an_acl_user_subscribes_with_its_password_and_nobody_logs_it() {
         let error = node.status.last_error().unwrap();
         assert!(error.contains(expected) && !error.contains("hunter"), "{error}");
     };
-    check(settings(&redis.url("redis", "fan:hunter3%2Fsecret@")), "authentication failed");
+    check(settings(&redis.url("redis", "fan:hunter3%2Fsecret@")), "Redis refuses the login: --redis-password-file");
     let channels = strings(&["news", "secrets"]);
     let url = redis.url("redis", "fan:hunter2%2Fsecret@");
     check(RedisSettings { channels, ..settings(&url) }, "it refuses SUBSCRIBE secrets: ");
     check(RedisSettings { patterns: strings(&["s*"]), ..settings(&url) }, "it refuses PSUBSCRIBE s*: ");
 
+    redis.command::<()>(&["CONFIG", "SET", "requirepass", "hunter4"]);
+    check(settings(&redis.url("redis", "")), "Redis refuses the login: --redis-password-file");
+
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-    assert!(log.contains("authentication failed") && !log.contains("hunter"), "{log}");
+    assert!(log.contains("Redis refuses the login") && !log.contains("hunter"), "{log}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use redis::{Connection, Msg, PubSub, Value};
 
 use crate::observe::log_limit::{INTERVAL, LogLimit};
+use crate::redis_address::is_login_refused;
 use crate::sources::channel::{PublishRefusal, Refusal, SourceStatus};
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::backoff::Backoff;
@@ -90,7 +91,7 @@ impl Subscriber {
             let delay = self.backoff.next_delay(getrandom::u64().unwrap_or_default());
             if let Some(swallowed) = self.lost_log.permit(Instant::now()) {
                 let address = &self.settings.address;
-                tracing::warn!(%address, error, swallowed, "Redis is lost or was not there yet; trying again");
+                tracing::warn!(%address, error, swallowed, "not subscribed to Redis; trying again");
             }
             if stop.wait(delay) {
                 break;
@@ -115,8 +116,10 @@ impl Subscriber {
             loop {
                 let reply = connection.recv_response().map_err(explain)?;
                 if let Value::ServerError(_) = reply {
-                    let error = reply.extract_error().err().map(explain).unwrap_or_default();
-                    return Err(format!("it refuses {command} {name}: {error}"));
+                    return Err(match reply.extract_error().err() {
+                        Some(error) if is_login_refused(&error) => explain(error),
+                        error => format!("it refuses {command} {name}: {}", error.map(explain).unwrap_or_default()),
+                    });
                 }
                 // One confirmation per command, in order; a message of what is confirmed already may come between.
                 match Msg::from_owned_value(reply) {
