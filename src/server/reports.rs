@@ -246,7 +246,8 @@ impl Latest {
     /// Reads an event back from its own frame, so that nothing is kept twice.
     fn read(frame: &[u8]) -> Option<Latest> {
         let mut latest = None;
-        let read = Decoder::new().feed(frame, |item| {
+        // Whatever its size, it was let in.
+        let read = Decoder::with_event_bytes_max(u32::MAX).feed(frame, |item| {
             if let Item::Event { event_type, data, id } = item {
                 let raw = RawValue::from_string(data.to_owned()).or_else(|_| serde_json::value::to_raw_value(data));
                 latest = raw.ok().map(|data| Latest { id: id.to_owned(), event: event_type.to_owned(), data });

@@ -53,7 +53,9 @@ impl<I: Io> Server<I> {
         let on_spare = connection.flags.has(Flags::ON_SPARE);
         let wait = match &connection.phase {
             Phase::Dead => return None,
-            Phase::Idle | Phase::Requesting(_) | Phase::Responding(_) if on_spare => SPARE_TIMEOUT,
+            Phase::Idle | Phase::Requesting(_) | Phase::Responding(_) | Phase::Lingering(_) if on_spare => {
+                SPARE_TIMEOUT
+            }
             Phase::Idle if connection.flags.has(Flags::FRESH) => limits.head_timeout,
             Phase::Idle => limits.idle_timeout,
             Phase::Requesting(request) if request.is_in_body() => limits.body_timeout,
