@@ -10,6 +10,9 @@ use fanfare::protocol::decoder::{Decoder, Item};
 use super::feed::History;
 use super::wire::{Request, find, must};
 
+/// The longest interval that a subscriber asks for.
+pub(crate) const INTERVAL_MAX: Duration = Duration::from_secs(5);
+
 /// A subscriber, through all its connections.
 pub(crate) struct Subscriber {
     pub(crate) topics: Vec<String>,
@@ -57,7 +60,7 @@ impl Subscriber {
             replay: if plain { "missed" } else { ["missed", "all", "latest", "none"][random.below(4)] },
             latest: !plain && random.chance(350),
             interval: match random.chance(300) {
-                true => Duration::from_millis([100, 1000, 5000][random.below(3)]),
+                true => [Duration::from_millis(100), Duration::from_secs(1), INTERVAL_MAX][random.below(3)],
                 false => Duration::ZERO,
             },
             id_in_query: random.chance(200),

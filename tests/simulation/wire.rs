@@ -99,6 +99,7 @@ pub(crate) struct Wire {
     /// Something was held up, and nothing was sent since: what goes out next may have been begun before.
     is_behind: bool,
     last_grown_at: Duration,
+    last_held_up_at: Duration,
     held_up_since: Duration,
     last_delivery: Option<Duration>,
     is_exempt_from_pace: bool,
@@ -149,6 +150,7 @@ impl Wire {
             was_held_up: false,
             is_behind: false,
             last_grown_at: now,
+            last_held_up_at: now,
             held_up_since: now,
             last_delivery: None,
             is_exempt_from_pace: request.replay == "latest",
@@ -186,6 +188,9 @@ impl Wire {
             self.held_up_since = turn.now;
         }
         self.was_held_up = turn.is_held_up;
+        if turn.is_held_up {
+            self.last_held_up_at = turn.now;
+        }
         let silence = turn.now.saturating_sub(self.last_grown_at.max(self.held_up_since));
         // Housekeeping looks once a second, and time passes in jumps of as much.
         if turn.is_held_up && turn.is_open && self.is_streaming() {
@@ -456,7 +461,8 @@ impl Wire {
         if self.stage != Stage::Items {
             return Ok(());
         }
-        let silence = turn.now.saturating_sub(self.last_grown_at);
+        // Nothing can be said to who takes nothing; the heartbeats go on when the next one is due.
+        let silence = turn.now.saturating_sub(self.last_grown_at.max(self.last_held_up_at));
         let allowed = self.promises.heartbeat + Duration::from_millis(300);
         must(silence <= allowed, || format!("no heartbeat for {silence:?}"))?;
         // A heartbeat that was held up counts as a delivery, too.

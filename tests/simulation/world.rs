@@ -9,7 +9,7 @@ use fanfare::io::simulated::{Fate, Pace, PeerId, Random};
 use fanfare::io::{ListenerIndex, Peer};
 use fanfare::sources::channel::{Control, Message, PublishRefusal};
 
-use super::client::{Link, Subscriber, Talker};
+use super::client::{INTERVAL_MAX, Link, Subscriber, Talker};
 use super::feed::{Bus, History};
 use super::node::{Node, Plan};
 use super::wire::must;
@@ -317,7 +317,9 @@ impl World {
         for node in &mut self.nodes {
             node.io().set_descriptors_max(usize::MAX);
         }
-        for round in 0..60 {
+        let (mut head, mut rounds_since_event) = (0, 0);
+        // Publishers finish what they began, one answer after the other: then everybody's interval has its time.
+        for round in 0.. {
             for index in 0..self.subscribers.len() {
                 match self.subscribers[index].link {
                     Link::Joined(peer) => self.nodes[self.subscribers[index].node].io().set_pace(peer, Pace::Eager),
@@ -336,6 +338,14 @@ impl World {
                 }
             }
             self.step(Duration::from_millis(500))?;
+            rounds_since_event += 1;
+            let published = self.nodes.iter().map(|node| node.server.hub().head().0).sum();
+            if published != head {
+                (head, rounds_since_event) = (published, 0);
+            }
+            if round >= 60 && rounds_since_event * Duration::from_millis(500) > INTERVAL_MAX + Duration::from_secs(1) {
+                break;
+            }
         }
         for (index, subscriber) in self.subscribers.iter().enumerate() {
             let Link::Joined(peer) = subscriber.link else { continue };
