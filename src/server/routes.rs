@@ -5,7 +5,7 @@ use super::access::PublishGrant;
 use super::connection::Flags;
 use super::page;
 use super::settings::Settings;
-use crate::event::Topic;
+use crate::event::{STATISTICS_TOPIC, Topic};
 use crate::io::Io;
 use crate::protocol::body::BodyFraming;
 use crate::protocol::head::{Method, RequestHead};
@@ -75,7 +75,8 @@ impl Route {
     /// True for what operators watch a server with: the admin listener answers this and nothing else. Of streams it
     /// has only that of the statistics, which is looked at where topics are.
     fn is_admin(&self) -> bool {
-        self.is_for_operators() || matches!(self, Route::Health(_) | Route::File(_) | Route::Stream(None))
+        self.is_for_operators()
+            || matches!(self, Route::Index | Route::Health(_) | Route::File(_) | Route::Stream(None))
     }
 
     /// True for what tells who uses a server and for what.
@@ -127,7 +128,7 @@ impl<I: Io> Server<I> {
         let response = match route {
             Route::Stream(topic) => return self.open_stream(slot, head, topic),
             Route::Publish => return self.publish(slot, head, body, grant),
-            Route::Index => page::index(head, &endpoints(&self.settings)),
+            Route::Index => page::index(head, &endpoints(&self.settings, is_admin)),
             Route::Health(probe) => self.health(probe),
             Route::Debug => self.debug_view(),
             Route::Data => self.snapshot(slot, head),
@@ -172,17 +173,18 @@ impl<I: Io> Server<I> {
     }
 }
 
-/// The list of endpoints, for whoever comes without a path.
-fn endpoints(settings: &Settings) -> serde_json::Value {
+/// The list of what a listener has, for whoever comes without a path.
+fn endpoints(settings: &Settings, is_admin: bool) -> serde_json::Value {
+    let statistics = format!("/events?topic={STATISTICS_TOPIC}");
     let mut streams = vec!["/events?topic=NAME", "/dashboard/stream"];
     streams.extend(settings.stream_endpoint.as_deref());
     serde_json::json!({
         "server": "fanfare",
         "version": env!("CARGO_PKG_VERSION"),
         "page": "/dashboard",
-        "streams": streams,
-        "publish": "/publish",
-        "snapshot": "/dashboard/data",
+        "streams": if is_admin { vec![&*statistics] } else { streams },
+        "publish": (!is_admin).then_some("/publish"),
+        "snapshot": (!is_admin).then_some("/dashboard/data"),
         "topics": ["/topics", "/topics/NAME"],
         "health": ["/health", "/health/live", "/health/ready"],
         "metrics": "/metrics",

@@ -1,6 +1,6 @@
 //! Routes: what each path answers, to the byte where that is promised.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::http::Client;
 use crate::support::server::Server;
@@ -179,10 +179,36 @@ fn the_admin_listener_answers_what_operators_ask_and_nothing_else() {
     for target in ["/health", "/health/live", "/health/ready", "/metrics", "/dashboard/debug", "/topics"] {
         assert_eq!(server.get_admin(target).status, 200, "{target}");
     }
-    for target in ["/", "/dashboard/stream", "/dashboard/data", "/publish"] {
+    for target in ["/dashboard/stream", "/dashboard/data", "/publish"] {
         assert_eq!(server.get_admin(target).status, 404, "{target}");
     }
     assert_eq!(server.get_admin("/events").status, 403, "but for the statistics");
+}
+
+#[test]
+fn each_listener_lists_what_it_has() {
+    let server = Server::start(&["--stream-endpoint", "/sse"]);
+    server.publish("NAME", "so that /topics/NAME is there");
+    let check = |connect: &dyn Fn() -> Client, expected: usize| {
+        let mut client = connect();
+        client.get("/");
+        let list = client.answer().json();
+        let listed = list.as_object().unwrap().values().flat_map(|value| match value {
+            Value::Array(several) => several.clone(),
+            one => vec![one.clone()],
+        });
+        let targets: Vec<String> = listed.filter_map(|value| value.as_str().map(str::to_owned)).collect();
+        let targets: Vec<_> = targets.iter().filter(|target| target.starts_with('/')).collect();
+        assert_eq!(targets.len(), expected, "{list}");
+        for target in targets {
+            let mut client = connect();
+            client.send(format!("HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            let status = client.head().status;
+            assert_eq!(status, if target == "/publish" { 405 } else { 200 }, "{target}");
+        }
+    };
+    check(&|| server.connect(), 15);
+    check(&|| server.connect_admin(), 11);
 }
 
 #[test]
