@@ -1,6 +1,8 @@
 //! The listeners of `fanfare serve`: those that a service manager passed, and those that the configuration names.
 
-use anyhow::Context;
+use std::io;
+
+use anyhow::{Context, anyhow};
 
 use super::UsageError;
 use crate::config::Loaded;
@@ -60,7 +62,7 @@ impl Listeners {
             |(listener, its_role): (&Listener, &ListenerRole)| listener.address() == address && *its_role == role;
         let is_inherited = self.opened.iter().zip(&self.roles).any(is_it);
         if !is_inherited {
-            let listener = Listener::open(address, options).with_context(|| format!("can't listen on {address}"))?;
+            let listener = Listener::open(address, options).map_err(|error| refused(address, role, &error))?;
             self.push(listener, role);
         }
         Ok(())
@@ -91,6 +93,19 @@ fn role(name: &str) -> anyhow::Result<ListenerRole> {
             let reason = "allowed as FileDescriptorName are public and admin";
             Err(UsageError(format!("a socket named {name} was passed: {reason}")).into())
         }
+    }
+}
+
+fn refused(address: &ListenAddress, role: ListenerRole, error: &io::Error) -> anyhow::Error {
+    let option = match role {
+        ListenerRole::Public => "--listen",
+        ListenerRole::Admin => "--admin-listen",
+    };
+    match address {
+        ListenAddress::Tcp(_) if error.kind() == io::ErrorKind::AddrInUse => anyhow!(
+            "can't listen on {address}: it is in use; another server listens there? {option} ADDR:PORT names another port"
+        ),
+        _ => anyhow!("can't listen on {address}: {error}"),
     }
 }
 
