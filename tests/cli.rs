@@ -80,6 +80,49 @@ fn a_wrong_value_names_the_option_the_value_and_what_is_allowed_and_exits_2() {
 }
 
 #[test]
+fn a_file_that_can_not_be_used_is_named_once_and_exits_2() {
+    let check = |args: &[&str], expected: &str| {
+        let output = fanfare(args, &[]);
+        let said = text(&output.stderr);
+        assert_eq!(
+            (output.status.code(), said.as_str()),
+            (Some(2), format!("error: {expected}\n").as_str()),
+            "{args:?}"
+        );
+    };
+    const GONE: &str = "/no/such: No such file or directory (os error 2)";
+    check(&["serve", "--publish-token-file", "/no/such"], &format!("--publish-token-file {GONE}"));
+    check(&["serve", "--jwt-key-file", "/no/such"], &format!("--jwt-key-file {GONE}"));
+    let (_held, key) = file(&"x".repeat(32));
+    let both = format!("--jwt-key-file {key}, /no/such: {GONE}");
+    check(&["serve", "--jwt-key-file", &key, "--jwt-key-file", "/no/such"], &both);
+    check(&["subscribe", "h", "--token-file", "/no/such"], &format!("--token-file {GONE}"));
+    check(&["subscribe", "h", "--ca", "/no/such"], &format!("--ca {GONE}"));
+    check(&["publish", "t", "x", "--token-file", "/no/such"], &format!("--token-file {GONE}"));
+    check(&["publish", "t", "x", "--ca", "/no/such"], &format!("--ca {GONE}"));
+    let redis = ["publish", "t", "x", "--redis-url", "redis://h", "--redis-password-file", "/no/such"];
+    check(&redis, &format!("--redis-password-file {GONE}"));
+    check(&["token", "--operator", "--key-file", "/no/such"], &format!("--key-file {GONE}"));
+    check(&["load", "http://127.0.0.1:1", "--token-file", "/no/such"], &format!("can't read the token in {GONE}"));
+    check(
+        &["doctor", "--root", "/no/such"],
+        "--root /no/such: /no/such/proc/meminfo: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn a_port_that_is_taken_is_explained() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    let check = |option: &str, args: &[&str]| {
+        let advice = format!("another server listens there? {option} ADDR:PORT names another port");
+        check(&[&["serve"], args].concat(), &[], 1, &["can't listen on", &taken, "in use", &advice]);
+    };
+    check("--listen", &["--listen", &taken]);
+    check("--admin-listen", &["--listen", "127.0.0.1:0", "--admin-listen", &taken]);
+}
+
+#[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     let (_held, path) = file("retry = \"7s\"\ndrain = \"7s\"\nheartbeat = \"7s\"\n");
     let env = [("FANFARE_RETRY", "6s"), ("FANFARE_DRAIN", "6s"), ("SSE_PORT", "80"), ("SSE_HOST", "sse.example.com")];

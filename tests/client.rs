@@ -195,6 +195,11 @@ fn what_does_not_pass_is_explained_and_exits_1() {
     let explained = "400 Bad Request: Too many topics: 65 named, 64 allowed";
     check(&answer("400 Bad Request", "application/problem+json", problem), explained);
     check(&answer("404 Not Found", "text/html", "<h1>no</h1>\n<p>"), "404 Not Found: <h1>no</h1>\n");
+    let problem = r#"{"title":"Not found","detail":"nothing is there"}"#;
+    check(&answer("404 Not Found", "application/problem+json", problem), "404 Not Found: nothing is there\n");
+    let problem = r#"{"title":"Not authorized"}"#;
+    let advice = "401 Unauthorized: Not authorized; give a token with --token-file FILE or in FANFARE_TOKEN\n";
+    check(&answer("401 Unauthorized", "application/problem+json", problem), advice);
     check(&answer("200 OK", "text/html", "hello"), "Content-Type is text/html");
 }
 
@@ -203,6 +208,24 @@ fn a_url_that_http_does_not_know_is_explained() {
     let (code, _, stderr) = run(&["subscribe", "http://{host}:3001"]);
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("{host}:3001: ") && stderr.contains("invalid uri"), "{stderr}");
+}
+
+#[test]
+fn a_server_without_tls_is_not_asked_for_it_again() {
+    for command in [&["subscribe"][..], &["publish", "t", "x", "--url"]] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                stream.read_exact(&mut [0; 5]).unwrap();
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            }
+        });
+        let (code, _, stderr) = run(&[command, &[&format!("https://{address}/")]].concat());
+        let expected = format!("error: {address}: no TLS is spoken there; is http:// meant?\n");
+        assert_eq!((code, stderr), (1, expected), "{command:?}");
+    }
 }
 
 #[test]
@@ -263,7 +286,7 @@ fn a_stream_that_falls_silent_is_opened_again() {
     second.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     let (code, stdout, stderr) = finish(child);
     assert_eq!((code, stdout.as_str()), (0, "a\n"), "{stderr}");
-    assert!(stderr.contains("the stream was lost: "), "{stderr}");
+    assert!(stderr.contains("the stream was silent for 1s (--idle-timeout); again in"), "{stderr}");
 }
 
 #[test]
@@ -325,7 +348,11 @@ fn a_refused_publication_is_explained_and_exits_1() {
     };
     let unauthorized = answer("401 Unauthorized", "application/problem+json", "{\"title\":\"No token\"}");
     check(&unauthorized, &[], "401 Unauthorized: No token; give a token with --token-file FILE");
-    check(&unauthorized, &[("FANFARE_PUBLISH_TOKEN", "hunter2")], "the token that was given may not publish");
+    let given = [("FANFARE_PUBLISH_TOKEN", "hunter2")];
+    check(&unauthorized, &given, "401 Unauthorized: No token; the token is the one of FANFARE_PUBLISH_TOKEN\n");
+    let problem = r#"{"title":"Not permitted","detail":"the token does not name the topic t to publish to"}"#;
+    let forbidden = answer("403 Forbidden", "application/problem+json", problem);
+    check(&forbidden, &given, "403 Forbidden: Not permitted: the token does not name the topic t to publish to\n");
     check(&answer("413 Payload Too Large", "text/plain", ""), &[], "413 Payload Too Large");
 }
 

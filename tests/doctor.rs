@@ -175,7 +175,7 @@ fn what_can_t_be_read_is_not_taken_for_enough() {
     let folder = tempfile::tempdir().unwrap();
     let output = doctor(&["--root", folder.path().to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && said.contains("proc/meminfo"), "{output:?}");
+    assert!(output.status.code() == Some(2) && said.contains("proc/meminfo"), "{output:?}");
 }
 
 #[test]

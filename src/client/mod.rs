@@ -1,29 +1,25 @@
 //! The HTTP client behind `fanfare subscribe` and `fanfare publish`.
 //!
 //! Blocking, one connection, for people and scripts; `fanfare load` has its own client, which counts bytes per
-//! connection. What a failure means to the user is worded here, once; nothing here prints.
+//! connection. What a failure means to the user is worded in `explain`, once; nothing here prints.
 
 pub mod backoff;
+pub mod explain;
 pub mod stream;
+pub mod token;
 pub mod trust;
 
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
-use ureq::Body;
-use ureq::http::{HeaderName, HeaderValue, Response};
+use ureq::http::{HeaderName, HeaderValue};
 use url::Url;
 
 use self::trust::Trust;
-use crate::config::{Secret, SecretFile, redact_url};
+use crate::config::redact_url;
 
 const USER_AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A refusal's body is read up to here; what explains a refusal is never longer.
-const PROBLEM_BYTES_MAX: u64 = 64 << 10;
 
 /// A header to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,18 +53,6 @@ pub fn endpoint(text: &str, default_path: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The bearer token from a file, or else from the environment's `variable`.
-pub fn token(file: Option<&Path>, variable: &str) -> anyhow::Result<Option<Secret>> {
-    if let Some(path) = file {
-        let token = SecretFile::read(path).and_then(|file| file.token());
-        return token.map(Some).with_context(|| format!("--token-file {}", path.display()));
-    }
-    match std::env::var(variable) {
-        Ok(text) if !text.is_empty() => Secret::token(text.trim()).map(Some).with_context(|| variable.to_owned()),
-        _ => Ok(None),
-    }
-}
-
 /// For agents that hand every status to their caller, since the bodies of refusals explain them.
 fn agent_config(trust: &Trust, silence_max: Option<Duration>) -> ureq::config::Config {
     ureq::Agent::config_builder()
@@ -84,40 +68,6 @@ fn agent_config(trust: &Trust, silence_max: Option<Duration>) -> ureq::config::C
 /// An agent for requests that are answered at once; it keeps its connection between them.
 pub fn request_agent(trust: &Trust) -> ureq::Agent {
     agent_config(trust, Some(RESPONSE_TIMEOUT)).into()
-}
-
-/// A refusal in one line: the status, and what its problem document says (RFC 9457).
-pub fn explain_refusal(response: &mut Response<Body>) -> String {
-    #[derive(serde::Deserialize)]
-    struct Problem {
-        title: Option<String>,
-        detail: Option<String>,
-    }
-    let status = response.status();
-    let text = response.body_mut().with_config().limit(PROBLEM_BYTES_MAX).read_to_string().unwrap_or_default();
-    let said = match serde_json::from_str::<Problem>(&text) {
-        Ok(Problem { title, detail }) => [title, detail].into_iter().flatten().collect::<Vec<_>>().join(": "),
-        Err(_) => text.lines().next().unwrap_or_default().chars().take(200).collect(),
-    };
-    let said = printable(&said);
-    if said.is_empty() { status.to_string() } else { format!("{status}: {said}") }
-}
-
-/// A failed request in one line that names the server.
-pub fn explain_failure(error: &ureq::Error, url: &Url) -> String {
-    let place = format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
-    match error {
-        ureq::Error::Io(error) => explain_io(error, &place),
-        ureq::Error::HostNotFound => format!("{place}: no such host"),
-        error => format!("{place}: {error}"),
-    }
-}
-
-fn explain_io(error: &io::Error, place: &str) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => format!("nothing listens on {place}: is the server running there?"),
-        _ => format!("{place}: {error}"),
-    }
 }
 
 /// The URL as it may be shown.

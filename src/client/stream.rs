@@ -14,9 +14,10 @@ use ureq::{Agent, Body};
 use url::Url;
 
 use super::backoff::Backoff;
+use super::token::BearerToken;
 use super::trust::Trust;
-use super::{Header, agent_config, explain_failure, explain_refusal};
-use crate::config::{Secret, duration_text};
+use super::{Header, agent_config, explain};
+use crate::config::duration_text;
 use crate::protocol::decoder::{Decoder, EventTooLarge, Item};
 
 const READ_BUFFER_BYTES: usize = 16 << 10;
@@ -34,7 +35,7 @@ pub struct Subscription {
     /// Headers to send.
     pub headers: Vec<Header>,
     /// A bearer token to send.
-    pub token: Option<Secret>,
+    pub token: BearerToken,
     /// Whose certificates are good.
     pub trust: Trust,
     /// The event to resume after.
@@ -101,7 +102,7 @@ pub fn follow(
         let ended = match open(&agent, subscription, decoder.last_event_id())? {
             Opened::Stream(response) => {
                 backoff.connected();
-                read(response, &mut decoder, &mut report)?
+                read(response, subscription.silence_max, &mut decoder, &mut report)?
             }
             Opened::Not(ended) => ended,
         };
@@ -129,8 +130,8 @@ enum Opened {
 
 fn open(agent: &Agent, subscription: &Subscription, last_event_id: &str) -> Result<Opened, StreamError> {
     let mut request = agent.get(subscription.url.as_str()).header("Cache-Control", "no-cache");
-    if let Some(token) = &subscription.token {
-        request = request.header("Authorization", format!("Bearer {}", token.expose()));
+    if let Some(value) = subscription.token.header() {
+        request = request.header("Authorization", value);
     }
     // UTF-8 as it is: what HTML says of this header, and what `HeaderValue` takes only from bytes.
     if let Ok(id) = HeaderValue::from_bytes(last_event_id.as_bytes())
@@ -147,11 +148,11 @@ fn open(agent: &Agent, subscription: &Subscription, last_event_id: &str) -> Resu
     }
     let mut response = match request.call() {
         Ok(response) => response,
-        Err(error @ (ureq::Error::Http(_) | ureq::Error::BadUri(_))) => {
-            return Err(StreamError::Refused(explain_failure(&error, &subscription.url)));
-        }
         Err(error) => {
-            let reason = explain_failure(&error, &subscription.url);
+            let reason = explain::failure(&error, &subscription.url);
+            if explain::is_final(&error) {
+                return Err(StreamError::Refused(reason));
+            }
             return Ok(Opened::Not(Ended::Unopened { reason, retry_after: None }));
         }
     };
@@ -159,15 +160,16 @@ fn open(agent: &Agent, subscription: &Subscription, last_event_id: &str) -> Resu
         StatusCode::OK => check_content_type(&response).map(|()| Opened::Stream(response)),
         StatusCode::NO_CONTENT => Ok(Opened::Not(Ended::ForGood)),
         status if is_transient(status) => {
-            let (reason, retry_after) = (explain_in_time(agent, &mut response), retry_after(&response));
+            let (reason, retry_after) =
+                (explain_in_time(agent, &subscription.token, &mut response), retry_after(&response));
             Ok(Opened::Not(Ended::Unopened { reason, retry_after }))
         }
-        _ => Err(StreamError::Refused(explain_in_time(agent, &mut response))),
+        _ => Err(StreamError::Refused(explain_in_time(agent, &subscription.token, &mut response))),
     }
 }
 
 /// What a refusal says. If that takes too long, the status alone, and the agent is shut down.
-fn explain_in_time(agent: &Agent, response: &mut Response<Body>) -> String {
+fn explain_in_time(agent: &Agent, token: &BearerToken, response: &mut Response<Body>) -> String {
     let (reading, read) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -175,7 +177,7 @@ fn explain_in_time(agent: &Agent, response: &mut Response<Body>) -> String {
                 agent.clone().shutdown();
             }
         });
-        let explained = explain_refusal(response);
+        let explained = explain::refusal(response, token);
         drop(reading);
         explained
     })
@@ -203,6 +205,7 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
 
 fn read(
     response: Response<Body>,
+    silence_max: Option<Duration>,
     decoder: &mut Decoder,
     report: &mut impl FnMut(Report<'_>) -> ControlFlow<()>,
 ) -> Result<Ended, EventTooLarge> {
@@ -213,7 +216,7 @@ fn read(
             Ok(0) => return Ok(Ended::Stream { reason: "the stream ended".into(), in_order: true }),
             Ok(count) => &buffer[..count],
             Err(error) => {
-                let reason = format!("the stream was lost: {error}");
+                let reason = explain::loss(&error, silence_max);
                 return Ok(Ended::Stream { reason, in_order: false });
             }
         };

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::Context;
-
+use super::UsageError;
 use super::settings::descriptors_for;
 use crate::cli::DoctorArgs;
 use crate::config::Config;
@@ -25,7 +24,8 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let is_this_host = args.root == Path::new("/");
     // Below another root, /proc/self would be looked up as this process and found by nobody.
     let process = if is_this_host { "self" } else { "1" };
-    let mut host = Host::read(&args.root, process, page_bytes()).context("reading the host")?;
+    let mut host = Host::read(&args.root, process, page_bytes())
+        .map_err(|error| UsageError(format!("--root {}: {error}", args.root.display())))?;
     if is_this_host {
         ask_programs(&mut host, &args.unit);
     }

@@ -17,14 +17,15 @@ mod systemd;
 mod token;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use url::Url;
 
 use crate::cli::{Cli, Command, ServeArgs};
-use crate::client;
-use crate::config::{self, ConfigError, Environment, Loaded, redact_url};
+use crate::client::{self, trust::Trust};
+use crate::config::{self, ConfigError, Environment, Loaded, SecretError, redact_url};
 use crate::observe::logging;
 
 /// The exit code for wrong usage or configuration; clap's own as well.
@@ -82,6 +83,11 @@ fn endpoint(text: &str, default_path: &str) -> Result<Url, UsageError> {
     client::endpoint(text, default_path).map_err(|advice| UsageError(format!("{}: {advice}", redact_url(text))))
 }
 
+/// Whom to trust over TLS; a file that names nobody is wrong usage.
+fn trust(ca: Option<&Path>) -> Result<Trust, UsageError> {
+    Trust::new(ca).map_err(|error| UsageError(format!("{error:#}")))
+}
+
 /// Wrong usage that clap can't see.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -92,7 +98,8 @@ fn explain(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS; // whoever read our output, `head` for one, has had enough
     }
     let _ = writeln!(io::stderr(), "error: {error:#}");
-    match error.is::<ConfigError>() || error.is::<UsageError>() {
+    // A file that is to hold a secret and does not is a wrong argument, wherever it is read.
+    match error.is::<ConfigError>() || error.is::<UsageError>() || error.is::<SecretError>() {
         true => ExitCode::from(USAGE_EXIT_CODE),
         false => ExitCode::FAILURE,
     }

@@ -14,8 +14,9 @@ use serde::Deserialize;
 use super::UsageError;
 use super::redis::redis_address;
 use crate::cli::PublishArgs;
-use crate::client::{self, trust::Trust};
-use crate::config::{PUBLISH_TOKEN_VARIABLE, RedisPayload, Secret};
+use crate::client::token::BearerToken;
+use crate::client::{self, explain};
+use crate::config::{PUBLISH_TOKEN_VARIABLE, RedisPayload};
 use crate::event::{EventId, EventType};
 use crate::protocol::envelope::{Data, Envelope};
 use crate::redis_address::RedisAddress;
@@ -95,9 +96,9 @@ impl Publisher {
         Ok(match &args.redis_url {
             Some(url) => Publisher::Redis(Box::new(RedisPublisher::connect(url, args)?)),
             None => Publisher::Http(HttpPublisher {
-                agent: client::request_agent(&Trust::new(args.ca.as_deref())?),
+                agent: client::request_agent(&super::trust(args.ca.as_deref())?),
                 url: super::endpoint(&args.url, "/publish")?,
-                token: client::token(args.token_file.as_deref(), PUBLISH_TOKEN_VARIABLE)?,
+                token: BearerToken::read(args.token_file.as_deref(), PUBLISH_TOKEN_VARIABLE)?,
             }),
         })
     }
@@ -113,7 +114,7 @@ impl Publisher {
 struct HttpPublisher {
     agent: ureq::Agent,
     url: url::Url,
-    token: Option<Secret>,
+    token: BearerToken,
 }
 
 impl HttpPublisher {
@@ -124,18 +125,13 @@ impl HttpPublisher {
             events => serde_json::to_vec(events)?,
         };
         let mut request = self.agent.post(self.url.as_str()).header("Content-Type", "application/json");
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {}", token.expose()));
+        if let Some(value) = self.token.header() {
+            request = request.header("Authorization", value);
         }
         let sent = request.send(body.as_slice());
-        let mut response = sent.map_err(|error| anyhow!(client::explain_failure(&error, &self.url)))?;
+        let mut response = sent.map_err(|error| anyhow!(explain::failure(&error, &self.url)))?;
         if !response.status().is_success() {
-            let advice = match (response.status().as_u16(), &self.token) {
-                (401, None) => format!("; give a token with --token-file FILE or in {PUBLISH_TOKEN_VARIABLE}"),
-                (401 | 403, Some(_)) => "; the token that was given may not publish".to_owned(),
-                _ => String::new(),
-            };
-            bail!("{}{advice}", client::explain_refusal(&mut response));
+            bail!("{}", explain::refusal(&mut response, &self.token));
         }
         let answer = response.body_mut().read_to_string().context("the server's answer")?;
         let Answer { id, ids, duplicate, duplicates } = serde_json::from_str(&answer).unwrap_or_default();

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::cli::SubscribeArgs;
 use crate::client::stream::{Report, Subscription, follow};
-use crate::client::trust::Trust;
+use crate::client::token::BearerToken;
 use crate::client::{self, printable};
 use crate::event::GAP_EVENT_TYPE;
 use crate::protocol::decoder::Item;
@@ -33,8 +33,8 @@ pub(super) fn run(args: &SubscribeArgs) -> anyhow::Result<ExitCode> {
     let subscription = Subscription {
         url,
         headers: args.headers.clone(),
-        token: client::token(args.token_file.as_deref(), TOKEN_VARIABLE)?,
-        trust: Trust::new(args.ca.as_deref())?,
+        token: BearerToken::read(args.token_file.as_deref(), TOKEN_VARIABLE)?,
+        trust: super::trust(args.ca.as_deref())?,
         last_event_id: args.last_event_id.clone(),
         silence_max: args.idle_timeout,
         reconnects: !args.no_reconnect,

@@ -61,8 +61,10 @@ impl JwtOptions {
         let refused = |setting: String, reason: String| ConfigError::Value { setting, reason };
         for path in &self.key_files {
             let setting = secrets.settings.get("jwt-key-file").to_string();
-            let of_file = |error: SecretError| refused(setting.clone(), format!("{}: {error}", path.display()));
-            let of_key = |error: KeyError| refused(setting.clone(), format!("{} {error}", path.display()));
+            // Of several files, which; a single one is what the setting shows.
+            let place = if self.key_files.len() > 1 { format!("{}: ", path.display()) } else { String::new() };
+            let of_file = |error: SecretError| refused(setting.clone(), format!("{place}{error}"));
+            let of_key = |error: KeyError| refused(setting.clone(), format!("{place}{error}"));
             let (text, is_open_to_others) = read_bounded(path).map_err(of_file)?;
             let read = Keys::read(&text).map_err(of_key)?;
             if is_open_to_others && read.has_secret() {

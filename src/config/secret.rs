@@ -54,7 +54,7 @@ impl fmt::Debug for Secret {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file can't be opened or read.
-    #[error("{0}")]
+    #[error(transparent)]
     Read(#[from] io::Error),
     /// More than a file of secrets ever is.
     #[error("is larger than {FILE_BYTES_MAX} bytes, which no file of secrets is")]
