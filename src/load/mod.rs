@@ -26,6 +26,7 @@ pub mod page;
 pub mod plan;
 pub mod plot;
 pub mod publisher;
+pub mod publishing;
 pub mod report;
 pub mod response;
 pub mod stamp;

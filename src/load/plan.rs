@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
-use url::Url;
 
-use super::args::{LoadArgs, PublishBody, Scenario};
+use super::args::{LoadArgs, Scenario};
 use super::clock::micros;
-use super::stamp::{PAYLOAD_BYTES_MIN, TestRun};
+use super::publishing::{Pace, PublishPlan};
+use super::stamp::TestRun;
 use super::target::{Target, header_line};
 use super::threshold::{Threshold, defaults_beside};
 use crate::client::trust::Trust;
-use crate::config::redact_url;
 use crate::io::dialer::Remote;
 use crate::redis_address::RedisAddress;
 
@@ -81,53 +80,6 @@ pub struct FleetPlan {
     pub is_verbose: bool,
 }
 
-/// What is published.
-#[derive(Clone, Debug)]
-pub struct PublishPlan {
-    /// Where to.
-    pub outlet: Outlet,
-    /// How fast.
-    pub pace: Pace,
-    /// After how many to stop.
-    pub count_max: u32,
-    /// Length of the data.
-    pub payload_bytes: usize,
-    /// How many messages may share a request.
-    pub batch_max: u32,
-}
-
-/// Where messages are published.
-#[derive(Clone, Debug)]
-pub enum Outlet {
-    /// By POST.
-    Http {
-        /// The address.
-        url: String,
-        /// Further request headers.
-        headers: Vec<(String, String)>,
-        /// Topics, in turn; none: the body is the bare payload.
-        topics: Vec<String>,
-        /// Whose certificates are good.
-        trust: Trust,
-    },
-    /// With PUBLISH.
-    Redis {
-        /// The server.
-        address: Box<RedisAddress>,
-        /// Channels, in turn.
-        channels: Vec<String>,
-    },
-}
-
-/// When messages are sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pace {
-    /// Each at its own time, whether or not those before it have arrived.
-    PerSecond(f64),
-    /// Each when everybody has the one before.
-    Lockstep,
-}
-
 /// What a client is, besides being one of many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -157,7 +109,7 @@ impl Plan {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
         let threads = args.connecting.threads.unwrap_or(cores.div_ceil(processes)).clamp(1, 64);
         let storm_default = args.duration.unwrap_or(DURATION_DEFAULT) / 3;
-        let publish = read_publishing(args, redis)?;
+        let publish = PublishPlan::new(args, redis)?;
         let lockstep = publish.as_ref().is_some_and(|publish| publish.pace == Pace::Lockstep);
         ensure!(!lockstep || processes == 1, "--publish-rate lockstep needs --processes 1");
         let seed = || getrandom::u64().context("no random numbers from the system");
@@ -285,49 +237,11 @@ fn read_targets(args: &LoadArgs) -> anyhow::Result<Vec<Target>> {
     args.urls.iter().map(|url| Target::new(url, &headers)).collect()
 }
 
-fn read_token(file: &Path) -> anyhow::Result<String> {
+pub(super) fn read_token(file: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(file).with_context(|| format!("can't read the token in {}", file.display()))?;
     let token = text.trim();
     ensure!(!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()), "{} holds no token", file.display());
     Ok(token.to_owned())
-}
-
-fn read_publishing(args: &LoadArgs, redis: Option<RedisAddress>) -> anyhow::Result<Option<PublishPlan>> {
-    let publishing = &args.publishing;
-    let outlet = if let Some(address) = redis {
-        Outlet::Redis { address: Box::new(address), channels: publishing.redis_channel.clone() }
-    } else if let Some(url) = &publishing.publish_url {
-        let is_http = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        ensure!(is_http, "--publish-url {}: write http://… or https://…", redact_url(url));
-        let mut headers = Vec::new();
-        for header in &publishing.publish_header {
-            headers.push(header_line(header)?);
-        }
-        if let Some(file) = &publishing.publish_token_file {
-            headers.push(("Authorization".to_owned(), format!("Bearer {}", read_token(file)?)));
-        }
-        let topics = match publishing.publish_body {
-            PublishBody::Envelope => publishing.publish_topic.clone(),
-            PublishBody::Raw => Vec::new(),
-        };
-        let trust = Trust::new(args.connecting.ca.as_deref())?;
-        Outlet::Http { url: url.clone(), headers, topics, trust }
-    } else {
-        return Ok(None);
-    };
-    let payload_bytes = publishing.payload_bytes;
-    ensure!(payload_bytes >= PAYLOAD_BYTES_MIN, "--payload-bytes must be at least {PAYLOAD_BYTES_MIN}");
-    let pace = match publishing.publish_rate.as_str() {
-        "lockstep" => Pace::Lockstep,
-        text => match text.parse() {
-            Ok(rate) if rate > 0.0 && rate <= 1e6 => Pace::PerSecond(rate),
-            _ => bail!("--publish-rate {text}: write messages per second, up to 1000000, or lockstep"),
-        },
-    };
-    let is_raw = publishing.publish_body == PublishBody::Raw;
-    ensure!(!is_raw || publishing.publish_batch <= 1, "--publish-batch needs --publish-body envelope");
-    let count_max = publishing.publish_count.unwrap_or(u32::MAX);
-    Ok(Some(PublishPlan { outlet, pace, count_max, payload_bytes, batch_max: publishing.publish_batch.max(1) }))
 }
 
 /// The addresses to connect from: as given, else for loopback one per 5000 clients. `connect` scans half of the

@@ -15,7 +15,7 @@ use anyhow::{anyhow, ensure};
 
 use super::clock::Clock;
 use super::histogram::Latencies;
-use super::plan::{Outlet, Pace, PublishPlan};
+use super::publishing::{Outlet, Pace, PublishPlan};
 use super::stamp::{Stamp, TestRun, stamped_payload};
 use super::tally::Timetable;
 use crate::redis_address::RedisAddress;
