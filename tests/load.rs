@@ -209,6 +209,24 @@ fn a_unix_socket_is_a_target_too() {
 }
 
 #[test]
+fn what_the_stream_is_of_is_published_to() {
+    let server = Server::start(&["--listen", "127.0.0.1:0"]);
+    let authorization = format!("Authorization: Bearer {TOKEN}");
+    let publish_url = server.url("/publish");
+    let publish = ["--publish-url", &publish_url, "--publish-header", &authorization, "--publish-count", "20"];
+    let load = |args: &[&str]| run(&server.url("/events?topic=a&topic=b"), &[&publish[..], args].concat());
+    let heard = load(&["--publish-rate", "1000"]);
+    assert_eq!(heard.code, Some(0), "{}", heard.output);
+    heard.check(&[("delivered_events", 200.0), ("lost_events", 0.0)]);
+
+    let unheard = load(&["--publish-rate", "1000", "--publish-topic", "c", "--settle", "100ms"]);
+    assert_eq!(unheard.code, Some(1), "{}", unheard.output);
+    let line = "found        nobody heard any of it: does --publish-topic match the stream?\n";
+    assert!(unheard.output.contains(line), "{}", unheard.output);
+    assert!(!unheard.output.contains("lost\n"), "{}", unheard.output);
+}
+
+#[test]
 fn refusals_are_counted_by_status_and_fail() {
     let server = server(Behaviour { status: Some(503), ..Behaviour::default() });
     let run = load(&server, "/events", &["--duration", "0s"]);
@@ -494,6 +512,12 @@ fn wrong_usage_exits_2_and_says_why() {
         check(
             &["http://127.0.0.1:1/", &format!("--connect-rate={rate}")],
             "--connect-rate must be from 0.001 to 1000000",
+        );
+    }
+    for rate in ["0", "-1", "NaN", "inf", "1e-300", "often"] {
+        check(
+            &["http://127.0.0.1:1/", "--publish-url", "http://127.0.0.1:1/", &format!("--publish-rate={rate}")],
+            &format!("--publish-rate {rate}: write messages per second, from 0.001 to 1000000, or lockstep"),
         );
     }
 }

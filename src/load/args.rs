@@ -200,7 +200,7 @@ pub struct PublishArgs {
     #[arg(long, value_name = "NAME", default_value = "dashboard_updates")]
     pub redis_channel: Vec<String>,
 
-    /// Messages per second; `lockstep` sends the next when all have the last.
+    /// Messages per second, from 0.001 to 1000000; `lockstep` sends the next when all have the last.
     #[arg(long, value_name = "N", default_value = "10")]
     pub publish_rate: String,
 
@@ -212,8 +212,9 @@ pub struct PublishArgs {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub payload_bytes: usize,
 
-    /// Topics to publish to, in turn (repeatable).
-    #[arg(long, value_name = "TOPIC", default_value = "dashboard_updates")]
+    /// Topics to publish to, in turn (repeatable; unless given, those that every stream's address names with topic=,
+    /// else dashboard_updates).
+    #[arg(long, value_name = "TOPIC")]
     pub publish_topic: Vec<String>,
 
     /// Messages that are due may share one request, up to this many.

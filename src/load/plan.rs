@@ -21,9 +21,9 @@ use crate::io::dialer::Remote;
 use crate::redis_address::RedisAddress;
 
 const DURATION_DEFAULT: Duration = Duration::from_secs(30);
-/// However many clients there are, the time of the last one's turn is a number.
-const CONNECT_RATE_MIN: f64 = 0.001;
-const CONNECT_RATE_MAX: f64 = 1e6;
+/// Of connecting and publishing, per second: however many turns there are, the time of the last one is a number.
+pub(super) const RATE_MIN: f64 = 0.001;
+pub(super) const RATE_MAX: f64 = 1e6;
 
 /// A whole test.
 #[derive(Clone, Debug)]
@@ -103,13 +103,13 @@ impl Plan {
         ensure!((1..=256).contains(&processes), "--processes must be from 1 to 256");
         let connect_rate = args.connecting.connect_rate.or_else(|| default_connect_rate(scenario, clients));
         ensure!(
-            connect_rate.is_none_or(|rate| (CONNECT_RATE_MIN..=CONNECT_RATE_MAX).contains(&rate)),
-            "--connect-rate must be from {CONNECT_RATE_MIN} to {CONNECT_RATE_MAX} connections per second"
+            connect_rate.is_none_or(|rate| (RATE_MIN..=RATE_MAX).contains(&rate)),
+            "--connect-rate must be from {RATE_MIN} to {RATE_MAX} connections per second"
         );
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
         let threads = args.connecting.threads.unwrap_or(cores.div_ceil(processes)).clamp(1, 64);
         let storm_default = args.duration.unwrap_or(DURATION_DEFAULT) / 3;
-        let publish = PublishPlan::new(args, redis)?;
+        let publish = PublishPlan::new(args, redis, &targets)?;
         let lockstep = publish.as_ref().is_some_and(|publish| publish.pace == Pace::Lockstep);
         ensure!(!lockstep || processes == 1, "--publish-rate lockstep needs --processes 1");
         let seed = || getrandom::u64().context("no random numbers from the system");

@@ -4,12 +4,15 @@ use anyhow::{bail, ensure};
 use url::Url;
 
 use super::args::{LoadArgs, PublishBody};
-use super::plan::read_token;
+use super::plan::{RATE_MAX, RATE_MIN, read_token};
 use super::stamp::PAYLOAD_BYTES_MIN;
-use super::target::header_line;
+use super::target::{Target, header_line};
 use crate::client::trust::Trust;
 use crate::config::redact_url;
 use crate::redis_address::RedisAddress;
+
+/// What a server broadcasts that knows no topics, and what a stream is of that names none.
+const TOPIC_DEFAULT: &str = "dashboard_updates";
 
 /// What is published.
 #[derive(Clone, Debug)]
@@ -59,42 +62,92 @@ pub enum Pace {
 }
 
 impl PublishPlan {
-    /// Resolves arguments, of which `redis` is the one to publish to; none if nothing is to be published.
-    pub fn new(args: &LoadArgs, redis: Option<RedisAddress>) -> anyhow::Result<Option<PublishPlan>> {
+    /// Resolves arguments, of which `redis` is the one to publish to and `targets` are the streams; none if nothing is
+    /// to be published.
+    pub fn new(
+        args: &LoadArgs,
+        redis: Option<RedisAddress>,
+        targets: &[Target],
+    ) -> anyhow::Result<Option<PublishPlan>> {
         let publishing = &args.publishing;
-        let outlet = if let Some(address) = redis {
-            Outlet::Redis { address: Box::new(address), channels: publishing.redis_channel.clone() }
-        } else if let Some(url) = &publishing.publish_url {
-            let is_http = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-            ensure!(is_http, "--publish-url {}: write http://… or https://…", redact_url(url));
-            let mut headers = Vec::new();
-            for header in &publishing.publish_header {
-                headers.push(header_line(header)?);
+        let outlet = match (redis, &publishing.publish_url) {
+            (Some(address), _) => {
+                Outlet::Redis { address: Box::new(address), channels: publishing.redis_channel.clone() }
             }
-            if let Some(file) = &publishing.publish_token_file {
-                headers.push(("Authorization".to_owned(), format!("Bearer {}", read_token(file)?)));
-            }
-            let topics = match publishing.publish_body {
-                PublishBody::Envelope => publishing.publish_topic.clone(),
-                PublishBody::Raw => Vec::new(),
-            };
-            let trust = Trust::new(args.connecting.ca.as_deref())?;
-            Outlet::Http { url: url.clone(), headers, topics, trust }
-        } else {
-            return Ok(None);
+            (None, Some(url)) => http_outlet(args, url, targets)?,
+            (None, None) => return Ok(None),
         };
         let payload_bytes = publishing.payload_bytes;
         ensure!(payload_bytes >= PAYLOAD_BYTES_MIN, "--payload-bytes must be at least {PAYLOAD_BYTES_MIN}");
-        let pace = match publishing.publish_rate.as_str() {
-            "lockstep" => Pace::Lockstep,
-            text => match text.parse() {
-                Ok(rate) if rate > 0.0 && rate <= 1e6 => Pace::PerSecond(rate),
-                _ => bail!("--publish-rate {text}: write messages per second, up to 1000000, or lockstep"),
-            },
-        };
         let is_raw = publishing.publish_body == PublishBody::Raw;
         ensure!(!is_raw || publishing.publish_batch <= 1, "--publish-batch needs --publish-body envelope");
+        let pace = read_pace(&publishing.publish_rate)?;
         let count_max = publishing.publish_count.unwrap_or(u32::MAX);
         Ok(Some(PublishPlan { outlet, pace, count_max, payload_bytes, batch_max: publishing.publish_batch.max(1) }))
+    }
+}
+
+impl Outlet {
+    /// The flag that says on what messages go out, for whoever hears none of them.
+    pub fn flag(&self) -> &'static str {
+        match self {
+            Outlet::Http { topics, .. } if topics.is_empty() => "--publish-url",
+            Outlet::Http { .. } => "--publish-topic",
+            Outlet::Redis { .. } => "--redis-channel",
+        }
+    }
+}
+
+fn http_outlet(args: &LoadArgs, url: &str, targets: &[Target]) -> anyhow::Result<Outlet> {
+    let publishing = &args.publishing;
+    let is_http = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    ensure!(is_http, "--publish-url {}: write http://… or https://…", redact_url(url));
+    let mut headers = Vec::new();
+    for header in &publishing.publish_header {
+        headers.push(header_line(header)?);
+    }
+    if let Some(file) = &publishing.publish_token_file {
+        headers.push(("Authorization".to_owned(), format!("Bearer {}", read_token(file)?)));
+    }
+    let topics = match publishing.publish_body {
+        PublishBody::Raw => Vec::new(),
+        PublishBody::Envelope if publishing.publish_topic.is_empty() => topics_of_all(targets),
+        PublishBody::Envelope => publishing.publish_topic.clone(),
+    };
+    let trust = Trust::new(args.connecting.ca.as_deref())?;
+    Ok(Outlet::Http { url: url.to_owned(), headers, topics, trust })
+}
+
+/// The topics that every stream's address names, since each message is owed to everybody; else the default one.
+fn topics_of_all(targets: &[Target]) -> Vec<String> {
+    let mut topics = targets.first().map(Target::topics).unwrap_or_default();
+    topics.retain(|topic| targets.iter().all(|target| target.topics().contains(topic)));
+    if topics.is_empty() { vec![TOPIC_DEFAULT.to_owned()] } else { topics }
+}
+
+fn read_pace(text: &str) -> anyhow::Result<Pace> {
+    match text.parse() {
+        _ if text == "lockstep" => Ok(Pace::Lockstep),
+        Ok(rate) if (RATE_MIN..=RATE_MAX).contains(&rate) => Ok(Pace::PerSecond(rate)),
+        _ => bail!("--publish-rate {text}: write messages per second, from {RATE_MIN} to {RATE_MAX}, or lockstep"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_stream_names_is_published_to() {
+        let check = |urls: &[&str], expected: &[&str]| {
+            let targets: Vec<_> = urls.iter().map(|url| Target::new(url, &[]).unwrap()).collect();
+            assert_eq!(topics_of_all(&targets), expected, "{urls:?}");
+        };
+        check(&["http://127.0.0.1:1/events"], &["dashboard_updates"]);
+        check(&["http://127.0.0.1:1/events?topic=a%20b&latest=1&topic=c"], &["a b", "c"]);
+        check(&["unix:/run/f.sock:/events?topic=a"], &["a"]);
+        let (a_b, b_c) = ("http://127.0.0.1:1/events?topic=a&topic=b", "http://127.0.0.1:2/events?topic=b&topic=c");
+        check(&[a_b, b_c], &["b"]);
+        check(&[a_b, "http://127.0.0.1:2/events"], &["dashboard_updates"]);
     }
 }

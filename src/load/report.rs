@@ -57,8 +57,7 @@ impl Report {
         for (status, count) in &tally.statuses {
             figures.set(&format!("answers_{status}"), *count);
         }
-        let findings: Vec<String> = tally.findings.iter().map(ToString::to_string).collect();
-        figures.0.insert("findings".to_owned(), json!(findings));
+        figures.0.insert("findings".to_owned(), json!(findings(plan, outcome)));
         let mut report = Report { figures: figures.0, distributions, missed: Vec::new() };
         report.judge(plan, outcome);
         report
@@ -94,6 +93,18 @@ impl Report {
             Measure::Value(key) if measures::is_of_a_kind(key) => Some(self.figure(key).unwrap_or(0.0)),
             Measure::Value(key) => self.figure(key),
         }
+    }
+}
+
+/// The first faults, in words; one for all where nothing arrived, since that is seldom the server's.
+fn findings(plan: &Plan, outcome: &Outcome) -> Vec<String> {
+    let counters = &outcome.tally.counters;
+    let is_heard = counters.delivered_events + counters.corrupted_events > 0;
+    match &plan.publish {
+        Some(publish) if !is_heard && counters.lost_events > 0 => {
+            vec![format!("nobody heard any of it: does {} match the stream?", publish.outlet.flag())]
+        }
+        _ => outcome.tally.findings.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -60,6 +60,12 @@ impl Target {
         Ok(Target { url: url.into(), remote, tls_name: None, request_head, headers: headers.to_vec() })
     }
 
+    /// The topics that the address names.
+    pub fn topics(&self) -> Vec<String> {
+        let Ok(url) = Url::parse(&self.url) else { return Vec::new() };
+        url.query_pairs().filter(|(name, _)| name == "topic").map(|(_, topic)| topic.into_owned()).collect()
+    }
+
     /// The target that `location` leads to from here. Credentials stay behind when the origin changes.
     pub fn redirected(&self, location: &str) -> anyhow::Result<Target> {
         let from = Url::parse(&self.url)?;
