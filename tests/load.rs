@@ -429,20 +429,23 @@ fn the_server_is_measured_by_its_pid() {
 }
 
 #[test]
-fn an_interrupted_test_does_not_miss_its_server() {
+fn an_interrupted_test_says_so_and_does_not_miss_its_server() {
     let server = server(Behaviour::default());
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("figures.json");
     let child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
         .args(["load", &server.url("/events"), "--clients", "1000", "--connect-rate", "1"])
         .args(["--server-pid", &std::process::id().to_string(), "--json", json.to_str().unwrap()])
-        .stdout(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn();
-    let mut child = child.unwrap();
+    let child = child.unwrap();
     support::wait::eventually("a client connects", || (server.subscribers_so_far() > 0).then_some(()));
     support::process::signal(child.id(), "INT");
-    child.wait().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("\ninterrupted  after ") && text.contains("\npassed       every threshold"), "{text}");
     let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     assert_eq!(
         (&figures["interrupted"], &figures["held_clients"]),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
+use signal_hook::consts::SIGINT;
 
 use super::UsageError;
 use super::redis::redis_address;
@@ -20,11 +21,17 @@ use crate::load::report::Report;
 use crate::load::summary::{missed_lines, summary};
 use crate::load::terminal::{Style, Terminal};
 
+/// The exit code of what SIGINT ended, as shells count.
+const INTERRUPTED_EXIT_CODE: u8 = 128 + SIGINT as u8;
+
 /// Runs the load test.
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let descriptors_max = raise_descriptor_limit().context("can't raise the limit on descriptors")?;
     let interrupted = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))?;
+    // The first ends the test with a report; the second, which finds the flag set, ends the process.
+    let exit_code = i32::from(INTERRUPTED_EXIT_CODE);
+    signal_hook::flag::register_conditional_shutdown(SIGINT, exit_code, Arc::clone(&interrupted))?;
+    signal_hook::flag::register(SIGINT, Arc::clone(&interrupted))?;
     if args.worker {
         crate::load::work(BufReader::new(stdin()), &mut stdout().lock())?;
         return Ok(ExitCode::SUCCESS);
@@ -44,7 +51,11 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let lines = if args.quiet { missed_lines(&report, is_coloured) } else { summary(&report, is_coloured) };
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     stdout().write_all(text.as_bytes())?;
-    Ok(if report.missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match outcome.interrupted_us {
+        Some(_) => ExitCode::from(INTERRUPTED_EXIT_CODE),
+        None if report.missed.is_empty() => ExitCode::SUCCESS,
+        None => ExitCode::FAILURE,
+    })
 }
 
 fn plan(args: &LoadArgs, descriptors_max: u64) -> anyhow::Result<Plan> {

@@ -281,7 +281,9 @@ Examples:
 
 FANFARE_REDIS_PASSWORD holds the password for Redis; no flag does, since every user of a host sees its arguments.
 
-Exit codes: 0 all well, 1 a threshold missed, 2 wrong usage.";
+Ctrl-C ends a test early, with a report of what there was until then; a second one ends it at once.
+
+Exit codes: 0 all well, 1 a threshold missed, 2 wrong usage, 130 interrupted.";
 
 /// A time with its unit: `250ms`, `30s`, `5m`, `1h`, or several in a row.
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -49,8 +49,8 @@ pub struct Outcome {
     pub server_vanished: bool,
     /// The kernel: before, and when all were connected.
     pub kernel: (KernelUse, KernelUse),
-    /// True if the user ended the test early.
-    pub is_interrupted: bool,
+    /// If the user ended the test early: when, from the start.
+    pub interrupted_us: Option<u64>,
 }
 
 /// What is told while a test runs.
@@ -174,7 +174,10 @@ impl Conductor<'_> {
 
     /// Moves on to the next stage when it is time.
     fn go_on(&mut self, now_us: u64) {
-        let ends_early = self.interrupted.load(Ordering::Relaxed);
+        let ends_early = self.stage != Stage::Finishing && self.interrupted.load(Ordering::Relaxed);
+        if ends_early {
+            self.outcome.interrupted_us.get_or_insert(now_us - self.started_us);
+        }
         match self.stage {
             Stage::Connecting if ends_early => self.settle(now_us),
             Stage::Connecting if self.all_have_tried(now_us) => self.hold(now_us),
@@ -249,7 +252,6 @@ impl Conductor<'_> {
     }
 
     fn finish(&mut self) {
-        self.outcome.is_interrupted = self.interrupted.load(Ordering::Relaxed);
         self.crew.order(&Order::Finish);
         self.stage = Stage::Finishing;
     }

@@ -18,6 +18,8 @@ pub struct Report {
     pub distributions: Vec<(&'static str, Latencies)>,
     /// What failed the test.
     pub missed: Vec<Missed>,
+    /// If the user ended the test early: when, from the start.
+    pub interrupted_us: Option<u64>,
 }
 
 /// A threshold that fails the test.
@@ -58,7 +60,8 @@ impl Report {
             figures.set(&format!("answers_{status}"), *count);
         }
         figures.0.insert("findings".to_owned(), json!(findings(plan, outcome)));
-        let mut report = Report { figures: figures.0, distributions, missed: Vec::new() };
+        let mut report =
+            Report { figures: figures.0, distributions, missed: Vec::new(), interrupted_us: outcome.interrupted_us };
         report.judge(plan, outcome);
         report
     }
@@ -113,7 +116,7 @@ fn why_unmeasured(measure: &Measure, plan: &Plan, outcome: &Outcome) -> &'static
     match (is_of_the_server, plan.server_pids.is_empty()) {
         (true, true) => "no --server-pid was given",
         (true, false) if outcome.server_vanished => "a process of --server-pid was gone",
-        _ if outcome.is_interrupted => "the test was interrupted",
+        _ if outcome.interrupted_us.is_some() => "the test was interrupted",
         _ => "nothing of that kind happened",
     }
 }
@@ -146,7 +149,7 @@ impl Figures {
         self.set("held_clients", outcome.held_clients);
         self.set("connecting_seconds", seconds(outcome.connecting_us));
         self.set("elapsed_seconds", seconds(outcome.elapsed_us));
-        self.set("interrupted", outcome.is_interrupted);
+        self.set("interrupted", outcome.interrupted_us.is_some());
         let counters = &outcome.tally.counters;
         let attempts = counters.connect_attempts as f64;
         self.set_ratio("connect_success_percent", counters.connect_successes as f64 * 100.0, attempts);
@@ -310,7 +313,7 @@ mod tests {
             assert_eq!(report.figures["passed"], json!(expected.is_empty()), "{args:?}");
         };
         let (full, nothing) = (full_outcome(), Outcome::default());
-        let interrupted = Outcome { is_interrupted: true, ..Outcome::default() };
+        let interrupted = Outcome { interrupted_us: Some(1), ..Outcome::default() };
         let vanished = Outcome { server_vanished: true, ..Outcome::default() };
         let cpu = "server_cpu_us_per_event>5";
         check(&[], &nothing, &[]);

@@ -96,6 +96,9 @@ fn fault_lines(report: &Report, is_coloured: bool) -> Vec<String> {
     if findings.len() > SHOWN_MAX {
         lines.push(format!("found        … and {} more like these", findings.len() - SHOWN_MAX));
     }
+    if let Some(us) = report.interrupted_us {
+        lines.push(format!("interrupted  after {}", time(us)));
+    }
     lines.extend(missed_lines(report, is_coloured));
     if report.missed.is_empty() {
         let (green, plain) = if is_coloured { ("\x1b[32m", "\x1b[0m") } else { ("", "") };
