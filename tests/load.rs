@@ -509,6 +509,10 @@ fn wrong_usage_exits_2_and_says_why() {
     check(&["http://127.0.0.1:1/", "--clients", "100000000"], "--processes");
     check(&["http://127.0.0.1:1/", "--publish-url", "http://127.0.0.1:1/", "--payload-bytes", "5"], "at least 81");
     check(&["http://127.0.0.1:1/", "--duration", "5"], "not a time");
+    check(&["http://127.0.0.1:1/", "--server-pid", "4194305"], "--server-pid 4194305: no such process");
+    for option in ["--json", "--report"] {
+        check(&["http://127.0.0.1:1/", option, "/nonexistent/x"], &format!("{option} /nonexistent/x: No such file"));
+    }
     check(&["http://127.0.0.1:1/", "--publish-url", "localhost:1/publish"], "write http://… or https://…");
     check(&["http://127.0.0.1:1/", "--redis-url", "rediss://h/#insecure"], "--redis-url rediss://h/#insecure: ");
     for rate in ["0", "-1", "NaN", "inf"] {

@@ -1,5 +1,6 @@
 //! `fanfare load`: arguments to a test, a test to a report, a report to an exit code.
 
+use std::fs::File;
 use std::io::{BufReader, IsTerminal, Write, stderr, stdin, stdout};
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use signal_hook::consts::SIGINT;
 use super::UsageError;
 use super::redis::redis_address;
 use crate::io::limits::raise_descriptor_limit;
-use crate::load::args::{LoadArgs, PublishArgs};
+use crate::load::args::{LoadArgs, PublishArgs, ReportArgs};
 use crate::load::ask::ask;
 use crate::load::conductor::{Outcome, conduct};
 use crate::load::page::page;
@@ -42,11 +43,12 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         args.clone()
     };
     let plan = plan(&args, descriptors_max).map_err(|error| UsageError(format!("{error:#}")))?;
+    let files = Files::create(&args.reporting)?;
     let mut terminal = Terminal::new(style(&args));
     let outcome = conduct(&plan, &mut terminal, &interrupted)?;
     terminal.clear();
     let report = Report::new(&plan, &outcome);
-    write_files(&args, &report, &outcome)?;
+    files.write(&report, &outcome)?;
     let is_coloured = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = if args.quiet { missed_lines(&report, is_coloured) } else { summary(&report, is_coloured) };
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
@@ -74,15 +76,31 @@ fn style(args: &LoadArgs) -> Style {
     }
 }
 
-fn write_files(args: &LoadArgs, report: &Report, outcome: &Outcome) -> anyhow::Result<()> {
-    let write = |file: &Path, text: String| {
-        std::fs::write(file, text).with_context(|| format!("can't write {}", file.display()))
-    };
-    if let Some(file) = &args.reporting.json {
-        write(file, serde_json::to_string_pretty(&report.figures)? + "\n")?;
+/// What is written at the end, made before the test: a path that can't be written to must not cost a whole run.
+struct Files {
+    json: Option<File>,
+    page: Option<File>,
+}
+
+impl Files {
+    fn create(args: &ReportArgs) -> Result<Files, UsageError> {
+        let create = |flag: &str, path: &Path| {
+            File::create(path).map_err(|error| UsageError(format!("{flag} {}: {error}", path.display())))
+        };
+        Ok(Files {
+            json: args.json.as_deref().map(|path| create("--json", path)).transpose()?,
+            page: args.report.as_deref().map(|path| create("--report", path)).transpose()?,
+        })
     }
-    if let Some(file) = &args.reporting.report {
-        write(file, page(report, outcome.timeline.points()))?;
+
+    fn write(&self, report: &Report, outcome: &Outcome) -> anyhow::Result<()> {
+        if let Some(mut file) = self.json.as_ref() {
+            let text = serde_json::to_string_pretty(&report.figures)? + "\n";
+            file.write_all(text.as_bytes()).context("--json")?;
+        }
+        if let Some(mut file) = self.page.as_ref() {
+            file.write_all(page(report, outcome.timeline.points()).as_bytes()).context("--report")?;
+        }
+        Ok(())
     }
-    Ok(())
 }

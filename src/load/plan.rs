@@ -16,6 +16,7 @@ use super::publishing::{Pace, PublishPlan};
 use super::stamp::TestRun;
 use super::target::{Target, header_line};
 use super::threshold::{Threshold, defaults_beside};
+use super::watch;
 use crate::client::trust::Trust;
 use crate::io::dialer::Remote;
 use crate::redis_address::RedisAddress;
@@ -150,6 +151,12 @@ impl Plan {
             fleet.blackhole_share == 0.0 || !fleet.targets.iter().any(is_unix),
             "only TCP can lose its cable: no --blackhole-share on a Unix socket"
         );
+        for pid in &args.reporting.server_pid {
+            ensure!(
+                watch::processes(&[*pid]).is_some(),
+                "--server-pid {pid}: no such process (or not one to be looked into)"
+            );
+        }
         let thresholds = args.reporting.fail_if.clone();
         let has_defaults = !args.reporting.no_default_thresholds;
         Ok(Plan {
