@@ -124,6 +124,7 @@ fn streams_are_of_the_topics_that_their_path_and_query_name() {
         subscriber.expect(topics);
     };
     check("/events", &["news"]);
+    check("/events?_=17&TOPIC=a", &["news"]);
     check("/sse", &["news"]);
     check("/dashboard/stream", &["board"]);
     check("/dashboard/stream?topic=a", &["board"]);
