@@ -268,7 +268,7 @@ pub struct PublishArgs {
     #[arg(value_name = "TOPIC", value_parser = topic)]
     pub topic: Topic,
 
-    /// The data; - reads lines from standard input, each an event
+    /// The data; - reads lines from standard input, each an event; empty lines are left out
     #[arg(value_name = "DATA", allow_hyphen_values = true)]
     pub data: String,
 
