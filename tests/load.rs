@@ -309,6 +309,11 @@ fn only_who_listens_misses_heartbeats() {
         let silence = ["--duration", "1s", "--heartbeat", "200ms"];
         let run = load_without_publishing(&server, &[&silence[..], args].concat());
         assert_eq!(run.code, Some(0), "{}", run.output);
+        assert!(
+            run.output.contains("messages     none published, ") && !run.output.contains("checked"),
+            "{}",
+            run.output
+        );
         assert_eq!(run.number("missed_heartbeats") > 0.0, misses, "{args:?}: {}", run.output);
     };
     check(&[], true);
@@ -426,6 +431,11 @@ fn the_server_is_measured_by_its_pid() {
     assert_eq!(run.code, Some(0), "{}", run.output);
     assert!(run.number("server_resident_connected_bytes") > 0.0);
     assert!(run.number("server_cpu_us_per_event") >= 0.0);
+    let per_connection =
+        ["client_bytes_per_connection", "kernel_bytes_per_connection", "server_user_bytes_per_connection"];
+    assert_eq!(per_connection.map(|name| run.figures.get(name)), [Some(&Value::Null); 3], "{:#}", run.figures);
+    let line = "memory       too few connections to tell (1,000 at least)\nserver       ";
+    assert!(run.output.contains(line), "{}", run.output);
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub fn page(report: &Report, points: &[Point]) -> String {
         let value = match value {
             Value::Number(number) => number.as_f64().filter(|n| n.fract() == 0.0).map(thousands),
             Value::String(text) => Some(text.clone()),
+            Value::Null => Some("not measured".to_owned()),
             _ => None,
         }
         .unwrap_or_else(|| value.to_string());

@@ -10,6 +10,11 @@ use super::plan::Plan;
 use super::threshold::{Measure, Threshold};
 use crate::config::redact_url;
 
+/// Below so many, what connections take can't be told from what a process takes once.
+pub const TELLING_CONNECTIONS_MIN: u32 = 1000;
+/// Why there is no figure then.
+pub const TOO_FEW_CONNECTIONS: &str = "too few connections to tell (1,000 at least)";
+
 /// All figures of a test.
 pub struct Report {
     /// The figures, in order.
@@ -113,9 +118,12 @@ fn findings(plan: &Plan, outcome: &Outcome) -> Vec<String> {
 
 fn why_unmeasured(measure: &Measure, plan: &Plan, outcome: &Outcome) -> &'static str {
     let is_of_the_server = matches!(measure, Measure::Value(key) if key.starts_with("server_"));
+    let is_per_connection = matches!(measure, Measure::Value(key) if key.ends_with("_per_connection"));
     match (is_of_the_server, plan.server_pids.is_empty()) {
         (true, true) => "no --server-pid was given",
         (true, false) if outcome.server_vanished => "a process of --server-pid was gone",
+        _ if is_per_connection && outcome.held_clients >= TELLING_CONNECTIONS_MIN => "it shrank while they connected",
+        _ if is_per_connection => TOO_FEW_CONNECTIONS,
         _ if outcome.interrupted_us.is_some() => "the test was interrupted",
         _ => "nothing of that kind happened",
     }
@@ -133,6 +141,12 @@ impl Figures {
         if divisor > 0.0 {
             self.set(name, (dividend / divisor * 1000.0).round() / 1000.0);
         }
+    }
+
+    /// What the memory grew by for each connection; null where that can't be told.
+    fn set_per_connection(&mut self, name: &str, (before, after): (u64, u64), held: u32) {
+        let growth = after.checked_sub(before).filter(|_| held >= TELLING_CONNECTIONS_MIN);
+        self.set(name, growth.map(|bytes| (bytes as f64 / f64::from(held) * 1000.0).round() / 1000.0));
     }
 
     fn set_rate(&mut self, name: &str, count: u64, span_us: u64) {
@@ -200,29 +214,28 @@ impl Figures {
     }
 
     fn of_memory_and_cpu(&mut self, outcome: &Outcome) {
-        let held = f64::from(outcome.held_clients);
-        let growth = |before: u64, after: u64| after as f64 - before as f64;
-        let (before, after) = outcome.own_resident_bytes;
-        self.set("client_resident_bytes", after);
-        self.set_ratio("client_bytes_per_connection", growth(before, after), held);
+        let held = outcome.held_clients;
+        self.set("client_resident_bytes", outcome.own_resident_bytes.1);
+        self.set_per_connection("client_bytes_per_connection", outcome.own_resident_bytes, held);
         let (before, after) = outcome.kernel;
         // One host holds both ends of its own connections, so this is per connection, not per end.
-        self.set_ratio("kernel_bytes_per_connection", growth(before.total_bytes(), after.total_bytes()), held);
-        self.set_ratio("kernel_slab_bytes_per_connection", growth(before.slab_bytes, after.slab_bytes), held);
-        self.set_ratio("kernel_tcp_bytes_per_connection", growth(before.tcp_bytes, after.tcp_bytes), held);
+        let both = (before.total_bytes(), after.total_bytes());
+        self.set_per_connection("kernel_bytes_per_connection", both, held);
+        self.set_per_connection("kernel_slab_bytes_per_connection", (before.slab_bytes, after.slab_bytes), held);
+        self.set_per_connection("kernel_tcp_bytes_per_connection", (before.tcp_bytes, after.tcp_bytes), held);
         if outcome.server_vanished {
             self.set("server_vanished", true);
         }
         let Some([before, connected, published]) = outcome.server else { return };
-        let user = growth(before.resident_bytes, connected.resident_bytes);
-        let proportional = growth(before.proportional_bytes, connected.proportional_bytes);
-        let cpu_us = growth(connected.cpu_us, published.cpu_us);
+        let user = (before.resident_bytes, connected.resident_bytes);
+        let proportional = (before.proportional_bytes, connected.proportional_bytes);
+        let cpu_us = published.cpu_us as f64 - connected.cpu_us as f64;
         self.set("server_resident_before_bytes", before.resident_bytes);
         self.set("server_resident_connected_bytes", connected.resident_bytes);
         self.set("server_resident_published_bytes", published.resident_bytes);
-        self.set_ratio("server_user_bytes_per_connection", user, held);
-        self.set_ratio("server_proportional_bytes_per_connection", proportional, held);
-        self.set("server_connecting_cpu_us", growth(before.cpu_us, connected.cpu_us));
+        self.set_per_connection("server_user_bytes_per_connection", user, held);
+        self.set_per_connection("server_proportional_bytes_per_connection", proportional, held);
+        self.set("server_connecting_cpu_us", connected.cpu_us as f64 - before.cpu_us as f64);
         self.set("server_publishing_cpu_us", cpu_us);
         self.set_ratio("server_cpu_us_per_event", cpu_us, outcome.tally.counters.delivered_events as f64);
     }
@@ -241,7 +254,7 @@ mod tests {
     use super::*;
     use crate::load::args::LoadArgs;
     use crate::load::publisher::Published;
-    use crate::load::watch::ProcessUse;
+    use crate::load::watch::{KernelUse, ProcessUse};
 
     #[derive(Parser)]
     struct Typed {
@@ -254,7 +267,7 @@ mod tests {
         Plan::new(&Typed::parse_from(typed).args, None).unwrap()
     }
 
-    /// Ten clients, ten messages sent within a second from 5 s on, the last delivered at 9 s.
+    /// A thousand clients, ten messages sent within a second from 5 s on, the last delivered at 9 s.
     fn full_outcome() -> Outcome {
         let mut recorded = Latencies::default();
         recorded.record(1000);
@@ -268,7 +281,7 @@ mod tests {
         };
         let mut outcome = Outcome {
             published: Some(published),
-            held_clients: 10,
+            held_clients: 1000,
             connecting_us: 1000,
             elapsed_us: 10_000_000,
             server: Some([ProcessUse::default(); 3]),
@@ -323,6 +336,13 @@ mod tests {
         check(&["--server-pid", "1", "--fail-if", cpu], &interrupted, &[(cpu, "the test was interrupted")]);
         let late = "p99_latency>1s";
         check(&["--fail-if", late], &nothing, &[(late, "nothing of that kind happened")]);
+        let memory = "kernel_bytes_per_connection>1";
+        let few = Outcome { held_clients: 999, ..Outcome::default() };
+        check(&["--fail-if", memory], &few, &[(memory, TOO_FEW_CONNECTIONS)]);
+        let before = KernelUse { slab_bytes: 1, tcp_bytes: 0 };
+        let shrunk = Outcome { kernel: (before, KernelUse::default()), ..full_outcome() };
+        check(&["--fail-if", memory], &shrunk, &[(memory, "it shrank while they connected")]);
+        check(&["--fail-if", memory], &full, &[]);
         // It occurred no times, which is a measurement.
         check(&["--fail-if", "error_connect_refused>0"], &nothing, &[]);
     }

@@ -1,35 +1,21 @@
 //! The summary: a test's report as lines for a terminal.
 
-use super::report::{Missed, Report};
+use super::report::{Missed, Report, TELLING_CONNECTIONS_MIN, TOO_FEW_CONNECTIONS};
 
 /// The lines to print; with `is_coloured`, missed thresholds stand out.
 pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
     let count = |name: &str| thousands(report.figure(name).unwrap_or(0.0));
-    let mut lines = vec![
-        format!(
-            "clients      {} held of {}, connect success {}%, {} reconnects, {} refused, {} errors",
-            count("held_clients"),
-            count("clients"),
-            report.figure("connect_success_percent").unwrap_or(0.0),
-            count("reconnects"),
-            count("refused_clients"),
-            count("errors"),
-        ),
-        format!(
-            "messages     {} published, {} delivered ({} per second, {} per read)",
-            count("published_events"),
-            count("delivered_events"),
-            count("delivered_per_second"),
-            report.figure("events_per_read").unwrap_or(0.0),
-        ),
-        format!(
-            "checked      {} lost, {} duplicated, {} disordered, {} corrupted, {} unresolved",
-            count("lost_events"),
-            count("duplicated_events"),
-            count("disordered_events"),
-            count("corrupted_events"),
-            count("unresolved_events"),
-        ),
+    let mut lines = vec![format!(
+        "clients      {} held of {}, connect success {}%, {} reconnects, {} refused, {} errors",
+        count("held_clients"),
+        count("clients"),
+        report.figure("connect_success_percent").unwrap_or(0.0),
+        count("reconnects"),
+        count("refused_clients"),
+        count("errors"),
+    )];
+    lines.extend(message_lines(report));
+    lines.extend([
         format!(
             "announced    {} gaps ({} needless), {} lost in them, {} repeated, {} missed while away",
             count("gap_events"),
@@ -46,7 +32,7 @@ pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
             count("deferred_connections"),
             count("received_bytes"),
         ),
-    ];
+    ]);
     lines.push(format!("{:16} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p95", "p99", "p99.9", "max"));
     for (name, latencies) in report.distributions.iter().filter(|(_, latencies)| latencies.count() > 0) {
         let cells: String = [50.0, 95.0, 99.0, 99.9, 100.0]
@@ -60,17 +46,50 @@ pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
     lines
 }
 
-fn memory_lines(report: &Report) -> Vec<String> {
-    let mut lines = Vec::new();
-    let rounded = |name: &str| report.figure(name).map(|value| thousands(value.round()));
-    if let Some(bytes) = rounded("client_bytes_per_connection") {
-        let kernel = rounded("kernel_bytes_per_connection").unwrap_or_default();
-        lines.push(format!("memory       client {bytes} bytes per connection; kernel {kernel}, both ends on one host"));
+/// Only what the test published itself is checked: where that is nothing, nothing is said to be faultless.
+fn message_lines(report: &Report) -> Vec<String> {
+    let count = |name: &str| thousands(report.figure(name).unwrap_or(0.0));
+    let per_read = report.figure("events_per_read").unwrap_or(0.0);
+    if report.figure("published_events") == Some(0.0) {
+        return vec![format!(
+            "messages     none published, {} of others ({per_read} per read)",
+            count("received_events")
+        )];
     }
-    if let Some(bytes) = rounded("server_user_bytes_per_connection") {
-        let cpu =
-            report.figure("server_cpu_us_per_event").map_or_else(String::new, |us| format!(", {us} µs CPU per event"));
-        lines.push(format!("server       {bytes} bytes per connection in user space{cpu}"));
+    let published = format!(
+        "messages     {} published, {} delivered ({} per second, {per_read} per read)",
+        count("published_events"),
+        count("delivered_events"),
+        count("delivered_per_second"),
+    );
+    let checked = format!(
+        "checked      {} lost, {} duplicated, {} disordered, {} corrupted, {} unresolved",
+        count("lost_events"),
+        count("duplicated_events"),
+        count("disordered_events"),
+        count("corrupted_events"),
+        count("unresolved_events"),
+    );
+    vec![published, checked]
+}
+
+fn memory_lines(report: &Report) -> Vec<String> {
+    let bytes = |name: &str| report.figure(name).map_or("unknown".to_owned(), |bytes| thousands(bytes.round()));
+    let is_telling = report.figure("held_clients") >= Some(f64::from(TELLING_CONNECTIONS_MIN));
+    let per_connection = match is_telling {
+        true => format!(
+            "client {} bytes per connection, this host's kernel {}",
+            bytes("client_bytes_per_connection"),
+            bytes("kernel_bytes_per_connection"),
+        ),
+        false => TOO_FEW_CONNECTIONS.to_owned(),
+    };
+    let mut lines = vec![format!("memory       {per_connection}")];
+    let user = format!("{} bytes per connection in user space", bytes("server_user_bytes_per_connection"));
+    let cpu = report.figure("server_cpu_us_per_event").map(|us| format!("{us} µs CPU per event"));
+    let of_the_server: Vec<_> = is_telling.then_some(user).into_iter().chain(cpu).collect();
+    if report.figure("server_resident_before_bytes").is_some() && !of_the_server.is_empty() {
+        lines.push(format!("server       {}", of_the_server.join(", ")));
     }
     lines
 }
