@@ -40,10 +40,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // It looks at the host, and at nothing of the server.
     ("doctor", &[]),
-    // Whom the clients trust is one decision, and what of a URL is shown.
+    // How an address is written is one decision, whom the clients trust, and what of a URL is shown.
     (
         "load",
-        &["event", "protocol", "redis_address", "io::dialer", "io::limits", "client::trust", "config::redact_url"],
+        &[
+            "event",
+            "protocol",
+            "redis_address",
+            "io::dialer",
+            "io::limits",
+            "client::endpoint",
+            "client::trust",
+            "config::redact_url",
+        ],
     ),
     // The flags of each command are declared by what it runs.
     (

@@ -212,9 +212,10 @@ fn a_unix_socket_is_a_target_too() {
 fn what_the_stream_is_of_is_published_to() {
     let server = Server::start(&["--listen", "127.0.0.1:0"]);
     let authorization = format!("Authorization: Bearer {TOKEN}");
-    let publish_url = server.url("/publish");
-    let publish = ["--publish-url", &publish_url, "--publish-header", &authorization, "--publish-count", "20"];
-    let load = |args: &[&str]| run(&server.url("/events?topic=a&topic=b"), &[&publish[..], args].concat());
+    // As people write it: without schemes, and without the path that is meant.
+    let place = server.address().to_string();
+    let publish = ["--publish-url", &place, "--publish-header", &authorization, "--publish-count", "20"];
+    let load = |args: &[&str]| run(&format!("{place}?topic=a&topic=b"), &[&publish[..], args].concat());
     let heard = load(&["--publish-rate", "1000"]);
     assert_eq!(heard.code, Some(0), "{}", heard.output);
     heard.check(&[("delivered_events", 200.0), ("lost_events", 0.0)]);
@@ -508,7 +509,8 @@ fn wrong_usage_exits_2_and_says_why() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(reason), "{reason:?} is not in {text}");
     };
-    check(&["ftp://127.0.0.1/"], "write http://");
+    check(&["ftp://127.0.0.1/"], "ftp://127.0.0.1/: allowed is http://host[:port][/path]");
+    check(&["ftp://127.0.0.1/"], ", or unix:PATH:/path");
     check(&["unix:/run/fanfare.sock"], "unix:PATH:/events");
     check(&["unix:/run/fanfare.sock:/", "--scenario", "blackhole"], "Unix socket");
     check(&["https://127.0.0.1:1/", "--ca", "/dev/null"], "no certificate");
@@ -523,7 +525,7 @@ fn wrong_usage_exits_2_and_says_why() {
     for option in ["--json", "--report"] {
         check(&["http://127.0.0.1:1/", option, "/nonexistent/x"], &format!("{option} /nonexistent/x: No such file"));
     }
-    check(&["http://127.0.0.1:1/", "--publish-url", "localhost:1/publish"], "write http://… or https://…");
+    check(&["http://127.0.0.1:1/", "--publish-url", "ftp://h"], "--publish-url ftp://h: allowed is http://host");
     check(&["http://127.0.0.1:1/", "--redis-url", "rediss://h/#insecure"], "--redis-url rediss://h/#insecure: ");
     for rate in ["0", "-1", "NaN", "inf"] {
         check(

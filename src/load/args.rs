@@ -11,9 +11,9 @@ use super::threshold::Threshold;
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct LoadArgs {
-    /// The stream's address: http://…, https://…, or unix:PATH:/events for a Unix socket; several are used in turn.
-    /// Without one, on a terminal, you are asked.
-    #[arg(env = "SSE_URL", value_name = "URL")]
+    /// The stream: http:// or https://, without a scheme http is meant, without a path /events; or unix:PATH:/events for
+    /// a Unix socket. Several are used in turn. Without one, on a terminal, you are asked.
+    #[arg(env = "SSE_URL", hide_env_values = true, value_name = "URL")]
     pub urls: Vec<String>,
 
     /// What the clients do.
@@ -184,7 +184,7 @@ pub struct BehaviourArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Publishing")]
 pub struct PublishArgs {
-    /// Publish by POST to this address.
+    /// Publish by POST to this address: http:// or https://, without a scheme http is meant, without a path /publish.
     #[arg(long, value_name = "URL", conflicts_with = "redis_url")]
     pub publish_url: Option<String>,
 

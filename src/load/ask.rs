@@ -24,7 +24,7 @@ pub fn ask(args: &LoadArgs, input: &mut impl BufRead, output: &mut impl Write) -
         let url = answer(input, output, "Publish to (an http:// or redis:// address, empty for nothing)", "")?;
         match url.as_str() {
             "" => {}
-            redis if redis.starts_with("redis") => args.publishing.redis_url = Some(url),
+            redis if redis.starts_with("redis") && redis.contains("://") => args.publishing.redis_url = Some(url),
             _ => args.publishing.publish_url = Some(url),
         }
     }
@@ -84,6 +84,7 @@ mod tests {
         check("\n\n\n\n", Some((URL_DEFAULT, Scenario::Multi, Some(1000), None)));
         check("http://h/\nstorm\n50\nredis://r\n", Some(("http://h/", Scenario::Storm, Some(50), Some("redis://r"))));
         check("\n1\nhttp://p\n", Some((URL_DEFAULT, Scenario::Single, None, Some("http://p"))));
+        check("\n1\nredis-host:3001\n", Some((URL_DEFAULT, Scenario::Single, None, Some("redis-host:3001"))));
         check("\n4\n5\n\n", Some((URL_DEFAULT, Scenario::Churn, Some(5), None)));
         check("\nnonsense\n", None);
         check("\nmulti\nmany\n", None);

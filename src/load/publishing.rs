@@ -1,12 +1,12 @@
 //! The publishing part of a [`plan`](super::plan): where messages go, how fast, and how many.
 
-use anyhow::{bail, ensure};
-use url::Url;
+use anyhow::{anyhow, bail, ensure};
 
 use super::args::{LoadArgs, PublishBody};
 use super::plan::{RATE_MAX, RATE_MIN, read_token};
 use super::stamp::PAYLOAD_BYTES_MIN;
 use super::target::{Target, header_line};
+use crate::client::endpoint;
 use crate::client::trust::Trust;
 use crate::config::redact_url;
 use crate::redis_address::RedisAddress;
@@ -100,8 +100,7 @@ impl Outlet {
 
 fn http_outlet(args: &LoadArgs, url: &str, targets: &[Target]) -> anyhow::Result<Outlet> {
     let publishing = &args.publishing;
-    let is_http = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    ensure!(is_http, "--publish-url {}: write http://… or https://…", redact_url(url));
+    let url = endpoint(url, "/publish").map_err(|advice| anyhow!("--publish-url {}: {advice}", redact_url(url)))?;
     let mut headers = Vec::new();
     for header in &publishing.publish_header {
         headers.push(header_line(header)?);
@@ -115,7 +114,7 @@ fn http_outlet(args: &LoadArgs, url: &str, targets: &[Target]) -> anyhow::Result
         PublishBody::Envelope => publishing.publish_topic.clone(),
     };
     let trust = Trust::new(args.connecting.ca.as_deref())?;
-    Ok(Outlet::Http { url: url.to_owned(), headers, topics, trust })
+    Ok(Outlet::Http { url: url.into(), headers, topics, trust })
 }
 
 /// The topics that every stream's address names, since each message is owed to everybody; else the default one.

@@ -3,17 +3,18 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::client::endpoint;
 use crate::config::redact_url;
 use crate::io::dialer::Remote;
 
 /// Where a client connects, and the request it sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// The address as given, or as a redirect told: with what is secret in it.
+    /// The address, or where a redirect led: with what is secret in it.
     pub url: String,
     /// The Unix socket, or the first of the addresses that the name stands for.
     pub remote: Remote,
@@ -25,16 +26,21 @@ pub struct Target {
 }
 
 impl Target {
-    /// Resolves `url`: `http://…`, `https://…`, or `unix:PATH:/…` for HTTP on a Unix socket.
-    pub fn new(url: &str, headers: &[(String, String)]) -> anyhow::Result<Target> {
-        if let Some(place) = url.strip_prefix("unix:") {
-            return Target::on_unix_socket(place, headers).with_context(|| redact_url(url));
-        }
-        let parsed = Url::parse(url).with_context(|| format!("{:?} is not a URL", redact_url(url)))?;
-        let shown = redact_url(url);
-        ensure!(matches!(parsed.scheme(), "http" | "https"), "{shown}: write http://…, https://… or unix:PATH:/…");
-        let host = parsed.host_str().with_context(|| format!("{shown} names no host"))?;
-        let port = parsed.port_or_known_default().with_context(|| format!("{shown} names no port"))?;
+    /// Resolves a URL as people write it, or `unix:PATH:/…` for HTTP on a Unix socket.
+    pub fn new(text: &str, headers: &[(String, String)]) -> anyhow::Result<Target> {
+        let target = match text.strip_prefix("unix:") {
+            Some(place) => Target::on_unix_socket(place, headers),
+            None => endpoint(text, "/events")
+                .map_err(|advice| anyhow!("{advice}, or unix:PATH:/path"))
+                .and_then(|url| Target::on_tcp(&url, headers)),
+        };
+        target.with_context(|| redact_url(text))
+    }
+
+    fn on_tcp(url: &Url, headers: &[(String, String)]) -> anyhow::Result<Target> {
+        ensure!(matches!(url.scheme(), "http" | "https"), "neither http:// nor https://");
+        let host = url.host_str().context("no host")?;
+        let port = url.port_or_known_default().context("no port")?;
         let bare_host = host.trim_start_matches('[').trim_end_matches(']');
         let mut addresses: Vec<SocketAddr> =
             (bare_host, port).to_socket_addrs().with_context(|| format!("can't resolve {host}"))?.collect();
@@ -42,10 +48,10 @@ impl Target {
         addresses.sort_by_key(SocketAddr::is_ipv6);
         let address = *addresses.first().with_context(|| format!("{host} has no address"))?;
         Ok(Target {
-            url: url.to_owned(),
+            url: url.as_str().to_owned(),
             remote: Remote::Tcp(address),
-            tls_name: (parsed.scheme() == "https").then(|| bare_host.to_owned()),
-            request_head: request_head(&parsed, headers),
+            tls_name: (url.scheme() == "https").then(|| bare_host.to_owned()),
+            request_head: request_head(url, headers),
             headers: headers.to_vec(),
         })
     }
@@ -77,7 +83,7 @@ impl Target {
         let is_private =
             |name: &str| ["authorization", "cookie"].iter().any(|private| name.eq_ignore_ascii_case(private));
         let headers: Vec<_> = self.headers.iter().filter(|(name, _)| !is_private(name)).cloned().collect();
-        Target::new(to.as_str(), &headers)
+        Target::on_tcp(&to, &headers).with_context(|| format!("redirected to {}", redact_url(to.as_str())))
     }
 }
 
@@ -146,14 +152,14 @@ mod tests {
         check(
             "http://[::1]",
             &["host: example.org"],
-            Some(("[::1]:80", "GET / HTTP/1.1\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n")),
+            Some(("[::1]:80", "GET /events HTTP/1.1\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n")),
         );
         check(
             "https://127.0.0.1/",
             &[],
             Some((
                 "127.0.0.1:443",
-                "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n",
+                "GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n",
             )),
         );
         check(
@@ -163,6 +169,11 @@ mod tests {
                 "/run/a.sock",
                 "GET /events?topic=t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n",
             )),
+        );
+        check(
+            "localhost:3001/a?b",
+            &["Host: h", "Accept: */*", "Cache-Control: x"],
+            Some(("127.0.0.1:3001", "GET /a?b HTTP/1.1\r\n")),
         );
         check("unix:/run/a.sock", &[], None);
         check("unix::/events", &[], None);
@@ -181,6 +192,8 @@ mod tests {
         assert_eq!(secured.tls_name.as_deref(), Some("127.0.0.1"));
         assert!(!secured.request_head.contains("Bearer"));
         let far = target.redirected("http://127.0.0.1:2/").unwrap();
+        assert!(far.request_head.starts_with("GET / HTTP/1.1\r\n"), "a redirect says what it means");
+        assert!(target.redirected("ftp://127.0.0.1/").is_err());
         assert!(!far.request_head.contains("Bearer"));
         assert!(far.request_head.contains("X: y\r\n"));
     }
