@@ -14,7 +14,6 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::client;
 use crate::config::{Flags, Options, RedisPayload, duration_within, topic};
 use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
@@ -228,8 +227,9 @@ pub struct SubscribeArgs {
     pub last_event_id: Option<String>,
 
     /// A header to send; repeatable
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = client::header)]
-    pub headers: Vec<client::Header>,
+    // As text, for the same reason.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
 
     /// A file whose first line is a bearer token
     #[arg(long, value_name = "FILE")]

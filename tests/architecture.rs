@@ -60,7 +60,6 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "event",
             "config",
-            "client",
             "load::args",
             "doctor::profile::Part",
             "io::listener::ListenAddress",

@@ -171,6 +171,11 @@ fn secrets_are_in_no_message() {
     check(&["publish", "--url", url, "t", "x"], shown);
     check(&["load", url], shown);
     check(&["load", "http://127.0.0.1:1/", "--publish-url", url], shown);
+    let (header, advice) = ("Authorization Bearer hunter2", "--header: allowed is 'Name: value'");
+    check(&["subscribe", "127.0.0.1:1", "-H", header], advice);
+    check(&["load", "127.0.0.1:1", "-H", header], advice);
+    let publish = ["--publish-url", "127.0.0.1:1", "--publish-header", header];
+    check(&[&["load", "127.0.0.1:1"], &publish[..]].concat(), "--publish-header: allowed is 'Name: value'");
 }
 
 #[test]

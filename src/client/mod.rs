@@ -28,7 +28,7 @@ pub struct Header {
     value: HeaderValue,
 }
 
-/// Reads `Name: value`.
+/// Reads `Name: value`. The error does not repeat it: it may be a token.
 pub fn header(text: &str) -> Result<Header, String> {
     const ADVICE: &str = "allowed is 'Name: value'";
     let (name, value) = text.split_once(':').ok_or(ADVICE)?;

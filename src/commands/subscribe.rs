@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::UsageError;
 use crate::cli::SubscribeArgs;
 use crate::client::stream::{Report, Subscription, follow};
 use crate::client::token::BearerToken;
@@ -30,9 +31,10 @@ pub(super) fn run(args: &SubscribeArgs) -> anyhow::Result<ExitCode> {
     if !args.topics.is_empty() {
         url.query_pairs_mut().extend_pairs(args.topics.iter().map(|topic| ("topic", topic.as_str())));
     }
+    let headers: Result<_, _> = args.headers.iter().map(|text| client::header(text)).collect();
     let subscription = Subscription {
         url,
-        headers: args.headers.clone(),
+        headers: headers.map_err(|advice| UsageError(format!("--header: {advice}")))?,
         token: BearerToken::read(args.token_file.as_deref(), TOKEN_VARIABLE)?,
         trust: super::trust(args.ca.as_deref())?,
         last_event_id: args.last_event_id.clone(),

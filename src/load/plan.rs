@@ -14,7 +14,7 @@ use super::args::{LoadArgs, Scenario};
 use super::clock::micros;
 use super::publishing::{Pace, PublishPlan};
 use super::stamp::TestRun;
-use super::target::{Target, header_line};
+use super::target::{Target, header_lines};
 use super::threshold::{Threshold, defaults_beside};
 use super::watch;
 use crate::client::trust::Trust;
@@ -234,10 +234,7 @@ fn default_connect_rate(scenario: Scenario, clients: u32) -> Option<f64> {
 }
 
 fn read_targets(args: &LoadArgs) -> anyhow::Result<Vec<Target>> {
-    let mut headers = Vec::new();
-    for header in &args.connecting.headers {
-        headers.push(header_line(header)?);
-    }
+    let mut headers = header_lines("--header", &args.connecting.headers)?;
     if let Some(file) = &args.connecting.token_file {
         headers.push(("Authorization".to_owned(), format!("Bearer {}", read_token(file)?)));
     }

@@ -5,7 +5,7 @@ use anyhow::{anyhow, bail, ensure};
 use super::args::{LoadArgs, PublishBody};
 use super::plan::{RATE_MAX, RATE_MIN, read_token};
 use super::stamp::PAYLOAD_BYTES_MIN;
-use super::target::{Target, header_line};
+use super::target::{Target, header_lines};
 use crate::client::endpoint;
 use crate::client::trust::Trust;
 use crate::config::redact_url;
@@ -101,10 +101,7 @@ impl Outlet {
 fn http_outlet(args: &LoadArgs, url: &str, targets: &[Target]) -> anyhow::Result<Outlet> {
     let publishing = &args.publishing;
     let url = endpoint(url, "/publish").map_err(|advice| anyhow!("--publish-url {}: {advice}", redact_url(url)))?;
-    let mut headers = Vec::new();
-    for header in &publishing.publish_header {
-        headers.push(header_line(header)?);
-    }
+    let mut headers = header_lines("--publish-header", &publishing.publish_header)?;
     if let Some(file) = &publishing.publish_token_file {
         headers.push(("Authorization".to_owned(), format!("Bearer {}", read_token(file)?)));
     }

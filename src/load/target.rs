@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -112,13 +112,19 @@ fn request_head(url: &Url, headers: &[(String, String)]) -> String {
     head
 }
 
-/// Splits `Name: value`, and refuses what would break out of its line.
-pub fn header_line(text: &str) -> anyhow::Result<(String, String)> {
-    let Some((name, value)) = text.split_once(':') else { bail!("{text:?} is not a header; write 'Name: value'") };
+/// The headers that the option `flag` gives.
+pub fn header_lines(flag: &str, lines: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    lines.iter().map(|line| header_line(line).with_context(|| flag.to_owned())).collect()
+}
+
+/// Splits `Name: value`, and refuses what would break out of its line. The error does not repeat it: it may be a token.
+fn header_line(text: &str) -> anyhow::Result<(String, String)> {
+    const ADVICE: &str = "allowed is 'Name: value'";
+    let (name, value) = text.split_once(':').context(ADVICE)?;
     let (name, value) = (name.trim(), value.trim());
     let is_name =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    ensure!(is_name && !value.bytes().any(|b| b.is_ascii_control()), "{text:?} is not a header; write 'Name: value'");
+    ensure!(is_name && !value.bytes().any(|b| b.is_ascii_control()), ADVICE);
     Ok((name.to_owned(), value.to_owned()))
 }
 
