@@ -7,9 +7,8 @@ use super::Server;
 use super::connection::{Connection, Flags, Phase};
 use super::transmit::{Laggard, RUN_LIMITS};
 use super::wheel::Tick;
-use crate::event::Sequence;
 use crate::hub::{Run, Subscriber, TopicKey};
-use crate::io::{Io, Sent};
+use crate::io::{Io, Sent, Socket};
 
 /// Visits in one turn: about 2 ms of sends, so that accepting, health checks and other topics get their turn.
 const VISITS_PER_TURN_MAX: usize = 512;
@@ -20,6 +19,13 @@ const VISITS_PER_SLICE: usize = 256;
 
 /// What accepting and catching up leave of their budgets to live delivery: all but one part in so many.
 const SHARE_BESIDE_WALKS: usize = 4;
+
+/// The connections that one run is sent to, and their sockets.
+#[derive(Default)]
+pub(super) struct Batch {
+    slots: Vec<u32>,
+    sockets: Vec<Socket>,
+}
 
 impl<I: Io> Server<I> {
     /// The part, one in so many, of a budget that others have in this turn: those who stayed come first.
@@ -38,7 +44,8 @@ impl<I: Io> Server<I> {
                 return;
             };
             visits += slice.len().max(1);
-            if let Some(through) = self.visit(taken.topic, &slice) {
+            self.visit(taken.topic, &slice);
+            if let Some(through) = self.scratch.cut_at.take() {
                 self.hub.cut_walk(&taken, through, self.now);
             }
             // One look at the clock for a whole slice: it tells of each delivery what its slice's last one took.
@@ -51,44 +58,41 @@ impl<I: Io> Server<I> {
         }
     }
 
-    /// Brings these subscribers what is new; tells how far, if that is not all there is.
-    fn visit(&mut self, topic: TopicKey, slice: &[Subscriber]) -> Option<Sequence> {
+    fn visit(&mut self, topic: TopicKey, slice: &[Subscriber]) {
         let mut run = std::mem::take(&mut self.scratch.run);
         run.clear();
-        let mut cut_at = None;
+        let mut batch = std::mem::take(&mut self.scratch.batch);
+        let head = self.hub.head();
         for &Subscriber(slot) in slice {
             let Connection { flags, delivered_through, socket, phase, .. } = &self.connections[slot as usize];
-            if *delivered_through >= self.hub.head() || !matches!(phase, Phase::Streaming) {
+            if *delivered_through >= head || !matches!(phase, Phase::Streaming) {
                 continue;
             }
             let (position, socket) = (*delivered_through, *socket);
             if flags.has(Flags::NOT_PLAIN) {
-                self.send_batch(&run);
+                self.send_batch(&run, &mut batch);
                 self.scratch.run = run;
                 self.visit_special(slot);
                 run = std::mem::take(&mut self.scratch.run);
                 continue;
             }
             if !run.covers(position) {
-                self.send_batch(&run);
+                self.send_batch(&run, &mut batch);
                 self.hub.run_for_topic(topic, position, RUN_LIMITS, &mut run);
-                if !run.is_complete() {
-                    cut_at = Some(cut_at.map_or(run.through(), |cut_at| run.through().min(cut_at)));
-                }
             }
             if run.covers(position) {
-                self.scratch.targets.push(slot);
-                self.scratch.sockets.push(socket);
+                batch.slots.push(slot);
+                batch.sockets.push(socket);
             } else if self.hub.is_evicted(Subscriber(slot), position) {
                 // What it should get next is forgotten already, all of it perhaps: that wants a decision, not a send.
                 self.queue_catching_up(slot);
             }
         }
-        self.send_batch(&run);
+        self.send_batch(&run, &mut batch);
+        self.scratch.batch = batch;
         // A frame kept here would look as if a subscriber still held it.
         run.clear();
         self.scratch.run = run;
-        cut_at
     }
 
     /// Visits a subscriber to which a shared run can't just be sent.
@@ -105,17 +109,20 @@ impl<I: Io> Server<I> {
         }
     }
 
-    /// Sends the run to everybody gathered so far.
-    fn send_batch(&mut self, run: &Run) {
-        if self.scratch.targets.is_empty() {
+    /// Sends the run to everybody gathered so far; notes where it ends, if that is not all there is.
+    fn send_batch(&mut self, run: &Run, batch: &mut Batch) {
+        if batch.slots.is_empty() {
             return;
         }
-        let mut targets = std::mem::take(&mut self.scratch.targets);
+        if !run.is_complete() {
+            let through = run.through();
+            self.scratch.cut_at = Some(self.scratch.cut_at.map_or(through, |cut_at| cut_at.min(through)));
+        }
         let mut outcomes = std::mem::take(&mut self.scratch.outcomes);
-        self.io.send(run.frames(), 0, &self.scratch.sockets, &mut outcomes);
+        self.io.send(run.frames(), 0, &batch.sockets, &mut outcomes);
         let now = Tick::of(self.now);
         let mut whole = 0;
-        for (&slot, &sent) in targets.iter().zip(&outcomes) {
+        for (&slot, &sent) in batch.slots.iter().zip(&outcomes) {
             if sent == Sent::Bytes(run.bytes()) {
                 let connection = &mut self.connections[slot as usize];
                 connection.delivered_through = run.through();
@@ -128,10 +135,9 @@ impl<I: Io> Server<I> {
         self.counters.sends += whole;
         self.counters.sent_bytes += whole * run.bytes() as u64;
         self.counters.delivered_events += whole * run.frames().len() as u64;
-        targets.clear();
+        batch.slots.clear();
+        batch.sockets.clear();
         outcomes.clear();
-        self.scratch.sockets.clear();
-        self.scratch.targets = targets;
         self.scratch.outcomes = outcomes;
     }
 }

@@ -53,9 +53,9 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::event::Frame;
+use crate::event::{Frame, Sequence};
 use crate::hub::{Hub, MissedReason, Run, Subscriber};
-use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
+use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
 use crate::observe::process;
@@ -176,9 +176,10 @@ struct Scratch {
     read: Box<[u8]>,
     slice: Vec<Subscriber>,
     run: Run,
-    targets: Vec<u32>,
-    sockets: Vec<Socket>,
+    batch: deliver::Batch,
     outcomes: Vec<Sent>,
+    /// Where the shortest run of a slice ended that did not hold all there was.
+    cut_at: Option<Sequence>,
 }
 
 impl<I: Io> Server<I> {
@@ -234,9 +235,9 @@ impl<I: Io> Server<I> {
                 read: vec![0; READ_BYTES].into(),
                 slice: Vec::new(),
                 run: Run::default(),
-                targets: Vec::new(),
-                sockets: Vec::new(),
+                batch: deliver::Batch::default(),
                 outcomes: Vec::new(),
+                cut_at: None,
             },
         }
     }

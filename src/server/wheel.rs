@@ -37,6 +37,8 @@ const SLOTS: usize = 2048;
 pub(super) struct Wheel {
     slots: Box<[Vec<u32>]>,
     occupied: [u64; SLOTS / 64],
+    /// Entries on it: most of the time there are none of some kinds, and every turn asks.
+    entries: usize,
     /// Everything before this tick has fired, or is in `firing`.
     next: Tick,
     /// What is left of the tick that fires now.
@@ -48,6 +50,7 @@ impl Wheel {
         Wheel {
             slots: vec![Vec::new(); SLOTS].into(),
             occupied: [0; SLOTS / 64],
+            entries: 0,
             next: Tick(0),
             firing: (Tick(0), Vec::new()),
         }
@@ -58,6 +61,7 @@ impl Wheel {
         let tick = Tick(tick.0.clamp(self.next.0, self.next.0 + SLOTS as u32 - 1));
         let index = tick.0 as usize % SLOTS;
         self.slots[index].push(slot);
+        self.entries += 1;
         self.occupied[index / 64] |= 1 << (index % 64);
         tick
     }
@@ -67,6 +71,7 @@ impl Wheel {
     pub(super) fn fire(&mut self, now: Tick) -> Option<(u32, Tick)> {
         let (tick, slots) = &mut self.firing;
         if let Some(slot) = slots.pop() {
+            self.entries -= 1;
             return Some((slot, *tick));
         }
         // The buffer goes: a storm's worth of deadlines is not kept for the next one.
@@ -82,6 +87,9 @@ impl Wheel {
 
     /// The next tick for which anything is armed.
     pub(super) fn next_armed(&self) -> Option<Tick> {
+        if self.entries == 0 {
+            return None;
+        }
         if !self.firing.1.is_empty() {
             return Some(self.firing.0);
         }

@@ -394,9 +394,13 @@ impl Wire {
         must(through >= self.position, || format!("a gap at {through}, behind the position"))?;
         let mut missed = std::mem::take(&mut self.debts);
         let between = self.feed.between(self.position, through, &topics);
-        let owed = between
-            .iter()
-            .filter(|(missed, record)| *missed > self.not_owed_through || now.retains(*missed, record, &topics));
+        // One topic may have forgotten more than another: what was there once the request was taken is owed, too.
+        let start = self.around.as_ref().map(|(_, after)| Rc::clone(after));
+        let was_there = |missed, record: &Record| start.as_ref().is_some_and(|it| it.retains(missed, record, &topics));
+        let is_there = |missed, record: &Record| now.retains(missed, record, &topics);
+        let owed = between.iter().filter(|(missed, record)| {
+            *missed > self.not_owed_through || is_there(*missed, record) || was_there(*missed, record)
+        });
         missed.extend(owed.map(|(missed, _)| *missed));
         let forgotten =
             missed.iter().filter(|missed| !now.retains(**missed, &self.feed.record(**missed), &topics)).count();
