@@ -86,6 +86,7 @@ Examples:
   fanfare subscribe localhost:3001 --topic orders --topic payments
   fanfare subscribe localhost:3001 --topic orders --json | jq .data
   fanfare subscribe localhost:3001 --topic orders --count 1 --data-only
+  fanfare subscribe unix:/run/fanfare/fanfare.sock:/dashboard/stream
 
 FANFARE_TOKEN holds a bearer token; no flag does, since every user of a host sees its arguments.";
 
@@ -213,7 +214,7 @@ impl TypedValueParser for AsTyped {
 /// `fanfare subscribe`.
 #[derive(Args, Clone, Debug)]
 pub struct SubscribeArgs {
-    /// The stream: http:// or https://; without a scheme http is meant, without a path /events
+    /// The stream: http://, https:// or unix:PATH:/events; without a scheme http is meant, without a path /events
     // As text, here and below: clap's own error would show a wrong one with its password or token.
     #[arg(value_name = "URL")]
     pub url: String,
@@ -272,7 +273,7 @@ pub struct PublishArgs {
     #[arg(value_name = "DATA", allow_hyphen_values = true)]
     pub data: String,
 
-    /// The server; without a path /publish is meant
+    /// The server: http://, https:// or unix:PATH; without a path /publish is meant
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3001", conflicts_with = "redis_url")]
     pub url: String,
 

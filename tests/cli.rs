@@ -49,7 +49,8 @@ fn wrong_usage_exits_2() {
     check(&["serve", "--hartbeat", "1s"], &[], 2, &["--heartbeat"]);
     check(&["serve", "--retry", "1s", "--retry", "2s"], &[], 2, &["--retry"]);
     check(&["subscribe"], &[], 2, &["<URL>"]);
-    check(&["subscribe", "ftp://host"], &[], 2, &["ftp://host", "http://host"]);
+    check(&["subscribe", "ftp://host"], &[], 2, &["ftp://host", "http://host", "unix:PATH"]);
+    check(&["subscribe", "unix:"], &[], 2, &["unix:PATH"]);
     check(&["subscribe", "host", "--json", "--data-only"], &[], 2, &["--data-only"]);
     check(&["publish", "a\nb", "x"], &[], 2, &["TOPIC"]);
     check(&["publish", "t", "{", "--json"], &[], 2, &["not JSON"]);

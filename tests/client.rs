@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ impl Playback {
 }
 
 /// One request with its body, if it has a length.
-fn read_request(stream: &mut TcpStream) -> String {
+fn read_request(stream: &mut impl Read) -> String {
     let mut reader = BufReader::new(stream);
     let mut request = String::new();
     while !request.ends_with("\r\n\r\n") {
@@ -287,6 +288,69 @@ fn a_stream_that_falls_silent_is_opened_again() {
     let (code, stdout, stderr) = finish(child);
     assert_eq!((code, stdout.as_str()), (0, "a\n"), "{stderr}");
     assert!(stderr.contains("the stream was silent for 1s (--idle-timeout); again in"), "{stderr}");
+}
+
+#[test]
+fn a_unix_socket_serves_as_a_port_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("fanfare.sock");
+    let url = format!("unix:{}", socket.display());
+    let (code, _, stderr) = run(&["subscribe", &url, "--no-reconnect"]);
+    assert_eq!((code, stderr), (1, format!("error: {url}: No such file or directory (os error 2)\n")));
+
+    let listener = UnixListener::bind(&socket).unwrap();
+    let accept = || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let request = read_request(&mut stream);
+        (stream, request)
+    };
+    // It ends, falls silent, refuses without end, and refuses for good.
+    let given = format!("{url}:/events?access_token=hunter2");
+    let child = start(&["subscribe", &given, "--topic", "a", "--data-only", "--idle-timeout", "1s"], &[]);
+    let (mut ending, request) = accept();
+    assert!(request.starts_with("GET /events?access_token=hunter2&topic=a HTTP/1.1\r\n"), "{request}");
+    assert_eq!(header(&request, "host"), Some("localhost"));
+    ending.write_all(format!("{STREAM_HEAD}retry: 1\ndata: one\nid: 7\n\n").as_bytes()).unwrap();
+    drop(ending);
+    let (mut silent, request) = accept();
+    assert_eq!(header(&request, "last-event-id"), Some("7"));
+    silent.write_all(format!("{STREAM_HEAD}data: two\n\n").as_bytes()).unwrap();
+    let (mut endless, _) = accept();
+    endless.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\n\r\n").unwrap();
+    let (mut elsewhere, _) = accept();
+    elsewhere.write_all(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let (code, stdout, stderr) = finish(child);
+    assert_eq!((code, stdout.as_str()), (1, "one\ntwo\n"), "{stderr}");
+    let shown = format!("{url}:/events?access_token=***&topic=a: ");
+    for words in ["the stream ended", "the stream was silent for 1s", "503 Service Unavailable; again in"] {
+        assert!(stderr.contains(&format!("{shown}{words}")), "{words:?} is not in {stderr}");
+    }
+    assert!(
+        stderr.contains("a redirect leads away from the socket, to 127.0.0.1:1\n") && !stderr.contains("hunter2"),
+        "{stderr}"
+    );
+
+    let mut child = start(&["publish", "--url", &url, "orders", "-"], &[]);
+    let mut lines = child.stdin.take().unwrap();
+    lines.write_all(b"one\n").unwrap();
+    let (mut stream, request) = accept();
+    assert!(request.starts_with("POST /publish HTTP/1.1\r\n"), "{request}");
+    let taken = b"HTTP/1.1 202 Accepted\r\nContent-Length: 10\r\n\r\n{\"id\":\"1\"}";
+    stream.write_all(taken).unwrap();
+    let mut ids = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(ids.next().unwrap().unwrap(), "1");
+    lines.write_all(b"two\n").unwrap();
+    let request = read_request(&mut stream);
+    assert!(request.ends_with(r#"{"topic":"orders","data":"two"}"#), "on the same connection: {request}");
+    stream.write_all(taken).unwrap();
+    drop(stream); // the next one finds it closed, and connects again
+    assert_eq!(ids.next().unwrap().unwrap(), "1");
+    lines.write_all(b"three\n").unwrap();
+    let (mut stream, request) = accept();
+    assert!(request.ends_with(r#"{"topic":"orders","data":"three"}"#), "{request}");
+    stream.write_all(taken).unwrap();
+    drop(lines);
+    assert_eq!(finish(child).0, 0);
 }
 
 #[test]

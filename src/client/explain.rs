@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustls::InvalidMessage;
 use ureq::Body;
 use ureq::http::Response;
-use url::Url;
 
+use super::endpoint::Endpoint;
 use super::printable;
 use super::token::BearerToken;
 use crate::config::duration_text;
@@ -39,8 +39,8 @@ pub fn refusal(response: &mut Response<Body>, token: &BearerToken) -> String {
 }
 
 /// A request that got no answer.
-pub fn failure(error: &ureq::Error, url: &Url) -> String {
-    let place = format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+pub fn failure(error: &ureq::Error, endpoint: &Endpoint) -> String {
+    let place = endpoint.place();
     match error {
         error if speaks_no_tls(error) => format!("{place}: no TLS is spoken there; is http:// meant?"),
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use ureq::http::{HeaderValue, Response, StatusCode};
 use ureq::{Agent, Body};
-use url::Url;
 
 use super::backoff::Backoff;
+use super::endpoint::Endpoint;
 use super::token::BearerToken;
 use super::trust::Trust;
 use super::{Header, agent_config, explain};
@@ -31,7 +31,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Subscription {
     /// The stream, its topics in the query.
-    pub url: Url,
+    pub endpoint: Endpoint,
     /// Headers to send.
     pub headers: Vec<Header>,
     /// A bearer token to send.
@@ -98,7 +98,7 @@ pub fn follow(
     loop {
         decoder = decoder.reconnected();
         // A new one each time: one that has cut a refusal short connects no more.
-        let agent = Agent::new_with_config(config.clone());
+        let agent = subscription.endpoint.agent(config.clone());
         let ended = match open(&agent, subscription, decoder.last_event_id())? {
             Opened::Stream(response) => {
                 backoff.connected();
@@ -129,7 +129,7 @@ enum Opened {
 }
 
 fn open(agent: &Agent, subscription: &Subscription, last_event_id: &str) -> Result<Opened, StreamError> {
-    let mut request = agent.get(subscription.url.as_str()).header("Cache-Control", "no-cache");
+    let mut request = agent.get(subscription.endpoint.url.as_str()).header("Cache-Control", "no-cache");
     if let Some(value) = subscription.token.header() {
         request = request.header("Authorization", value);
     }
@@ -149,7 +149,7 @@ fn open(agent: &Agent, subscription: &Subscription, last_event_id: &str) -> Resu
     let mut response = match request.call() {
         Ok(response) => response,
         Err(error) => {
-            let reason = explain::failure(&error, &subscription.url);
+            let reason = explain::failure(&error, &subscription.endpoint);
             if explain::is_final(&error) {
                 return Err(StreamError::Refused(reason));
             }

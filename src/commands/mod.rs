@@ -21,10 +21,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use url::Url;
 
 use crate::cli::{Cli, Command, ServeArgs};
-use crate::client::{self, trust::Trust};
+use crate::client::{endpoint::Endpoint, trust::Trust};
 use crate::config::{self, ConfigError, Environment, Loaded, SecretError, redact_url};
 use crate::observe::logging;
 
@@ -79,8 +78,8 @@ fn environment() -> Environment {
 }
 
 /// A server's URL as typed. Clap's own error would show a wrong one with its password or token.
-fn endpoint(text: &str, default_path: &str) -> Result<Url, UsageError> {
-    client::endpoint(text, default_path).map_err(|advice| UsageError(format!("{}: {advice}", redact_url(text))))
+fn endpoint(text: &str, default_path: &str) -> Result<Endpoint, UsageError> {
+    Endpoint::read(text, default_path).map_err(|advice| UsageError(format!("{}: {advice}", redact_url(text))))
 }
 
 /// Whom to trust over TLS; a file that names nobody is wrong usage.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::UsageError;
 use super::redis::redis_address;
 use crate::cli::PublishArgs;
+use crate::client::endpoint::Endpoint;
 use crate::client::token::BearerToken;
 use crate::client::{self, explain};
 use crate::config::{PUBLISH_TOKEN_VARIABLE, RedisPayload};
@@ -95,11 +96,7 @@ impl Publisher {
     fn new(args: &PublishArgs) -> anyhow::Result<Publisher> {
         Ok(match &args.redis_url {
             Some(url) => Publisher::Redis(Box::new(RedisPublisher::connect(url, args)?)),
-            None => Publisher::Http(HttpPublisher {
-                agent: client::request_agent(&super::trust(args.ca.as_deref())?),
-                url: super::endpoint(&args.url, "/publish")?,
-                token: BearerToken::read(args.token_file.as_deref(), PUBLISH_TOKEN_VARIABLE)?,
-            }),
+            None => Publisher::Http(HttpPublisher::new(args)?),
         })
     }
 
@@ -113,23 +110,30 @@ impl Publisher {
 
 struct HttpPublisher {
     agent: ureq::Agent,
-    url: url::Url,
+    endpoint: Endpoint,
     token: BearerToken,
 }
 
 impl HttpPublisher {
+    fn new(args: &PublishArgs) -> anyhow::Result<HttpPublisher> {
+        let endpoint = super::endpoint(&args.url, "/publish")?;
+        let agent = client::request_agent(&endpoint, &super::trust(args.ca.as_deref())?);
+        let token = BearerToken::read(args.token_file.as_deref(), PUBLISH_TOKEN_VARIABLE)?;
+        Ok(HttpPublisher { agent, endpoint, token })
+    }
+
     /// One request for all of them, which the server takes or refuses as a whole; prints the ids that it gave.
     fn publish(&self, events: &[Envelope<'_>]) -> anyhow::Result<()> {
         let body = match events {
             [event] => serde_json::to_vec(event)?,
             events => serde_json::to_vec(events)?,
         };
-        let mut request = self.agent.post(self.url.as_str()).header("Content-Type", "application/json");
+        let mut request = self.agent.post(self.endpoint.url.as_str()).header("Content-Type", "application/json");
         if let Some(value) = self.token.header() {
             request = request.header("Authorization", value);
         }
         let sent = request.send(body.as_slice());
-        let mut response = sent.map_err(|error| anyhow!(explain::failure(&error, &self.url)))?;
+        let mut response = sent.map_err(|error| anyhow!(explain::failure(&error, &self.endpoint)))?;
         if !response.status().is_success() {
             bail!("{}", explain::refusal(&mut response, &self.token));
         }

@@ -27,13 +27,13 @@ const RESET: &str = "\x1b[0m";
 
 /// Prints the stream until it ends for good or `--count` is reached.
 pub(super) fn run(args: &SubscribeArgs) -> anyhow::Result<ExitCode> {
-    let mut url = super::endpoint(&args.url, "/events")?;
+    let mut endpoint = super::endpoint(&args.url, "/events")?;
     if !args.topics.is_empty() {
-        url.query_pairs_mut().extend_pairs(args.topics.iter().map(|topic| ("topic", topic.as_str())));
+        endpoint.url.query_pairs_mut().extend_pairs(args.topics.iter().map(|topic| ("topic", topic.as_str())));
     }
     let headers: Result<_, _> = args.headers.iter().map(|text| client::header(text)).collect();
     let subscription = Subscription {
-        url,
+        endpoint,
         headers: headers.map_err(|advice| UsageError(format!("--header: {advice}")))?,
         token: BearerToken::read(args.token_file.as_deref(), TOKEN_VARIABLE)?,
         trust: super::trust(args.ca.as_deref())?,
@@ -52,7 +52,7 @@ pub(super) fn run(args: &SubscribeArgs) -> anyhow::Result<ExitCode> {
             })
         }
         waiting @ Report::Waiting { .. } => {
-            let _ = writeln!(io::stderr(), "{}: {waiting}", client::shown(&subscription.url));
+            let _ = writeln!(io::stderr(), "{}: {waiting}", subscription.endpoint);
             ControlFlow::Continue(())
         }
     })?;

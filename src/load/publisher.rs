@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure};
+use url::Url;
 
 use super::clock::Clock;
 use super::histogram::Latencies;
@@ -215,7 +216,7 @@ impl Work {
 
 /// The way out.
 enum Channel {
-    Http { agent: ureq::Agent, url: String, headers: Vec<(String, String)>, topics: Vec<String> },
+    Http { agent: ureq::Agent, url: Url, headers: Vec<(String, String)>, topics: Vec<String> },
     Redis { address: Box<RedisAddress>, connection: Box<redis::Connection>, channels: Vec<String> },
 }
 
@@ -224,14 +225,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 impl Channel {
     fn open(outlet: &Outlet) -> anyhow::Result<Channel> {
         match outlet {
-            Outlet::Http { url, headers, topics, trust } => {
+            Outlet::Http { endpoint, headers, topics, trust } => {
                 let config = ureq::Agent::config_builder()
                     .http_status_as_error(false)
                     .timeout_global(Some(ANSWER_TIMEOUT))
                     .tls_config(trust.for_requests())
                     .build();
-                let (url, headers, topics) = (url.clone(), headers.clone(), topics.clone());
-                Ok(Channel::Http { agent: ureq::Agent::new_with_config(config), url, headers, topics })
+                let (url, headers, topics) = (endpoint.url.clone(), headers.clone(), topics.clone());
+                Ok(Channel::Http { agent: endpoint.agent(config), url, headers, topics })
             }
             Outlet::Redis { address, channels } => {
                 let connected = address.connect(ANSWER_TIMEOUT, ANSWER_TIMEOUT);

@@ -6,7 +6,7 @@ use super::args::{LoadArgs, PublishBody};
 use super::plan::{RATE_MAX, RATE_MIN, read_token};
 use super::stamp::PAYLOAD_BYTES_MIN;
 use super::target::{Target, header_lines};
-use crate::client::endpoint;
+use crate::client::endpoint::Endpoint;
 use crate::client::trust::Trust;
 use crate::config::redact_url;
 use crate::redis_address::RedisAddress;
@@ -35,7 +35,7 @@ pub enum Outlet {
     /// By POST.
     Http {
         /// The address.
-        url: String,
+        endpoint: Endpoint,
         /// Further request headers.
         headers: Vec<(String, String)>,
         /// Topics, in turn; none: the body is the bare payload.
@@ -100,7 +100,8 @@ impl Outlet {
 
 fn http_outlet(args: &LoadArgs, url: &str, targets: &[Target]) -> anyhow::Result<Outlet> {
     let publishing = &args.publishing;
-    let url = endpoint(url, "/publish").map_err(|advice| anyhow!("--publish-url {}: {advice}", redact_url(url)))?;
+    let endpoint =
+        Endpoint::read(url, "/publish").map_err(|advice| anyhow!("--publish-url {}: {advice}", redact_url(url)))?;
     let mut headers = header_lines("--publish-header", &publishing.publish_header)?;
     if let Some(file) = &publishing.publish_token_file {
         headers.push(("Authorization".to_owned(), format!("Bearer {}", read_token(file)?)));
@@ -111,7 +112,7 @@ fn http_outlet(args: &LoadArgs, url: &str, targets: &[Target]) -> anyhow::Result
         PublishBody::Envelope => publishing.publish_topic.clone(),
     };
     let trust = Trust::new(args.connecting.ca.as_deref())?;
-    Ok(Outlet::Http { url: url.into(), headers, topics, trust })
+    Ok(Outlet::Http { endpoint, headers, topics, trust })
 }
 
 /// The topics that every stream's address names, since each message is owed to everybody; else the default one.

@@ -3,11 +3,11 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::client::endpoint;
+use crate::client::endpoint::Endpoint;
 use crate::config::redact_url;
 use crate::io::dialer::Remote;
 
@@ -26,14 +26,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// Resolves a URL as people write it, or `unix:PATH:/…` for HTTP on a Unix socket.
+    /// Resolves an address as people write it.
     pub fn new(text: &str, headers: &[(String, String)]) -> anyhow::Result<Target> {
-        let target = match text.strip_prefix("unix:") {
-            Some(place) => Target::on_unix_socket(place, headers),
-            None => endpoint(text, "/events")
-                .map_err(|advice| anyhow!("{advice}, or unix:PATH:/path"))
-                .and_then(|url| Target::on_tcp(&url, headers)),
-        };
+        let target = Endpoint::read(text, "/events").map_err(anyhow::Error::msg).and_then(|endpoint| match endpoint {
+            Endpoint { url, socket: Some(path) } => Ok(Target::on_unix_socket(&url, path, headers)),
+            Endpoint { url, socket: None } => Target::on_tcp(&url, headers),
+        });
         target.with_context(|| redact_url(text))
     }
 
@@ -56,14 +54,14 @@ impl Target {
         })
     }
 
-    /// `PATH:/target`, as nginx writes it.
-    fn on_unix_socket(place: &str, headers: &[(String, String)]) -> anyhow::Result<Target> {
-        let (path, target) = place.split_once(":/").context("write unix:PATH:/events")?;
-        ensure!(!path.is_empty(), "write unix:PATH:/events");
-        let url = Url::parse(&format!("http://localhost/{target}"))?;
-        let request_head = request_head(&url, headers);
-        let remote = Remote::Unix(PathBuf::from(path));
-        Ok(Target { url: url.into(), remote, tls_name: None, request_head, headers: headers.to_vec() })
+    fn on_unix_socket(url: &Url, path: PathBuf, headers: &[(String, String)]) -> Target {
+        Target {
+            url: url.as_str().to_owned(),
+            remote: Remote::Unix(path),
+            tls_name: None,
+            request_head: request_head(url, headers),
+            headers: headers.to_vec(),
+        }
     }
 
     /// The topics that the address names.
@@ -181,7 +179,11 @@ mod tests {
             &["Host: h", "Accept: */*", "Cache-Control: x"],
             Some(("127.0.0.1:3001", "GET /a?b HTTP/1.1\r\n")),
         );
-        check("unix:/run/a.sock", &[], None);
+        check(
+            "unix:/run/a.sock",
+            &["Host: h", "Accept: */*", "Cache-Control: x"],
+            Some(("/run/a.sock", "GET /events HTTP/1.1\r\n")),
+        );
         check("unix::/events", &[], None);
         check("ftp://127.0.0.1/", &[], None);
         check("/events", &[], None);
