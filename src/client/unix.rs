@@ -88,7 +88,13 @@ impl Transport for UnixTransport {
         let timeout = timeout.for_read();
         let mut stream = &self.stream.0;
         stream.set_read_timeout(duration(&timeout))?;
-        let count = stream.read(self.buffers.input_append_buf()).map_err(|error| explained(error, timeout.reason))?;
+        let count = loop {
+            match stream.read(self.buffers.input_append_buf()) {
+                // With a timeout a read is not begun again by itself when the process was stopped (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read.map_err(|error| explained(error, timeout.reason))?,
+            }
+        };
         self.buffers.input_appended(count);
         Ok(count > 0)
     }
