@@ -285,6 +285,9 @@ Ctrl-C ends a test early, with a report of what there was until then; a second o
 
 Exit codes: 0 all well, 1 a threshold missed, 2 wrong usage, 130 interrupted.";
 
+/// Far from where a sum of times would overflow.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A time with its unit: `250ms`, `30s`, `5m`, `1h`, or several in a row.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time; write a number and a unit, such as 250ms, 30s or 5m");
@@ -307,8 +310,12 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
             _ => return Err(wrong()),
         };
         let number: f64 = number.parse().map_err(|_| wrong())?;
-        total += Duration::try_from_secs_f64(number * unit_seconds).map_err(|_| wrong())?;
+        let part = Duration::try_from_secs_f64(number * unit_seconds).map_err(|_| wrong())?;
+        total = total.saturating_add(part);
         rest = after;
+    }
+    if total > DURATION_MAX {
+        return Err(format!("{text:?} is longer than a year"));
     }
     Ok(total)
 }
@@ -338,6 +345,9 @@ mod tests {
         check("", None);
         check("s", None);
         check("5 parsecs", None);
+        check("8760h", Some(31_536_000_000_000));
+        check("8760h1us", None);
+        check("5000000000000000h5000000000000000h", None);
         check("99999999999999999999h", None);
     }
 

@@ -136,7 +136,7 @@ impl Work {
                 sleep_until(&self.clock, timetable.intended_us(next));
                 continue;
             }
-            let last = due.min(next + batch_max - 1).min(self.plan.count_max);
+            let last = due.min(next.saturating_add(batch_max - 1)).min(self.plan.count_max);
             let stamps = (next..=last).map(|number| Stamp { number, intended_us: timetable.intended_us(number) });
             self.send(&stamps.collect::<Vec<_>>());
             next = last + 1;

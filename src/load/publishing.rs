@@ -11,6 +11,8 @@ use crate::client::trust::Trust;
 use crate::config::redact_url;
 use crate::redis_address::RedisAddress;
 
+/// Nobody sends more as one event, and a few of them still fit into memory.
+const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 /// What a server broadcasts that knows no topics, and what a stream is of that names none.
 const TOPIC_DEFAULT: &str = "dashboard_updates";
 
@@ -78,7 +80,10 @@ impl PublishPlan {
             (None, None) => return Ok(None),
         };
         let payload_bytes = publishing.payload_bytes;
-        ensure!(payload_bytes >= PAYLOAD_BYTES_MIN, "--payload-bytes must be at least {PAYLOAD_BYTES_MIN}");
+        ensure!(
+            (PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&payload_bytes),
+            "--payload-bytes must be from {PAYLOAD_BYTES_MIN} to {PAYLOAD_BYTES_MAX}"
+        );
         let is_raw = publishing.publish_body == PublishBody::Raw;
         ensure!(!is_raw || publishing.publish_batch <= 1, "--publish-batch needs --publish-body envelope");
         let pace = read_pace(&publishing.publish_rate)?;
