@@ -40,7 +40,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // It looks at the host, and at nothing of the server.
     ("doctor", &[]),
-    // How an address is written is one decision, whom the clients trust, and what of a URL is shown.
+    // How an address is written is one decision, what a failed request means, whom the clients trust, and what of a
+    // URL is shown.
     (
         "load",
         &[
@@ -50,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "io::dialer",
             "io::limits",
             "client::endpoint",
+            "client::explain",
             "client::trust",
             "config::redact_url",
         ],

@@ -227,6 +227,29 @@ fn what_the_stream_is_of_is_published_to() {
 }
 
 #[test]
+fn a_publisher_that_is_refused_says_why() {
+    let server = Server::start(&["--listen", "127.0.0.1:0"]);
+    let check = |publish_url: &str, sentence: &str| {
+        let publish = ["--publish-url", publish_url, "--publish-rate", "1000", "--publish-count", "20"];
+        let run = run(&server.url("/events"), &publish);
+        assert_eq!(run.code, Some(1), "{}", run.output);
+        run.check(&[("publish_failures", 20.0), ("lost_events", 0.0)]);
+        assert!(run.output.contains(&format!("\npublishing   20 failed: {sentence}")), "{}", run.output);
+        assert!(!run.output.contains("Redis"), "{}", run.output);
+    };
+    check(&server.url("/publish"), "401 Unauthorized: ");
+    check("127.0.0.1:1", "nothing listens on 127.0.0.1:1: is the server running there?\n");
+}
+
+#[test]
+fn a_test_that_reached_nobody_has_no_empty_table() {
+    let run = run("127.0.0.1:1", &["--duration", "0s", "--no-reconnect"]);
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    assert!(run.output.contains("error        connect_refused 10\n"), "{}", run.output);
+    assert!(!run.output.contains("p99.9"), "{}", run.output);
+}
+
+#[test]
 fn refusals_are_counted_by_status_and_fail() {
     let server = server(Behaviour { status: Some(503), ..Behaviour::default() });
     let run = load(&server, "/events", &["--duration", "0s"]);
@@ -297,6 +320,7 @@ fn clients_that_do_not_read_are_not_judged() {
         let run = load(&server, "/events", args);
         assert_eq!(run.code, Some(0), "{}", run.output);
         run.check(&[(name, 5.0), ("lost_events", 0.0), ("reached_subscribers_min", 5.0)]);
+        assert!(run.output.contains("\nset apart    "), "{}", run.output);
     };
     check(&["--scenario", "slow", "--slow-share", "50%"], "slow_clients");
     check(&["--scenario", "blackhole", "--blackhole-share", "50%"], "blackholed_clients");
@@ -455,7 +479,7 @@ fn an_interrupted_test_says_so_and_does_not_miss_its_server() {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(130), "{text}");
-    assert!(text.contains("\ninterrupted  after ") && text.contains("\npassed       every threshold"), "{text}");
+    assert!(text.contains(", while connecting\n") && text.contains("\npassed       every threshold"), "{text}");
     let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     assert_eq!(
         (&figures["interrupted"], &figures["held_clients"]),

@@ -15,8 +15,14 @@ use crate::config::duration_text;
 /// A refusal's body is read up to here; what explains a refusal is never longer.
 const PROBLEM_BYTES_MAX: u64 = 64 << 10;
 
-/// A refusal: the status, what its problem document says (RFC 9457), and what to do about it.
+/// A refusal, and what to do about it.
 pub fn refusal(response: &mut Response<Body>, token: &BearerToken) -> String {
+    let advice = token.advice(response.status()).map(|advice| format!("; {advice}")).unwrap_or_default();
+    format!("{}{advice}", problem(response))
+}
+
+/// A refusal: the status, and what its problem document says (RFC 9457).
+pub fn problem(response: &mut Response<Body>) -> String {
     #[derive(serde::Deserialize)]
     struct Problem {
         title: Option<String>,
@@ -34,8 +40,7 @@ pub fn refusal(response: &mut Response<Body>, token: &BearerToken) -> String {
     };
     let said = printable(&said);
     let colon = if said.is_empty() { "" } else { ": " };
-    let advice = token.advice(status).map(|advice| format!("; {advice}")).unwrap_or_default();
-    format!("{status}{colon}{said}{advice}")
+    format!("{status}{colon}{said}")
 }
 
 /// A request that got no answer.

@@ -53,7 +53,7 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let lines = if args.quiet { missed_lines(&report, is_coloured) } else { summary(&report, is_coloured) };
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     stdout().write_all(text.as_bytes())?;
-    Ok(match outcome.interrupted_us {
+    Ok(match outcome.interruption {
         Some(_) => ExitCode::from(INTERRUPTED_EXIT_CODE),
         None if report.missed.is_empty() => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,

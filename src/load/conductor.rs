@@ -49,8 +49,17 @@ pub struct Outcome {
     pub server_vanished: bool,
     /// The kernel: before, and when all were connected.
     pub kernel: (KernelUse, KernelUse),
-    /// If the user ended the test early: when, from the start.
-    pub interrupted_us: Option<u64>,
+    /// If the user ended the test early: when.
+    pub interruption: Option<Interruption>,
+}
+
+/// When the user ended a test early.
+#[derive(Clone, Copy, Debug)]
+pub struct Interruption {
+    /// From the start.
+    pub after_us: u64,
+    /// What was going on.
+    pub stage: &'static str,
 }
 
 /// What is told while a test runs.
@@ -176,7 +185,8 @@ impl Conductor<'_> {
     fn go_on(&mut self, now_us: u64) {
         let ends_early = self.stage != Stage::Finishing && self.interrupted.load(Ordering::Relaxed);
         if ends_early {
-            self.outcome.interrupted_us.get_or_insert(now_us - self.started_us);
+            let interruption = Interruption { after_us: now_us - self.started_us, stage: self.stage.name() };
+            self.outcome.interruption.get_or_insert(interruption);
         }
         match self.stage {
             Stage::Connecting if ends_early => self.settle(now_us),

@@ -12,13 +12,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure};
-use url::Url;
 
 use super::clock::Clock;
 use super::histogram::Latencies;
 use super::publishing::{Outlet, Pace, PublishPlan};
 use super::stamp::{Stamp, TestRun, stamped_payload};
 use super::tally::Timetable;
+use crate::client::endpoint::Endpoint;
+use crate::client::explain;
 use crate::redis_address::RedisAddress;
 
 /// What was published.
@@ -216,7 +217,7 @@ impl Work {
 
 /// The way out.
 enum Channel {
-    Http { agent: ureq::Agent, url: Url, headers: Vec<(String, String)>, topics: Vec<String> },
+    Http { agent: ureq::Agent, endpoint: Endpoint, headers: Vec<(String, String)>, topics: Vec<String> },
     Redis { address: Box<RedisAddress>, connection: Box<redis::Connection>, channels: Vec<String> },
 }
 
@@ -231,8 +232,8 @@ impl Channel {
                     .timeout_global(Some(ANSWER_TIMEOUT))
                     .tls_config(trust.for_requests())
                     .build();
-                let (url, headers, topics) = (endpoint.url.clone(), headers.clone(), topics.clone());
-                Ok(Channel::Http { agent: endpoint.agent(config), url, headers, topics })
+                let (endpoint, headers, topics) = (endpoint.clone(), headers.clone(), topics.clone());
+                Ok(Channel::Http { agent: endpoint.agent(config), endpoint, headers, topics })
             }
             Outlet::Redis { address, channels } => {
                 let connected = address.connect(ANSWER_TIMEOUT, ANSWER_TIMEOUT);
@@ -245,16 +246,16 @@ impl Channel {
 
     fn send(&mut self, messages: &[(u32, String)]) -> anyhow::Result<Vec<bool>> {
         match self {
-            Channel::Http { agent, url, headers, topics } => {
-                let mut request = agent.post(url.as_str()).header("Content-Type", "application/json");
+            Channel::Http { agent, endpoint, headers, topics } => {
+                let mut request = agent.post(endpoint.url.as_str()).header("Content-Type", "application/json");
                 for (name, value) in headers {
                     request = request.header(name.as_str(), value.as_str());
                 }
-                let mut response = request.send(http_body(messages, topics))?;
-                let status = response.status().as_u16();
+                let sent = request.send(http_body(messages, topics));
+                let mut response = sent.map_err(|error| anyhow!(explain::failure(&error, endpoint)))?;
+                ensure!(response.status().is_success(), explain::problem(&mut response));
                 // Reading to the end lets the connection be used again.
-                let body = response.body_mut().read_to_string().unwrap_or_default();
-                ensure!((200..300).contains(&status), "publishing was answered with {status}: {}", body.trim());
+                let _ = response.body_mut().read_to_string();
                 Ok(Vec::new())
             }
             Channel::Redis { address, connection, channels } => {

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::conductor::Outcome;
+use super::conductor::{Interruption, Outcome};
 use super::histogram::Latencies;
 use super::measures::{self, PERCENTILES};
 use super::plan::Plan;
@@ -23,8 +23,8 @@ pub struct Report {
     pub distributions: Vec<(&'static str, Latencies)>,
     /// What failed the test.
     pub missed: Vec<Missed>,
-    /// If the user ended the test early: when, from the start.
-    pub interrupted_us: Option<u64>,
+    /// If the user ended the test early: when.
+    pub interruption: Option<Interruption>,
 }
 
 /// A threshold that fails the test.
@@ -66,7 +66,7 @@ impl Report {
         }
         figures.0.insert("findings".to_owned(), json!(findings(plan, outcome)));
         let mut report =
-            Report { figures: figures.0, distributions, missed: Vec::new(), interrupted_us: outcome.interrupted_us };
+            Report { figures: figures.0, distributions, missed: Vec::new(), interruption: outcome.interruption };
         report.judge(plan, outcome);
         report
     }
@@ -124,7 +124,7 @@ fn why_unmeasured(measure: &Measure, plan: &Plan, outcome: &Outcome) -> &'static
         (true, false) if outcome.server_vanished => "a process of --server-pid was gone",
         _ if is_per_connection && outcome.held_clients >= TELLING_CONNECTIONS_MIN => "it shrank while they connected",
         _ if is_per_connection => TOO_FEW_CONNECTIONS,
-        _ if outcome.interrupted_us.is_some() => "the test was interrupted",
+        _ if outcome.interruption.is_some() => "the test was interrupted",
         _ => "nothing of that kind happened",
     }
 }
@@ -163,7 +163,7 @@ impl Figures {
         self.set("held_clients", outcome.held_clients);
         self.set("connecting_seconds", seconds(outcome.connecting_us));
         self.set("elapsed_seconds", seconds(outcome.elapsed_us));
-        self.set("interrupted", outcome.interrupted_us.is_some());
+        self.set("interrupted", outcome.interruption.is_some());
         let counters = &outcome.tally.counters;
         let attempts = counters.connect_attempts as f64;
         self.set_ratio("connect_success_percent", counters.connect_successes as f64 * 100.0, attempts);
@@ -326,7 +326,8 @@ mod tests {
             assert_eq!(report.figures["passed"], json!(expected.is_empty()), "{args:?}");
         };
         let (full, nothing) = (full_outcome(), Outcome::default());
-        let interrupted = Outcome { interrupted_us: Some(1), ..Outcome::default() };
+        let interrupted =
+            Outcome { interruption: Some(Interruption { after_us: 1, stage: "holding" }), ..Outcome::default() };
         let vanished = Outcome { server_vanished: true, ..Outcome::default() };
         let cpu = "server_cpu_us_per_event>5";
         check(&[], &nothing, &[]);

@@ -1,6 +1,8 @@
 //! The summary: a test's report as lines for a terminal.
 
+use super::conductor::Interruption;
 use super::report::{Missed, Report, TELLING_CONNECTIONS_MIN, TOO_FEW_CONNECTIONS};
+use super::tally::FINDINGS_MAX;
 
 /// The lines to print; with `is_coloured`, missed thresholds stand out.
 pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
@@ -14,6 +16,14 @@ pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
         count("refused_clients"),
         count("errors"),
     )];
+    if report.figure("slow_clients") > Some(0.0) || report.figure("blackholed_clients") > Some(0.0) {
+        lines.push(format!(
+            "set apart    {} slow ({} of them closed by the server), {} silent",
+            count("slow_clients"),
+            count("slow_disconnects"),
+            count("blackholed_clients"),
+        ));
+    }
     lines.extend(message_lines(report));
     lines.extend([
         format!(
@@ -33,7 +43,14 @@ pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
             count("received_bytes"),
         ),
     ]);
-    lines.push(format!("{:16} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p95", "p99", "p99.9", "max"));
+    lines.extend(latency_lines(report));
+    lines.extend(memory_lines(report));
+    lines.extend(fault_lines(report, is_coloured));
+    lines
+}
+
+fn latency_lines(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
     for (name, latencies) in report.distributions.iter().filter(|(_, latencies)| latencies.count() > 0) {
         let cells: String = [50.0, 95.0, 99.0, 99.9, 100.0]
             .iter()
@@ -41,26 +58,24 @@ pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
             .collect();
         lines.push(format!("{:16}{cells}", name.replace('_', " ")));
     }
-    lines.extend(memory_lines(report));
-    lines.extend(fault_lines(report, is_coloured));
+    if !lines.is_empty() {
+        lines.insert(0, format!("{:16} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p95", "p99", "p99.9", "max"));
+    }
     lines
 }
 
 /// Only what the test published itself is checked: where that is nothing, nothing is said to be faultless.
 fn message_lines(report: &Report) -> Vec<String> {
     let count = |name: &str| thousands(report.figure(name).unwrap_or(0.0));
-    let per_read = report.figure("events_per_read").unwrap_or(0.0);
     if report.figure("published_events") == Some(0.0) {
-        return vec![format!(
-            "messages     none published, {} of others ({per_read} per read)",
-            count("received_events")
-        )];
+        return vec![format!("messages     none published, {} events received", count("received_events"))];
     }
     let published = format!(
-        "messages     {} published, {} delivered ({} per second, {per_read} per read)",
+        "messages     {} published, {} delivered ({} per second, {} per read)",
         count("published_events"),
         count("delivered_events"),
         count("delivered_per_second"),
+        report.figure("events_per_read").unwrap_or(0.0),
     );
     let checked = format!(
         "checked      {} lost, {} duplicated, {} disordered, {} corrupted, {} unresolved",
@@ -100,23 +115,24 @@ fn fault_lines(report: &Report, is_coloured: bool) -> Vec<String> {
     for (key, value) in report.figures.iter().filter(|(key, _)| key.starts_with("error_")) {
         lines.push(format!("error        {} {value}", key.trim_start_matches("error_")));
     }
-    let (failures, unheard) = (report.figure("publish_failures"), report.figure("unheard_events"));
-    if failures > Some(0.0) || unheard > Some(0.0) {
-        let (failures, unheard) = (thousands(failures.unwrap_or(0.0)), thousands(unheard.unwrap_or(0.0)));
-        lines.push(format!("publishing   {failures} failed, {unheard} had no subscriber in Redis"));
+    let positive = |name: &str| report.figure(name).filter(|count| *count > 0.0).map(thousands);
+    if let Some(failures) = positive("publish_failures") {
+        let error = report.figures.get("publish_last_error").and_then(serde_json::Value::as_str).unwrap_or_default();
+        lines.push(format!("publishing   {failures} failed: {error}"));
     }
-    if let Some(error) = report.figures.get("publish_last_error").and_then(serde_json::Value::as_str) {
-        lines.push(format!("publishing   {error}"));
+    if let Some(unheard) = positive("unheard_events") {
+        lines.push(format!("publishing   {unheard} had no subscriber in Redis"));
     }
     let findings = report.figures.get("findings").and_then(serde_json::Value::as_array).map_or(&[][..], Vec::as_slice);
     for finding in findings.iter().take(SHOWN_MAX).filter_map(serde_json::Value::as_str) {
         lines.push(format!("found        {finding}"));
     }
     if findings.len() > SHOWN_MAX {
-        lines.push(format!("found        … and {} more like these", findings.len() - SHOWN_MAX));
+        let at_least = if findings.len() == FINDINGS_MAX { "at least " } else { "" };
+        lines.push(format!("found        … and {at_least}{} more like these", findings.len() - SHOWN_MAX));
     }
-    if let Some(us) = report.interrupted_us {
-        lines.push(format!("interrupted  after {}", time(us)));
+    if let Some(Interruption { after_us, stage }) = report.interruption {
+        lines.push(format!("interrupted  after {}, while {stage}", time(after_us)));
     }
     lines.extend(missed_lines(report, is_coloured));
     if report.missed.is_empty() {
