@@ -197,8 +197,10 @@ fn a_unix_socket_is_a_target_too() {
     let authorization = format!("Authorization: Bearer {TOKEN}");
     let publish = ["--publish-url", &socket, "--publish-header", &authorization, "--publish-count", "20"];
     let args = [&publish[..], &["--publish-topic", "t", "--publish-rate", "1000", "--clients", "300"]].concat();
-    let run = run(&format!("{socket}:/events?topic=t"), &args);
+    let url = format!("{socket}:/events?topic=t");
+    let run = run(&url, &args);
     assert_eq!(run.code, Some(0), "{}", run.output);
+    assert_eq!(run.figures["url"], url);
     run.check(&[
         ("delivered_events", 6000.0),
         ("lost_events", 0.0),
@@ -466,10 +468,11 @@ fn the_server_is_measured_by_its_pid() {
 fn an_interrupted_test_says_so_and_does_not_miss_its_server() {
     let server = server(Behaviour::default());
     let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("figures.json");
+    let (json, page) = (folder.path().join("figures.json"), folder.path().join("page.html"));
     let child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
         .args(["load", &server.url("/events"), "--clients", "1000", "--connect-rate", "1"])
         .args(["--server-pid", &std::process::id().to_string(), "--json", json.to_str().unwrap()])
+        .args(["--report", page.to_str().unwrap()])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn();
@@ -487,6 +490,7 @@ fn an_interrupted_test_says_so_and_does_not_miss_its_server() {
         "{figures:#}"
     );
     assert_eq!(figures["server_vanished"], Value::Null, "{figures:#}");
+    assert!(std::fs::read_to_string(&page).unwrap().contains("<span class=\"interrupted\">interrupted</span>"));
 }
 
 #[test]

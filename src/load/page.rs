@@ -13,7 +13,11 @@ use super::timeline::Point;
 /// The whole page.
 pub fn page(report: &Report, points: &[Point]) -> String {
     let text = |name: &str| report.figures.get(name).and_then(Value::as_str).unwrap_or_default();
-    let verdict = if report.missed.is_empty() { "passed" } else { "failed" };
+    let verdict = match report.interruption {
+        Some(_) => "interrupted",
+        None if report.missed.is_empty() => "passed",
+        None => "failed",
+    };
     let title = format!("{} on {}", text("scenario"), text("url"));
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
@@ -49,7 +53,7 @@ const STYLE: &str = "
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 780px; margin: 2rem auto; padding: 0 1rem; }
 h1 span { font-size: 1rem; vertical-align: middle; padding: .1em .6em; border-radius: 1em; color: var(--paper); }
-.passed { background: var(--c); } .failed { background: var(--bad); }
+.passed { background: var(--c); } .failed { background: var(--bad); } .interrupted { background: var(--b); }
 pre { overflow-x: auto; padding: 1rem; border: 1px solid var(--line); border-radius: 6px; font-size: 12.5px; }
 figure { margin: 1.5rem 0; } svg { width: 100%; height: auto; }
 svg text { fill: var(--dim); font: 12px system-ui, sans-serif; } svg .title { fill: var(--ink); font-weight: 600; }

@@ -7,8 +7,8 @@ use super::conductor::{Interruption, Outcome};
 use super::histogram::Latencies;
 use super::measures::{self, PERCENTILES};
 use super::plan::Plan;
+use super::target::Target;
 use super::threshold::{Measure, Threshold};
-use crate::config::redact_url;
 
 /// Below so many, what connections take can't be told from what a process takes once.
 pub const TELLING_CONNECTIONS_MIN: u32 = 1000;
@@ -155,7 +155,7 @@ impl Figures {
 
     fn of_the_test(&mut self, plan: &Plan, outcome: &Outcome) {
         self.set("scenario", json!(plan.fleet.scenario));
-        let urls: Vec<String> = plan.fleet.targets.iter().map(|target| redact_url(&target.url)).collect();
+        let urls: Vec<String> = plan.fleet.targets.iter().map(Target::shown).collect();
         self.set("url", urls.join(" "));
         self.set("clients", plan.fleet.clients);
         self.set("processes", plan.processes);

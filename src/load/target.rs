@@ -64,6 +64,15 @@ impl Target {
         }
     }
 
+    /// The address without what is secret in it.
+    pub fn shown(&self) -> String {
+        let socket = match &self.remote {
+            Remote::Unix(path) => Some(path.clone()),
+            Remote::Tcp(_) => None,
+        };
+        Url::parse(&self.url).map_or_else(|_| redact_url(&self.url), |url| Endpoint { url, socket }.to_string())
+    }
+
     /// The topics that the address names.
     pub fn topics(&self) -> Vec<String> {
         let Ok(url) = Url::parse(&self.url) else { return Vec::new() };
