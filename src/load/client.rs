@@ -451,7 +451,9 @@ impl Client {
                 self.is_silent = false;
                 if self.awaits_first_event {
                     self.awaits_first_event = false;
-                    let since_us = self.started_us.max(shared.publishing_since_us.unwrap_or(0));
+                    // Publishing is announced before it begins: what comes in between was not waited for since then.
+                    let publishing_us = shared.publishing_since_us.filter(|since_us| *since_us <= now_us);
+                    let since_us = self.started_us.max(publishing_us.unwrap_or(0));
                     shared.tally.first_event.record(now_us.saturating_sub(since_us));
                 }
                 if shared.plan.is_verbose {
