@@ -167,7 +167,12 @@ impl FromStr for RedisUrl {
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redact_url(self.0.as_str()))
+        // By its parts, not as text: what is shown is to name the same place when it is read again.
+        let mut url = self.0.clone();
+        if url.password().is_some() && url.set_password(Some(REDACTED)).is_err() {
+            return f.write_str(&redact_url(url.as_str()));
+        }
+        f.write_str(&redact_parameter(url.as_str()))
     }
 }
 
@@ -177,8 +182,8 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// A URL's text without its password and its token. Works on text that is no URL too, since a mistyped one is shown in an error:
-/// whatever might be a password is taken for one. Wherever a URL is shown, it is shown by this.
+/// A URL's text without its password and its token. Works on text that is no URL too, since a mistyped one is shown in
+/// an error: whatever might be a password is taken for one. Wherever a URL is shown, it is shown by this.
 pub fn redact_url(text: &str) -> String {
     // Whoever reads a URL drops these, and must not find a password that they hid from us.
     let text = text.replace(['\t', '\n', '\r'], "");
@@ -188,14 +193,7 @@ pub fn redact_url(text: &str) -> String {
         let scheme = address.split_once("://").map_or("", |(scheme, _)| &address[..scheme.len() + 3]);
         return format!("{scheme}{REDACTED}");
     }
-    let address = if names_socket(&text) { address.to_owned() } else { redact_user_info(address) };
-    redact_parameter(&(address + query))
-}
-
-/// True where a path follows the scheme: an `@` in it is no end of a password.
-fn names_socket(text: &str) -> bool {
-    let has_host = |url: &Url| url.host_str().is_some_and(|host| !host.is_empty());
-    Url::parse(text).is_ok_and(|url| url.scheme().ends_with("unix") && !url.cannot_be_a_base() && !has_host(&url))
+    redact_parameter(&(redact_user_info(address) + query))
 }
 
 fn redact_user_info(text: &str) -> String {
@@ -244,8 +242,6 @@ mod tests {
         check("unix:///run/r.sock?pass=p@w", "unix:///run/r.sock?pass=***");
         check("unix:///r?pass=pw&x=://u:p@h", "unix:///r?pass=***&x=://u:p@h");
         check("unix:/run/r?pass=a@b", "unix:/run/r?pass=***");
-        check("unix:/run:6379/r@0?pass=pw", "unix:/run:6379/r@0?pass=***");
-        check("unix:///run:6379/r@0?pass=pw", "unix:///run:6379/r@0?pass=***");
         check("unix:user:pw@host", "unix:***@host");
         check("unix://user:1/pw@host", "unix://user:***@host");
         check("unix://user:pw@host", "unix://user:***@host");
@@ -272,6 +268,20 @@ mod tests {
         check("localhost:6379", false);
         check("redis://", false);
         check("", false);
+    }
+
+    #[test]
+    fn what_is_shown_of_a_redis_url_is_one_of_the_same_place() {
+        let check = |text: &str, expected: &str| {
+            let shown = text.parse::<RedisUrl>().unwrap().to_string();
+            assert_eq!(shown, expected);
+            assert!(shown.parse::<RedisUrl>().unwrap().is_redacted());
+        };
+        check("redis://u:p%40w@host:6380/1", "redis://u:***@host:6380/1");
+        check("redis://u:pw@host#a@b", "redis://u:***@host#a@b");
+        check("redis://:pw@host/1", "redis://:***@host/1");
+        check("unix:/run:6379/r@0?pass=pw&db=1", "unix:/run:6379/r@0?pass=***&db=1");
+        check("unix:///run/a@b:c@d?user=u&pass=p@w", "unix:///run/a@b:c@d?user=u&pass=***");
     }
 
     #[test]
