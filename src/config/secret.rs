@@ -190,16 +190,24 @@ pub fn redact_url(text: &str) -> String {
     let (address, query) = text.split_at(text.find('?').unwrap_or(text.len()));
     // In what is no URL, an `@` after a `?` may be of a password in front of the host, or of one in a parameter.
     if query.contains('@') && Url::parse(&text).is_err() {
-        let scheme = address.split_once("://").map_or("", |(scheme, _)| &address[..scheme.len() + 3]);
-        return format!("{scheme}{REDACTED}");
+        return format!("{}{REDACTED}", scheme_of(address));
     }
     redact_parameter(&(redact_user_info(address) + query))
+}
+
+/// What it begins with of a scheme and `://`; another `://` may stand behind a password.
+fn scheme_of(text: &str) -> &str {
+    let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
+    match text.split_once("://") {
+        Some((scheme, _)) if scheme.chars().all(is_of_scheme) => &text[..scheme.len() + 3],
+        _ => "",
+    }
 }
 
 fn redact_user_info(text: &str) -> String {
     // The last `@`: an unescaped one in a password must not leave half of it in sight.
     let Some((user_info, after)) = text.rsplit_once('@') else { return text.to_owned() };
-    let (scheme, user_info) = user_info.split_once("://").map_or(("", user_info), |(s, u)| (&text[..s.len() + 3], u));
+    let (scheme, user_info) = user_info.split_at(scheme_of(user_info).len());
     match user_info.split_once(':') {
         Some((user, _)) => format!("{scheme}{user}:{REDACTED}@{after}"),
         None => text.to_owned(),
@@ -246,6 +254,8 @@ mod tests {
         check("unix://user:1/pw@host", "unix://user:***@host");
         check("unix://user:pw@host", "unix://user:***@host");
         check("redis://user:p?w@host", "redis://***");
+        check("ws::pw@host:/x://y@z", "ws:***@z");
+        check("user:pw@x://?@host", "user:***@x://?@host");
         check("unix:///r?p%61ss=pw&p\tass=pw", "unix:///r?p%61ss=***&pass=***");
         check("http://user:pw@host/events?topic=a", "http://user:***@host/events?topic=a");
         check("https://h/e?access_token=a.b.c&topic=t", "https://h/e?access_token=***&topic=t");
