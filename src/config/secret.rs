@@ -172,7 +172,8 @@ impl fmt::Display for RedisUrl {
         if url.password().is_some() && url.set_password(Some(REDACTED)).is_err() {
             return f.write_str(&redact_url(url.as_str()));
         }
-        f.write_str(&redact_parameter(url.as_str()))
+        let (place, query) = url.as_str().split_at(url.as_str().find('?').unwrap_or(url.as_str().len()));
+        write!(f, "{place}{}", redact_parameter(query))
     }
 }
 
@@ -291,6 +292,7 @@ mod tests {
         check("redis://u:pw@host#a@b", "redis://u:***@host#a@b");
         check("redis://:pw@host/1", "redis://:***@host/1");
         check("unix:/run:6379/r@0?pass=pw&db=1", "unix:/run:6379/r@0?pass=***&db=1");
+        check("unix:/a&pass=b?pass=pw", "unix:/a&pass=b?pass=***");
         check("unix:///run/a@b:c@d?user=u&pass=p@w", "unix:///run/a@b:c@d?user=u&pass=***");
     }
 
