@@ -11,7 +11,7 @@ pub fn check(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (before, after) = text.split_once('\n').unwrap_or((&text, ""));
     let mut url = format!("{before}{PASSWORD}{after}");
-    if !url.is_ascii() {
+    if !url.is_ascii() || url.contains('%') {
         // Of a host with capitals and other letters a dependency (idna_adapter 1.0) asserts in debug builds that it has
         // none of the former, and refuses it for the latter: its finding would be the only one.
         url.make_ascii_lowercase();
