@@ -2,7 +2,7 @@
 
 use fanfare::config::{REDACTED, RedisUrl, redact_url};
 use fanfare::redis_address::RedisAddress;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 const PASSWORD: &str = "hunter2-hunter2";
 
@@ -10,11 +10,13 @@ const PASSWORD: &str = "hunter2-hunter2";
 pub fn check(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (before, after) = text.split_once('\n').unwrap_or((&text, ""));
-    let mut url = format!("{before}{PASSWORD}{after}");
-    if !url.is_ascii() || url.contains('%') {
-        // Of a host with capitals and other letters a dependency (idna_adapter 1.0) asserts in debug builds that it has
-        // none of the former, and refuses it for the latter: its finding would be the only one.
-        url.make_ascii_lowercase();
+    let url = format!("{before}{PASSWORD}{after}");
+    // Of a host with capitals and other letters, escaped or not, a dependency (idna_adapter 1.0) asserts in debug builds
+    // that it has none of the former, and refuses it for the latter: its finding would be the only one.
+    let decoded: String =
+        form_urlencoded::parse(url.as_bytes()).map(|(name, value)| format!("{name}{value}")).collect();
+    if !decoded.is_ascii() && decoded.contains(|c: char| c.is_ascii_uppercase()) {
+        return;
     }
 
     let address = RedisAddress::new(&url, None);

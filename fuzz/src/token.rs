@@ -26,7 +26,8 @@ pub fn check(bytes: &[u8]) {
         let signed = encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(SECRET.as_bytes()));
         if let Ok(verified) = verifier.verify(&signed.unwrap(), now) {
             assert!(verified.expires_at > now, "{verified:?}");
-            let said: serde_json::Value = serde_json::from_str(claims.get()).unwrap();
+            // Where nobody looks, a number may stand that is too large for one.
+            let Ok(said) = serde_json::from_str::<serde_json::Value>(claims.get()) else { return };
             let granted = |name: &str| said["fanfare"][name].as_array().is_some_and(|patterns| !patterns.is_empty());
             let Grants { subscribe, publish, operator } = &verified.grants;
             assert_eq!([!subscribe.is_empty(), !publish.is_empty()], [granted("subscribe"), granted("publish")]);
