@@ -336,7 +336,8 @@ impl<I: Io> Server<I> {
         }
         self.streams -= usize::from(matches!(connection.phase, Phase::Streaming));
         // Who takes nothing would make the kernel hold its data, and the connection, for minutes more.
-        let how = if reason.is_eviction() { Close::Reset } else { Close::Graceful };
+        let takes_nothing = reason.is_eviction() || reason == CloseReason::AnswerTimeout;
+        let how = if takes_nothing { Close::Reset } else { Close::Graceful };
         self.io.close(connection.socket, how);
         if let Phase::Responding(responding) = std::mem::replace(&mut connection.phase, Phase::Dead) {
             self.answer_bytes -= responding.bytes;

@@ -53,7 +53,7 @@ impl<I: Io> Server<I> {
     /// Reads one connection; false when it may have more for the next turn.
     fn read_connection(&mut self, token: Token) -> bool {
         for _ in 0..READS_PER_TURN_MAX {
-            if !self.advance_requests(token.slot) {
+            if !self.advance_and_arm(token.slot) {
                 return false;
             }
             let Some(connection) = self.connection(token) else { return true };
@@ -70,10 +70,9 @@ impl<I: Io> Server<I> {
             self.scratch.read = buffer;
             match read {
                 Read::Bytes(_) => {
-                    if !self.advance_requests(token.slot) {
+                    if !self.advance_and_arm(token.slot) {
                         return false;
                     }
-                    self.arm_if_open(token.slot);
                 }
                 Read::WouldBlock => {
                     self.connections[token.slot as usize].flags.clear(Flags::READABLE);
@@ -90,6 +89,13 @@ impl<I: Io> Server<I> {
             }
         }
         false
+    }
+
+    /// Takes requests; also what the budget leaves for the next turn has its deadline.
+    fn advance_and_arm(&mut self, slot: u32) -> bool {
+        let done = self.advance_requests(slot);
+        self.arm_if_open(slot);
+        done
     }
 
     fn receive(&mut self, slot: u32, bytes: &[u8]) {

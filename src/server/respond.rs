@@ -51,7 +51,9 @@ impl<I: Io> Server<I> {
     fn has_room_for(&self, response: &Response) -> bool {
         let bytes = response.body.len();
         let is_within = self.answer_bytes + bytes <= self.settings.limits.answer_bytes_max;
-        bytes <= SMALL_ANSWER_BYTES || self.answer_bytes == 0 || is_within
+        // What was published is published: its sender must not be told to try again.
+        let is_publish = response.status == 202;
+        bytes <= SMALL_ANSWER_BYTES || is_publish || self.answer_bytes == 0 || is_within
     }
 
     fn refuse_answer(&mut self) -> Response {
