@@ -1,7 +1,7 @@
 //! Mishaps that a seed has found, told in few words: one node, no faults, and the checkers of the worlds.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use fanfare::event::{Event, Topic};
@@ -9,6 +9,7 @@ use fanfare::hub::HubLimits;
 use fanfare::io::simulated::{Faults, Pace, PeerId, Random};
 use fanfare::io::{ListenerIndex, Peer};
 use fanfare::server::settings::SlowPolicy;
+use tracing::Dispatch;
 
 use crate::feed::History;
 use crate::node::{Node, Plan};
@@ -102,6 +103,10 @@ impl Stage {
 
 /// The entries that are logged meanwhile, as far as operators see them by default.
 fn logged(what: impl FnOnce()) -> Vec<String> {
+    // With only one dispatcher in the process, an entry that another test's thread comes to first is switched off for
+    // all: tracing asks that thread's dispatcher, which is none. With a second one it asks both.
+    static SECOND: OnceLock<Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
     let written = Written::default();
     let writer = written.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || writer.clone());
