@@ -11,13 +11,12 @@ use signal_hook::iterator::Signals;
 use super::doctor;
 use super::listeners::Listeners;
 use super::reload::Reloader;
-use super::settings::{check_descriptors, hub_limits, settings};
+use super::settings::{check_descriptors, hub, settings};
 use super::sources::Sources;
 use super::systemd::Systemd;
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment, Loaded};
 use crate::event::RunName;
-use crate::hub::Hub;
 use crate::io::allocator::give_large_blocks_their_own_pages;
 use crate::io::epoll::EpollIo;
 use crate::io::limits::raise_descriptor_limit;
@@ -46,7 +45,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     let sources = Sources::start(config, outlet, &sequencer, &live)?;
     let parts = Parts {
         settings,
-        hub: Hub::new(run, hub_limits(config)),
+        hub: hub(run, config),
         inbox,
         publisher: Arc::clone(&sources.publisher),
         own_events: Arc::clone(&sequencer) as _,

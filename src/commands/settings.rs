@@ -3,7 +3,8 @@
 use crate::auth::proxies::TrustedProxies;
 use crate::auth::{Tokens, Verifier};
 use crate::config::{self, Config, CorsPolicy};
-use crate::hub::HubLimits;
+use crate::event::{RunName, Topic};
+use crate::hub::{Hub, HubLimits};
 use crate::io::FRAMES_PER_SEND_MAX;
 use crate::protocol::head::HeadLimits;
 use crate::protocol::publish::PublishLimits;
@@ -127,11 +128,21 @@ fn cors(config: &Config) -> Cors {
     }
 }
 
+/// A hub with the bounds of the configuration, in which the topics that it names have their places.
+pub(super) fn hub(run: RunName, config: &Config) -> Hub {
+    let mut hub = Hub::new(run, hub_limits(config));
+    let delivery = &config.delivery;
+    let channels = config.redis.iter().flat_map(|redis| redis.channels.iter().chain(&redis.copied_channels));
+    channels.chain([&delivery.default_topic, &delivery.dashboard_topic]).for_each(|topic| hub.reserve(topic));
+    hub.reserve(&Topic::statistics());
+    hub
+}
+
 /// What the hub remembers.
-pub(super) fn hub_limits(config: &Config) -> HubLimits {
+fn hub_limits(config: &Config) -> HubLimits {
     HubLimits {
         topics_max: config.limits.topics_max as usize,
-        history_events_max: config.history.events_max as usize,
+        history_events_max: config.history.events_max.map(|max| max as usize),
         history_bytes_max: config.history.bytes_max,
         history_bytes_total_max: config.history.bytes_total_max,
         history_age_max: config.history.age_max,

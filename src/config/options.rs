@@ -182,13 +182,12 @@ pub struct DeliveryConfig {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "History")]
 pub struct HistoryConfig {
-    /// Events that a topic remembers
-    #[arg(id = "history-events", long, value_name = "N", default_value = "1000",
-          value_parser = count_within(1, COUNT_MAX))]
-    pub events_max: u32,
+    /// Events that a topic remembers. Unset: as many as its bytes allow
+    #[arg(id = "history-events", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    pub events_max: Option<u32>,
 
     /// Bytes that a topic remembers; at least one largest event
-    #[arg(id = "history-bytes", long, value_name = "SIZE", default_value = "1MiB",
+    #[arg(id = "history-bytes", long, value_name = "SIZE", default_value = "16MiB",
           value_parser = size_within(KIB, 16 * GIB))]
     pub bytes_max: usize,
 

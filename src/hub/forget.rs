@@ -1,4 +1,5 @@
-//! Forgetting: by count and bytes of a topic, by age, and by bytes of all topics together, the oldest first.
+//! Forgetting: by count and bytes of a topic, by age, and by bytes of all topics together, the oldest first. Losses by
+//! their log's own bounds.
 //!
 //! A frame that is evicted while half written to someone is pinned: it counts towards the bound until it is let go.
 
@@ -6,7 +7,9 @@ use std::time::Duration;
 
 use super::Hub;
 use super::keys::TopicKey;
-use super::log::{ENTRY_OVERHEAD_BYTES, Entry, TopicLog};
+use super::log::{ENTRY_OVERHEAD_BYTES, Entry};
+use super::losses::LossScope;
+use super::topics::TopicEntry;
 use crate::event::Frame;
 
 /// Evictions in one go: about 2 ms. A burst of events ages in a burst, too.
@@ -68,8 +71,27 @@ impl Hub {
             self.evict_oldest_of(topic, EvictionReason::Age);
             budget -= 1;
         }
+        self.forget_losses(now);
         self.unpin();
         budget > 0
+    }
+
+    /// Forgets the losses that are too old or too many: what they touched is incomplete through there from now on.
+    pub(super) fn forget_losses(&mut self, now: Duration) {
+        while let Some(loss) = self.losses.forget_one(now, self.limits.history_age_max) {
+            match loss.scope {
+                LossScope::All => self.losses_forgotten_through = loss.sequence,
+                LossScope::Topics(topics) => {
+                    for topic in &topics {
+                        match self.topics.find(topic.as_str()) {
+                            Some(key) => self.topics.get_mut(key).log.lose_through(loss.sequence),
+                            None => self.topics.raise_floor(loss.sequence),
+                        }
+                    }
+                }
+            }
+            self.pin(loss.frame);
+        }
     }
 
     /// Lets go of the pinned frames that nobody holds any more.
@@ -111,6 +133,9 @@ impl Hub {
         let Some(evicted) = log.evict_oldest() else { return false };
         self.oldest.remove(&(evicted.sequence, key));
         self.oldest.extend(log.oldest().map(|oldest| (oldest.sequence, key)));
+        if let Some(id) = &evicted.foreign_id {
+            self.forgotten_ids.add(&self.topics.get(key).name, id);
+        }
         self.forget(evicted, reason);
         true
     }
@@ -119,12 +144,16 @@ impl Hub {
         self.topic_of_oldest().is_some_and(|topic| self.evict_oldest_of(topic, EvictionReason::BytesTotal))
     }
 
-    /// Evicts all of a log whose topic has vanished; `key` was its own.
-    pub(super) fn forget_log(&mut self, key: TopicKey, mut log: TopicLog) {
+    /// Evicts all of the log of a topic that has vanished; `key` was its own.
+    pub(super) fn forget_log(&mut self, key: TopicKey, vanished: TopicEntry) {
+        let TopicEntry { name, mut log, .. } = vanished;
         if let Some(oldest) = log.oldest() {
             self.oldest.remove(&(oldest.sequence, key));
         }
         while let Some(evicted) = log.evict_oldest() {
+            if let Some(id) = &evicted.foreign_id {
+                self.forgotten_ids.add(&name, id);
+            }
             self.forget(evicted, EvictionReason::Topics);
         }
     }
@@ -138,15 +167,25 @@ impl Hub {
         self.evictions[reason as usize] += 1;
         self.bytes -= evicted.cost_bytes();
         self.entries -= 1;
-        if evicted.frame.is_shared() {
-            self.pinned_bytes += evicted.frame.len();
-            self.pinned.push(evicted.frame);
+        self.pin(evicted.frame);
+    }
+
+    /// Keeps a frame that no log holds any more in view while it is half written to someone.
+    fn pin(&mut self, frame: Frame) {
+        if frame.is_shared() {
+            self.pinned_bytes += frame.len();
+            self.pinned.push(frame);
         }
     }
 
-    /// Bytes of all logs and pinned frames.
+    /// Bytes of all topics' logs and pinned frames.
     pub fn bytes_total(&self) -> usize {
         self.bytes + self.pinned_bytes
+    }
+
+    /// Bytes of the losses that are remembered.
+    pub fn loss_bytes(&self) -> usize {
+        self.losses.bytes()
     }
 
     /// Bytes of frames that are in no log any more, but half written to someone.

@@ -1,7 +1,8 @@
-//! Topic log: the frames a topic still remembers. Never copies frame bytes. Knows no sockets and no clock.
+//! Topic log: the events that a topic still remembers. Never copies frame bytes. Knows no sockets and no clock.
 //!
-//! It is both the replay history and every laggard's queue. Sequences rise from front to back; everything at or
-//! before `evicted_through` is gone, everything after it is here.
+//! It is both the replay history and every laggard's queue. Sequences rise from front to back. The log has forgotten
+//! every event at or before `evicted_through`, and holds every event after it. Absent: losses that a source announced;
+//! the hub's loss log has those, for all topics.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -11,22 +12,11 @@ use crate::event::{EventId, Frame, Sequence};
 /// What an entry costs besides its frame and id: its place here and in the index of ids.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
 
-/// Evicted gaps that are remembered one by one. Before that many, a gap counts as lost even if another log tells it: then
-/// it is told twice, and never not at all.
-const GAPS_EVICTED_MAX: usize = 16;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Event,
-    Gap,
-}
-
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) sequence: Sequence,
     /// None: the id is the run's own, made of the sequence.
     pub(super) foreign_id: Option<EventId>,
-    pub(super) kind: Kind,
     pub(super) frame: Frame,
     pub(super) appended_at: Duration,
 }
@@ -45,10 +35,8 @@ pub(super) struct TopicLog {
     bytes: usize,
     foreign: HashMap<EventId, Sequence>,
     evicted_through: Sequence,
-    /// The same without `gaps_evicted`.
-    events_evicted_through: Sequence,
-    /// The gaps evicted since the last event was, at least the newest of them: one that another log tells is no loss.
-    gaps_evicted: VecDeque<Sequence>,
+    /// The newest position at or before which something is missing: an evicted event, or a loss that is forgotten.
+    lost_through: Sequence,
     last_evicted_id: Option<EventId>,
 }
 
@@ -60,8 +48,7 @@ impl TopicLog {
             bytes: 0,
             foreign: HashMap::new(),
             evicted_through: floor,
-            events_evicted_through: floor,
-            gaps_evicted: VecDeque::new(),
+            lost_through: floor,
             last_evicted_id: None,
         }
     }
@@ -79,13 +66,7 @@ impl TopicLog {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.cost_bytes();
         self.evicted_through = entry.sequence;
-        match entry.kind {
-            Kind::Gap => self.note_gap_evicted(entry.sequence),
-            Kind::Event => {
-                self.events_evicted_through = entry.sequence;
-                self.gaps_evicted = VecDeque::new();
-            }
-        }
+        self.lose_through(entry.sequence);
         if let Some(id) = &entry.foreign_id {
             self.foreign.remove(id);
         }
@@ -98,27 +79,23 @@ impl TopicLog {
         Some(entry)
     }
 
-    /// Counts a gap at `position` as evicted, in a log that is empty.
-    pub(super) fn skip_to(&mut self, position: Sequence) {
-        debug_assert!(self.entries.is_empty(), "what is remembered is not gone");
-        if position > self.evicted_through {
-            self.evicted_through = position;
-            self.last_evicted_id = None;
-            self.note_gap_evicted(position);
-        }
+    /// Something at or before `position` is missing, whatever the log holds.
+    pub(super) fn lose_through(&mut self, position: Sequence) {
+        self.lost_through = self.lost_through.max(position);
     }
 
-    fn note_gap_evicted(&mut self, position: Sequence) {
-        self.gaps_evicted.push_back(position);
-        if self.gaps_evicted.len() > GAPS_EVICTED_MAX {
-            self.events_evicted_through = self.gaps_evicted.pop_front().expect("it was just filled");
-        }
-    }
-
-    /// The position of the event that `id`, not one of the run's own, names: remembered, or the last one evicted.
+    /// The position of the event that `id`, not one of the run's own, names: remembered, or the last one evicted. Of
+    /// two such events, the earlier.
     pub(super) fn position_of_foreign(&self, id: &str) -> Option<Sequence> {
-        let last_evicted = || self.last_evicted_id.as_ref().is_some_and(|last| last.as_str() == id);
-        self.foreign.get(id).copied().or_else(|| last_evicted().then_some(self.evicted_through))
+        if self.is_last_evicted(id) {
+            return Some(self.evicted_through);
+        }
+        self.foreign.get(id).copied()
+    }
+
+    /// True when the event that was evicted last had this foreign id.
+    pub(super) fn is_last_evicted(&self, id: &str) -> bool {
+        self.last_evicted_id.as_ref().is_some_and(|last| last.as_str() == id)
     }
 
     /// True while the event with exactly this sequence is remembered.
@@ -154,6 +131,10 @@ impl TopicLog {
         self.entries.front()
     }
 
+    pub(super) fn newest(&self) -> Option<&Entry> {
+        self.entries.back()
+    }
+
     /// The newest of the entries that are evicted when so many events and bytes are to go.
     pub(super) fn newest_of_oldest(&self, mut events: usize, mut bytes: usize) -> Option<Sequence> {
         let goes = |entry: &&Entry| {
@@ -174,10 +155,9 @@ impl TopicLog {
         self.evicted_through
     }
 
-    /// The newest position of which something is gone, where no gap that `is_told` elsewhere counts as gone.
-    pub(super) fn lost_through(&self, is_told: impl Fn(Sequence) -> bool) -> Sequence {
-        let lost = self.gaps_evicted.iter().rev().copied().find(|gap| !is_told(*gap));
-        lost.unwrap_or(self.events_evicted_through)
+    /// The newest position at or before which something is missing.
+    pub(super) fn lost_through(&self) -> Sequence {
+        self.lost_through
     }
 
     pub(super) fn len(&self) -> usize {
@@ -203,7 +183,6 @@ mod tests {
             log.append(Entry {
                 sequence: Sequence(*sequence),
                 foreign_id: id.map(|id| EventId::new(id).unwrap()),
-                kind: Kind::Event,
                 frame: vec![b'x'].into(),
                 appended_at: Duration::ZERO,
             });
@@ -233,6 +212,16 @@ mod tests {
         check("b", Some(4));
         check("c", Some(7));
         assert!(!log.holds_foreign("b") && log.holds_foreign("c"));
+    }
+
+    #[test]
+    fn of_two_events_with_one_id_the_earlier_counts() {
+        let mut log = log(&[(3, Some("a")), (4, None)]);
+        log.evict_oldest();
+        let entry = log.entries[0].frame.clone();
+        let id = EventId::new("a").ok();
+        log.append(Entry { sequence: Sequence(9), foreign_id: id, frame: entry, appended_at: Duration::ZERO });
+        assert_eq!(log.position_of_foreign("a"), Some(Sequence(3)));
     }
 
     #[test]

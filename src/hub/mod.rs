@@ -6,16 +6,20 @@
 //!
 //! Invariants:
 //! - Positions are sequences. A subscriber at position p has had everything at or before p of its topics. What it
-//!   gets next is [`Hub::run_for`]: everything after p across its topics, in order. A second visit finds nothing.
-//! - A log is evicted by count, bytes and age, and all logs together by bytes; never by who has read what. Only
-//!   [`Hub::would_outrun`] looks at readers: it lets the loop wait rather than evict what a walk has not brought
-//!   round yet.
+//!   gets next is [`Hub::run_for`]: everything after p across its topics, and the losses that touch them, in order. A
+//!   second visit finds nothing.
+//! - A log is evicted by bytes, age and, if so configured, count; never by who has read what. [`Hub::pressure_on_topic`]
+//!   says what an append would evict, so that the loop can wait for subscribers that keep reading.
+//! - What is missing has a place, too: for each topic the newest position at or before which something is gone. A
+//!   subscriber before such a place is due a gap there ([`Hub::missed_after`]).
 //!
 //! Absent: sockets, time (passed in as the time since the start), formatting, and what a laggard has half written.
 
 mod forget;
+mod forgotten_ids;
 mod keys;
 mod log;
+mod losses;
 mod replay;
 mod report;
 mod run;
@@ -30,23 +34,26 @@ use std::time::Duration;
 
 pub use forget::EvictionReason;
 pub use keys::{Subscriber, TopicKey};
-pub use replay::{MissedGap, MissedReason, Replay, Start};
+pub use replay::{MissedGap, MissedReason, Owed, Replay, Start};
 pub use report::TopicInfo;
 pub use run::{Run, RunLimits};
-pub use walk::Slice;
+pub use walk::{Pressure, Slice};
 
 use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
-use log::{Entry, Kind};
+use forgotten_ids::ForgottenIds;
+use log::{Entry, TopicLog};
+use losses::{Loss, LossLog, LossScope};
 use subscriptions::{Seat, Subscriptions};
-use topics::{TopicEntry, Topics};
+use topics::{Origin, TopicEntry, Topics};
+use walk::Sweep;
 
 /// The bounds of what the hub remembers. Together with the subscribers they bound its memory.
 #[derive(Clone, Debug)]
 pub struct HubLimits {
-    /// Topics that exist at a time.
+    /// Topics that were published to. As many again may exist only because subscribers name them.
     pub topics_max: usize,
-    /// Events that one topic remembers.
-    pub history_events_max: usize,
+    /// Events that one topic remembers; none: as many as its bytes allow.
+    pub history_events_max: Option<usize>,
     /// Bytes that one topic remembers: frames, ids and bookkeeping.
     pub history_bytes_max: usize,
     /// Bytes that all topics remember, with the frames that are evicted but half written to someone.
@@ -61,8 +68,8 @@ impl Default for HubLimits {
     fn default() -> HubLimits {
         HubLimits {
             topics_max: 100_000,
-            history_events_max: 1000,
-            history_bytes_max: 1 << 20,
+            history_events_max: None,
+            history_bytes_max: 16 << 20,
             history_bytes_total_max: 64 << 20,
             history_age_max: Duration::from_secs(300),
             replay_events_max: None,
@@ -77,7 +84,7 @@ pub enum Appended {
     Logged,
     /// The topic still remembers an event of this id.
     Duplicate,
-    /// There is no room for another topic, and each has subscribers.
+    /// There is no room for another published topic, and each has subscribers.
     NoTopic,
 }
 
@@ -94,6 +101,11 @@ pub struct Hub {
     topics: Topics,
     subscriptions: Subscriptions,
     walks: VecDeque<TopicKey>,
+    sweep: Sweep,
+    losses: LossLog,
+    /// Losses of every topic through here are forgotten.
+    losses_forgotten_through: Sequence,
+    forgotten_ids: ForgottenIds,
     /// The oldest entry of each log that has any: the first of them is the oldest of all.
     oldest: BTreeSet<(Sequence, TopicKey)>,
     head: Sequence,
@@ -116,6 +128,10 @@ impl Hub {
             topics,
             subscriptions: Subscriptions::default(),
             walks: VecDeque::new(),
+            sweep: Sweep::default(),
+            losses: LossLog::default(),
+            losses_forgotten_through: Sequence::ZERO,
+            forgotten_ids: ForgottenIds::default(),
             oldest: BTreeSet::new(),
             head: Sequence::ZERO,
             bytes: 0,
@@ -141,58 +157,71 @@ impl Hub {
         &self.limits
     }
 
+    /// Makes a topic that never vanishes: one that the configuration names.
+    pub fn reserve(&mut self, topic: &Topic) {
+        if self.topics.find(topic.as_str()).is_none() {
+            self.topics.insert(topic, Origin::Reserved);
+        }
+    }
+
     // ---- what comes in ----
+
+    /// A topic's place, if it exists.
+    pub fn locate(&self, topic: &str) -> Option<TopicKey> {
+        self.topics.find(topic)
+    }
 
     /// Appends a broadcast to its topic's log and starts, or prolongs, the walk over its subscribers.
     pub fn append(&mut self, broadcast: Broadcast, now: Duration) -> Appended {
+        let key = self.locate(broadcast.topic.as_str());
+        self.append_at(key, broadcast, now)
+    }
+
+    /// The same for a topic whose place is known, or that is known not to exist.
+    pub fn append_at(&mut self, key: Option<TopicKey>, broadcast: Broadcast, now: Duration) -> Appended {
         let Broadcast { sequence, topic, id, frame } = broadcast;
         self.advance(sequence);
-        if self.remembers(topic.as_str(), &id) {
+        let key = match key {
+            Some(key) => key,
+            None => match self.insert_published(&topic) {
+                Ok(key) => key,
+                Err(TopicsExhausted) => {
+                    // A client that comes for this topic later must not think that there was nothing.
+                    self.topics.raise_floor(sequence);
+                    return Appended::NoTopic;
+                }
+            },
+        };
+        let is_own = self.run.position(id.as_str()) == Some(sequence);
+        if !is_own && self.log_remembers(&self.topics.get(key).log, &id) {
             return Appended::Duplicate;
         }
-        let Ok(key) = self.find_or_insert(&topic) else {
-            // Who comes for this topic later must not think that nothing was.
-            self.topics.raise_floor(sequence);
-            return Appended::NoTopic;
-        };
-        let foreign_id = (self.run.position(id.as_str()) != Some(sequence)).then_some(id);
-        self.log(key, Entry { sequence, foreign_id, kind: Kind::Event, frame, appended_at: now });
+        self.topics.note_published(key);
+        self.log(key, Entry { sequence, foreign_id: (!is_own).then_some(id), frame, appended_at: now });
         Appended::Logged
     }
 
-    /// Appends a gap to the logs of `topics`, or of all, under the one sequence, so that each subscriber hears it once.
-    pub fn append_gap(&mut self, sequence: Sequence, topics: Option<&[Topic]>, frame: &Frame, now: Duration) {
+    /// Takes note of a loss in `topics`, or in all. Each subscriber that it touches receives `frame` once.
+    pub fn append_loss(&mut self, sequence: Sequence, topics: Option<&[Topic]>, frame: Frame, now: Duration) {
         self.advance(sequence);
-        let keys: Vec<_> = match topics {
-            Some(topics) => {
+        let scope = LossScope::new(topics);
+        match &scope {
+            LossScope::All => self.start_sweep(),
+            LossScope::Topics(topics) => {
                 let keys: Vec<_> = topics.iter().filter_map(|topic| self.topics.find(topic.as_str())).collect();
-                if keys.len() < topics.len() {
-                    self.topics.raise_floor(sequence); // also for those that don't exist yet
-                }
-                keys
+                keys.into_iter().for_each(|key| self.start_walk_for_loss(key, now));
             }
-            None => {
-                self.topics.raise_floor(sequence);
-                self.topics.iter().map(|(key, _)| key).collect()
-            }
-        };
-        for key in keys {
-            let entry = self.topics.get_mut(key);
-            if entry.subscribers.is_empty() && entry.log.is_empty() {
-                // Nobody to tell and nothing to stand beside: that something is gone says it all.
-                entry.log.skip_to(sequence);
-                continue;
-            }
-            // A copy for each log: a frame that several hold would look half written when one of them evicts it.
-            let frame = frame.bytes().into();
-            self.log(key, Entry { sequence, foreign_id: None, kind: Kind::Gap, frame, appended_at: now });
         }
+        self.losses.append(Loss { sequence, scope, frame, announced_at: now });
+        self.forget_losses(now);
     }
 
     /// True while the topic remembers an event of this id.
     pub fn remembers(&self, topic: &str, id: &EventId) -> bool {
-        let Some(key) = self.topics.find(topic) else { return false };
-        let log = &self.topics.get(key).log;
+        self.topics.find(topic).is_some_and(|key| self.log_remembers(&self.topics.get(key).log, id))
+    }
+
+    fn log_remembers(&self, log: &TopicLog, id: &EventId) -> bool {
         let own = || self.run.position(id.as_str()).is_some_and(|position| log.holds(position));
         log.holds_foreign(id.as_str()) || own()
     }
@@ -202,26 +231,32 @@ impl Hub {
         self.head = sequence;
     }
 
-    /// True when the topic exists, or could.
+    /// True when something may be published to the topic.
     pub fn has_room_for(&mut self, topic: &str) -> bool {
         self.topics.find(topic).is_some() || !self.topics.is_full() || self.topics.has_unused()
     }
 
-    fn find_or_insert(&mut self, topic: &Topic) -> Result<TopicKey, TopicsExhausted> {
-        if let Some(key) = self.topics.find(topic.as_str()) {
-            return Ok(key);
-        }
+    fn insert_published(&mut self, topic: &Topic) -> Result<TopicKey, TopicsExhausted> {
         if self.topics.is_full() {
             let (key, vanished) = self.topics.take_unused().ok_or(TopicsExhausted)?;
-            self.forget_log(key, vanished.log);
+            self.forget_log(key, vanished);
         }
-        Ok(self.topics.insert(topic))
+        Ok(self.topics.insert(topic, Origin::Published))
+    }
+
+    fn find_or_insert_subscribed(&mut self, topic: &Topic) -> Result<TopicKey, TopicsExhausted> {
+        match self.topics.find(topic.as_str()) {
+            Some(key) => Ok(key),
+            None if self.topics.has_room_for_subscribed() => Ok(self.topics.insert(topic, Origin::Subscribed)),
+            None => Err(TopicsExhausted),
+        }
     }
 
     fn log(&mut self, key: TopicKey, entry: Entry) {
         let (bytes, now) = (entry.cost_bytes(), entry.appended_at);
         let log = &self.topics.get(key).log;
-        let over_events = (log.len() + 1).saturating_sub(self.limits.history_events_max);
+        let events_max = self.limits.history_events_max.unwrap_or(usize::MAX);
+        let over_events = (log.len() + 1).saturating_sub(events_max);
         (0..over_events).for_each(|_| _ = self.evict_oldest_of(key, EvictionReason::Events));
         while self.topics.get(key).log.bytes() + bytes > self.limits.history_bytes_max
             && self.evict_oldest_of(key, EvictionReason::Bytes)
@@ -238,14 +273,28 @@ impl Hub {
     /// The run for every subscriber of `topic` alone that stands where one at `after` stands.
     pub fn run_for_topic(&self, topic: TopicKey, after: Sequence, limits: RunLimits, run: &mut Run) {
         run.clear();
-        let log = &self.topics.get(topic).log;
+        let entry = self.topics.get(topic);
+        let log = &entry.log;
         let first = log.index_after(after);
-        let fitted = log.after(after).all(|entry| run.push(&entry.frame, entry.sequence, limits));
+        let mut losses = self.losses.after(after).filter(|loss| loss.scope.touches(&entry.name)).peekable();
+        let next_event = log.get(first).map(|entry| entry.sequence);
+        let next_loss = losses.peek().map(|loss| loss.sequence);
+        let fitted = log.after(after).all(|entry| {
+            while let Some(loss) = losses.next_if(|loss| loss.sequence < entry.sequence) {
+                if !run.push(&loss.frame, loss.sequence, limits) {
+                    return false;
+                }
+            }
+            run.push(&entry.frame, entry.sequence, limits)
+        });
+        let fitted = fitted && losses.all(|loss| run.push(&loss.frame, loss.sequence, limits));
         run.finish(fitted, after, self.head);
-        if let Some(next) = log.get(first) {
-            let before = first.checked_sub(1).and_then(|index| log.get(index));
-            let lowest = before.map_or(log.evicted_through(), |entry| entry.sequence);
-            run.cover(lowest, Sequence(next.sequence.0 - 1));
+        if let Some(next) = next_event.into_iter().chain(next_loss).min() {
+            let before = first.checked_sub(1).and_then(|index| log.get(index)).map(|entry| entry.sequence);
+            let lowest = before.unwrap_or_default().max(log.lost_through()).max(self.losses_forgotten_through);
+            // A loss of other topics only narrows what the run covers.
+            let lowest = lowest.max(self.losses.last_through(after));
+            run.cover(lowest, Sequence(next.0 - 1));
         }
     }
 
@@ -260,46 +309,40 @@ impl Hub {
         run: &mut Run,
     ) {
         let seats = self.subscriptions.of(subscriber);
-        let fitted = if let [seat] = seats {
-            let entries = self.topics.get(seat.topic).log.after(after);
-            let mut entries = entries.take_while(|entry| entry.sequence <= through);
-            entries.all(|entry| run.push(&entry.frame, entry.sequence, limits))
-        } else {
-            let logs: Vec<_> = seats.iter().map(|seat| &self.topics.get(seat.topic).log).collect();
-            let mut indexes: Vec<_> = logs.iter().map(|log| log.index_after(after)).collect();
-            loop {
-                // The lowest next sequence of all; equal ones are one gap in several logs, told once.
-                let nexts = logs.iter().zip(&indexes).filter_map(|(log, index)| log.get(*index));
-                let Some(next) = nexts.min_by_key(|entry| entry.sequence) else { break true };
-                if next.sequence > through {
-                    break true;
-                }
-                if !run.push(&next.frame, next.sequence, limits) {
-                    break false;
-                }
-                for (log, index) in logs.iter().zip(&mut indexes) {
-                    *index += usize::from(log.get(*index).is_some_and(|entry| entry.sequence == next.sequence));
-                }
+        let fitted = match seats {
+            [seat] if self.losses.last() <= after => {
+                let entries = self.topics.get(seat.topic).log.after(after);
+                let mut entries = entries.take_while(|entry| entry.sequence <= through);
+                entries.all(|entry| run.push(&entry.frame, entry.sequence, limits))
             }
+            _ => self.merge(seats, after, through, limits, run),
         };
         run.finish(fitted, after, through.min(self.head));
     }
 
-    /// Adds to `run` only the newest event of each of the subscriber's topics, and the newest gap, if newer than
-    /// `after`. What does not fit is newer than what does, and so in the next run.
-    pub fn latest_run_for(&self, subscriber: Subscriber, after: Sequence, limits: RunLimits, run: &mut Run) {
-        let mut newest: Vec<&Entry> = Vec::new();
-        for entry in self.entries_of(subscriber) {
-            newest.extend(
-                [Kind::Event, Kind::Gap]
-                    .iter()
-                    .filter_map(|kind| entry.log.after(after).rev().find(|entry| entry.kind == *kind)),
-            );
+    /// Adds the entries of several logs, and losses, in order; false when not all of them fitted.
+    fn merge(&self, seats: &[Seat], after: Sequence, through: Sequence, limits: RunLimits, run: &mut Run) -> bool {
+        let topics: Vec<_> = seats.iter().map(|seat| self.topics.get(seat.topic)).collect();
+        let mut indexes: Vec<_> = topics.iter().map(|topic| topic.log.index_after(after)).collect();
+        let touches = |loss: &&Loss| topics.iter().any(|topic| loss.scope.touches(&topic.name));
+        let mut losses = self.losses.after(after).filter(touches).peekable();
+        loop {
+            let nexts =
+                topics.iter().zip(&mut indexes).filter_map(|(topic, index)| Some((topic.log.get(*index)?, index)));
+            let next = nexts.min_by_key(|(entry, _)| entry.sequence);
+            let before = next.as_ref().map_or(through, |(entry, _)| entry.sequence.min(through));
+            if let Some(loss) = losses.next_if(|loss| loss.sequence <= before) {
+                if !run.push(&loss.frame, loss.sequence, limits) {
+                    return false;
+                }
+                continue;
+            }
+            let Some((entry, index)) = next.filter(|(entry, _)| entry.sequence <= through) else { return true };
+            if !run.push(&entry.frame, entry.sequence, limits) {
+                return false;
+            }
+            *index += 1;
         }
-        newest.sort_unstable_by_key(|entry| entry.sequence);
-        newest.dedup_by_key(|entry| entry.sequence);
-        let fitted = newest.iter().all(|entry| run.push(&entry.frame, entry.sequence, limits));
-        run.finish(fitted, after, self.head);
     }
 
     // ---- who comes and goes ----
@@ -308,7 +351,7 @@ impl Hub {
     pub fn subscribe(&mut self, subscriber: Subscriber, topics: &[Topic]) -> Result<(), TopicsExhausted> {
         let mut seats = Vec::with_capacity(topics.len());
         for topic in topics {
-            match self.find_or_insert(topic) {
+            match self.find_or_insert_subscribed(topic) {
                 Ok(topic) => {
                     // Seated at once: an empty topic could make place for the next one.
                     let list = &mut self.topics.get_mut(topic).subscribers;
@@ -335,25 +378,11 @@ impl Hub {
                 Some(moved) => self.subscriptions.moved(*moved, topic, index),
                 None if list.is_empty() => {
                     *list = Vec::new();
-                    self.topics.mark_unused(topic);
+                    self.topics.note_unused(topic);
                 }
                 None => {}
             }
         }
-    }
-
-    /// The newest position of which something is gone from the logs of the subscriber's topics.
-    pub fn evicted_through(&self, subscriber: Subscriber) -> Sequence {
-        self.evictions_of(subscriber).map(|(_, evicted_through)| evicted_through).max().unwrap_or_default()
-    }
-
-    /// The subscriber's topics, and the newest position of which something is gone from the log of each. A gap that
-    /// another of its logs still tells is not gone.
-    fn evictions_of(&self, subscriber: Subscriber) -> impl Iterator<Item = (&TopicEntry, Sequence)> {
-        self.entries_of(subscriber).map(move |entry| {
-            let is_told = |gap| self.entries_of(subscriber).any(|other| other.log.holds(gap));
-            (entry, entry.log.lost_through(is_told))
-        })
     }
 
     fn entries_of(&self, subscriber: Subscriber) -> impl Iterator<Item = &TopicEntry> {

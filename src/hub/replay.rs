@@ -1,12 +1,15 @@
-//! Replay: where a stream starts, and whether its subscriber must be told of a gap.
+//! Replay: where a stream starts, and the gaps that its subscriber is due.
 //!
-//! A gap is due if and only if the id that a client names is unknown, or something after it is gone from the log of
-//! one of its topics. It stands at its place in the order: after what is still remembered from before the loss,
-//! before everything that followed. So a client that drops in between is told once, and of nothing twice.
+//! A gap is due if and only if the id that a client names is unknown, or something after its position is gone from one
+//! of its topics. Each topic has one such place: the newest position at or before which something of it is missing. The
+//! gap stands there in the order, behind what is still remembered from before, and its id is that place. So a client
+//! that is cut off before a gap hears of it when it resumes, and one that is cut off behind it does not hear it twice.
+//! Topics with different places have a gap each, in ascending order.
 
-use crate::event::{EventId, Sequence, Topic};
-use crate::hub::Hub;
+use crate::event::{EventId, Frame, Sequence, Topic};
 use crate::hub::keys::Subscriber;
+use crate::hub::topics::TopicEntry;
+use crate::hub::{Hub, Run, RunLimits};
 
 /// How much of the past a client asks for (`?replay=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,12 +28,25 @@ pub enum Replay {
 /// Where a stream starts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The subscriber has everything through here, or does not want it.
+    /// The subscriber has everything through here, or does not want it, or the opening gap says that it misses some.
     pub position: Sequence,
-    /// What it must be told before it is brought beyond a certain position.
-    pub gap: Option<MissedGap>,
+    /// A gap before everything else, at `position`.
+    pub opening: Option<MissedGap>,
+    /// What it gets to know of what its topics have forgotten.
+    pub owed: Owed,
     /// The id the client named is one this server knows.
     pub id_is_known: bool,
+}
+
+/// What a subscriber gets to know of what its topics have forgotten already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// What is missing through here it did not ask for: no gap.
+    pub silent_through: Sequence,
+    /// What is missing through here is told as gaps, and is no reason to end its stream.
+    pub through: Sequence,
+    /// The id that it came with.
+    pub last_id: Option<EventId>,
 }
 
 /// A gap in what one subscriber receives.
@@ -42,19 +58,8 @@ pub struct MissedGap {
     pub reason: MissedReason,
     /// The subscribed topics of which something is missing.
     pub topics: Vec<Topic>,
-    /// The last id that is sure.
+    /// The id that the client came with.
     pub last_id: Option<EventId>,
-}
-
-impl MissedGap {
-    /// This gap with an older one in it, which was not told yet: its reason and its last sure id stand.
-    #[must_use]
-    pub fn with(mut self, older: MissedGap) -> MissedGap {
-        let unnamed = older.topics.into_iter().filter(|topic| !self.topics.contains(topic));
-        let unnamed: Vec<_> = unnamed.collect();
-        self.topics.extend(unnamed);
-        MissedGap { reason: older.reason, last_id: older.last_id, ..self }
-    }
 }
 
 /// Why a subscriber misses something.
@@ -91,49 +96,100 @@ impl Hub {
     ///
     /// `last_event_id` is what the client sent: any bytes, empty meaning none (WHATWG HTML 9.2.4).
     pub fn start(&self, subscriber: Subscriber, last_event_id: &[u8], replay: Replay) -> Start {
-        let fresh = |position| Start { position, gap: None, id_is_known: false };
         match (replay, last_event_id) {
-            (Replay::None, _) | (Replay::Missed, b"") => fresh(self.head()),
-            (Replay::All, b"") => self.capped(subscriber, fresh(self.before_all(subscriber))),
-            (Replay::Latest, b"") => fresh(self.before_all(subscriber)),
+            (Replay::None, _) | (Replay::Missed, b"") => {
+                Start { position: self.head(), opening: None, owed: Owed::default(), id_is_known: false }
+            }
+            // Without an id the past is wanted, not owed: what of it is forgotten is no gap.
+            (Replay::All, b"") => self.capped(subscriber, self.start_before_all(subscriber)),
+            (Replay::Latest, b"") => self.start_before_all(subscriber),
             (_, id) => {
                 let id = std::str::from_utf8(id).ok().and_then(|id| EventId::new(id).ok());
                 let position = id.as_ref().and_then(|id| self.position_of(subscriber, id));
-                let start = match (id, position) {
+                match (id, position) {
                     (Some(id), Some(position)) => {
-                        let gap = self.missed_since(subscriber, position, MissedReason::Evicted, Some(&id));
-                        Start { position, gap, id_is_known: true }
+                        let owed =
+                            Owed { through: self.lost_through(subscriber), last_id: Some(id), ..Owed::default() };
+                        let start = Start { position, opening: None, owed, id_is_known: true };
+                        if replay == Replay::Latest { start } else { self.capped(subscriber, start) }
                     }
-                    _ => Start { gap: Some(self.missed_all(subscriber)), ..fresh(self.before_all(subscriber)) },
-                };
-                if replay == Replay::Latest { Start { gap: None, ..start } } else { self.capped(subscriber, start) }
+                    _ if replay == Replay::Latest => self.start_unknown_at_latest(subscriber),
+                    _ => self.capped(subscriber, self.start_unknown(subscriber)),
+                }
             }
         }
     }
 
-    /// The gap due to a subscriber at `position`, if something after it is gone from one of its topics' logs.
-    pub fn missed_since(
+    fn start_before_all(&self, subscriber: Subscriber) -> Start {
+        let lost = self.lost_through(subscriber);
+        let owed = Owed { silent_through: lost, through: lost, last_id: None };
+        Start { position: self.before_all(subscriber), opening: None, owed, id_is_known: false }
+    }
+
+    fn start_unknown(&self, subscriber: Subscriber) -> Start {
+        let position = self.before_all(subscriber);
+        let topics = self.names_of(subscriber);
+        let opening = MissedGap { at: position, reason: MissedReason::UnknownId, topics, last_id: None };
+        let owed = Owed { through: self.lost_through(subscriber), ..Owed::default() };
+        Start { position, opening: Some(opening), owed, id_is_known: false }
+    }
+
+    /// The newest event of each topic makes up for everything before it: missing are only those of the other topics.
+    fn start_unknown_at_latest(&self, subscriber: Subscriber) -> Start {
+        let has_newest =
+            |entry: &&TopicEntry| entry.log.newest().is_some_and(|event| event.sequence > self.lost_of(entry));
+        let lacking = self.entries_of(subscriber).filter(|entry| !has_newest(entry));
+        let topics: Vec<_> = lacking.map(|entry| entry.name.clone()).collect();
+        let start = self.start_before_all(subscriber);
+        let opening = MissedGap { at: start.position, reason: MissedReason::UnknownId, topics, last_id: None };
+        Start { opening: Some(opening).filter(|gap| !gap.topics.is_empty()), ..start }
+    }
+
+    // ---- what is missing ----
+
+    /// The gaps due to a subscriber at `position`, in ascending order: one for each place at which some of its topics
+    /// miss something.
+    pub fn missed_after(
         &self,
         subscriber: Subscriber,
         position: Sequence,
-        reason: MissedReason,
         last_id: Option<&EventId>,
-    ) -> Option<MissedGap> {
-        let missing: Vec<_> = self.evictions_of(subscriber).filter(|(_, through)| *through > position).collect();
-        let at = missing.iter().map(|(_, through)| *through).max()?;
-        let topics = missing.iter().map(|(entry, _)| entry.name.clone()).collect();
-        Some(MissedGap { at, reason, topics, last_id: last_id.cloned() })
+    ) -> Vec<MissedGap> {
+        let places = self.entries_of(subscriber).map(|entry| (self.lost_of(entry), entry));
+        let mut places: Vec<_> = places.filter(|(place, _)| *place > position).collect();
+        places.sort_by_key(|(place, _)| *place);
+        let of_place = |places: &[(Sequence, &TopicEntry)]| MissedGap {
+            at: places[0].0,
+            reason: MissedReason::Evicted,
+            topics: places.iter().map(|(_, entry)| entry.name.clone()).collect(),
+            last_id: last_id.cloned(),
+        };
+        places.chunk_by(|(one, _), (other, _)| one == other).map(of_place).collect()
     }
 
     /// The gap due to a subscriber that is moved on to the newest event, whatever it missed.
     pub fn missed_through_head(&self, subscriber: Subscriber) -> MissedGap {
-        let topics = self.entries_of(subscriber).map(|entry| entry.name.clone()).collect();
+        let topics = self.names_of(subscriber);
         MissedGap { at: self.head(), reason: MissedReason::TooSlow, topics, last_id: None }
     }
 
-    /// True when something after `position` is gone from the log of one of the subscriber's topics.
+    /// The newest position at or before which something of the subscriber's topics is missing.
+    pub fn lost_through(&self, subscriber: Subscriber) -> Sequence {
+        self.entries_of(subscriber).map(|entry| self.lost_of(entry)).max().unwrap_or_default()
+    }
+
+    /// True when one of the subscriber's topics has an event after `position`.
+    pub fn has_news_for(&self, subscriber: Subscriber, position: Sequence) -> bool {
+        self.entries_of(subscriber).any(|entry| entry.log.last() > position)
+    }
+
+    /// True when something after `position` is missing from one of the subscriber's topics.
     pub fn is_evicted(&self, subscriber: Subscriber, position: Sequence) -> bool {
-        self.evicted_through(subscriber) > position
+        self.lost_through(subscriber) > position
+    }
+
+    fn lost_of(&self, entry: &TopicEntry) -> Sequence {
+        entry.log.lost_through().max(self.losses_forgotten_through)
     }
 
     /// The newest position before everything that the subscriber's topics remember.
@@ -141,20 +197,29 @@ impl Hub {
         self.entries_of(subscriber).map(|entry| entry.log.evicted_through()).min().unwrap_or_default()
     }
 
-    fn missed_all(&self, subscriber: Subscriber) -> MissedGap {
-        let at = self.evicted_through(subscriber);
-        let topics = self.entries_of(subscriber).map(|entry| entry.name.clone()).collect();
-        MissedGap { at, reason: MissedReason::UnknownId, topics, last_id: None }
+    fn names_of(&self, subscriber: Subscriber) -> Vec<Topic> {
+        self.entries_of(subscriber).map(|entry| entry.name.clone()).collect()
     }
 
-    /// Two topics may hold the same publisher's id: then the earlier counts, so that nothing is lost.
+    /// The position of the event that an id names, unless there may be two such events.
+    ///
+    /// Two topics may remember the same publisher's id: then the earlier counts, so that nothing is lost. A topic that
+    /// has forgotten an event of that id makes it unknown: the client may have had that one.
     fn position_of(&self, subscriber: Subscriber, id: &EventId) -> Option<Sequence> {
-        let foreign = self.entries_of(subscriber).filter_map(|entry| entry.log.position_of_foreign(id.as_str())).min();
-        let own = || self.run().position(id.as_str()).filter(|position| *position <= self.head());
-        foreign.or_else(own)
+        if let Some(own) = self.run().position(id.as_str()) {
+            return Some(own).filter(|position| *position <= self.head());
+        }
+        let is_ambiguous = |entry: &TopicEntry| {
+            let placed = u32::from(entry.log.is_last_evicted(id.as_str()));
+            self.forgotten_ids.count(&entry.name, id.as_str()) > placed
+        };
+        if self.entries_of(subscriber).any(is_ambiguous) {
+            return None;
+        }
+        self.entries_of(subscriber).filter_map(|entry| entry.log.position_of_foreign(id.as_str())).min()
     }
 
-    /// Narrows a start to the server-wide cap on replayed events; an event in two topics' logs counts twice.
+    /// Narrows a start to the server-wide cap on replayed events.
     fn capped(&self, subscriber: Subscriber, start: Start) -> Start {
         let Some(replay_max) = self.limits().replay_events_max else { return start };
         let remembered: usize = self.entries_of(subscriber).map(|entry| entry.log.after(start.position).len()).sum();
@@ -164,12 +229,82 @@ impl Hub {
         let logs = self.entries_of(subscriber).flat_map(|entry| entry.log.after(start.position));
         let mut sequences: Vec<_> = logs.map(|entry| entry.sequence).collect();
         sequences.sort_unstable();
-        let cut = sequences[remembered - replay_max - 1];
-        let named = start.gap.as_ref().map(|gap| (gap.reason, gap.last_id.clone()));
-        let (reason, last_id) = named.unwrap_or((MissedReason::ReplayLimit, None));
-        let at = start.gap.as_ref().map_or(cut, |gap| gap.at.max(cut));
-        let topics = self.entries_of(subscriber).map(|entry| entry.name.clone()).collect();
-        let gap = MissedGap { at, reason, topics, last_id };
-        Start { position: cut, gap: Some(gap), ..start }
+        let at = sequences[remembered - replay_max - 1];
+        let reason = start.opening.as_ref().map_or(MissedReason::ReplayLimit, |gap| gap.reason);
+        let opening = MissedGap { at, reason, topics: self.names_of(subscriber), last_id: start.owed.last_id.clone() };
+        Start { position: at, opening: Some(opening), ..start }
+    }
+
+    // ---- runs with gaps in them ----
+
+    /// Adds to `run` what a subscriber at `after` gets next, with the gaps that are due to it beyond `owed`'s silence.
+    pub fn run_with_gaps(
+        &self,
+        subscriber: Subscriber,
+        after: Sequence,
+        owed: &Owed,
+        format: impl Fn(&MissedGap) -> Frame,
+        limits: RunLimits,
+        run: &mut Run,
+    ) {
+        let mut position = after;
+        for gap in self.missed_after(subscriber, after.max(owed.silent_through), owed.last_id.as_ref()) {
+            self.run_for(subscriber, position, gap.at, limits, run);
+            if !run.is_complete() {
+                return;
+            }
+            if !run.push_gap(&format(&gap), (gap.at, gap.reason), limits) {
+                return run.finish(false, position, self.head());
+            }
+            position = gap.at;
+        }
+        self.run_for(subscriber, position, self.head(), limits, run);
+    }
+
+    /// Adds to `run` a gap that moves the subscriber on to the newest event.
+    pub fn run_of_skip(&self, subscriber: Subscriber, format: impl Fn(&MissedGap) -> Frame, run: &mut Run) {
+        let gap = self.missed_through_head(subscriber);
+        run.push_gap(&format(&gap), (gap.at, gap.reason), RunLimits::NONE);
+        run.end_at(gap.at);
+    }
+
+    /// Adds to `run` only the newest event of each of the subscriber's topics, and the newest loss, if newer than
+    /// `after`; and a gap for each topic whose newest event is gone. What does not fit is newer than what does, and so in
+    /// the next run.
+    pub fn latest_run_for(
+        &self,
+        subscriber: Subscriber,
+        after: Sequence,
+        owed: &Owed,
+        format: impl Fn(&MissedGap) -> Frame,
+        limits: RunLimits,
+        run: &mut Run,
+    ) {
+        let mut newest: Vec<(Sequence, Frame, bool)> = Vec::new();
+        let mut lacking: Vec<(Sequence, Topic)> = Vec::new();
+        for entry in self.entries_of(subscriber) {
+            let event = entry.log.newest().filter(|event| event.sequence > after);
+            let loss = self.losses.after(after).rev().find(|loss| loss.scope.touches(&entry.name));
+            newest.extend(event.map(|event| (event.sequence, event.frame.clone(), false)));
+            newest.extend(loss.map(|loss| (loss.sequence, loss.frame.clone(), false)));
+            let lost = self.lost_of(entry);
+            if lost > event.map_or(after, |event| event.sequence).max(owed.silent_through) {
+                lacking.push((lost, entry.name.clone()));
+            }
+        }
+        lacking.sort_unstable();
+        for places in lacking.chunk_by(|(one, _), (other, _)| one == other) {
+            let topics = places.iter().map(|(_, topic)| topic.clone()).collect();
+            let gap =
+                MissedGap { at: places[0].0, reason: MissedReason::Evicted, topics, last_id: owed.last_id.clone() };
+            newest.push((gap.at, format(&gap), true));
+        }
+        newest.sort_by_key(|(sequence, _, is_gap)| (*sequence, *is_gap));
+        newest.dedup_by_key(|(sequence, _, is_gap)| (*sequence, *is_gap));
+        let fitted = newest.iter().all(|(sequence, frame, is_gap)| match is_gap {
+            true => run.push_gap(frame, (*sequence, MissedReason::Evicted), limits),
+            false => run.push(frame, *sequence, limits),
+        });
+        run.finish(fitted, after, self.head());
     }
 }

@@ -1,7 +1,6 @@
 //! What can be told of topics: for lists, snapshots and metrics. Changes nothing.
 
 use super::Hub;
-use super::log::Kind;
 use super::topics::TopicEntry;
 use crate::event::{EventId, Frame, Sequence, Topic};
 
@@ -59,11 +58,11 @@ impl Hub {
     /// The frame of the newest event that a topic remembers.
     pub fn latest(&self, topic: &str) -> Option<&Frame> {
         let log = &self.topics.get(self.topics.find(topic)?).log;
-        log.after(Sequence::ZERO).rev().find(|entry| entry.kind == Kind::Event).map(|entry| &entry.frame)
+        log.newest().map(|entry| &entry.frame)
     }
 
     fn info(&self, entry: &TopicEntry) -> TopicInfo {
-        let newest = entry.log.after(Sequence::ZERO).next_back();
+        let newest = entry.log.newest();
         TopicInfo {
             name: entry.name.clone(),
             subscribers: entry.subscribers.len(),

@@ -3,7 +3,10 @@
 //! One run serves every subscriber whose position it [covers](Run::covers); that is how a broadcast to 100,000
 //! costs one look into the log.
 
+use std::ops::Range;
+
 use crate::event::{Frame, Sequence};
+use crate::hub::MissedReason;
 
 /// How much one run may hold.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,8 @@ impl RunLimits {
 pub struct Run {
     frames: Vec<Frame>,
     positions: Vec<Sequence>,
+    /// Which of the frames are gaps for this one subscriber, and why.
+    gaps: Vec<(usize, MissedReason)>,
     bytes: usize,
     /// The positions, first and last, from which this is the right run to send.
     covered: Option<(Sequence, Sequence)>,
@@ -63,6 +68,11 @@ impl Run {
         self.positions[index]
     }
 
+    /// Why the gaps are due, of those among the frames that are gaps for this one subscriber.
+    pub fn gaps_among(&self, frames: Range<usize>) -> impl Iterator<Item = MissedReason> {
+        self.gaps.iter().filter(move |(index, _)| frames.contains(index)).map(|(_, reason)| *reason)
+    }
+
     /// True when this run is what a subscriber at `position` needs next.
     pub fn covers(&self, position: Sequence) -> bool {
         self.covered.is_some_and(|(first, last)| first <= position && position <= last)
@@ -72,6 +82,7 @@ impl Run {
     pub fn clear(&mut self) {
         self.frames.clear();
         self.positions.clear();
+        self.gaps.clear();
         self.bytes = 0;
         self.covered = None;
         self.complete = false;
@@ -82,6 +93,14 @@ impl Run {
         self.bytes += frame.len();
         self.frames.push(frame);
         self.positions.push(position);
+    }
+
+    /// Adds a gap that is due to this subscriber; false when there was no room for it.
+    pub(super) fn push_gap(&mut self, frame: &Frame, gap: (Sequence, MissedReason), limits: RunLimits) -> bool {
+        let (position, reason) = gap;
+        let fits = self.push(frame, position, limits);
+        self.gaps.extend(fits.then(|| (self.frames.len() - 1, reason)));
+        fits
     }
 
     /// Ends a run of unlogged frames alone.

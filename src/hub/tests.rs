@@ -32,7 +32,7 @@ impl Stage {
         let sequence = self.number();
         let topics = topics.map(|topics| topics.iter().copied().map(name).collect::<Vec<_>>());
         let frame = format!("gap {sequence}\n").into_bytes().into();
-        self.hub.append_gap(sequence, topics.as_deref(), &frame, self.now);
+        self.hub.append_loss(sequence, topics.as_deref(), frame, self.now);
     }
 
     fn number(&mut self) -> Sequence {
@@ -55,18 +55,49 @@ impl Stage {
         while self.hub.next_slice(100, self.now, &mut Vec::new()).is_some() {}
     }
 
-    /// The gap due to a subscriber that comes back with the id of `position`.
-    fn missed(&self, slot: u32, position: u64) -> Option<(u64, Vec<String>)> {
-        let id = RunName::from_bits(RUN).id(Sequence(position));
-        let start = self.hub.start(Subscriber(slot), id.as_str().as_bytes(), Replay::Missed);
-        start.gap.map(|gap| (gap.at.0, gap.topics.iter().map(Topic::to_string).collect()))
+    /// The gaps due to a subscriber that stands at `position`: their places and topics.
+    fn missed(&self, slot: u32, position: u64) -> Vec<(u64, String)> {
+        let gaps = self.hub.missed_after(Subscriber(slot), Sequence(position), None);
+        gaps.iter().map(|gap| (gap.at.0, names(gap))).collect()
+    }
+
+    fn start(&self, slot: u32, id: &str, replay: Replay) -> Start {
+        self.hub.start(Subscriber(slot), id.as_bytes(), replay)
+    }
+
+    fn id(&self, position: u64) -> String {
+        RunName::from_bits(RUN).id(Sequence(position)).to_string()
+    }
+
+    fn append_with_id(&mut self, topic: &str, id: &str) {
+        let sequence = self.number();
+        let frame = format!("{topic} {sequence}\n").into_bytes().into();
+        let broadcast = Broadcast { sequence, topic: name(topic), id: EventId::new(id).unwrap(), frame };
+        assert_eq!(self.hub.append(broadcast, self.now), Appended::Logged);
+    }
+
+    /// What one subscriber gets after a position that it resumes from, gaps included.
+    fn resumed(&self, slot: u32, position: u64) -> Vec<String> {
+        let start = self.start(slot, &self.id(position), Replay::Missed);
+        let mut run = Run::default();
+        let format = |gap: &MissedGap| format!("missed {} {}\n", gap.at, names(gap)).into_bytes().into();
+        self.hub.run_with_gaps(Subscriber(slot), start.position, &start.owed, format, RunLimits::NONE, &mut run);
+        texts(&run)
     }
 
     fn frames(&self, slot: u32, after: u64) -> Vec<String> {
         let mut run = Run::default();
         self.hub.run_for(Subscriber(slot), Sequence(after), self.hub.head(), RunLimits::NONE, &mut run);
-        run.frames().iter().map(|frame| String::from_utf8_lossy(frame.bytes()).trim_end().to_owned()).collect()
+        texts(&run)
     }
+}
+
+fn texts(run: &Run) -> Vec<String> {
+    run.frames().iter().map(|frame| String::from_utf8_lossy(frame.bytes()).trim_end().to_owned()).collect()
+}
+
+fn names(gap: &MissedGap) -> String {
+    gap.topics.iter().map(Topic::as_str).collect::<Vec<_>>().join("+")
 }
 
 fn name(topic: &str) -> Topic {
@@ -75,7 +106,7 @@ fn name(topic: &str) -> Topic {
 
 #[test]
 fn age_forgets_only_what_is_old() {
-    let mut stage = Stage::new(HubLimits { history_events_max: 2, ..HubLimits::default() });
+    let mut stage = Stage::new(HubLimits { history_events_max: Some(2), ..HubLimits::default() });
     stage.append_all("a", 3);
     stage.now = Duration::from_secs(200);
     stage.append_all("a", 2);
@@ -88,12 +119,15 @@ fn age_forgets_only_what_is_old() {
 #[test]
 fn what_a_walk_could_not_bring_round_is_brought_by_another_and_not_outrun() {
     let stage = || {
-        let mut stage = Stage::new(HubLimits { history_events_max: 3, ..HubLimits::default() });
+        let mut stage = Stage::new(HubLimits { history_events_max: Some(3), ..HubLimits::default() });
         (0..2).for_each(|slot| stage.subscribe(slot, &["a"]).unwrap());
         stage.append_all("a", 3);
         stage
     };
-    let would_outrun = |stage: &Stage| stage.hub.would_outrun("a", 1);
+    let would_outrun = |stage: &Stage| {
+        let topic = stage.hub.locate("a").expect("it has events");
+        stage.hub.pressure_on_topic(topic, 1).is_some_and(|pressure| stage.hub.is_walk_behind(pressure))
+    };
 
     let mut whole = stage();
     assert!(would_outrun(&whole));
@@ -140,65 +174,119 @@ fn an_unused_topic_makes_place_however_lately_it_was_published_to() {
 }
 
 #[test]
-fn who_comes_for_a_topic_that_had_no_room_is_told_of_a_gap() {
+fn topics_that_are_only_subscribed_to_take_nobodys_place_and_vanish() {
+    let mut stage = Stage::new(HubLimits { topics_max: 2, ..HubLimits::default() });
+    stage.hub.reserve(&name("configured"));
+    stage.append("a");
+    stage.append("b");
+    stage.subscribe(0, &["x", "y"]).unwrap();
+    assert_eq!(stage.subscribe(1, &["z"]), Err(TopicsExhausted));
+    assert_eq!(stage.subscribe(1, &["a", "z"]), Err(TopicsExhausted));
+    stage.subscribe(1, &["a", "b", "configured", "x"]).unwrap();
+    assert_eq!(stage.append("configured"), Appended::Logged);
+    assert_eq!((stage.hub.topic_count(), stage.hub.retained_events()), (5, 3));
+    // It is published to after all, and takes its own place along.
+    assert_eq!(stage.append("x"), Appended::Logged);
+    assert_eq!(stage.append("c"), Appended::NoTopic, "every published topic has subscribers");
+    assert_eq!(stage.subscribe(2, &["z"]), Err(TopicsExhausted), "as many topics as there may be in all");
+    stage.end_walks();
+    stage.hub.unsubscribe(Subscriber(0));
+    assert!(stage.hub.topic("y").is_none() && stage.hub.topic("x").is_some());
+    stage.hub.unsubscribe(Subscriber(1));
+    assert_eq!(stage.hub.retained_events(), 4, "histories stay");
+    stage.subscribe(2, &["z"]).unwrap();
+    // Its walk is over before it vanishes.
+    stage.gap(Some(&["z"]));
+    stage.hub.unsubscribe(Subscriber(2));
+    stage.end_walks();
+    assert!(stage.hub.topic("z").is_none() && !stage.hub.is_walking());
+}
+
+#[test]
+fn a_client_that_comes_for_a_topic_that_had_no_room_gets_a_gap() {
     let mut stage = Stage::new(HubLimits { topics_max: 1, ..HubLimits::default() });
     stage.subscribe(0, &["a"]).unwrap();
     stage.append("a");
     assert_eq!(stage.append("b"), Appended::NoTopic);
-    assert_eq!(stage.subscribe(1, &["b"]), Err(TopicsExhausted));
-    stage.hub.unsubscribe(Subscriber(0));
-    stage.end_walks();
     stage.subscribe(1, &["b"]).unwrap();
-    assert_eq!(stage.missed(1, 1), Some((2, vec!["b".into()])));
-    assert_eq!(stage.missed(1, 2), None);
+    assert_eq!(stage.missed(1, 1), [(2, "b".into())]);
+    assert_eq!(stage.missed(1, 2), []);
 }
 
 #[test]
-fn a_loss_of_a_topic_that_does_not_exist_is_told_to_who_comes_for_it() {
+fn a_loss_is_stored_once_and_reaches_each_subscriber_that_it_touches() {
     let mut stage = Stage::new(HubLimits::default());
-    stage.append("a");
-    stage.gap(Some(&["b"]));
-    stage.subscribe(0, &["b"]).unwrap();
-    assert_eq!(stage.missed(0, 1), Some((2, vec!["b".into()])));
+    for (slot, topics) in [&["a"][..], &["b"], &["a", "b"], &["c"]].iter().enumerate() {
+        stage.subscribe(slot as u32, topics).unwrap();
+    }
+    stage.append("a"); // 1
+    stage.gap(Some(&["b", "later"])); // 2
+    stage.append("b"); // 3
+    stage.gap(None); // 4
+    assert_eq!((stage.hub.retained_events(), stage.hub.bytes_total() > 0), (2, true));
+    assert_eq!(stage.frames(0, 0), ["a 1", "gap 4"]);
+    assert_eq!(stage.frames(1, 0), ["gap 2", "b 3", "gap 4"]);
+    assert_eq!(stage.frames(2, 0), ["a 1", "gap 2", "b 3", "gap 4"]);
+    assert_eq!(stage.frames(2, 2), ["b 3", "gap 4"]);
+    assert_eq!(stage.frames(3, 0), ["gap 4"]);
+    // Also a subscriber of a topic that came to be afterwards.
+    stage.subscribe(4, &["later"]).unwrap();
+    assert_eq!(stage.frames(4, 1), ["gap 2", "gap 4"]);
+
+    let mut visited = Vec::new();
+    let mut slice = Vec::new();
+    while stage.hub.is_walking() {
+        stage.hub.next_slice(1, stage.now, &mut slice);
+        visited.append(&mut slice);
+    }
+    visited.sort_unstable_by_key(|subscriber| subscriber.0);
+    visited.dedup();
+    assert_eq!(visited, [0, 1, 2, 3, 4].map(Subscriber));
 }
 
 #[test]
-fn a_gap_that_one_log_forgot_and_another_tells_is_told_once() {
-    let mut stage = Stage::new(HubLimits { history_events_max: 2, ..HubLimits::default() });
+fn a_loss_that_is_forgotten_is_missed_by_those_it_touched() {
+    let mut stage = Stage::new(HubLimits::default());
     stage.append("a"); // 1
     stage.append("b"); // 2
-    stage.subscribe(0, &["a", "b"]).unwrap();
-    stage.gap(None); // 3
-    assert_eq!(stage.frames(0, 2), ["gap 3"]);
-    // The busy topic forgets its copy of the gap; the quiet one has it still.
-    stage.append_all("a", 2);
-    assert_eq!(stage.missed(0, 2), None);
-    assert_eq!(stage.frames(0, 2), ["gap 3", "a 4", "a 5"]);
-    assert!(!stage.hub.is_evicted(Subscriber(0), Sequence(2)));
-    // Now it is gone everywhere, or an event is.
-    stage.append("a"); // 6
-    assert_eq!(stage.missed(0, 2), Some((4, vec!["a".into()])));
-    stage.append_all("b", 2);
-    assert_eq!(stage.missed(0, 4), None);
-    assert_eq!(stage.missed(0, 2), Some((4, vec!["a".into(), "b".into()])));
+    for (slot, topics) in [&["a"][..], &["a", "b"], &["c"]].iter().enumerate() {
+        stage.subscribe(slot as u32, topics).unwrap();
+    }
+    stage.gap(Some(&["b"])); // 3
+    stage.now = Duration::from_secs(1000);
+    stage.append("a"); // 4
+    stage.hub.age(stage.now);
+    assert_eq!(stage.missed(0, 1), []);
+    assert_eq!(stage.missed(1, 1), [(3, "b".into())]);
+    assert_eq!(stage.missed(1, 0), [(1, "a".into()), (3, "b".into())]);
+    stage.gap(None); // 5
+    stage.now = Duration::from_secs(2000);
+    stage.hub.age(stage.now);
+    assert_eq!(stage.missed(2, 4), [(5, "c".into())]);
+    assert_eq!(stage.missed(1, 4), [(5, "a+b".into())]);
+    assert_eq!(stage.missed(1, 5), []);
+    assert_eq!(stage.hub.loss_bytes(), 0);
 }
 
 #[test]
-fn a_gap_that_every_log_forgot_is_missed_though_a_later_one_is_told() {
-    let mut stage = Stage::new(HubLimits { history_events_max: 1, ..HubLimits::default() });
-    stage.append("a"); // 1
-    stage.append("b"); // 2
-    stage.subscribe(0, &["a", "b"]).unwrap();
-    stage.gap(Some(&["a"])); // 3
-    stage.gap(None); // 4, and 3 is gone
-    assert_eq!(stage.missed(0, 2), Some((3, vec!["a".into()])));
-    stage.append("a"); // 5
-    assert_eq!(stage.missed(0, 2), Some((3, vec!["a".into()])));
-    assert_eq!(stage.missed(0, 3), None);
-    assert_eq!(stage.frames(0, 2), ["gap 4", "a 5"]);
-    // However many there were.
-    (0..100).for_each(|_| stage.gap(Some(&["a"])));
-    assert_eq!(stage.missed(0, 2), Some((104, vec!["a".into()])));
+fn each_loss_has_a_gap_at_its_place_in_ascending_order() {
+    let mut stage = Stage::new(HubLimits { history_events_max: Some(1), ..HubLimits::default() });
+    for topic in ["a", "a", "b", "c", "c"] {
+        stage.append(topic);
+    }
+    stage.append("a"); // 6: a holds 6, b holds 3, c holds 5
+    stage.subscribe(0, &["a", "b", "c"]).unwrap();
+    assert_eq!(stage.resumed(0, 0), ["missed 2 a", "b 3", "missed 4 c", "c 5", "a 6"]);
+    assert_eq!(stage.resumed(0, 2), ["b 3", "missed 4 c", "c 5", "a 6"]);
+    assert_eq!(stage.resumed(0, 3), ["missed 4 c", "c 5", "a 6"]);
+    assert_eq!(stage.resumed(0, 4), ["c 5", "a 6"]);
+
+    let unknown = stage.start(0, "nobody-knows", Replay::Missed);
+    let opening = unknown.opening.expect("a gap");
+    assert_eq!((opening.at.0, opening.reason, names(&opening)), (0, MissedReason::UnknownId, "a+b+c".into()));
+    assert_eq!((unknown.position.0, unknown.owed.through.0), (0, 4));
+    let wanted = stage.start(0, "", Replay::All);
+    assert_eq!((wanted.opening, wanted.owed.silent_through.0), (None, 4));
 }
 
 #[test]
@@ -207,21 +295,57 @@ fn the_newest_of_each_topic_has_no_cap() {
     stage.append("a");
     stage.append("b");
     stage.subscribe(0, &["a", "b"]).unwrap();
-    let start = stage.hub.start(Subscriber(0), b"", Replay::Latest);
-    assert_eq!(start, Start { position: Sequence::ZERO, gap: None, id_is_known: false });
-    let capped = stage.hub.start(Subscriber(0), b"", Replay::All);
-    assert_eq!((capped.position, capped.gap.map(|gap| gap.reason)), (Sequence(1), Some(MissedReason::ReplayLimit)));
+    let start = stage.start(0, "", Replay::Latest);
+    assert_eq!((start.position, start.opening), (Sequence::ZERO, None));
+    let capped = stage.start(0, "", Replay::All);
+    assert_eq!((capped.position, capped.opening.map(|gap| gap.reason)), (Sequence(1), Some(MissedReason::ReplayLimit)));
 }
 
 #[test]
-fn a_gap_that_takes_in_an_older_one_names_the_topics_of_both() {
-    let gap = |at: u64, reason, topics: &[&str], last_id: Option<&str>| MissedGap {
-        at: Sequence(at),
-        reason,
-        topics: topics.iter().copied().map(name).collect(),
-        last_id: last_id.map(|id| EventId::new(id).unwrap()),
+fn a_topic_whose_newest_event_is_gone_has_a_gap_where_only_the_newest_is_wanted() {
+    let mut stage = Stage::new(HubLimits::default());
+    stage.append("a"); // 1
+    stage.append("b"); // 2
+    stage.append("a"); // 3
+    stage.now = Duration::from_secs(1000);
+    stage.hub.age(stage.now);
+    stage.append("b"); // 4
+    stage.subscribe(0, &["a", "b"]).unwrap();
+    let latest = |id: &str| {
+        let start = stage.start(0, id, Replay::Latest);
+        let mut run = Run::default();
+        let format = |gap: &MissedGap| format!("missed {} {}\n", gap.at, names(gap)).into_bytes().into();
+        let opening = start.opening.map(|gap| format!("unknown {}", names(&gap)));
+        let subscriber = Subscriber(0);
+        stage.hub.latest_run_for(subscriber, start.position, &start.owed, format, RunLimits::NONE, &mut run);
+        opening.into_iter().chain(texts(&run)).collect::<Vec<_>>()
     };
-    let older = gap(3, MissedReason::UnknownId, &["a", "b"], Some("x"));
-    let newer = gap(9, MissedReason::Evicted, &["b", "c"], None);
-    assert_eq!(newer.with(older), gap(9, MissedReason::UnknownId, &["b", "c", "a"], Some("x")));
+    assert_eq!(latest(&stage.id(1)), ["missed 3 a", "b 4"]);
+    assert_eq!(latest(&stage.id(3)), ["b 4"]);
+    assert_eq!(latest(&stage.id(4)), [""; 0]);
+    assert_eq!(latest("nobody-knows"), ["unknown a", "b 4"]);
+    assert_eq!(latest(""), ["b 4"]);
+}
+
+#[test]
+fn an_id_that_was_used_twice_is_unknown_once_the_first_event_is_forgotten() {
+    let mut stage = Stage::new(HubLimits { history_events_max: Some(2), ..HubLimits::default() });
+    stage.append_with_id("a", "x"); // 1
+    stage.append_with_id("a", "y"); // 2
+    stage.subscribe(0, &["a"]).unwrap();
+    stage.subscribe(1, &["a", "b"]).unwrap();
+    let position = |stage: &Stage, slot, id| {
+        let start = stage.start(slot, id, Replay::Missed);
+        start.id_is_known.then_some(start.position.0)
+    };
+    stage.append_with_id("a", "z"); // 3
+    assert_eq!(position(&stage, 0, "x"), Some(1), "the last one forgotten is a known position");
+    stage.append_with_id("a", "x"); // 4: 2 is the last one forgotten
+    assert_eq!([position(&stage, 0, "x"), position(&stage, 0, "y")], [None, Some(2)]);
+    // Another topic that has forgotten it makes it just as doubtful.
+    stage.append_with_id("b", "z"); // 5
+    assert_eq!(position(&stage, 1, "z"), Some(3));
+    stage.append_all("b", 3);
+    assert_eq!(position(&stage, 1, "z"), None);
+    assert_eq!(position(&stage, 0, "z"), Some(3));
 }

@@ -1,8 +1,12 @@
 //! The topics: their logs, their subscribers, and the walk in progress over them.
 //!
-//! A topic that nobody subscribes to stays, so that its log can replay and its positions stay known, until room is
-//! needed; then the one longest unused makes place and leaves its last sequence behind as the floor for new ones:
-//! who comes back for something older than the floor is told of a gap, because nobody can know that there is none.
+//! A topic is there because the configuration names it, because something was published to it, or only because a
+//! subscriber names it. The last kind has a bound of its own and vanishes with its last subscriber, so that strangers
+//! who name topics take neither the place nor the history of a topic that is used.
+//!
+//! A published topic without subscribers stays, so that its log can replay and its positions stay known, until another
+//! needs its place. The one longest unused goes first, and leaves its last sequence behind as the floor for new ones: a
+//! client that comes back for something older than the floor gets a gap, because the hub can't know that there is none.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,8 +17,19 @@ use crate::hub::keys::{Subscriber, TopicKey};
 use crate::hub::log::TopicLog;
 use crate::hub::walk::Walk;
 
-/// How many unused topics are looked at for one that nobody published to lately, before any is taken.
+/// How many unused topics are looked at for one without recent events, before any is taken.
 const LOOKS_MAX: usize = 8;
+
+/// Why a topic is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The configuration names it. It never vanishes, and counts against no bound.
+    Reserved,
+    /// Something was published to it.
+    Published,
+    /// A subscriber names it, and nothing was published to it.
+    Subscribed,
+}
 
 #[derive(Debug)]
 pub(super) struct TopicEntry {
@@ -24,6 +39,7 @@ pub(super) struct TopicEntry {
     pub(super) walk: Option<Walk>,
     /// Every subscriber has been visited since this was appended.
     pub(super) walked_through: Sequence,
+    origin: Origin,
     /// Stands in the queue of unused topics, with the last sequence it had when it was put there.
     queued: Option<Sequence>,
 }
@@ -34,6 +50,8 @@ pub(super) struct Topics {
     names: HashMap<Topic, TopicKey>,
     unused: VecDeque<TopicKey>,
     topics_max: usize,
+    reserved: usize,
+    subscribed: usize,
     floor: Sequence,
 }
 
@@ -44,6 +62,8 @@ impl Topics {
             names: HashMap::new(),
             unused: VecDeque::new(),
             topics_max,
+            reserved: 0,
+            subscribed: 0,
             floor: Sequence::ZERO,
         }
     }
@@ -68,12 +88,31 @@ impl Topics {
         self.entries.len()
     }
 
-    /// True when a further topic would need another one's place.
-    pub(super) fn is_full(&self) -> bool {
-        self.entries.len() >= self.topics_max
+    /// Places in the table, taken or free: every key is below this.
+    pub(super) fn places(&self) -> usize {
+        self.entries.capacity()
     }
 
-    /// True when some topic has no subscriber.
+    /// The topic at a place, if there is one.
+    pub(super) fn at(&self, place: usize) -> Option<(TopicKey, &TopicEntry)> {
+        self.entries.get(place).map(|entry| (TopicKey(place as u32), entry))
+    }
+
+    /// True when a topic that is published to for the first time needs another one's place.
+    pub(super) fn is_full(&self) -> bool {
+        self.published() >= self.topics_max
+    }
+
+    /// True when a subscriber may name a topic that does not exist yet.
+    pub(super) fn has_room_for_subscribed(&self) -> bool {
+        self.subscribed < self.topics_max && self.published() + self.subscribed < self.topics_max.saturating_mul(2)
+    }
+
+    fn published(&self) -> usize {
+        self.entries.len() - self.reserved - self.subscribed
+    }
+
+    /// True when some published topic has no subscriber.
     pub(super) fn has_unused(&mut self) -> bool {
         while let Some(key) = self.unused.front() {
             let entry = &mut self.entries[key.0 as usize];
@@ -87,28 +126,56 @@ impl Topics {
         false
     }
 
-    /// New topics start at `position` or later: who names an earlier one is told of a gap.
+    /// New topics start at `position` or later: a client that names an earlier one gets a gap.
     pub(super) fn raise_floor(&mut self, position: Sequence) {
         self.floor = self.floor.max(position);
     }
 
-    pub(super) fn insert(&mut self, name: &Topic) -> TopicKey {
+    pub(super) fn insert(&mut self, name: &Topic, origin: Origin) -> TopicKey {
         let entry = TopicEntry {
             name: name.clone(),
             log: TopicLog::new(self.floor),
             subscribers: Vec::new(),
             walk: None,
             walked_through: Sequence::ZERO,
+            origin,
             queued: None,
         };
         let key = TopicKey(self.entries.insert(entry) as u32);
         self.names.insert(name.clone(), key);
-        self.mark_unused(key);
+        match origin {
+            Origin::Reserved => self.reserved += 1,
+            Origin::Published => self.queue_unused(key),
+            Origin::Subscribed => self.subscribed += 1,
+        }
         key
     }
 
-    /// Nobody subscribes to it (any more): it may make place for others.
-    pub(super) fn mark_unused(&mut self, key: TopicKey) {
+    /// Something is published to it: from now on it counts as a published topic.
+    pub(super) fn note_published(&mut self, key: TopicKey) {
+        let entry = &mut self.entries[key.0 as usize];
+        if entry.origin == Origin::Subscribed {
+            entry.origin = Origin::Published;
+            self.subscribed -= 1;
+        }
+    }
+
+    /// Its last subscriber has left: it may make place for others, or vanishes.
+    pub(super) fn note_unused(&mut self, key: TopicKey) {
+        let entry = &self.entries[key.0 as usize];
+        match entry.origin {
+            Origin::Reserved => {}
+            Origin::Published => self.queue_unused(key),
+            // The end of its walk asks again.
+            Origin::Subscribed if entry.walk.is_some() => {}
+            Origin::Subscribed => {
+                self.subscribed -= 1;
+                self.remove(key);
+            }
+        }
+    }
+
+    fn queue_unused(&mut self, key: TopicKey) {
         let entry = &mut self.entries[key.0 as usize];
         if entry.queued.is_none() {
             entry.queued = Some(entry.log.last());
@@ -128,19 +195,23 @@ impl Topics {
                 continue; // back in the queue when its last subscriber leaves
             }
             if entry.walk.is_some() {
-                self.mark_unused(key); // its walk ends this tick
+                self.queue_unused(key); // its walk ends this tick
                 continue;
             }
             looks += 1;
             if queued < entry.log.last() && looks < LOOKS_MAX {
-                self.mark_unused(key);
+                self.queue_unused(key);
                 continue;
             }
-            let entry = self.entries.remove(key.0 as usize);
-            self.names.remove(&entry.name);
-            self.raise_floor(entry.log.last());
-            return Some((key, entry));
+            return Some((key, self.remove(key)));
         }
         None
+    }
+
+    fn remove(&mut self, key: TopicKey) -> TopicEntry {
+        let entry = self.entries.remove(key.0 as usize);
+        self.names.remove(&entry.name);
+        self.raise_floor(entry.log.last().max(entry.log.lost_through()));
+        entry
     }
 }

@@ -1,12 +1,18 @@
 //! Walks: who is to be visited because a topic has something new. In slices; topics take turns.
+//!
+//! A loss that touches every topic starts a sweep, which starts the walks of all topics, a few in each turn.
 
 use std::time::Duration;
 
 use super::Hub;
 use super::keys::{Subscriber, TopicKey};
 use super::log::ENTRY_OVERHEAD_BYTES;
-use super::topics::TopicEntry;
 use crate::event::Sequence;
+
+/// Walks in progress at a time beyond which a sweep starts no others.
+const SWEPT_WALKS_MAX: usize = 64;
+/// Places of topics that a sweep looks at before each slice: about 10 us.
+const PLACES_PER_SLICE: usize = 1024;
 
 /// A part of a walk.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +41,31 @@ pub(super) struct Walk {
     pub(super) started_at: Duration,
 }
 
+/// The walks that a loss of every topic still has to start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sweep {
+    /// The next place to look at.
+    next: usize,
+    end: usize,
+    /// Another loss came meanwhile: from the start once more.
+    again: bool,
+}
+
+impl Sweep {
+    pub(super) fn is_over(&self) -> bool {
+        self.next >= self.end && !self.again
+    }
+}
+
+/// What an append would make a log forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// The topic whose log forgets.
+    pub topic: TopicKey,
+    /// The newest event that goes.
+    pub through: Sequence,
+}
+
 impl Hub {
     pub(super) fn start_walk(&mut self, key: TopicKey, previous: Sequence, now: Duration) {
         let entry = self.topics.get_mut(key);
@@ -50,9 +81,38 @@ impl Hub {
         }
     }
 
-    /// Takes up to `subscribers_max` subscribers that are to be visited now; topics take turns.
+    /// A walk that brings round nothing of the topic's own log.
+    pub(super) fn start_walk_for_loss(&mut self, key: TopicKey, now: Duration) {
+        let last = self.topics.get(key).log.last();
+        self.start_walk(key, last, now);
+    }
+
+    /// Starts a walk of every topic, in the slices to come.
+    pub(super) fn start_sweep(&mut self) {
+        self.sweep.again = true;
+    }
+
+    fn continue_sweep(&mut self, now: Duration) {
+        for _ in 0..PLACES_PER_SLICE {
+            if self.sweep.is_over() || self.walks.len() >= SWEPT_WALKS_MAX {
+                return;
+            }
+            if self.sweep.next >= self.sweep.end {
+                self.sweep = Sweep { next: 0, end: self.topics.places(), again: false };
+            } else if let Some((key, _)) = self.topics.at(self.sweep.next) {
+                self.sweep.next += 1;
+                self.start_walk_for_loss(key, now);
+            } else {
+                self.sweep.next += 1;
+            }
+        }
+    }
+
+    /// Takes up to `subscribers_max` subscribers that are to be visited now; topics take turns. None: nobody for now,
+    /// though a sweep may find more ([`Hub::is_walking`]).
     pub fn next_slice(&mut self, subscribers_max: usize, now: Duration, slice: &mut Vec<Subscriber>) -> Option<Slice> {
         slice.clear();
+        self.continue_sweep(now);
         let topic = self.walks.pop_front()?;
         let entry = self.topics.get_mut(topic);
         let walk = entry.walk.as_mut().expect("a topic in the queue of walks has one");
@@ -72,6 +132,8 @@ impl Hub {
         }
         if entry.walk.is_some() {
             self.walks.push_back(topic);
+        } else if entry.subscribers.is_empty() {
+            self.topics.note_unused(topic);
         }
         Some(Slice { topic, started_at, ends_walk })
     }
@@ -90,40 +152,47 @@ impl Hub {
         }
     }
 
-    /// True when appending a frame to `topic` would evict something that a walk in progress has yet to bring round.
-    ///
-    /// A loop that waits here leaves the next message in the channel: it slows its sources down instead of failing
-    /// subscribers that read as fast as they are written to.
-    pub fn would_outrun(&self, topic: &str, frame_bytes: usize) -> bool {
-        self.outruns_all(frame_bytes) || self.topics.find(topic).is_some_and(|key| self.outruns(key, frame_bytes))
-    }
-
-    /// The same of a gap, in whichever topics.
-    pub fn would_gap_outrun(&self, frame_bytes: usize) -> bool {
-        self.outruns_all(frame_bytes) || self.walks.iter().any(|key| self.outruns(*key, frame_bytes))
-    }
-
-    /// By the bounds of the topic itself.
-    fn outruns(&self, key: TopicKey, frame_bytes: usize) -> bool {
-        let TopicEntry { walk, log, walked_through, .. } = self.topics.get(key);
-        let events = (log.len() + 1).saturating_sub(self.limits.history_events_max);
+    /// What appending a frame to the log of `topic` would forget there, by the bounds of the topic.
+    pub fn pressure_on_topic(&self, topic: TopicKey, frame_bytes: usize) -> Option<Pressure> {
+        let log = &self.topics.get(topic).log;
+        let events_max = self.limits.history_events_max.unwrap_or(usize::MAX);
+        let events = (log.len() + 1).saturating_sub(events_max);
         let bytes =
             (log.bytes() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES).saturating_sub(self.limits.history_bytes_max);
-        walk.is_some() && log.newest_of_oldest(events, bytes).is_some_and(|evicted| evicted > *walked_through)
+        if events == 0 && bytes == 0 {
+            return None;
+        }
+        log.newest_of_oldest(events, bytes).map(|through| Pressure { topic, through })
     }
 
-    /// By the bound over all topics, which evicts the oldest of all.
-    fn outruns_all(&self, frame_bytes: usize) -> bool {
+    /// What it would forget anywhere, by the bound over all topics, which takes the oldest of all.
+    pub fn pressure_on_all(&self, frame_bytes: usize) -> Option<Pressure> {
         if self.bytes_total() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES <= self.limits.history_bytes_total_max {
-            return false;
+            return None;
         }
-        let Some((oldest, topic)) = self.oldest.first() else { return false };
-        let entry = self.topics.get(*topic);
-        entry.walk.is_some() && *oldest > entry.walked_through
+        self.oldest.first().map(|(through, topic)| Pressure { topic: *topic, through: *through })
+    }
+
+    /// True when a walk in progress has not brought to everybody what would be forgotten.
+    pub fn is_walk_behind(&self, pressure: Pressure) -> bool {
+        let entry = self.topics.get(pressure.topic);
+        entry.walk.is_some() && pressure.through > entry.walked_through
+    }
+
+    /// The newest event of a topic; what it forgot last if it remembers none.
+    pub fn newest_of(&self, topic: TopicKey) -> Sequence {
+        self.topics.get(topic).log.last()
+    }
+
+    /// About so many of a topic's subscribers, evenly spread over all of them.
+    pub fn sample(&self, topic: TopicKey, subscribers_max: usize) -> impl Iterator<Item = Subscriber> {
+        let subscribers = &self.topics.get(topic).subscribers;
+        let step = subscribers.len().div_ceil(subscribers_max.max(1)).max(1);
+        subscribers.iter().copied().step_by(step)
     }
 
     /// True while somebody is still to be visited.
     pub fn is_walking(&self) -> bool {
-        !self.walks.is_empty()
+        !self.walks.is_empty() || !self.sweep.is_over()
     }
 }

@@ -26,6 +26,7 @@ impl<I: Io> Server<I> {
     /// Ends a stream for its age; its subscriber resumes where it was.
     pub(super) fn retire(&mut self, slot: u32) {
         let retry = self.jitter.upper_half(RETRY_MAX);
+        self.flush_stream(slot);
         self.end_stream(slot, encoder::retry_only(retry), CloseReason::Aged);
     }
 }

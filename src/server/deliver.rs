@@ -129,7 +129,7 @@ impl<I: Io> Server<I> {
                 connection.since = now;
                 whole += 1;
             } else {
-                self.settle(slot, Laggard::new(Vec::new(), self.now), run, None, sent);
+                self.record_send_result(slot, Laggard::new(Vec::new(), self.now), run, sent);
             }
         }
         self.counters.sends += whole;

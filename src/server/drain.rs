@@ -130,6 +130,7 @@ impl<I: Io> Server<I> {
         let slot = slot as u32;
         let spread = self.jitter.up_to(self.settings.drain.duration);
         let retry = drain_left + spread + self.jitter.around(self.settings.delivery.retry);
+        self.flush_stream(slot);
         self.end_stream(slot, encoder::retry_only(retry), CloseReason::Drained);
         true
     }

@@ -1,4 +1,5 @@
-//! The inbox: what sources and signals sent, appended to the logs in order, within a budget.
+//! The inbox: what sources and signals sent. Events are appended to the logs in order, within a budget. What signals ask,
+//! and answers to publishers, have a lane of their own and never wait behind events.
 
 use super::log_entries::LogEntry;
 use super::publish::ticket_token;
@@ -9,66 +10,77 @@ use crate::io::Io;
 use crate::protocol::encoder;
 use crate::sources::channel::{Control, Gap, GapScope, Message};
 
-/// About what a gap takes in a log. Which topics it names is not asked before it is appended: until then it may grow.
-const GAP_BYTES: usize = 256;
-/// Messages in one turn.
+/// Messages of each lane in one turn.
 const MESSAGES_PER_TURN_MAX: usize = 512;
 
 impl<I: Io> Server<I> {
-    /// Takes what waits, until the budget is spent or a log would lose what its walk has yet to bring round.
+    /// Takes what waits, until the budget is spent or an event has to wait for subscribers.
     pub(super) fn take_from_inbox(&mut self) {
         self.inbox.rearm();
         self.inbox_has_more = false;
+        self.take_urgent();
+        self.hold_verdict = None;
         for _ in 0..MESSAGES_PER_TURN_MAX {
             let Some(message) = self.held.take().or_else(|| self.inbox.next()) else { return };
-            if self.would_outrun(&message) {
-                // It makes the next wait zero: the walk may well end in this turn.
-                self.held = Some(message);
+            if let Some(held) = self.take_message(message) {
+                self.held = Some(held);
                 return;
-            }
-            match message {
-                Message::Broadcast(broadcast) => self.append(broadcast),
-                Message::Gap(gap) => self.append_gap(&gap),
-                Message::Published { ticket, outcome } => self.finish_publish(ticket_token(ticket), outcome),
-                Message::Control(Control::Drain) => self.start_drain(),
-                Message::Control(Control::Reload) => self.reload(),
             }
         }
         self.inbox_has_more = true;
     }
 
-    fn would_outrun(&self, message: &Message) -> bool {
-        match message {
-            Message::Broadcast(broadcast) => self.hub.would_outrun(broadcast.topic.as_str(), broadcast.frame.len()),
-            Message::Gap(_) => self.hub.would_gap_outrun(GAP_BYTES),
-            Message::Published { .. } | Message::Control(_) => false,
+    fn take_urgent(&mut self) {
+        for _ in 0..MESSAGES_PER_TURN_MAX {
+            let Some(message) = self.inbox.next_urgent() else { return };
+            self.take_message(message);
         }
+        self.inbox_has_more = true;
     }
 
-    fn append(&mut self, broadcast: Broadcast) {
-        if self.hub.is_pinned_over(broadcast.frame.len()) {
+    /// Acts on a message; gives back an event that has to wait.
+    fn take_message(&mut self, message: Message) -> Option<Message> {
+        match message {
+            Message::Broadcast(broadcast) => return self.append_unless_held(broadcast).map(Message::Broadcast),
+            Message::Gap(gap) => self.append_loss(&gap),
+            Message::Published { ticket, outcome } => self.finish_publish(ticket_token(ticket), outcome),
+            Message::Control(Control::Drain) => self.start_drain(),
+            Message::Control(Control::Reload) => self.reload(),
+        }
+        None
+    }
+
+    fn append_unless_held(&mut self, broadcast: Broadcast) -> Option<Broadcast> {
+        let frame_bytes = broadcast.frame.len();
+        let topic = self.hub.locate(broadcast.topic.as_str());
+        if self.must_hold(topic, frame_bytes) {
+            return Some(broadcast);
+        }
+        if self.hub.is_pinned_over(frame_bytes) {
             self.close_pinners();
         }
-        let topic = broadcast.topic.clone();
-        match self.hub.append(broadcast, self.now) {
+        let name = broadcast.topic.clone();
+        match self.hub.append_at(topic, broadcast, self.now) {
             Appended::Logged => self.counters.broadcasts += 1,
             Appended::Duplicate => self.counters.dropped.count("duplicate"),
             Appended::NoTopic => {
                 self.counters.dropped.count("topics_exhausted");
                 if self.may_log(LogEntry::EventDropped) {
-                    tracing::warn!(topic = topic.as_str(), "{}", LogEntry::EventDropped.text());
+                    tracing::warn!(topic = name.as_str(), "{}", LogEntry::EventDropped.text());
                 }
             }
         }
+        None
     }
 
-    /// Tells of a loss in the logs of all topics that it touches.
-    fn append_gap(&mut self, gap: &Gap) {
+    /// Takes note of a loss that a source announced.
+    fn append_loss(&mut self, gap: &Gap) {
         let topics = match &gap.scope {
             GapScope::All => None,
             GapScope::Topics(lost) => lost.seal(),
         };
-        // Everybody told reads the same frame: of several topics it names none, since not all are everybody's to know of.
+        // Every subscriber reads the same frame. It names a topic only if it is of that one alone: not all topics are
+        // everybody's to know of.
         let name = match topics.as_deref() {
             Some([topic]) => topic.as_str(),
             _ => "*",
@@ -82,7 +94,7 @@ impl<I: Io> Server<I> {
             tracing::warn!(reason, topic = name, topics = count, id = %gap.id, "{}", LogEntry::GapTold.text());
         }
         self.counters.gaps.count(reason);
-        self.hub.append_gap(gap.sequence, topics.as_deref(), &frame, self.now);
+        self.hub.append_loss(gap.sequence, topics.as_deref(), frame, self.now);
     }
 
     /// Memory is needed that evicted frames still take: whoever holds them goes first.

@@ -24,6 +24,7 @@ mod clients;
 mod connection;
 mod deliver;
 mod drain;
+mod hold;
 mod housekeeping;
 mod inbox;
 mod log_entries;
@@ -40,6 +41,7 @@ mod request;
 mod respond;
 mod routes;
 pub mod settings;
+mod slow;
 mod statistics;
 mod stream;
 mod supervisor;
@@ -75,6 +77,8 @@ use wheel::{Tick, Wheel};
 
 /// How much one read takes; shared by all connections.
 const READ_BYTES: usize = 64 << 10;
+/// How soon to look again at an event that waits for subscribers.
+const HOLD_INTERVAL: Duration = Duration::from_millis(5);
 /// The longest wait: housekeeping is due then.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -140,13 +144,18 @@ pub struct Server<I: Io> {
     expiries: HashMap<u32, Tick>,
     wheel: Wheel,
     pace_wheel: Wheel,
+    /// Heartbeats that this turn may still send.
+    heartbeats_left: usize,
 
     ready: Vec<Readiness>,
     acceptor: accept::Acceptor,
     /// Connections that may have more to read.
     readable: VecDeque<Token>,
-    /// A message that had to wait for the walk in progress.
+    /// An event that waits for subscribers.
     held: Option<Message>,
+    hold_verdict: Option<hold::Verdict>,
+    /// Subscribers that are to be closed for being slow, a few in each turn.
+    closing: VecDeque<Token>,
     inbox_has_more: bool,
     /// Requests that are not taken up by then wait for the next turn.
     reading_until: Duration,
@@ -217,9 +226,12 @@ impl<I: Io> Server<I> {
             expiries: HashMap::new(),
             wheel: Wheel::new(),
             pace_wheel: Wheel::new(),
+            heartbeats_left: 0,
             ready: Vec::new(),
             readable: VecDeque::new(),
             held: None,
+            hold_verdict: None,
+            closing: VecDeque::new(),
             inbox_has_more: false,
             reading_until: Duration::ZERO,
             catching_up: VecDeque::new(),
@@ -257,8 +269,10 @@ impl<I: Io> Server<I> {
         self.accept();
         self.read();
         self.take_from_inbox();
+        let sent_bytes = self.counters.sent_bytes;
         self.walk();
         self.catch_up();
+        self.note_progress(sent_bytes);
         self.fire_timers();
         self.fire_paces();
         self.keep_house();
@@ -268,12 +282,19 @@ impl<I: Io> Server<I> {
         Ok(stays)
     }
 
+    /// Lets waiting sources know that the loop brings its subscribers forward.
+    fn note_progress(&self, sent_bytes_before: u64) {
+        if self.held.is_some() && self.counters.sent_bytes > sent_bytes_before {
+            self.inbox.note_progress();
+        }
+    }
+
     /// How long the next wait may last: not at all if anything was left undone.
     fn wait_max(&self) -> Duration {
         let undone = !self.readable.is_empty()
             || self.inbox_has_more
-            || self.held.is_some()
             || self.hub.is_walking()
+            || !self.closing.is_empty()
             || !self.catching_up.is_empty()
             || self.acceptor.is_due(self.io.now(), self.has_slot());
         if undone {
@@ -284,7 +305,9 @@ impl<I: Io> Server<I> {
         let next_step = self.drain.as_ref().map(drain::Drain::next_step);
         let next = [Some(self.next_housekeeping), next_timer, next_pace, next_step, self.acceptor.next_try()];
         let next = next.into_iter().flatten().min().expect("housekeeping always comes");
-        next.saturating_sub(self.io.now())
+        let wait = next.saturating_sub(self.io.now());
+        // Who is waited for may stop reading, of which no readiness tells.
+        if self.held.is_some() { wait.min(HOLD_INTERVAL) } else { wait }
     }
 
     /// Sorts what the wait reported into the queues of the phases to come.
@@ -298,6 +321,9 @@ impl<I: Io> Server<I> {
                         && connection.flags.has(Flags::BLOCKED)
                     {
                         connection.flags.clear(Flags::BLOCKED);
+                        if let Some(laggard) = self.laggards.get_mut(&token.slot) {
+                            laggard.writable_at = Some(self.now);
+                        }
                         self.queue_catching_up(token.slot);
                     }
                 }

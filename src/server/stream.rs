@@ -2,14 +2,14 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::connection::{CompactPeer, Flags, Phase};
+use super::connection::{CompactPeer, Connection, Flags, Phase};
 use super::pace::Pace;
 use super::refusal::Refusal;
-use super::transmit::{DueGap, Laggard, Reach};
+use super::transmit::{Laggard, Reach, gap_frame};
 use super::wheel::Tick;
 use super::{CloseReason, Jitter, Server};
 use crate::event::{EventId, Frame, STATISTICS_TOPIC, Sequence, Topic};
-use crate::hub::{Replay, Run, RunLimits, Start, Subscriber};
+use crate::hub::{MissedGap, Replay, Run, RunLimits, Start, Subscriber};
 use crate::io::Io;
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
@@ -50,7 +50,7 @@ impl Wishes {
         Ok(Wishes { replay, interval: interval.max(interval_floor), latest })
     }
 
-    /// What of the past it wants. Who gets only the newest ever is owed no gap, and needs no cap.
+    /// What of the past it wants. A subscriber that gets only the newest ever needs no cap.
     fn past(&self, last_event_id: &[u8]) -> Replay {
         match self.replay {
             Replay::Missed if self.latest && !last_event_id.is_empty() => Replay::Latest,
@@ -208,21 +208,16 @@ impl<I: Io> Server<I> {
         // A `100 Continue` may be half written still.
         let mut laggard = self.laggards.remove(&slot).unwrap_or_else(|| Laggard::new(Vec::new(), self.now));
         laggard.push(self.stream_head(head, false).into());
-        self.push_preamble(&mut laggard, &start, last_event_id, wishes);
+        self.push_preamble(&mut laggard, &start, last_event_id);
+        if let Some(opening) = &start.opening {
+            self.counters.gaps.count(opening.reason.as_str());
+            laggard.push(gap_frame(&self.hub, opening));
+        }
         let position = if wishes.replay == Replay::Latest {
-            let mut run = Run::default();
-            self.hub.latest_run_for(subscriber, start.position, RunLimits::NONE, &mut run);
-            run.frames().iter().for_each(|frame| laggard.push(frame.clone()));
+            self.push_latest(&mut laggard, subscriber, &start);
             self.hub.head()
         } else {
-            laggard.gap = match start.gap {
-                Some(missed) if !wishes.latest => Some(self.due_gap(missed)),
-                // Without a named id the past is wanted, not owed: what of it is forgotten is no gap.
-                None if !start.id_is_known && !wishes.latest => {
-                    Some(DueGap::silent(self.hub.evicted_through(subscriber)))
-                }
-                _ => None,
-            };
+            laggard.owed = Some(start.owed).filter(|owed| owed.through > start.position);
             start.position
         };
 
@@ -245,10 +240,7 @@ impl<I: Io> Server<I> {
         self.streams += 1;
         self.counters.streams += 1;
 
-        let behind = position < self.hub.head() || laggard.owes_gap();
-        if !behind {
-            laggard.gap = None;
-        }
+        let behind = position < self.hub.head();
         self.transmit_with(slot, laggard, Reach::Unsent);
         // The rest of a replay goes out under the budget for catching up; what is blocked waits to be writable.
         let connection = &self.connections[slot as usize];
@@ -257,15 +249,24 @@ impl<I: Io> Server<I> {
         }
     }
 
+    /// The newest event of each topic, all of them at once: what follows is live.
+    fn push_latest(&mut self, laggard: &mut Laggard, subscriber: Subscriber, start: &Start) {
+        let mut run = Run::default();
+        let format = |gap: &MissedGap| gap_frame(&self.hub, gap);
+        self.hub.latest_run_for(subscriber, start.position, &start.owed, format, RunLimits::NONE, &mut run);
+        run.gaps_among(0..run.frames().len()).for_each(|reason| self.counters.gaps.count(reason.as_str()));
+        run.frames().iter().for_each(|frame| laggard.push(frame.clone()));
+    }
+
     /// The `retry:` and, as the position from which a drop before the first event is resumed, the `id:`.
-    fn push_preamble(&mut self, laggard: &mut Laggard, start: &Start, last_event_id: &[u8], wishes: &Wishes) {
+    fn push_preamble(&mut self, laggard: &mut Laggard, start: &Start, last_event_id: &[u8]) {
         let retry = self.settings.delivery.retry;
         let named = std::str::from_utf8(last_event_id).ok().and_then(|id| EventId::new(id).ok());
         let frame = match named.filter(|_| start.id_is_known) {
             // A source's own id means something to other nodes too, so it is not replaced by ours.
             Some(id) => encoder::preamble(self.jitter.around(retry), &id),
             // The gap's own id follows at once.
-            None if start.gap.is_some() && !wishes.latest => encoder::retry_only(self.jitter.around(retry)),
+            None if start.opening.is_some() => encoder::retry_only(self.jitter.around(retry)),
             None => {
                 let id = self.hub.run().id(start.position);
                 self.preambles.get(start.position, &id, retry, &mut self.jitter)
@@ -274,8 +275,20 @@ impl<I: Io> Server<I> {
         laggard.push(frame);
     }
 
+    /// Sends what a stream has not received yet, before it ends in good order.
+    pub(super) fn flush_stream(&mut self, slot: u32) {
+        let Connection { phase, flags, delivered_through, .. } = &self.connections[slot as usize];
+        let is_behind = *delivered_through < self.hub.head() && !flags.has(Flags::BLOCKED);
+        if is_behind && matches!(phase, Phase::Streaming) {
+            self.transmit(slot);
+        }
+    }
+
     /// Ends a stream in good order, with a last word.
     pub(super) fn end_stream(&mut self, slot: u32, last_word: Frame, reason: CloseReason) {
+        if !matches!(self.connections[slot as usize].phase, Phase::Streaming) {
+            return;
+        }
         self.say(slot, last_word);
         if !matches!(self.connections[slot as usize].phase, Phase::Streaming) {
             return;

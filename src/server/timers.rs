@@ -6,11 +6,16 @@ use std::time::Duration;
 use super::connection::{Flags, Phase};
 use super::wheel::Tick;
 use super::{CloseReason, Server};
+use crate::hub::Subscriber;
 use crate::io::Io;
 use crate::protocol::encoder;
 
 /// Deadlines in one turn: about 2 ms of heartbeats. After a host was stopped for a while, everybody's have passed.
 const DEADLINES_PER_TURN_MAX: usize = 512;
+/// Heartbeats in one turn beside walks: events come first, and one that reaches a subscriber is as good as a heartbeat.
+const HEARTBEATS_BESIDE_WALKS_MAX: usize = 32;
+/// How soon a heartbeat follows that gave way to events.
+const HEARTBEAT_DELAY: Duration = Duration::from_secs(1);
 /// How long a peer may take to close after it was told all.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a broker may take to answer a publish.
@@ -22,6 +27,7 @@ impl<I: Io> Server<I> {
     /// Acts on deadlines that have passed, one turn's worth of them.
     pub(super) fn fire_timers(&mut self) {
         let now = Tick::of(self.now);
+        self.heartbeats_left = if self.hub.is_walking() { HEARTBEATS_BESIDE_WALKS_MAX } else { DEADLINES_PER_TURN_MAX };
         for _ in 0..DEADLINES_PER_TURN_MAX {
             let Some((slot, tick)) = self.wheel.fire(now) else { return };
             let is_armed = |connection: &super::Connection| connection.armed_for == tick;
@@ -99,12 +105,28 @@ impl<I: Io> Server<I> {
     }
 
     fn beat(&mut self, slot: u32, now: Tick) {
-        let connection = &mut self.connections[slot as usize];
-        // Silence is counted anew even when nothing could be said: whoever is behind is watched elsewhere.
-        connection.since = now;
-        if !connection.flags.has(Flags::BLOCKED) && !connection.flags.has(Flags::CATCHING_UP) {
+        let connection = &self.connections[slot as usize];
+        let takes_nothing = connection.flags.has(Flags::BLOCKED);
+        let is_due_more = connection.flags.has(Flags::CATCHING_UP)
+            || self.hub.has_news_for(Subscriber(slot), connection.delivered_through);
+        // Silence is counted anew although nothing was said: slow subscribers are watched elsewhere, and an event that is
+        // on its way breaks the silence.
+        if takes_nothing || is_due_more {
+            self.connections[slot as usize].since = now;
+        } else if self.heartbeats_left == 0 {
+            self.delay_heartbeat(slot, now);
+        } else {
+            self.heartbeats_left -= 1;
             self.counters.heartbeats += 1;
+            self.connections[slot as usize].since = now;
             self.say(slot, self.heartbeat.clone());
         }
+    }
+
+    /// Counts the silence so that the heartbeat is due a little later.
+    fn delay_heartbeat(&mut self, slot: u32, now: Tick) {
+        let wait = Tick(0).after(self.heartbeat_wait(slot));
+        let due = now.after(HEARTBEAT_DELAY);
+        self.connections[slot as usize].since = Tick(due.0.saturating_sub(wait.0));
     }
 }

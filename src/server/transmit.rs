@@ -1,15 +1,15 @@
 //! Sending to one connection: what is half written first, then what its subscriber gets next, in one run.
 //!
-//! Every byte goes through here or through a walk (`deliver`); both settle what the kernel took the same way.
+//! Every byte goes through here or through a walk (`deliver`); both record what the kernel took the same way.
 
 use std::time::Duration;
 
+use super::Server;
 use super::connection::{Flags, Phase};
-use super::settings::SlowPolicy;
+use super::slow::{self, Fate, Lag};
 use super::wheel::Tick;
-use super::{CloseReason, Server};
-use crate::event::{EventId, Frame, Sequence, Topic};
-use crate::hub::{MissedGap, MissedReason, Run, RunLimits, Subscriber};
+use crate::event::{EventId, Frame, Topic};
+use crate::hub::{Hub, MissedGap, Owed, Run, RunLimits, Subscriber};
 use crate::io::{FRAMES_PER_SEND_MAX, Io, Sent};
 use crate::protocol::encoder;
 
@@ -35,30 +35,20 @@ pub(super) struct Laggard {
     has_begun_event: bool,
     /// When the kernel last took a byte.
     pub(super) progress_at: Duration,
-    pub(super) gap: Option<DueGap>,
-}
-
-/// A gap that is told once everything remembered from before it is sent.
-#[derive(Debug)]
-pub(super) struct DueGap {
-    at: Sequence,
-    /// None: nothing is told, but what is evicted through `at` is no surprise.
-    told: Option<(MissedGap, Frame)>,
+    /// When its socket was last writable after it had been full; none: it has not been since.
+    pub(super) writable_at: Option<Duration>,
+    /// What its topics had forgotten before it could be sent.
+    pub(super) owed: Option<Owed>,
 }
 
 impl Laggard {
     pub(super) fn new(unsent: Vec<Frame>, now: Duration) -> Laggard {
-        Laggard { unsent, offset: 0, has_begun_event: false, progress_at: now, gap: None }
+        Laggard { unsent, offset: 0, has_begun_event: false, progress_at: now, writable_at: None, owed: None }
     }
 
     /// Queues a frame that no log will supply again.
     pub(super) fn push(&mut self, frame: Frame) {
         self.unsent.push(frame);
-    }
-
-    /// True while a gap is to be told.
-    pub(super) fn owes_gap(&self) -> bool {
-        self.gap.as_ref().is_some_and(|gap| gap.told.is_some())
     }
 
     /// Bytes that it holds back from being forgotten.
@@ -72,28 +62,7 @@ impl Laggard {
     }
 }
 
-impl DueGap {
-    /// Nothing to be told: the past before `at` was not asked for, or is known to be incomplete.
-    pub(super) fn silent(at: Sequence) -> DueGap {
-        DueGap { at, told: None }
-    }
-}
-
 impl<I: Io> Server<I> {
-    /// The gap as an event of its own.
-    pub(super) fn due_gap(&mut self, missed: MissedGap) -> DueGap {
-        self.counters.gaps.count(missed.reason.as_str());
-        self.gap_of(missed)
-    }
-
-    fn gap_of(&self, missed: MissedGap) -> DueGap {
-        let topics: Vec<_> = missed.topics.iter().map(Topic::as_str).collect();
-        let id = self.hub.run().id(missed.at);
-        let last_id = missed.last_id.as_ref().map(EventId::as_str);
-        let frame = encoder::gap(&id, missed.reason.as_str(), &topics, last_id);
-        DueGap { at: missed.at, told: Some((missed, frame)) }
-    }
-
     /// Queues a frame behind whatever is half written, and sends what can be sent.
     pub(super) fn say(&mut self, slot: u32, frame: Frame) {
         let mut laggard = self.laggards.remove(&slot).unwrap_or_else(|| Laggard::new(Vec::new(), self.now));
@@ -115,13 +84,22 @@ impl<I: Io> Server<I> {
             self.laggards.insert(slot, laggard);
             return false;
         }
-        let streaming = reach == Reach::Logs && matches!(connection.phase, Phase::Streaming);
-        if streaming && !self.excuse_eviction(slot, &mut laggard) {
-            self.close(slot, CloseReason::Evicted);
-            return true;
+        let fate = match reach == Reach::Logs && matches!(connection.phase, Phase::Streaming) {
+            true => Some(self.fate(slot, &laggard)),
+            false => None,
+        };
+        match fate {
+            Some(Fate::Close(reason)) => {
+                self.close(slot, reason);
+                return true;
+            }
+            Some(Fate::Gap) => {
+                laggard.owed.get_or_insert_default().through = self.hub.lost_through(Subscriber(slot));
+            }
+            Some(Fate::Keep | Fate::Skip) | None => {}
         }
         let mut run = std::mem::take(&mut self.scratch.run);
-        let gap_index = self.build(slot, &laggard, streaming, &mut run);
+        self.build(slot, &laggard, fate, &mut run);
         if run.is_empty() {
             self.connections[slot as usize].delivered_through = run.through();
             self.scratch.run = run;
@@ -132,53 +110,52 @@ impl<I: Io> Server<I> {
         self.io.send(run.frames(), laggard.offset, &[socket], &mut outcomes);
         let sent = outcomes.pop().expect("one outcome for one target");
         self.scratch.outcomes = outcomes;
-        let done = self.settle(slot, laggard, &run, gap_index, sent);
+        let done = self.record_send_result(slot, laggard, &run, sent);
         run.clear();
         self.scratch.run = run;
         done
     }
 
-    /// Puts together what goes out now; tells where in it the gap stands, if it is due within it.
-    fn build(&self, slot: u32, laggard: &Laggard, streaming: bool, run: &mut Run) -> Option<usize> {
-        let (connection, subscriber) = (&self.connections[slot as usize], Subscriber(slot));
-        let (after, head) = (connection.delivered_through, self.hub.head());
-        run.clear();
-        laggard.unsent.iter().for_each(|frame| run.push_unlogged(frame.clone(), after));
-        if !streaming {
-            run.end_at(after);
-            return None;
-        }
-        if connection.flags.has(Flags::LATEST) {
-            self.hub.latest_run_for(subscriber, after, RUN_LIMITS, run);
-            return None;
-        }
-        let Some(gap) = &laggard.gap else {
-            self.hub.run_for(subscriber, after, head, RUN_LIMITS, run);
-            return None;
-        };
-        self.hub.run_for(subscriber, after, gap.at.max(after), RUN_LIMITS, run);
-        if !run.is_complete() {
-            return None;
-        }
-        let gap_index = run.frames().len();
-        if let Some((_, frame)) = &gap.told {
-            run.push_unlogged(frame.clone(), gap.at.max(after));
-        }
-        self.hub.run_for(subscriber, gap.at.max(after), head, RUN_LIMITS, run);
-        Some(gap_index)
+    /// What becomes of a subscriber before it is sent anything.
+    fn fate(&self, slot: u32, laggard: &Laggard) -> Fate {
+        slow::fate(self.settings.delivery.slow_policy, Lag { is_stalled: false, ..self.lag(slot, laggard) })
     }
 
-    /// Notes what the kernel took. True: all of it, and nothing more waits.
-    pub(super) fn settle(
-        &mut self,
-        slot: u32,
-        mut laggard: Laggard,
-        run: &Run,
-        gap_index: Option<usize>,
-        sent: Sent,
-    ) -> bool {
+    /// How a subscriber is behind.
+    pub(super) fn lag(&self, slot: u32, laggard: &Laggard) -> Lag {
+        let connection = &self.connections[slot as usize];
+        let position = connection.delivered_through;
+        let owed_through = laggard.owed.as_ref().map_or(position, |owed| owed.through);
+        Lag {
+            is_stalled: self.now.saturating_sub(laggard.progress_at) >= self.settings.delivery.stall_timeout,
+            is_evicted: self.hub.is_evicted(Subscriber(slot), position.max(owed_through)),
+            is_owed: position < owed_through,
+            is_by_consent: connection.flags.has(Flags::PACED),
+        }
+    }
+
+    /// Puts together what goes out now; of a subscriber, `fate` says how it goes on.
+    fn build(&self, slot: u32, laggard: &Laggard, fate: Option<Fate>, run: &mut Run) {
+        let (connection, subscriber) = (&self.connections[slot as usize], Subscriber(slot));
+        let after = connection.delivered_through;
+        let format = |gap: &MissedGap| gap_frame(&self.hub, gap);
+        run.clear();
+        laggard.unsent.iter().for_each(|frame| run.push_unlogged(frame.clone(), after));
+        match (fate, &laggard.owed) {
+            (None, _) => run.end_at(after),
+            (Some(Fate::Skip), _) => self.hub.run_of_skip(subscriber, format, run),
+            (_, owed) if connection.flags.has(Flags::LATEST) => {
+                let owed = owed.clone().unwrap_or_default();
+                self.hub.latest_run_for(subscriber, after, &owed, format, RUN_LIMITS, run);
+            }
+            (_, Some(owed)) => self.hub.run_with_gaps(subscriber, after, owed, format, RUN_LIMITS, run),
+            (_, None) => self.hub.run_for(subscriber, after, self.hub.head(), RUN_LIMITS, run),
+        }
+    }
+
+    /// Records what the kernel took. True: all of it, and nothing more waits.
+    pub(super) fn record_send_result(&mut self, slot: u32, mut laggard: Laggard, run: &Run, sent: Sent) -> bool {
         let unlogged = laggard.unsent.len();
-        let skipped = laggard.offset;
         let taken = match sent {
             Sent::Bytes(taken) => taken,
             Sent::WouldBlock => 0,
@@ -189,7 +166,7 @@ impl<I: Io> Server<I> {
         };
         self.counters.sends += 1;
         self.counters.sent_bytes += taken as u64;
-        let begun = begun(run.frames(), skipped + taken);
+        let begun = begun(run.frames(), laggard.offset + taken);
         let connection = &mut self.connections[slot as usize];
         if taken > 0 {
             laggard.progress_at = self.now;
@@ -202,69 +179,43 @@ impl<I: Io> Server<I> {
         } else if begun.count > unlogged {
             connection.delivered_through = run.position(begun.count - 1);
         }
-        if gap_index.is_some_and(|index| begun.all || begun.count > index) {
-            laggard.gap = None;
-        }
-        let finished = usize::from(laggard.has_begun_event && begun.whole > 0);
-        laggard.has_begun_event &= finished == 0;
-        self.counters.delivered_events += (begun.whole.saturating_sub(unlogged) + finished) as u64;
+        let position = connection.delivered_through;
+        laggard.owed.take_if(|owed| owed.through <= position);
+        self.count_delivered(&mut laggard, run, &begun);
         laggard.unsent.drain(..begun.whole.min(unlogged));
         if begun.whole >= unlogged && begun.offset > 0 {
             laggard.unsent.push(run.frames()[begun.whole].clone());
-            laggard.has_begun_event = true;
+            laggard.has_begun_event = run.gaps_among(begun.whole..begun.count).next().is_none();
         }
         laggard.offset = begun.offset;
         if begun.all {
-            if laggard.gap.is_some() {
+            if laggard.owed.is_some() {
                 self.laggards.insert(slot, laggard);
             }
             return run.is_complete();
         }
-        connection.flags.set(Flags::BLOCKED);
+        self.connections[slot as usize].flags.set(Flags::BLOCKED);
         self.counters.short_sends += 1;
         self.laggards.insert(slot, laggard);
         false
     }
 
-    /// A subscriber whose next event is forgotten is moved on, with a gap; false when the policy is to close it.
-    fn excuse_eviction(&mut self, slot: u32, laggard: &mut Laggard) -> bool {
-        let (subscriber, flags) = (Subscriber(slot), self.connections[slot as usize].flags);
-        let position = self.connections[slot as usize].delivered_through;
-        let excused = laggard.gap.as_ref().map_or(position, |gap| gap.at.max(position));
-        if flags.has(Flags::LATEST) || !self.hub.is_evicted(subscriber, excused) {
-            self.widen_gap(subscriber, position, laggard);
-            return true;
-        }
-        let pending = laggard.gap.take();
-        // Whoever was skipped to the newest, and has not even heard so, is skipped again: what is between is not sent.
-        let was_skipped = |(missed, _): &(MissedGap, Frame)| missed.reason == MissedReason::TooSlow;
-        let may_skip = pending.as_ref().is_none_or(|gap| gap.told.as_ref().is_some_and(was_skipped));
-        let missed = if self.settings.delivery.slow_policy == SlowPolicy::Skip && !flags.has(Flags::PACED) && may_skip {
-            let missed = self.hub.missed_through_head(subscriber);
-            self.connections[slot as usize].delivered_through = missed.at;
-            Some(missed)
-        } else if flags.has(Flags::PACED) || pending.is_some() {
-            // Behind by consent, or still waiting to hear of an older loss: one gap at the newer place says both.
-            self.hub.missed_since(subscriber, position, MissedReason::Evicted, None)
-        } else {
-            return false;
-        };
-        let told = pending.and_then(|gap| gap.told);
-        laggard.gap = missed.map(|missed| match told {
-            None => self.due_gap(missed),
-            Some((older, _)) => self.gap_of(missed.with(older)),
-        });
-        true
+    /// Counts the events that are through, and the gaps that are begun.
+    fn count_delivered(&mut self, laggard: &mut Laggard, run: &Run, begun: &Begun) {
+        let unlogged = laggard.unsent.len();
+        run.gaps_among(unlogged..begun.count).for_each(|reason| self.counters.gaps.count(reason.as_str()));
+        let finished = usize::from(laggard.has_begun_event && begun.whole > 0);
+        laggard.has_begun_event &= finished == 0;
+        let whole = begun.whole.saturating_sub(unlogged) - run.gaps_among(unlogged..begun.whole).count();
+        self.counters.delivered_events += (whole + finished) as u64;
     }
+}
 
-    /// What is forgotten in front of a gap that is still to be told is missing with it: it names those topics, too.
-    fn widen_gap(&self, subscriber: Subscriber, position: Sequence, laggard: &mut Laggard) {
-        let Some(DueGap { at, told: Some((told, _)) }) = &laggard.gap else { return };
-        let Some(missed) = self.hub.missed_since(subscriber, position, told.reason, None) else { return };
-        if missed.topics.iter().any(|topic| !told.topics.contains(topic)) {
-            laggard.gap = Some(self.gap_of(MissedGap { at: *at, ..missed }.with(told.clone())));
-        }
-    }
+/// A gap as an event of its own.
+pub(super) fn gap_frame(hub: &Hub, gap: &MissedGap) -> Frame {
+    let topics: Vec<_> = gap.topics.iter().map(Topic::as_str).collect();
+    let id = hub.run().id(gap.at);
+    encoder::gap(&id, gap.reason.as_str(), &topics, gap.last_id.as_ref().map(EventId::as_str))
 }
 
 /// How far into some frames a number of bytes reaches.

@@ -1,8 +1,9 @@
 //! The channel into a loop: bounded in messages and bytes, with one wake however many messages wait.
 //!
-//! Invariants: messages arrive in sequence order; an [`Inbox`] that was woken and found empty is woken again by the
-//! next message. The bounds are the sender's to respect ([`Outlet::has_room`]): room for gaps is kept beyond them,
-//! so that a loss can always be announced. Absent: any policy for a full channel; that is the sequencer's.
+//! Invariants: events and gaps arrive in sequence order; what signals ask, and answers to publishers, have a lane of
+//! their own and wait behind no event. An [`Inbox`] that was woken and found empty is woken again by the next message.
+//! The bounds are the sender's to respect ([`Outlet::has_room`]): room for gaps is kept beyond them, so that a loss can
+//! always be announced. Absent: any policy for a full channel; that is the sequencer's.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -315,20 +316,24 @@ pub fn channel(limits: ChannelLimits, wake: impl Fn() + Send + Sync + 'static) -
     // Between two broadcasts there is at most one gap, so gaps never need more room than this. Answers to
     // publishers and controls come on top: bounded by the connections that wait for one.
     let (sender, receiver) = crossbeam_channel::unbounded();
+    let (urgent_sender, urgent_receiver) = crossbeam_channel::unbounded();
     let shared = Arc::new(Shared {
         limits,
         messages: AtomicUsize::new(0),
         bytes: AtomicUsize::new(0),
+        progress: AtomicU64::new(0),
         woken: AtomicBool::new(false),
         wake: Box::new(wake),
     });
-    (Outlet { sender, shared: Arc::clone(&shared) }, Inbox { receiver, shared })
+    let outlet = Outlet { sender, urgent: urgent_sender, shared: Arc::clone(&shared) };
+    (outlet, Inbox { receiver, urgent: urgent_receiver, shared })
 }
 
 struct Shared {
     limits: ChannelLimits,
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    progress: AtomicU64,
     woken: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -337,6 +342,7 @@ struct Shared {
 #[derive(Clone)]
 pub struct Outlet {
     sender: Sender<Message>,
+    urgent: Sender<Message>,
     shared: Arc<Shared>,
 }
 
@@ -350,13 +356,22 @@ impl Outlet {
             && (queued == 0 || queued_bytes.load(Ordering::Relaxed) + bytes <= limits.bytes_max)
     }
 
+    /// A number that changes while the loop makes progress, though it may take nothing for a time.
+    pub fn progress(&self) -> u64 {
+        self.shared.progress.load(Ordering::Relaxed)
+    }
+
     /// Enqueues, and wakes the loop unless somebody has. A loop that is gone hears nothing: the process is ending.
     pub fn send(&self, message: Message) {
         if let Message::Broadcast(broadcast) = &message {
             self.shared.messages.fetch_add(1, Ordering::Relaxed);
             self.shared.bytes.fetch_add(broadcast.frame.len(), Ordering::Relaxed);
         }
-        if self.sender.send(message).is_ok() && !self.shared.woken.swap(true, Ordering::AcqRel) {
+        let lane = match message {
+            Message::Broadcast(_) | Message::Gap(_) => &self.sender,
+            Message::Published { .. } | Message::Control(_) => &self.urgent,
+        };
+        if lane.send(message).is_ok() && !self.shared.woken.swap(true, Ordering::AcqRel) {
             (self.shared.wake)();
         }
     }
@@ -365,6 +380,7 @@ impl Outlet {
 /// The receiving end: the loop's.
 pub struct Inbox {
     receiver: Receiver<Message>,
+    urgent: Receiver<Message>,
     shared: Arc<Shared>,
 }
 
@@ -376,25 +392,36 @@ impl Inbox {
         self.shared.woken.swap(false, Ordering::AcqRel);
     }
 
-    /// The next message, if one waits.
+    /// The loop brings its subscribers forward: sources that wait for room may go on waiting.
+    pub fn note_progress(&self) {
+        self.shared.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The next control or answer to a publisher, if one waits.
+    pub fn next_urgent(&self) -> Option<Message> {
+        self.urgent.try_recv().ok()
+    }
+
+    /// The next event or gap, if one waits.
     #[allow(clippy::should_implement_trait, reason = "an inbox that is empty now is not at its end")]
     pub fn next(&self) -> Option<Message> {
         let message = self.receiver.try_recv().ok()?;
         if let Message::Broadcast(broadcast) = &message {
             self.shared.messages.fetch_sub(1, Ordering::Relaxed);
             self.shared.bytes.fetch_sub(broadcast.frame.len(), Ordering::Relaxed);
+            self.note_progress();
         }
         Some(message)
     }
 
     /// How many messages wait.
     pub fn len(&self) -> usize {
-        self.receiver.len()
+        self.receiver.len() + self.urgent.len()
     }
 
     /// True when none waits.
     pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+        self.len() == 0
     }
 }
 
@@ -429,6 +456,20 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| inbox.next()).count(), 3);
         outlet.send(broadcast(4, 1));
         assert_eq!(wakes.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn control_and_answers_wait_behind_no_event() {
+        let (outlet, inbox, _) = counted(ChannelLimits::default());
+        outlet.send(broadcast(1, 1));
+        outlet.send(Message::Published { ticket: Ticket(7), outcome: Ok(()) });
+        outlet.send(broadcast(2, 1));
+        outlet.send(Message::Control(Control::Drain));
+        assert_eq!(inbox.len(), 4);
+        assert!(matches!(inbox.next_urgent(), Some(Message::Published { ticket: Ticket(7), .. })));
+        assert!(matches!(inbox.next_urgent(), Some(Message::Control(Control::Drain))));
+        assert!(inbox.next_urgent().is_none());
+        assert_eq!(std::iter::from_fn(|| inbox.next()).count(), 2);
     }
 
     #[test]

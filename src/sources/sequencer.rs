@@ -15,8 +15,9 @@ use crate::sources::channel::{
     Accepted, Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Publish, PublishRefusal, Ticket,
 };
 
-/// How long a source's thread waits for room before it drops.
-pub const WAIT_MAX: Duration = Duration::from_millis(500);
+/// How long a source's thread waits for room, while the loop makes no progress, before it drops. Longer than the loop
+/// waits for subscribers that no longer read.
+pub const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
 const WAIT_STEP: Duration = Duration::from_millis(1);
 
@@ -43,7 +44,8 @@ impl Sequencer {
 
     /// Takes one event from a source's thread; waits for room if it must. False: it was dropped and announced.
     pub fn publish(&self, event: &Event) -> bool {
-        let deadline = Instant::now() + WAIT_MAX;
+        let mut progress = None;
+        let mut deadline = Instant::now() + WAIT_MAX;
         loop {
             let mut state = self.lock();
             if state.has_room(1, event.data.len()) {
@@ -51,7 +53,11 @@ impl Sequencer {
                 state.send(broadcast);
                 return true;
             }
-            // Who has just waited in vain need not wait again: only the first of a run of drops costs time.
+            let before = progress.replace(state.progress());
+            if before != progress {
+                deadline = Instant::now() + WAIT_MAX;
+            }
+            // After a wait in vain the next event does not wait: only the first of a run of drops costs time.
             if state.is_dropping() || Instant::now() >= deadline {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 state.announce_drop(self.run, &event.topic, GapReason::ChannelFull);
@@ -106,6 +112,11 @@ impl Publish for Sequencer {
 impl State {
     fn has_room(&self, messages: usize, bytes: usize) -> bool {
         self.outlets.iter().all(|outlet| outlet.has_room(messages, bytes))
+    }
+
+    /// A number that changes while every loop makes progress.
+    fn progress(&self) -> u64 {
+        self.outlets.iter().map(Outlet::progress).min().unwrap_or_default()
     }
 
     fn is_dropping(&self) -> bool {
