@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic};
 use fanfare::event::Frame;
+use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic};
 use fanfare::hub::{Appended, Hub, HubLimits, MissedGap, MissedReason, Replay, Run, RunLimits, Start, Subscriber};
 use proptest::prelude::*;
 

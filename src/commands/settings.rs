@@ -5,7 +5,6 @@ use crate::auth::{Tokens, Verifier};
 use crate::config::{self, Config, CorsPolicy};
 use crate::event::{RunName, Topic};
 use crate::hub::{Hub, HubLimits};
-use crate::io::FRAMES_PER_SEND_MAX;
 use crate::protocol::head::HeadLimits;
 use crate::protocol::publish::PublishLimits;
 use crate::server::settings::{Cors, Delivery, Drain, Jwt, Limits, Proxies, Publishing, Settings, SlowPolicy};
@@ -16,9 +15,6 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 const DESCRIPTORS_MIN: u64 = DESCRIPTORS_RESERVED + 16;
 /// Connections beyond the limit on streams: for health checks, publishers, and telling others to come back.
 const REQUESTS_RESERVED: usize = 256;
-/// What a stream begins with besides events and gaps: its head, its preamble, and some to spare.
-const FRAMES_RESERVED: usize = 24;
-const _: () = assert!(2 * config::TOPICS_PER_SUBSCRIBER_MAX as usize + FRAMES_RESERVED <= FRAMES_PER_SEND_MAX);
 /// Events in one publish.
 const BATCH_MAX: usize = 1000;
 

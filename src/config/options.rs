@@ -26,8 +26,7 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
-/// A stream may begin with the newest event and the newest gap of each of its topics, in one send; the kernel takes no
-/// more than 1,024 frames at once (IOV_MAX).
+/// Each visit of a stream merges the logs of its topics.
 pub const TOPICS_PER_SUBSCRIBER_MAX: u32 = 500;
 
 /// Every option, before what they say together is checked and the secrets' files are read.
@@ -281,7 +280,7 @@ pub struct LimitsConfig {
           value_parser = size_within(1, TOPIC_BYTES_MAX))]
     pub topic_bytes_max: usize,
 
-    /// Topics in all
+    /// Topics that were published to; as many again may exist only because subscribers name them
     #[arg(id = "max-topics", long, value_name = "N", default_value = "100000",
           value_parser = count_within(1, COUNT_MAX))]
     pub topics_max: u32,

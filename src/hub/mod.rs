@@ -157,11 +157,9 @@ impl Hub {
         &self.limits
     }
 
-    /// Makes a topic that never vanishes: one that the configuration names.
+    /// Keeps a place for a topic that the configuration names, however many others there are.
     pub fn reserve(&mut self, topic: &Topic) {
-        if self.topics.find(topic.as_str()).is_none() {
-            self.topics.insert(topic, Origin::Reserved);
-        }
+        self.topics.reserve(topic);
     }
 
     // ---- what comes in ----
@@ -233,11 +231,11 @@ impl Hub {
 
     /// True when something may be published to the topic.
     pub fn has_room_for(&mut self, topic: &str) -> bool {
-        self.topics.find(topic).is_some() || !self.topics.is_full() || self.topics.has_unused()
+        self.topics.find(topic).is_some() || !self.topics.is_full_for(topic) || self.topics.has_unused()
     }
 
     fn insert_published(&mut self, topic: &Topic) -> Result<TopicKey, TopicsExhausted> {
-        if self.topics.is_full() {
+        if self.topics.is_full_for(topic.as_str()) {
             let (key, vanished) = self.topics.take_unused().ok_or(TopicsExhausted)?;
             self.forget_log(key, vanished);
         }
@@ -247,7 +245,9 @@ impl Hub {
     fn find_or_insert_subscribed(&mut self, topic: &Topic) -> Result<TopicKey, TopicsExhausted> {
         match self.topics.find(topic.as_str()) {
             Some(key) => Ok(key),
-            None if self.topics.has_room_for_subscribed() => Ok(self.topics.insert(topic, Origin::Subscribed)),
+            None if self.topics.has_room_for_subscriber_of(topic.as_str()) => {
+                Ok(self.topics.insert(topic, Origin::Subscribed))
+            }
             None => Err(TopicsExhausted),
         }
     }

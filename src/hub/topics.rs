@@ -8,7 +8,7 @@
 //! needs its place. The one longest unused goes first, and leaves its last sequence behind as the floor for new ones: a
 //! client that comes back for something older than the floor gets a gap, because the hub can't know that there is none.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use slab::Slab;
 
@@ -50,6 +50,8 @@ pub(super) struct Topics {
     names: HashMap<Topic, TopicKey>,
     unused: VecDeque<TopicKey>,
     topics_max: usize,
+    /// Names that the configuration has: there is always a place for them.
+    reserved_names: HashSet<Topic>,
     reserved: usize,
     subscribed: usize,
     floor: Sequence,
@@ -62,6 +64,7 @@ impl Topics {
             names: HashMap::new(),
             unused: VecDeque::new(),
             topics_max,
+            reserved_names: HashSet::new(),
             reserved: 0,
             subscribed: 0,
             floor: Sequence::ZERO,
@@ -98,14 +101,21 @@ impl Topics {
         self.entries.get(place).map(|entry| (TopicKey(place as u32), entry))
     }
 
-    /// True when a topic that is published to for the first time needs another one's place.
-    pub(super) fn is_full(&self) -> bool {
-        self.published() >= self.topics_max
+    /// Keeps a place for a topic.
+    pub(super) fn reserve(&mut self, name: &Topic) {
+        self.reserved_names.insert(name.clone());
+    }
+
+    /// True when publishing to a topic that does not exist yet takes another one's place.
+    pub(super) fn is_full_for(&self, name: &str) -> bool {
+        self.published() >= self.topics_max && !self.reserved_names.contains(name)
     }
 
     /// True when a subscriber may name a topic that does not exist yet.
-    pub(super) fn has_room_for_subscribed(&self) -> bool {
-        self.subscribed < self.topics_max && self.published() + self.subscribed < self.topics_max.saturating_mul(2)
+    pub(super) fn has_room_for_subscriber_of(&self, name: &str) -> bool {
+        let is_within =
+            self.subscribed < self.topics_max && self.published() + self.subscribed < self.topics_max.saturating_mul(2);
+        is_within || self.reserved_names.contains(name)
     }
 
     fn published(&self) -> usize {
@@ -132,6 +142,7 @@ impl Topics {
     }
 
     pub(super) fn insert(&mut self, name: &Topic, origin: Origin) -> TopicKey {
+        let origin = if self.reserved_names.contains(name) { Origin::Reserved } else { origin };
         let entry = TopicEntry {
             name: name.clone(),
             log: TopicLog::new(self.floor),

@@ -131,11 +131,41 @@ fn a_topic_limit_refuses_streams_until_a_topic_is_free() {
     let mut answer = client.head();
     answer.body = client.read_to_end();
     check_told_to_come_back(&answer);
-    assert_eq!(server.post(r#"{"topic":"c","data":"x"}"#).status, 503);
-    assert_eq!(server.refused("topic_limit"), 2.0);
+    assert_eq!(server.refused("topic_limit"), 1.0);
     drop(first);
     server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 1.0);
     Subscriber::open(&server, "/events?topic=c");
+}
+
+#[test]
+fn topics_that_strangers_name_leave_configured_and_published_ones_their_places_and_histories() {
+    let server = Server::start(&["--max-topics", "2", "--default-topic", "configured"]);
+    server.publish("a", "1");
+    let mut of_a = Subscriber::open(&server, "/events?topic=a&replay=all");
+    of_a.expect(&["1"]);
+    let position = server.publish("a", "2");
+    // Names without end: each stream's topics vanish with it.
+    for n in 0..20 {
+        let _stranger = Subscriber::open(&server, &format!("/events?topic=x{n}&topic=y{n}"));
+        server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 2.0);
+        let mut client = server.connect();
+        client.send(stream_request("/events?topic=z", ""));
+        assert!(client.head().header("Connection").is_some_and(|value| value == "close"), "no place for a third");
+        server.publish("b", "published topics have places of their own");
+        let mut configured = Subscriber::open(&server, "/events");
+        server.publish("configured", "reserved");
+        configured.expect(&["reserved"]);
+        drop(configured);
+        server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 2.0);
+        drop(_stranger);
+        server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 1.0);
+    }
+    Subscriber::open(&server, "/events?topic=a&replay=all").expect(&["1", "2"]);
+    server.publish("a", "3");
+    Subscriber::resume(&server, "/events?topic=a", &position).expect(&["3"]);
+    // With every published topic in use, one more has no place.
+    let _of_b = Subscriber::open(&server, "/events?topic=b");
+    assert_eq!(server.post(r#"{"topic":"c","data":"x"}"#).status, 503);
 }
 
 /// Lets so many connect while the server is stopped, so that it finds them all at the same time.

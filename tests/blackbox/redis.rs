@@ -98,8 +98,9 @@ fn the_newest_events_and_gaps_of_as_many_topics_as_may_be_all_arrive() {
             pipeline.publish(format!("t{topic}"), "x".repeat(1025)).ignore();
         }
         pipeline.exec(&mut redis.connect()).unwrap();
-        let all = (round * TOPICS * 2) as f64;
-        server.wait_for_metric("fanfare_retained_events", |retained| retained == all);
+        let (events, losses) = ((round * TOPICS) as f64, "fanfare_gaps_total{reason=\"event_refused\"}");
+        server.wait_for_metric("fanfare_retained_events", |retained| retained == events);
+        server.wait_for_metric(losses, |announced| announced == events);
     };
     publish_round(1);
     let topics: String = (0..TOPICS).map(|topic| format!("topic=t{topic}&")).collect();

@@ -129,9 +129,11 @@ fn latest_keeps_only_the_newest_event_of_each_topic() {
         let events: Vec<_> = (from..from + 10).map(event).collect();
         assert_eq!(server.post(&format!("[{}]", events.join(","))).status, 202);
     };
+    let gap = latest.event().gap();
+    assert_eq!((&gap["reason"], &gap["topics"]), (&"unknown_id".into(), &vec!["a", "b"].into()), "{gap}");
     burst(0);
     latest.expect(&["8", "9"]);
-    assert_eq!(server.metric("fanfare_lagging_subscribers"), 0.0, "it owes nothing for the id that is unknown");
+    assert_eq!(server.metric("fanfare_lagging_subscribers"), 0.0, "nothing more is owed for the id that is unknown");
     burst(10);
     latest.expect(&["18", "19"]);
     burst(20);
