@@ -169,7 +169,7 @@ struct Stage {
 impl Stage {
     fn new(names: &[&str], subscribers: u32) -> Stage {
         let run = RunName::from_bits(RUN);
-        let limits = HubLimits { history_events_max: HISTORY as usize, ..HubLimits::default() };
+        let limits = HubLimits { history_events_max: Some(HISTORY as usize), ..HubLimits::default() };
         let topics: Vec<_> = names.iter().map(|name| topic(name)).collect();
         let frame = encoder::event(&event(topic("bench"), 100), &run.id(Sequence(1)));
         let mut stage = Stage { hub: Hub::new(run, limits), topics, frame };

@@ -24,6 +24,7 @@ impl<I: Io> Server<I> {
             let caught_up = self.transmit(token.slot);
             let Some(connection) = self.connection(token) else { continue };
             if caught_up {
+                connection.flags.clear(Flags::REPLAYING);
                 if self.counters.sent_bytes > sent_before {
                     self.note_pace(token.slot, Tick::of(self.now));
                 }

@@ -103,6 +103,8 @@ impl Flags {
     pub(super) const PACED: Flags = Flags(1 << 2);
     /// It gets only the newest event of each topic.
     pub(super) const LATEST: Flags = Flags(1 << 3);
+    /// It has not caught up since its stream began.
+    pub(super) const REPLAYING: Flags = Flags(1 << 4);
     /// It has several topics.
     pub(super) const SEVERAL_TOPICS: Flags = Flags(1 << 5);
     /// It came through the admin listener.

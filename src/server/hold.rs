@@ -2,8 +2,9 @@
 //!
 //! Two kinds of subscribers are waited for. A walk in progress has not visited them yet; that takes milliseconds. Or they
 //! are behind although they keep reading: a burst is larger than the log, and the network is the limit. Those are waited
-//! for while they are most of the topic's subscribers, however long the burst is. Subscribers that stopped reading, or
-//! read a byte now and then, count for nothing here, however many they are: eviction is for them.
+//! for while they are most of the topic's subscribers, however long the burst is, and a moment longer for the last of
+//! them. Subscribers that stopped reading, or read a byte now and then, count for nothing here, however many they are:
+//! eviction is for them. So do streams that have not caught up since they began: a replay holds up no live event.
 //!
 //! Nothing waits without a bound. A subscriber counts as reading only while its socket was writable again a moment ago, so
 //! the wait ends when there is no progress; and a source that sees none drops its event, with a gap at its place.
@@ -22,12 +23,26 @@ const SAMPLE_MAX: usize = 1024;
 const READING_WINDOW: Duration = Duration::from_secs(2);
 /// How long a subscriber whose socket has just become full counts as reading: about a round trip round the world.
 const FIRST_BLOCK_GRACE: Duration = Duration::from_millis(300);
+/// How long the last ones are waited for after most have caught up.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// So few, one in so many, are not waited for any more.
+const LAST_ONES: usize = 20;
 
-/// What was found of a topic in this turn, so that it is looked at once.
+/// A topic for which sources are held back.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Verdict {
+pub(super) struct Hold {
     topic: TopicKey,
-    holds: bool,
+    /// What was found in this turn, so that a topic is looked at once.
+    verdict: Option<bool>,
+    /// Until then also the last ones are waited for.
+    patient_until: Duration,
+}
+
+impl Hold {
+    /// A new turn: what was found in the last one may have changed.
+    pub(super) fn look_again(&mut self) {
+        self.verdict = None;
+    }
 }
 
 impl<I: Io> Server<I> {
@@ -52,22 +67,35 @@ impl<I: Io> Server<I> {
             return false;
         }
         let topic = pressure.topic;
-        if let Some(verdict) = self.hold_verdict.filter(|verdict| verdict.topic == topic) {
-            return verdict.holds;
+        let hold = self.hold.filter(|hold| hold.topic == topic);
+        if let Some(verdict) = hold.and_then(|hold| hold.verdict) {
+            return verdict;
         }
-        let holds = self.are_most_reading_and_behind(topic);
-        self.hold_verdict = Some(Verdict { topic, holds });
-        holds
+        let (established, waiting) = self.count_waiting(topic);
+        let are_most = 2 * waiting > established;
+        let patient_until = match hold {
+            _ if are_most => self.now + PATIENCE,
+            Some(hold) => hold.patient_until,
+            None => Duration::ZERO,
+        };
+        let are_last_ones = LAST_ONES * waiting > established && self.now < patient_until;
+        let verdict = are_most || are_last_ones;
+        self.hold = Some(Hold { topic, verdict: Some(verdict), patient_until });
+        verdict
     }
 
-    fn are_most_reading_and_behind(&self, topic: TopicKey) -> bool {
+    /// Of a sample of the topic's subscribers: how many have caught up since they began, and how many of those are
+    /// behind though they keep reading.
+    fn count_waiting(&self, topic: TopicKey) -> (usize, usize) {
         let newest = self.hub.newest_of(topic);
-        let (mut sampled, mut waiting) = (0, 0);
+        let (mut established, mut waiting) = (0, 0);
         for Subscriber(slot) in self.hub.sample(topic, SAMPLE_MAX) {
-            sampled += 1;
-            waiting += usize::from(self.is_reading_and_behind(slot, newest));
+            if !self.connections[slot as usize].flags.has(Flags::REPLAYING) {
+                established += 1;
+                waiting += usize::from(self.is_reading_and_behind(slot, newest));
+            }
         }
-        2 * waiting > sampled
+        (established, waiting)
     }
 
     fn is_reading_and_behind(&self, slot: u32, newest: Sequence) -> bool {
@@ -78,7 +106,8 @@ impl<I: Io> Server<I> {
             return false;
         }
         if !connection.flags.has(Flags::BLOCKED) {
-            return true;
+            // Its socket has room. Without a place in the queue a walk will come by, and that is waited for anyway.
+            return connection.flags.has(Flags::CATCHING_UP);
         }
         self.laggards.get(&slot).is_some_and(|laggard| match laggard.writable_at {
             Some(writable_at) => self.now.saturating_sub(writable_at) <= READING_WINDOW,

@@ -1,6 +1,7 @@
 //! The inbox: what sources and signals sent. Events are appended to the logs in order, within a budget. What signals ask,
 //! and answers to publishers, have a lane of their own and never wait behind events.
 
+use super::hold::Hold;
 use super::log_entries::LogEntry;
 use super::publish::ticket_token;
 use super::{CloseReason, Server};
@@ -19,7 +20,7 @@ impl<I: Io> Server<I> {
         self.inbox.rearm();
         self.inbox_has_more = false;
         self.take_urgent();
-        self.hold_verdict = None;
+        self.hold.iter_mut().for_each(Hold::look_again);
         for _ in 0..MESSAGES_PER_TURN_MAX {
             let Some(message) = self.held.take().or_else(|| self.inbox.next()) else { return };
             if let Some(held) = self.take_message(message) {

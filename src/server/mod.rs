@@ -153,7 +153,7 @@ pub struct Server<I: Io> {
     readable: VecDeque<Token>,
     /// An event that waits for subscribers.
     held: Option<Message>,
-    hold_verdict: Option<hold::Verdict>,
+    hold: Option<hold::Hold>,
     /// Subscribers that are to be closed for being slow, a few in each turn.
     closing: VecDeque<Token>,
     inbox_has_more: bool,
@@ -230,7 +230,7 @@ impl<I: Io> Server<I> {
             ready: Vec::new(),
             readable: VecDeque::new(),
             held: None,
-            hold_verdict: None,
+            hold: None,
             closing: VecDeque::new(),
             inbox_has_more: false,
             reading_until: Duration::ZERO,

@@ -243,9 +243,12 @@ impl<I: Io> Server<I> {
         let behind = position < self.hub.head();
         self.transmit_with(slot, laggard, Reach::Unsent);
         // The rest of a replay goes out under the budget for catching up; what is blocked waits to be writable.
-        let connection = &self.connections[slot as usize];
-        if behind && matches!(connection.phase, Phase::Streaming) && !connection.flags.has(Flags::BLOCKED) {
-            self.queue_catching_up(slot);
+        let connection = &mut self.connections[slot as usize];
+        if behind && matches!(connection.phase, Phase::Streaming) {
+            connection.flags.set(Flags::REPLAYING);
+            if !connection.flags.has(Flags::BLOCKED) {
+                self.queue_catching_up(slot);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ const UP: &str = "fanfare_source_up{source=\"redis\"}";
 const LONG_HISTORY: [&str; 4] = ["--history-events", "1000000", "--history-bytes", "64MiB"];
 
 /// A server that is subscribed to Redis.
-fn start_on(redis: &RedisServer, options: &[&str]) -> Server {
+pub(crate) fn start_on(redis: &RedisServer, options: &[&str]) -> Server {
     let url = redis.url("redis", "");
     let server = Server::start(&[&["--redis-url", &url], options].concat());
     server.wait_for_metric(UP, |up| up == 1.0);
