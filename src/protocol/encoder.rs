@@ -79,6 +79,13 @@ pub fn gap(id: &EventId, reason: &str, topics: &[&str], last_id: Option<&str>) -
     bytes.into()
 }
 
+/// What data takes in a stream, less the first line's field name: `data: ` stands before each further line.
+pub fn data_bytes(data: &[u8]) -> usize {
+    let is_in_pair = |line_end: &usize| data[..=*line_end].ends_with(b"\r\n");
+    let further_lines = memchr2_iter(b'\r', b'\n', data).filter(|line_end| !is_in_pair(line_end)).count();
+    data.len() + further_lines * "data: ".len()
+}
+
 /// Room for every field's name, colon, space and line end, twenty digits, and the empty line.
 const FIELDS_BYTES_MAX: usize = "id: \nevent: \nretry: \ndata: \n\n".len() + 20;
 
@@ -138,6 +145,8 @@ mod tests {
         let check_data = |data: &str, expected: &str| {
             let message = Event::message(Topic::new("t").unwrap(), data);
             check(&event(&message, &id("7")), &format!("id: 7\n{expected}\n"));
+            let counted = data_bytes(data.as_bytes()) + "data: \n".len();
+            assert!(counted >= expected.len() && counted <= expected.len() + data.matches("\r\n").count(), "{data:?}");
         };
         check_data("a", "data: a\n");
         check_data("", "data: \n");

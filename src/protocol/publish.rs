@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::encoder;
 use crate::event::{Event, EventId, EventType, NameError, Topic};
 
 /// How much one publish body may hold; its own size is limited where it is read.
@@ -18,10 +19,22 @@ use crate::event::{Event, EventId, EventType, NameError, Topic};
 pub struct PublishLimits {
     /// Bytes of a topic's name.
     pub topic_bytes_max: usize,
-    /// Bytes of one event's data.
+    /// Bytes of one event's data, as it is sent: each line but the first counts with its field name.
     pub data_bytes_max: usize,
     /// Events in one array.
     pub batch_max: usize,
+}
+
+impl PublishLimits {
+    /// Refuses data that is too large, and says how large it is.
+    pub fn check_data(&self, data: &[u8]) -> Result<(), usize> {
+        // At worst every byte is a line end, before which a field name comes: nearly all data is far below.
+        if data.len() <= self.data_bytes_max / 7 {
+            return Ok(());
+        }
+        let bytes = encoder::data_bytes(data);
+        if bytes <= self.data_bytes_max { Ok(()) } else { Err(bytes) }
+    }
 }
 
 /// Why a publish body was refused: what, where, and what is allowed.
@@ -201,11 +214,9 @@ fn parse_topic(value: &RawValue, limits: &PublishLimits) -> Result<Topic, EventP
 fn parse_data(value: &RawValue, limits: &PublishLimits) -> Result<String, EventProblem> {
     let data =
         if value.get().starts_with('"') { parse_string("data", value)?.into_owned() } else { value.get().to_owned() };
-    match data.len() {
-        bytes if bytes > limits.data_bytes_max => {
-            Err(EventProblem::DataTooLarge { bytes, data_bytes_max: limits.data_bytes_max })
-        }
-        _ => Ok(data),
+    match limits.check_data(data.as_bytes()) {
+        Err(bytes) => Err(EventProblem::DataTooLarge { bytes, data_bytes_max: limits.data_bytes_max }),
+        Ok(()) => Ok(data),
     }
 }
 

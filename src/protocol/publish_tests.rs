@@ -95,6 +95,11 @@ fn limits_are_413() {
     let data = |bytes| format!(r#"{{"topic":"t","data":"{}"}}"#, "x".repeat(bytes));
     check(&data(20), &[event("t", &"x".repeat(20))]);
     check_refused(data(21), (413, "field \"data\" holds 21 bytes: at most 20 are accepted"));
+    check(r#"{"topic":"t","data":"ab\nde\nfg"}"#, &[event("t", "ab\nde\nfg")]);
+    check_refused(
+        r#"{"topic":"t","data":"ab\nde\nfgh"}"#,
+        (413, "field \"data\" holds 21 bytes: at most 20 are accepted"),
+    );
     check_refused(format!("[{}]", data(21)), (413, "event 0: field \"data\" holds 21 bytes: at most 20 are accepted"));
     check_refused("[1,2,3,4,5]", (413, "the array holds 5 events: at most 3 are accepted at once"));
 }

@@ -55,8 +55,8 @@ pub(super) fn parse_topic(channel: &[u8], limits: &PublishLimits) -> Result<Topi
 }
 
 fn parse_raw(topic: &Topic, payload: &[u8], limits: &PublishLimits) -> Result<Event, (Refusal, String)> {
-    if payload.len() > limits.data_bytes_max {
-        let reason = format!("the payload has {} bytes: an event may have {}", payload.len(), limits.data_bytes_max);
+    if let Err(bytes) = limits.check_data(payload) {
+        let reason = format!("the payload has {bytes} bytes: an event may have {}", limits.data_bytes_max);
         return Err((Refusal::TooLarge, reason));
     }
     match std::str::from_utf8(payload) {
@@ -137,6 +137,8 @@ mod tests {
         check("tä".as_bytes(), b"a\nb", Ok(&[("tä", "a\nb")]));
         check(b"t", b"a\xff", Err((Refusal::NotUtf8, &["t"])));
         check(b"t", b"12345678901", Err((Refusal::TooLarge, &["t"])));
+        check(b"t", b"123\n", Ok(&[("t", "123\n")]));
+        check(b"t", b"1234\n", Err((Refusal::TooLarge, &["t"])));
         check(b"123456789", b"x", Err((Refusal::Malformed, &[])));
         check(b"t\n", b"x", Err((Refusal::Malformed, &[])));
         check(b"\xff", b"x", Err((Refusal::Malformed, &[])));
