@@ -21,8 +21,8 @@ use crate::io::Io;
 const SAMPLE_MAX: usize = 1024;
 /// A subscriber whose full socket was writable again within this time keeps reading.
 const READING_WINDOW: Duration = Duration::from_secs(2);
-/// How long a subscriber whose socket has just become full counts as reading: about a round trip round the world.
-const FIRST_BLOCK_GRACE: Duration = Duration::from_millis(300);
+/// How long a subscriber whose socket has just become full counts as reading: until then it had taken everything.
+const FIRST_BLOCK_GRACE: Duration = Duration::from_secs(1);
 /// How long the last ones are waited for after most have caught up.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So few, one in so many, are not waited for any more.
