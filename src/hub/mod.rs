@@ -276,25 +276,17 @@ impl Hub {
         let entry = self.topics.get(topic);
         let log = &entry.log;
         let first = log.index_after(after);
-        let mut losses = self.losses.after(after).filter(|loss| loss.scope.touches(&entry.name)).peekable();
-        let next_event = log.get(first).map(|entry| entry.sequence);
-        let next_loss = losses.peek().map(|loss| loss.sequence);
-        let fitted = log.after(after).all(|entry| {
-            while let Some(loss) = losses.next_if(|loss| loss.sequence < entry.sequence) {
-                if !run.push(&loss.frame, loss.sequence, limits) {
-                    return false;
-                }
-            }
-            run.push(&entry.frame, entry.sequence, limits)
-        });
-        let fitted = fitted && losses.all(|loss| run.push(&loss.frame, loss.sequence, limits));
+        let fitted = match self.losses.last() <= after {
+            true => log.after(after).all(|entry| run.push(&entry.frame, entry.sequence, limits)),
+            false => self.merge(&[entry], after, self.head, limits, run),
+        };
         run.finish(fitted, after, self.head);
-        if let Some(next) = next_event.into_iter().chain(next_loss).min() {
-            let before = first.checked_sub(1).and_then(|index| log.get(index)).map(|entry| entry.sequence);
-            let lowest = before.unwrap_or_default().max(log.lost_through()).max(self.losses_forgotten_through);
+        if !run.is_empty() {
+            let before = first.checked_sub(1).and_then(|index| log.get(index));
+            let before = before.map_or(log.lost_through(), |entry| entry.sequence.max(log.lost_through()));
             // A loss of other topics only narrows what the run covers.
-            let lowest = lowest.max(self.losses.last_through(after));
-            run.cover(lowest, Sequence(next.0 - 1));
+            let lowest = before.max(self.losses_forgotten_through).max(self.losses.last_through(after));
+            run.cover(lowest, Sequence(run.position(0).0 - 1));
         }
     }
 
@@ -315,14 +307,23 @@ impl Hub {
                 let mut entries = entries.take_while(|entry| entry.sequence <= through);
                 entries.all(|entry| run.push(&entry.frame, entry.sequence, limits))
             }
-            _ => self.merge(seats, after, through, limits, run),
+            _ => {
+                let topics: Vec<_> = self.entries_of(subscriber).collect();
+                self.merge(&topics, after, through, limits, run)
+            }
         };
         run.finish(fitted, after, through.min(self.head));
     }
 
-    /// Adds the entries of several logs, and losses, in order; false when not all of them fitted.
-    fn merge(&self, seats: &[Seat], after: Sequence, through: Sequence, limits: RunLimits, run: &mut Run) -> bool {
-        let topics: Vec<_> = seats.iter().map(|seat| self.topics.get(seat.topic)).collect();
+    /// Adds the entries of several logs, and the losses that touch them, in order; false when not all of them fitted.
+    fn merge(
+        &self,
+        topics: &[&TopicEntry],
+        after: Sequence,
+        through: Sequence,
+        limits: RunLimits,
+        run: &mut Run,
+    ) -> bool {
         let mut indexes: Vec<_> = topics.iter().map(|topic| topic.log.index_after(after)).collect();
         let touches = |loss: &&Loss| topics.iter().any(|topic| loss.scope.touches(&topic.name));
         let mut losses = self.losses.after(after).filter(touches).peekable();
