@@ -143,9 +143,9 @@ impl FromStr for EndpointPath {
             "/fanfare.d.ts",
         ];
         const TAKEN_TREES: [&str; 3] = ["/health", "/topics", "/dashboard/page"];
-        if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#%".contains(&b)) {
+        if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#%\"<>^`{}".contains(&b)) {
             return Err(
-                "allowed is a path such as /sse: it starts with a slash, and has no query, escape or space".into()
+                "allowed is a path such as /sse: it starts with a slash, and has no query, no escape, and nothing that browsers escape".into()
             );
         }
         let in_tree =
@@ -313,7 +313,7 @@ mod tests {
         for good in ["/sse", "/dashboard/stream", "/events", "/healthy", "/a/b"] {
             check(path, good, Ok(good.to_owned()));
         }
-        for bad in ["", "sse", "/a?b", "/a b", "/ä", "/a%20", "http://host/sse"] {
+        for bad in ["", "sse", "/a?b", "/a b", "/ä", "/a%20", "/a{b}", "http://host/sse"] {
             check(path, bad, Err("starts with a slash"));
         }
         for taken in ["/", "/publish", "/health", "/health/live", "/topics/a", "/metrics", "/dashboard"] {

@@ -10,6 +10,7 @@ use crate::io::Io;
 use crate::protocol::body::BodyFraming;
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
+use crate::protocol::target::decode_path;
 
 /// What a path means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,8 @@ pub enum Probe {
 }
 
 impl Route {
-    /// What `path` means where `stream_endpoint` is another path for the default stream.
+    /// What `path`, as it was sent, means where `stream_endpoint` is another path for the default stream. Only the name
+    /// of a topic is decoded: a proxy's rules are about the path as it was sent, too.
     pub fn of(path: &str, stream_endpoint: Option<&str>, dashboard_topic: &Topic) -> Option<Route> {
         if stream_endpoint == Some(path) {
             return Some(Route::Stream(None));
@@ -67,7 +69,9 @@ impl Route {
             "/metrics" => Route::Metrics,
             _ => match page::find(path) {
                 Some(file) => Route::File(file),
-                None => Route::Topic(path.strip_prefix("/topics/").filter(|name| !name.is_empty())?.to_owned()),
+                None => {
+                    Route::Topic(path.strip_prefix("/topics/").filter(|name| !name.is_empty()).and_then(decode_path)?)
+                }
             },
         })
     }
@@ -191,4 +195,39 @@ fn endpoints(settings: &Settings, is_admin: bool) -> serde_json::Value {
         "debug": "/dashboard/debug",
         "client": ["/fanfare.js", "/fanfare.d.ts"],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_its_path_as_sent_and_only_a_topics_name_is_decoded() {
+        let board = Topic::new("board").unwrap();
+        let check = |path: &str, expected: Option<Route>| {
+            assert_eq!(Route::of(path, Some("/sse"), &board), expected, "{path}");
+        };
+        check("/metrics", Some(Route::Metrics));
+        check("/sse", Some(Route::Stream(None)));
+        check("/topics/a%2Fb", Some(Route::Topic("a/b".into())));
+        check("/topics/caf%c3%a9", Some(Route::Topic("café".into())));
+        for alias in [
+            "/%6detrics",
+            "/m%65trics",
+            "/dashboard%2fdebug",
+            "/dashboard/%64ebug",
+            "/%74opics",
+            "/%74opics/a",
+            "/topics%2fa",
+            "/%70ublish",
+            "/events%2f",
+            "/ss%65",
+            "/%66anfare.js",
+            "//metrics",
+            "/metrics/",
+            "/METRICS",
+        ] {
+            check(alias, None);
+        }
+    }
 }

@@ -288,3 +288,15 @@ fn check_sample(line: &str, family: &str, kind: &str) {
         assert!(value.len() >= 2 && value.starts_with('"') && value.ends_with('"'), "{line:?}");
     }
 }
+
+#[test]
+fn an_escaped_path_is_no_alias_of_a_route() {
+    let server = Server::start(&[]);
+    server.publish("a/b", "x");
+    assert_eq!(server.get("/topics/a%2Fb").json()["topic"], "a/b", "a topic's name is decoded");
+    for alias in ["/%6detrics", "/dashboard%2fdebug", "/dashboard/%64ata", "/%74opics", "/topics%2Fa%2Fb", "/%65vents"]
+    {
+        assert_eq!(server.get(alias).status, 404, "{alias}");
+        assert_eq!(server.get_admin(alias).status, 404, "{alias}");
+    }
+}
