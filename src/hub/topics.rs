@@ -60,6 +60,16 @@ impl Topics {
         &mut self.entries[key.0 as usize]
     }
 
+    /// The topic of a place, if there is one.
+    pub(super) fn try_get(&self, key: TopicKey) -> Option<&TopicEntry> {
+        self.entries.get(key.0 as usize)
+    }
+
+    /// How many places the table has, free ones among them: every key is below.
+    pub(super) fn places(&self) -> usize {
+        self.entries.capacity()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (TopicKey, &TopicEntry)> {
         self.entries.iter().map(|(slot, entry)| (TopicKey(slot as u32), entry))
     }

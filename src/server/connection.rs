@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use super::answers::Account;
 use super::request::Request;
 use super::wheel::Tick;
 use crate::event::{EventId, Sequence};
@@ -69,8 +70,10 @@ pub(super) struct Responding {
     pub(super) request: Request,
     /// It is the connection's last, for this reason.
     pub(super) last: Option<CloseReason>,
-    /// Its size, which counts until it is written whole.
-    pub(super) bytes: usize,
+    /// Who pays for it while it waits.
+    pub(super) account: Account,
+    /// Its size, once the kernel did not take it whole; 0 until then.
+    pub(super) waiting_bytes: usize,
 }
 
 /// What is needed to answer once the broker has.

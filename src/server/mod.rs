@@ -19,6 +19,7 @@ mod accept;
 mod access;
 mod age;
 mod allowance;
+mod answers;
 mod catch_up;
 mod clients;
 mod connection;
@@ -26,6 +27,7 @@ mod deliver;
 mod drain;
 mod housekeeping;
 mod inbox;
+mod listing;
 mod log_entries;
 mod origins;
 mod pace;
@@ -157,8 +159,7 @@ pub struct Server<I: Io> {
 
     counters: Counters,
     log_limits: log_entries::LogLimits,
-    /// Bytes of the answers that are being written.
-    answer_bytes: usize,
+    answers: answers::WaitingAnswers,
     /// The counters of a second ago, while somebody watches.
     last_sample: Option<statistics::Sample>,
     resident_at_start: Option<u64>,
@@ -192,7 +193,7 @@ impl<I: Io> Server<I> {
             acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
             counters: new_counters(),
             log_limits: Default::default(),
-            answer_bytes: 0,
+            answers: answers::WaitingAnswers::default(),
             last_sample: None,
             resident_at_start: process::resident_bytes(),
             jitter: Jitter(seed),
@@ -340,7 +341,7 @@ impl<I: Io> Server<I> {
         let how = if takes_nothing { Close::Reset } else { Close::Graceful };
         self.io.close(connection.socket, how);
         if let Phase::Responding(responding) = std::mem::replace(&mut connection.phase, Phase::Dead) {
-            self.answer_bytes -= responding.bytes;
+            self.answers.release(&responding);
         }
         let (peer, position) = (connection.peer, connection.delivered_through);
         if !reason.is_eviction() {

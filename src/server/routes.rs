@@ -134,11 +134,11 @@ impl<I: Io> Server<I> {
             Route::Publish => return self.publish(slot, head, body, grant),
             Route::Index => page::index(head, &endpoints(&self.settings, is_admin)),
             Route::Health(probe) => self.health(probe),
-            Route::Debug => self.debug_view(),
-            Route::Data => self.snapshot(slot, head),
-            Route::Topics => self.topic_list(),
+            Route::Debug => self.debug_view(slot, head).unwrap_or_else(|refusal| refusal),
+            Route::Data => self.snapshot(slot, head).unwrap_or_else(|refusal| refusal),
+            Route::Topics => self.topic_list(slot, head).unwrap_or_else(|refusal| refusal),
             Route::Topic(name) => self.topic_view(&name),
-            Route::Metrics => self.metrics_page(),
+            Route::Metrics => self.metrics_page(slot, head).unwrap_or_else(|refusal| refusal),
             Route::File(file) => file.response(head),
         };
         self.respond(slot, head, response);

@@ -180,49 +180,6 @@ fn as_many_requests_as_are_allowed_come_ahead_of_their_answers_and_not_one_more(
 }
 
 #[test]
-fn as_many_bytes_of_answers_as_are_allowed_wait_for_their_readers_and_not_one_more() {
-    let server = Server::start(&["--answer-bytes", "1MiB", "--event-bytes", "256KiB"]);
-    server.publish("a", &"x".repeat(250 << 10));
-    let ask = || {
-        let mut client = Client::connect_with_small_buffer(server.address());
-        client.get("/dashboard/data?topic=a");
-        client
-    };
-    let waiting = || server.debug()["answer_bytes"].as_u64().unwrap();
-    // What a reader leaves unread waits whole, its head included; small answers never do.
-    let first = ask();
-    let one = eventually("it waits", || Some(waiting()).filter(|bytes| *bytes > 0));
-    let fitting = (1 << 20) / one;
-    let mut others: Vec<_> = (1..fitting).map(|_| ask()).collect();
-    eventually("they wait", || (waiting() == fitting * one).then_some(()));
-    let refused = server.get("/dashboard/data?topic=a");
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused}");
-    assert_eq!(refused.problem(), "Too busy");
-    assert_eq!(server.refused("answer_bytes"), 1.0);
-    assert_eq!(server.get("/health").status, 200);
-    // What was published is never answered as if it had not been.
-    let many = vec![r#"{"topic":"b","data":"x"}"#; 100].join(",");
-    assert_eq!(server.post(&format!("[{many}]")).status, 202);
-
-    // Room comes back when one is read, and when one is left.
-    assert_eq!(others.pop().unwrap().answer().status, 200);
-    eventually("there is room", || (server.get("/dashboard/data?topic=a").status == 200).then_some(()));
-    drop((first, others));
-    eventually("nothing waits", || (waiting() == 0).then_some(()));
-}
-
-#[test]
-fn an_answer_that_is_not_read_in_time_ends_its_connection() {
-    let server = Server::start(&["--stall-timeout", "1s", "--event-bytes", "1MiB"]);
-    server.publish("a", &"x".repeat(900 << 10));
-    let mut client = Client::connect_with_small_buffer(server.address());
-    client.get("/dashboard/data?topic=a");
-    server.wait_for_metric("fanfare_closed_total{reason=\"answer_timeout\"}", |closed| closed == 1.0);
-    // Nothing of it is left with the kernel.
-    assert_eq!(client.read_until_broken(), Some(std::io::ErrorKind::ConnectionReset));
-}
-
-#[test]
 fn a_token_publishes_as_many_events_in_a_second_as_it_may_and_not_one_more() {
     let tokens = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(tokens.path(), "first\nsecond\n").unwrap();

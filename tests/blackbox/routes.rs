@@ -45,7 +45,7 @@ fn head_is_answered_as_get_without_its_body() {
     let server = Server::start(&[]);
     server.publish("orders", "one");
     let mut client = server.connect();
-    for target in ["/", "/health/live", "/topics", "/topics/orders", "/nowhere"] {
+    for target in ["/", "/health/live", "/topics/orders", "/nowhere"] {
         client.get(target);
         let whole = client.answer();
         client.send(format!("HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
