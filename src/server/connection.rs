@@ -125,6 +125,9 @@ impl Flags {
     /// It has yet to begin with a header of the PROXY protocol.
     pub(super) const AWAITS_PROXY_HEADER: Flags = Flags(1 << 13);
 
+    /// It took more than its share of its last visit: others are read before it.
+    pub(super) const HEAVY: Flags = Flags(1 << 14);
+
     /// Flags for which a walk can't just send.
     pub(super) const NOT_PLAIN: Flags =
         Flags(Flags::BLOCKED.0 | Flags::CATCHING_UP.0 | Flags::PACED.0 | Flags::LATEST.0 | Flags::SEVERAL_TOPICS.0);

@@ -35,6 +35,7 @@ mod page;
 mod publish;
 mod publish_rate;
 mod read;
+mod reading_queue;
 mod refusal;
 mod reload;
 mod reports;
@@ -146,12 +147,12 @@ pub struct Server<I: Io> {
     ready: Vec<Readiness>,
     acceptor: accept::Acceptor,
     /// Connections that may have more to read.
-    readable: VecDeque<Token>,
+    readable: reading_queue::ReadingQueue,
     /// A message that had to wait for the walk in progress.
     held: Option<Message>,
     inbox_has_more: bool,
-    /// Requests that are not taken up by then wait for the next turn.
-    reading_until: Duration,
+    /// The connection that is being read takes up no further request from then on.
+    visit_until: Duration,
     catching_up: VecDeque<Token>,
     dead: Vec<u32>,
     drain: Option<drain::Drain>,
@@ -219,10 +220,10 @@ impl<I: Io> Server<I> {
             wheel: Wheel::new(),
             pace_wheel: Wheel::new(),
             ready: Vec::new(),
-            readable: VecDeque::new(),
+            readable: reading_queue::ReadingQueue::default(),
             held: None,
             inbox_has_more: false,
-            reading_until: Duration::ZERO,
+            visit_until: Duration::ZERO,
             catching_up: VecDeque::new(),
             dead: Vec::new(),
             drain: None,

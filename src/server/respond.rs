@@ -119,8 +119,7 @@ impl<I: Io> Server<I> {
         connection.phase = Phase::Lingering(reason);
         connection.since = Tick::of(self.now);
         if connection.flags.has(Flags::READABLE) {
-            let token = self.token(slot);
-            self.readable.push_back(token);
+            self.push_readable(slot);
         }
         self.arm_if_open(slot);
     }
