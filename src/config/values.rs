@@ -163,6 +163,35 @@ impl fmt::Display for EndpointPath {
     }
 }
 
+/// One value of `--allowed-host`: a name without scheme and port, in small letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostName, String> {
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        match text.strip_suffix('.').unwrap_or(text) {
+            name if !name.is_empty() && name.bytes().all(is_name) => Ok(HostName(name.to_ascii_lowercase())),
+            _ => Err("allowed is a host name without scheme and port, such as events.example.com".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// One value of `--cors-origin`, as a browser writes it in its `Origin` header (RFC 6454 section 6.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsOrigin(String);
@@ -318,6 +347,16 @@ mod tests {
         }
         for taken in ["/", "/publish", "/health", "/health/live", "/topics/a", "/metrics", "/dashboard"] {
             check(path, taken, Err("server's own"));
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_alone() {
+        let host = |text: &str| text.parse::<HostName>().map(|host| host.as_str().to_owned());
+        check(host, "events.example.com", Ok("events.example.com".to_owned()));
+        check(host, "Events.Example.COM.", Ok("events.example.com".to_owned()));
+        for bad in ["", ".", "*", "a:80", "https://a", "a/b", "[::1]", "ä"] {
+            check(host, bad, Err("without scheme and port"));
         }
     }
 

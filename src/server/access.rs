@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  subscribe, look at topics   everybody; with a key, the token's `subscribe` (and public topics without one)
-//!  debug, metrics, topics      everybody; with operators' tokens or a key, one of those or the token's `operator`
+//!  debug, metrics, topics      this host, where only it reaches the server; with operators' tokens or a key, one of those
+//!                              or the token's `operator`; with --open-reports, everybody
 //!  statistics                  as before, but never everybody
 //!  publish                     a publisher's token, or the token's `publish`; with --dev, this host
 //! ```
@@ -116,6 +117,9 @@ impl<I: Io> Server<I> {
 
     /// Lets in who looks at one topic: an operator may, and who may subscribe to it.
     pub(super) fn may_see_topic(&mut self, slot: u32, head: &RequestHead, name: &str) -> Result<(), Response> {
+        if self.settings.open_reports {
+            return Ok(());
+        }
         let is_operator = self.settings.operators.check(head.authorization.as_deref()).is_ok();
         // No pattern covers what is the server's own.
         let is_for_operators = is_operator || name.starts_with(RESERVED_TOPIC_PREFIX);
@@ -132,12 +136,30 @@ impl<I: Io> Server<I> {
         }
     }
 
-    /// Lets in who asks for what is for operators; everybody, where nobody is told from an operator.
+    /// Lets in who asks for what is for operators. Where no token tells one, that is everybody on this host, unless others
+    /// reach the server too: then a request of theirs may look like one of this host.
     pub(super) fn may_operate(&mut self, slot: u32, head: &RequestHead) -> Result<(), Response> {
-        if self.settings.operators.is_empty() && self.settings.jwt.is_none() {
-            return Ok(());
+        let has_tokens = !self.settings.operators.is_empty() || self.settings.jwt.is_some();
+        match has_tokens {
+            _ if self.settings.open_reports => Ok(()),
+            true => self.operator(slot, head, Transport::Header).map(drop),
+            false if self.is_from_this_host(head) => Ok(()),
+            false => Err(self.deny_report(slot)),
         }
-        self.operator(slot, head, Transport::Header).map(drop)
+    }
+
+    fn is_from_this_host(&self, head: &RequestHead) -> bool {
+        let is_exposed = self.acceptor.is_exposed() || self.settings.proxies.are_configured();
+        !head.forwarded && (self.settings.is_dev() || !is_exposed)
+    }
+
+    fn deny_report(&mut self, slot: u32) -> Response {
+        self.counters.denied.count("closed_report");
+        tracing::debug!(peer = %self.connections[slot as usize].peer, reason = "closed_report", "denied");
+        let detail = "metrics, debug view and topics are for operators: show an operator's token \
+                      (--operator-token-file), ask the admin listener (--admin-listen), or open them to everybody with \
+                      --open-reports; a snapshot of topics that it names (?topic=) is open";
+        response::problem(403, "Not for everybody", detail)
     }
 
     /// Lets in who asks for the statistics: on this host with `--dev`, through the admin listener, or an operator.

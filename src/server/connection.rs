@@ -108,6 +108,8 @@ impl Flags {
     pub(super) const LATEST: Flags = Flags(1 << 3);
     /// It has several topics.
     pub(super) const SEVERAL_TOPICS: Flags = Flags(1 << 5);
+    /// It came through a listener on loopback, which browsers on this host reach with any name that points there.
+    pub(super) const LOOPBACK: Flags = Flags(1 << 4);
     /// It came through the admin listener.
     pub(super) const ADMIN: Flags = Flags(1 << 6);
     /// It has the descriptor that is kept for when there is no other.

@@ -108,6 +108,10 @@ impl<I: Io> Server<I> {
         let grant = self.may_read(slot, head)?;
         let window = Window::read(&head.target)?;
         let named = self.topics_of_snapshot(slot, head, &grant)?;
+        // Who may subscribe to a topic may look at it. But which topics there are is not for everybody to know.
+        if named.is_empty() && self.settings.jwt.is_none() {
+            self.may_operate(slot, head)?;
+        }
         if head.method == Method::Head {
             return Ok(head_of_json().with_header("Cache-Control", "no-store"));
         }

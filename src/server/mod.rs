@@ -90,6 +90,26 @@ pub enum ListenerRole {
     Admin,
 }
 
+/// Who can reach a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Programs on this host, and browsers on it with whatever page they show.
+    Loopback,
+    /// Who may open the file: a proxy, as a rule.
+    UnixSocket,
+    /// Everybody on a network.
+    Network,
+}
+
+/// One listener, as the server knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// Its part.
+    pub role: ListenerRole,
+    /// Who can reach it.
+    pub reach: Reach,
+}
+
 /// What a server is put together from.
 pub struct Parts {
     /// How it behaves.
@@ -110,8 +130,8 @@ pub struct Parts {
     pub supervisor: Box<dyn Supervisor>,
     /// Where new settings come from while it runs.
     pub reloads: Reloads,
-    /// The role of each of the IO's listeners, in their order.
-    pub listeners: Vec<ListenerRole>,
+    /// The IO's listeners, in their order.
+    pub listeners: Vec<Entrance>,
     /// For what is spread by chance: reconnection times and heartbeats.
     pub seed: u64,
 }
@@ -444,7 +464,7 @@ fn new_counters() -> Counters {
         closed: Labelled::new(CloseReason::ALL.map(CloseReason::as_str)),
         streams: 0,
         refused: Labelled::new(refusal::Refusal::labels()),
-        denied: Labelled::new(["missing_token", "invalid_token", "insufficient_scope"]),
+        denied: Labelled::new(["missing_token", "invalid_token", "insufficient_scope", "closed_report"]),
         responses: Labelled::new([]),
         published_http: 0,
         broadcasts: 0,

@@ -111,7 +111,7 @@ impl<I: Io> Server<I> {
         let is_admin = flags.has(Flags::ADMIN);
         tracing::trace!(peer = %self.client(slot, head), method = head.method.as_str(),
             path = head.target.path, "request");
-        let route = self.route(head, is_admin);
+        let route = self.route(slot, head);
         if head.method == Method::Options {
             let response = self.preflight(head, route.map_or("GET, HEAD, POST, OPTIONS", |route| route.methods()));
             return self.respond(slot, head, response);
@@ -145,8 +145,9 @@ impl<I: Io> Server<I> {
     }
 
     /// What a request names, if that is there for its listener and its method.
-    fn route(&self, head: &RequestHead, is_admin: bool) -> Result<Route, Response> {
-        self.check_host(head)?;
+    fn route(&self, slot: u32, head: &RequestHead) -> Result<Route, Response> {
+        self.check_host(slot, head)?;
+        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
         let (path, method) = (&head.target.path, &head.method);
         let Settings { stream_endpoint, dashboard_topic, .. } = &self.settings;
         let route = Route::of(path, stream_endpoint.as_deref(), dashboard_topic);
@@ -169,8 +170,7 @@ impl<I: Io> Server<I> {
         if head.framing == BodyFraming::Length(0) {
             return Ok(None);
         }
-        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
-        match self.route(head, is_admin)? {
+        match self.route(slot, head)? {
             Route::Publish if head.method == Method::Post => self.may_publish(slot, head).map(Some),
             _ => Err(response::problem(413, "Unexpected body", "only POST /publish takes a body")),
         }

@@ -9,7 +9,7 @@ use crate::support::wait::eventually;
 #[track_caller]
 fn refused_stream(server: &Server, header_lines: &str) -> Answer {
     let mut client = server.connect();
-    client.send(format!("GET /events?topic=a HTTP/1.1\r\nHost: h\r\n{header_lines}\r\n"));
+    client.send(format!("GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\n{header_lines}\r\n"));
     let mut answer = client.head();
     if header_lines.contains("event-stream") {
         answer.body = client.read_to_end();
@@ -163,7 +163,7 @@ fn as_many_connections_as_the_accept_rate_allows_are_accepted_at_once_and_the_ne
 #[test]
 fn as_many_requests_as_are_allowed_come_ahead_of_their_answers_and_not_one_more() {
     let server = Server::start(&["--max-pipelined", "5"]);
-    let live = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n";
+    let live = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut client = server.connect();
     // Twice as many as may wait are answered on one connection, if half of them wait for the others.
     for _ in 0..2 {

@@ -11,6 +11,7 @@ mod drain;
 mod injection;
 mod limits;
 mod malformed;
+mod operators;
 mod proxies;
 mod publishing;
 mod redis;

@@ -216,7 +216,9 @@ fn each_listener_lists_what_it_has() {
 fn the_operators_token_guards_what_tells_who_uses_the_server() {
     let server = Server::start_with_env(&[], &[("FANFARE_OPERATOR_TOKEN", "operator")]);
     let with_token = |target: &str, token: &str| {
-        server.request(&format!("GET {target} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n")).status
+        server
+            .request(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"))
+            .status
     };
     for target in ["/metrics", "/dashboard/debug", "/topics", "/topics/a"] {
         let refused = server.get(target);
