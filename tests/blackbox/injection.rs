@@ -37,7 +37,15 @@ fn escaped(text: &str) -> String {
 fn start(redis: &RedisServer, log_format: &str) -> Server {
     let url = redis.url("redis", "");
     let mut options = vec!["--redis-url", &url, "--redis-pattern", "raw*", "--log-level", "trace,mio=off"];
-    options.extend(["--log-format", log_format, "--max-topics", "12", "--trusted-proxy", "127.0.0.1"]);
+    options.extend([
+        "--log-format",
+        log_format,
+        "--max-topics",
+        "12",
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--open-reports",
+    ]);
     let server = Server::start(&options);
     server.wait_for_metric("fanfare_source_up{source=\"redis\"}", |up| up == 1.0);
     server
