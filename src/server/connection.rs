@@ -245,11 +245,13 @@ pub enum CloseReason {
     TokenExpired,
     /// Its stream was as old as streams may get.
     Aged,
+    /// It sent data on its stream, where nothing is expected.
+    Upload,
 }
 
 impl CloseReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [CloseReason; 17] = [
+    pub const ALL: [CloseReason; 18] = [
         CloseReason::PeerClosed,
         CloseReason::Reset,
         CloseReason::TimedOut,
@@ -267,6 +269,7 @@ impl CloseReason {
         CloseReason::Drained,
         CloseReason::TokenExpired,
         CloseReason::Aged,
+        CloseReason::Upload,
     ];
 
     /// As it stands in metrics and logs.
@@ -289,6 +292,7 @@ impl CloseReason {
             CloseReason::Drained => "drained",
             CloseReason::TokenExpired => "token_expired",
             CloseReason::Aged => "aged",
+            CloseReason::Upload => "upload",
         }
     }
 

@@ -14,6 +14,7 @@ use super::Server;
 use super::access::ReadGrant;
 use super::reports::{head_of_json, topic_object};
 use super::respond::json;
+use super::stream::check_exact;
 use crate::event::{Frame, RESERVED_TOPIC_PREFIX};
 use crate::io::Io;
 use crate::protocol::decoder::{Decoder, Item};
@@ -138,6 +139,7 @@ impl<I: Io> Server<I> {
         for name in head.target.get_all("topic") {
             named.insert(name);
             self.check_topic_count(named.len())?;
+            check_exact(name).map_err(|detail| response::problem(400, "Bad topic", &detail))?;
         }
         // What is for operators is not for everybody here either.
         let is_reserved = |name: &str| name.starts_with(RESERVED_TOPIC_PREFIX);

@@ -159,6 +159,8 @@ pub struct Server<I: Io> {
     laggards: HashMap<u32, Laggard>,
     paces: HashMap<u32, Pace>,
     publish_rates: publish_rate::PublishRates,
+    /// Bytes received from those subscribers that sent any.
+    uploads: HashMap<u32, usize>,
     /// When the tokens of subscribers expire that needed one.
     expiries: HashMap<u32, Tick>,
     wheel: Wheel,
@@ -236,6 +238,7 @@ impl<I: Io> Server<I> {
             addresses: HashMap::new(),
             laggards: HashMap::new(),
             paces: HashMap::new(),
+            uploads: HashMap::new(),
             expiries: HashMap::new(),
             wheel: Wheel::new(),
             pace_wheel: Wheel::new(),
@@ -382,6 +385,7 @@ impl<I: Io> Server<I> {
         for slot in std::mem::take(&mut self.dead) {
             let connection = self.connections.remove(slot as usize);
             self.paces.remove(&slot);
+            self.uploads.remove(&slot);
             self.expiries.remove(&slot);
             self.laggards.remove(&slot);
             self.hub.unsubscribe(Subscriber(slot));

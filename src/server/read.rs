@@ -25,6 +25,8 @@ const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(250);
 const VISIT_MAX: Duration = Duration::from_micros(100);
 /// Reads in one visit.
 const READS_PER_VISIT_MAX: usize = 4;
+/// What a subscriber may send on its stream, which is discarded.
+const UPLOAD_BYTES_MAX: usize = 64 << 10;
 /// Requests answered in one visit.
 const REQUESTS_PER_VISIT_MAX: usize = 32;
 
@@ -149,7 +151,17 @@ impl<I: Io> Server<I> {
             }
             Phase::Requesting(request) => request.receive(bytes),
             Phase::Responding(_) | Phase::Publishing(_) => debug_assert!(false, "not read while it is answered"),
-            Phase::Streaming | Phase::Lingering(_) | Phase::Dead => {}
+            Phase::Streaming => self.note_upload(slot, bytes.len()),
+            Phase::Lingering(_) | Phase::Dead => {}
+        }
+    }
+
+    /// Discards what a subscriber sends, up to a bound: reading it for ever would cost the others their turns.
+    fn note_upload(&mut self, slot: u32, bytes: usize) {
+        let received = self.uploads.entry(slot).or_insert(0);
+        *received += bytes;
+        if *received > UPLOAD_BYTES_MAX {
+            self.close(slot, CloseReason::Upload);
         }
     }
 

@@ -92,6 +92,9 @@ fn topics_and_events_are_accepted_up_to_their_limit() {
         answer.problem();
     };
     check("/events?topic=a&topic=b&topic=c&topic=d", 400);
+    // Told at the fourth name: the one behind it is not looked at.
+    check("/events?topic=a&topic=b&topic=c&topic=d&topic=%0A", 400);
+    Subscriber::open(&server, &format!("/events?{}", "topic=a&topic=b&".repeat(200)));
     check("/events?topic=", 400);
     check("/events?topic=a%0Ab", 400);
     let (longest, longer) = ("t".repeat(20), "t".repeat(21));
@@ -107,8 +110,37 @@ fn topics_and_events_are_accepted_up_to_their_limit() {
     let batch = |events: usize| server.post(&format!("[{}]", vec![event; events].join(","))).status;
     assert_eq!(batch(1000), 202);
     assert_eq!(batch(1001), 413);
-    let counted = [("topics_per_subscriber", 1.0), ("topic_bytes", 2.0), ("event_bytes", 1.0), ("batch_events", 1.0)];
+    let counted = [("topics_per_subscriber", 2.0), ("topic_bytes", 2.0), ("event_bytes", 1.0), ("batch_events", 1.0)];
     counted.iter().for_each(|(reason, count)| assert_eq!(server.refused(reason), *count, "{reason}"));
+}
+
+#[test]
+fn a_topic_that_looks_like_a_pattern_is_refused_wherever_a_client_names_it() {
+    let server = Server::start(&[]);
+    let check = |answer: Answer| {
+        assert_eq!(answer.status, 400, "{answer}");
+        assert!(answer.text().contains("names are exact"), "{answer}");
+    };
+    for target in ["/events?topic=orders.*", "/events?topic=a&topic=%2a", "/dashboard/data?topic=orders.*"] {
+        check(server.get(target));
+    }
+    check(server.post(r#"{"topic":"orders.*","data":"x"}"#));
+    check(server.post(r#"[{"topic":"a","data":"x"},{"topic":"*","data":"x"}]"#));
+    assert_eq!(server.metric("fanfare_broadcasts_total"), 0.0, "an array is published whole or not at all");
+    Subscriber::open(&server, "/events?topic=orders.%3F&topic=[a]");
+}
+
+#[test]
+fn a_subscriber_may_send_so_many_bytes_and_not_one_more() {
+    let server = Server::start(&[]);
+    let mut stream = Subscriber::open(&server, "/events?topic=a");
+    stream.client.send(vec![b'x'; 64 << 10]);
+    server.publish("a", "still here");
+    stream.expect(&["still here"]);
+    assert_eq!(server.metric("fanfare_closed_total{reason=\"upload\"}"), 0.0);
+    stream.client.send("x");
+    server.wait_for_metric("fanfare_closed_total{reason=\"upload\"}", |closed| closed == 1.0);
+    assert_eq!(server.metric("fanfare_connections{kind=\"stream\"}"), 0.0);
 }
 
 #[test]
