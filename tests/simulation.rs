@@ -6,6 +6,8 @@
 
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/fairness.rs"]
+mod fairness;
 #[path = "simulation/feed.rs"]
 mod feed;
 #[path = "simulation/node.rs"]

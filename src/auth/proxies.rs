@@ -55,6 +55,11 @@ impl TrustedProxies {
         TrustedProxies(proxies)
     }
 
+    /// True when nobody is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// True for who is believed; none: a peer on a unix socket.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         self.0.iter().any(|proxy| match (proxy, peer) {

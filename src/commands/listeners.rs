@@ -8,7 +8,7 @@ use super::UsageError;
 use crate::config::Loaded;
 use crate::io::activation::{self, Passed};
 use crate::io::listener::{ListenAddress, Listener, SocketOptions};
-use crate::server::ListenerRole;
+use crate::server::{Entrance, ListenerRole, Reach};
 
 /// Opened listeners, each with its part in the server.
 pub(super) struct Listeners {
@@ -71,6 +71,18 @@ impl Listeners {
     fn push(&mut self, listener: Listener, role: ListenerRole) {
         self.opened.push(listener);
         self.roles.push(role);
+    }
+
+    /// What the server is to know of each.
+    pub(super) fn entrances(&self) -> Vec<Entrance> {
+        let reach = |address: &ListenAddress| match address {
+            ListenAddress::Unix(_) => Reach::UnixSocket,
+            ListenAddress::Tcp(_) if address.is_local() => Reach::Loopback,
+            ListenAddress::Tcp(_) => Reach::Network,
+        };
+        let entrance =
+            |(listener, role): (&Listener, &ListenerRole)| Entrance { role: *role, reach: reach(listener.address()) };
+        self.opened.iter().zip(&self.roles).map(entrance).collect()
     }
 
     /// A line for each, as scripts wait for them.

@@ -36,6 +36,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     warn_if_silent(config);
     doctor::warn(config, settings.limits.streams_max, &listeners.opened, &listeners.roles);
     let announcements = listeners.announcements();
+    let entrances = listeners.entrances();
     let io = EpollIo::new(listeners.opened).context("setting up epoll")?;
     let (outlet, inbox) = channel(ChannelLimits::default(), io.wake());
     let run = RunName::from_bits(random_bits()?);
@@ -53,7 +54,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
         live,
         supervisor: Box::new(Systemd::new()),
         reloads: reloads.clone(),
-        listeners: listeners.roles,
+        listeners: entrances,
         seed: random_bits()?,
     };
     let mut server = Server::new(io, parts);

@@ -67,6 +67,8 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
             (false, false) => Publishing::Tokens(tokens),
         },
         operators: Tokens::new(config.security.operator_tokens.iter().map(config::Secret::expose)),
+        open_reports: config.security.open_reports,
+        allowed_hosts: config.security.allowed_hosts.iter().map(|host| host.as_str().to_owned()).collect(),
         jwt: config.security.jwt.as_ref().map(|jwt| Jwt {
             verifier: Verifier::new(jwt.keys.clone(), &jwt.audiences, &jwt.issuers),
             cookie: jwt.cookie.clone(),

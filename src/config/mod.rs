@@ -28,8 +28,8 @@ pub use redis::RedisConfig;
 pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, read_bounded, redact_url};
 pub use template::template;
 pub use values::{
-    CorsOrigin, EndpointPath, LogFilter, channel, count_within, duration, duration_text, duration_within, size,
-    size_text, size_within, topic,
+    CorsOrigin, EndpointPath, HostName, LogFilter, channel, count_within, duration, duration_text, duration_within,
+    size, size_text, size_within, topic,
 };
 
 use jwt::JwtOptions;
@@ -80,6 +80,10 @@ pub struct SecurityConfig {
     pub operator_tokens: Vec<Secret>,
     /// How JSON Web Tokens are checked, if there is a key to check them with: then subscribing takes one.
     pub jwt: Option<JwtConfig>,
+    /// `--open-reports`: metrics, debug view and topics are for everybody.
+    pub open_reports: bool,
+    /// Names that loopback listeners answer to.
+    pub allowed_hosts: Vec<HostName>,
     /// Pages that may read streams.
     pub cors: CorsPolicy,
 }
@@ -210,6 +214,8 @@ fn security_config(
         publish_tokens: tokens("publish-token-file", options.publish_token_file, PUBLISH_TOKEN_VARIABLE)?,
         operator_tokens: tokens("operator-token-file", options.operator_token_file, OPERATOR_TOKEN_VARIABLE)?,
         jwt: jwt.read(secrets)?,
+        open_reports: options.open_reports,
+        allowed_hosts: options.allowed_hosts,
         cors: match options.cors_origins {
             origins if origins.iter().any(CorsOrigin::is_any) => CorsPolicy::Any,
             origins => CorsPolicy::Listed(origins),

@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 use super::jwt::JwtOptions;
 use super::secret::RedisUrl;
 use super::values::{
-    COUNT_MAX, CorsOrigin, EndpointPath, LogFilter, channel, count_within, duration_within, size_within, topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, channel, count_within, duration_within, size_within,
+    topic,
 };
 use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};
@@ -314,6 +315,24 @@ pub(super) struct SecurityOptions {
     /// A file of tokens for debug view, metrics and list of topics; FANFARE_OPERATOR_TOKEN holds one itself
     #[arg(id = "operator-token-file", long, value_name = "FILE")]
     pub(super) operator_token_file: Option<PathBuf>,
+
+    /// Open metrics, debug view, topics and the snapshot of all of them to everybody, on public listeners too
+    ///
+    /// By default they are open only where the server listens on loopback alone and no proxy is configured; elsewhere an
+    /// operator's token or --admin-listen opens them to operators.
+    #[arg(
+        id = "open-reports", long, action = clap::ArgAction::Set, value_name = "BOOL", num_args = 0..=1,
+        require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true,
+        hide_possible_values = true, value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub(super) open_reports: bool,
+
+    /// A host name that listeners on loopback answer to, besides localhost and addresses; repeatable
+    ///
+    /// Other names are refused there, since a web page can make its own name point at this host (DNS rebinding). Needed
+    /// for a proxy on this host that passes on the public name and is no --trusted-proxy.
+    #[arg(id = "allowed-host", long, value_name = "NAME")]
+    pub(super) allowed_hosts: Vec<HostName>,
 
     /// An origin whose pages may read streams, such as https://app.example.com; repeatable
     ///

@@ -143,9 +143,9 @@ impl FromStr for EndpointPath {
             "/fanfare.d.ts",
         ];
         const TAKEN_TREES: [&str; 3] = ["/health", "/topics", "/dashboard/page"];
-        if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#%".contains(&b)) {
+        if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#%\"<>^`{}".contains(&b)) {
             return Err(
-                "allowed is a path such as /sse: it starts with a slash, and has no query, escape or space".into()
+                "allowed is a path such as /sse: it starts with a slash, and has no query, no escape, and nothing that browsers escape".into()
             );
         }
         let in_tree =
@@ -158,6 +158,35 @@ impl FromStr for EndpointPath {
 }
 
 impl fmt::Display for EndpointPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One value of `--allowed-host`: a name without scheme and port, in small letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostName, String> {
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        match text.strip_suffix('.').unwrap_or(text) {
+            name if !name.is_empty() && name.bytes().all(is_name) => Ok(HostName(name.to_ascii_lowercase())),
+            _ => Err("allowed is a host name without scheme and port, such as events.example.com".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -313,11 +342,21 @@ mod tests {
         for good in ["/sse", "/dashboard/stream", "/events", "/healthy", "/a/b"] {
             check(path, good, Ok(good.to_owned()));
         }
-        for bad in ["", "sse", "/a?b", "/a b", "/ä", "/a%20", "http://host/sse"] {
+        for bad in ["", "sse", "/a?b", "/a b", "/ä", "/a%20", "/a{b}", "http://host/sse"] {
             check(path, bad, Err("starts with a slash"));
         }
         for taken in ["/", "/publish", "/health", "/health/live", "/topics/a", "/metrics", "/dashboard"] {
             check(path, taken, Err("server's own"));
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_alone() {
+        let host = |text: &str| text.parse::<HostName>().map(|host| host.as_str().to_owned());
+        check(host, "events.example.com", Ok("events.example.com".to_owned()));
+        check(host, "Events.Example.COM.", Ok("events.example.com".to_owned()));
+        for bad in ["", ".", "*", "a:80", "https://a", "a/b", "[::1]", "ä"] {
+            check(host, bad, Err("without scheme and port"));
         }
     }
 

@@ -15,6 +15,7 @@
 //!
 //! Absent: sockets, time (passed in as the time since the start), formatting, and what a laggard has half written.
 
+mod busiest;
 mod forget;
 mod forgotten_ids;
 mod keys;
@@ -116,6 +117,7 @@ pub struct Hub {
     pinned: Vec<Frame>,
     pinned_bytes: usize,
     evictions: [u64; EvictionReason::ALL.len()],
+    busiest: busiest::Busiest,
 }
 
 impl Hub {
@@ -139,6 +141,7 @@ impl Hub {
             pinned: Vec::new(),
             pinned_bytes: 0,
             evictions: [0; EvictionReason::ALL.len()],
+            busiest: busiest::Busiest::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What can be told of topics: for lists, snapshots and metrics. Changes nothing.
 
 use super::Hub;
+use super::keys::TopicKey;
 use super::topics::TopicEntry;
 use crate::event::{EventId, Frame, Sequence, Topic};
 
@@ -42,17 +43,14 @@ impl Hub {
         self.topics.find(name).map(|key| self.info(self.topics.get(key)))
     }
 
-    /// The topics with the most subscribers, most first.
-    pub fn busiest_topics(&self, count_max: usize) -> Vec<TopicInfo> {
-        let mut busiest: Vec<&TopicEntry> = Vec::with_capacity(count_max + 1);
-        for (_, entry) in self.topics.iter() {
-            let place = busiest.partition_point(|other| other.subscribers.len() >= entry.subscribers.len());
-            if place < count_max {
-                busiest.insert(place, entry);
-                busiest.truncate(count_max);
-            }
-        }
-        busiest.into_iter().map(|entry| self.info(entry)).collect()
+    /// How many places there are for topics, free ones among them.
+    pub fn topic_places(&self) -> usize {
+        self.topics.places()
+    }
+
+    /// The name of the topic at a place, if there is one. A topic keeps its place as long as it exists.
+    pub fn topic_name_at(&self, place: usize) -> Option<&Topic> {
+        self.topics.try_get(TopicKey(u32::try_from(place).ok()?)).map(|entry| &entry.name)
     }
 
     /// The frame of the newest event that a topic remembers.
@@ -61,7 +59,7 @@ impl Hub {
         log.newest().map(|entry| &entry.frame)
     }
 
-    fn info(&self, entry: &TopicEntry) -> TopicInfo {
+    pub(super) fn info(&self, entry: &TopicEntry) -> TopicInfo {
         let newest = entry.log.newest();
         TopicInfo {
             name: entry.name.clone(),

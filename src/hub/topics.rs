@@ -83,22 +83,22 @@ impl Topics {
         &mut self.entries[key.0 as usize]
     }
 
+    /// The topic of a place, if there is one.
+    pub(super) fn try_get(&self, key: TopicKey) -> Option<&TopicEntry> {
+        self.entries.get(key.0 as usize)
+    }
+
+    /// How many places the table has, free ones among them: every key is below.
+    pub(super) fn places(&self) -> usize {
+        self.entries.capacity()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (TopicKey, &TopicEntry)> {
         self.entries.iter().map(|(slot, entry)| (TopicKey(slot as u32), entry))
     }
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Places in the table, taken or free: every key is below this.
-    pub(super) fn places(&self) -> usize {
-        self.entries.capacity()
-    }
-
-    /// The topic at a place, if there is one.
-    pub(super) fn at(&self, place: usize) -> Option<(TopicKey, &TopicEntry)> {
-        self.entries.get(place).map(|entry| (TopicKey(place as u32), entry))
     }
 
     /// Keeps a place for a topic.

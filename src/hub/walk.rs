@@ -99,11 +99,12 @@ impl Hub {
             }
             if self.sweep.next >= self.sweep.end {
                 self.sweep = Sweep { next: 0, end: self.topics.places(), again: false };
-            } else if let Some((key, _)) = self.topics.at(self.sweep.next) {
-                self.sweep.next += 1;
+                continue;
+            }
+            let key = TopicKey(self.sweep.next as u32);
+            self.sweep.next += 1;
+            if self.topics.try_get(key).is_some() {
                 self.start_walk_for_loss(key, now);
-            } else {
-                self.sweep.next += 1;
             }
         }
     }

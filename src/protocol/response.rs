@@ -22,6 +22,8 @@ pub struct Response {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// Whether the head says how long the body is; only an answer to HEAD may leave that out.
+    pub has_length: bool,
     /// Whether the connection serves another request after this answer.
     pub keep_alive: bool,
 }
@@ -29,7 +31,14 @@ pub struct Response {
 impl Response {
     /// A bare answer: no body, connection kept.
     pub fn new(status: u16) -> Response {
-        Response { status, content_type: None, headers: Vec::new(), body: Vec::new(), keep_alive: true }
+        Response {
+            status,
+            content_type: None,
+            headers: Vec::new(),
+            body: Vec::new(),
+            has_length: true,
+            keep_alive: true,
+        }
     }
 
     /// With a body of some type.
@@ -37,6 +46,14 @@ impl Response {
     pub fn with_body(mut self, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
         self.content_type = Some(content_type);
         self.body = body.into();
+        self
+    }
+
+    /// As GET would answer with a body of some type that is not built for HEAD: its length is left out (RFC 9110, 8.6).
+    #[must_use]
+    pub fn with_unbuilt_body(mut self, content_type: &'static str) -> Response {
+        self.content_type = Some(content_type);
+        self.has_length = false;
         self
     }
 
@@ -66,6 +83,9 @@ impl Response {
             if let Some(content_type) = self.content_type {
                 push_header(&mut bytes, "Content-Type", content_type);
             }
+        }
+        debug_assert!(self.has_length || head_only, "a body without a length would have no end");
+        if self.has_length && !bodiless {
             push_header(&mut bytes, "Content-Length", &self.body.len().to_string());
         }
         match (self.keep_alive, minor_version) {
@@ -198,6 +218,12 @@ mod tests {
         let cached = Response::new(304).with_body("text/plain", "x").with_header("ETag", "\"a\"");
         check(&cached, (false, 1), "HTTP/1.1 304 Not Modified|Date: DATE|ETag: \"a\"||");
         check(&Response::new(204), (false, 1), "HTTP/1.1 204 No Content|Date: DATE||");
+    }
+
+    #[test]
+    fn a_head_without_its_body_may_leave_out_the_length() {
+        let head = Response::new(200).with_unbuilt_body("application/json").with_header("Allow", "GET");
+        check(&head, (true, 1), "HTTP/1.1 200 OK|Date: DATE|Content-Type: application/json|Allow: GET||");
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! The request target: a path and a query, decoded once, so that nobody compares encoded bytes. Knows no routes.
+//! The request target: a path as it was sent, and a query, decoded once. Knows no routes.
+//!
+//! The path stays encoded because proxies compare it so: if `/%6detrics` were `/metrics` here, a proxy that denies the
+//! latter would let the former pass.
 
 use super::RequestError;
 
-/// What a request asks for, decoded. `*` (of `OPTIONS *`) is the path `*`.
+/// What a request asks for. `*` (of `OPTIONS *`) is the path `*`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// The path, percent-decoded: `/topics/a%2Fb` is `/topics/a/b`.
+    /// The path as it was sent; its escapes are checked, and [`decode_path`] decodes a part of it.
     pub path: String,
     /// The query's pairs in the order given, percent-decoded, `+` as a space. A name without `=` has an empty value.
     pub query: Vec<(String, String)>,
@@ -25,7 +28,8 @@ impl Target {
         let query = query.split('&').filter(|pair| !pair.is_empty()).map(parse_pair).collect::<Result<_, _>>()?;
         // RFC 9112, 3.2.2: `http://host?query` names the root.
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Target { path: decode(path, false)?, query })
+        decode(path, false)?;
+        Ok(Target { path: path.to_owned(), query })
     }
 
     /// The first value of `name` in the query.
@@ -37,6 +41,11 @@ impl Target {
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.query.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
+}
+
+/// A part of a target's path, percent-decoded; none if it was cut out of an escape or of a character.
+pub fn decode_path(part: &str) -> Option<String> {
+    decode(part, false).ok()
 }
 
 fn parse_pair(pair: &str) -> Result<(String, String), RequestError> {
@@ -95,15 +104,17 @@ mod tests {
     }
 
     #[test]
-    fn path_and_query_are_decoded() {
+    fn the_query_is_decoded_and_the_path_stays_as_it_was_sent() {
         check("/", Some(("/", &[])));
         check("/events?topic=a&topic=b", Some(("/events", &[("topic", "a"), ("topic", "b")])));
-        check("/topics/caf%C3%A9+1%2f2", Some(("/topics/café+1/2", &[])));
+        check("/topics/caf%C3%A9+1%2f2", Some(("/topics/caf%C3%A9+1%2f2", &[])));
         check("/e?a=1+2%2B3&%62=%26%3d", Some(("/e", &[("a", "1 2+3"), ("b", "&=")])));
         check("/e?flag&empty=&=value&x==", Some(("/e", &[("flag", ""), ("empty", ""), ("", "value"), ("x", "=")])));
         check("/e?&&a=1&", Some(("/e", &[("a", "1")])));
         check("/e?a=/?x", Some(("/e", &[("a", "/?x")])));
         check("?a=1", Some(("/", &[("a", "1")])));
+        assert_eq!(decode_path("caf%C3%A9+1%2f2").as_deref(), Some("café+1/2"));
+        assert_eq!(decode_path("%C3"), None);
     }
 
     #[test]

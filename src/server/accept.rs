@@ -10,7 +10,7 @@ use super::allowance::Allowance;
 use super::connection::{CompactPeer, Connection, Flags, Phase};
 use super::log_entries::LogEntry;
 use super::wheel::Tick;
-use super::{CloseReason, ListenerRole, Server};
+use super::{CloseReason, Entrance, ListenerRole, Reach, Server};
 use crate::event::Sequence;
 use crate::io::{Accept, Close, Io, ListenerIndex, Peer, Socket, Token};
 
@@ -62,15 +62,17 @@ pub(super) struct Acceptor {
 
 struct Listening {
     role: ListenerRole,
+    reach: Reach,
     has_more: bool,
 }
 
 impl Acceptor {
-    pub(super) fn new(roles: Vec<ListenerRole>, accepts_per_second_max: Option<u32>) -> Acceptor {
+    pub(super) fn new(entrances: Vec<Entrance>, accepts_per_second_max: Option<u32>) -> Acceptor {
         // Whoever connected before the first wait was reported to nobody: start by looking.
-        let mut turns: Vec<_> = (0..roles.len()).collect();
-        turns.sort_by_key(|index| roles[*index] == ListenerRole::Public);
-        let listeners = roles.into_iter().map(|role| Listening { role, has_more: true }).collect();
+        let mut turns: Vec<_> = (0..entrances.len()).collect();
+        turns.sort_by_key(|index| entrances[*index].role == ListenerRole::Public);
+        let listening = |Entrance { role, reach }| Listening { role, reach, has_more: true };
+        let listeners = entrances.into_iter().map(listening).collect();
         Acceptor {
             listeners,
             turns,
@@ -88,6 +90,12 @@ impl Acceptor {
         self.allowance = accepts_per_second_max.map(|per_second_max| Allowance::new(per_second_max, now));
         self.over_rate = false;
         self.was_over_rate = false;
+    }
+
+    /// True when others than programs on this host reach a public listener.
+    pub(super) fn is_exposed(&self) -> bool {
+        let is_exposed = |it: &Listening| it.role == ListenerRole::Public && it.reach != Reach::Loopback;
+        self.listeners.iter().any(is_exposed)
     }
 
     pub(super) fn listener_count(&self) -> usize {
@@ -257,7 +265,11 @@ impl<I: Io> Server<I> {
     /// Makes a connection of a socket, unless its peer may not have one.
     fn admit(&mut self, socket: Socket, peer: Peer, listener: ListenerIndex, mut flags: Flags) -> Option<Token> {
         self.counters.accepted += 1;
-        let is_admin = self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
+        let Listening { role, reach, .. } = self.acceptor.listeners[listener.0];
+        let is_admin = role == ListenerRole::Admin;
+        if reach == Reach::Loopback {
+            flags.set(Flags::LOOPBACK);
+        }
         if is_admin {
             flags.set(Flags::ADMIN);
         } else if let Some(allowance) = &mut self.acceptor.allowance {

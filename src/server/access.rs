@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  subscribe, look at topics   everybody; with a key, the token's `subscribe` (and public topics without one)
-//!  debug, metrics, topics      everybody; with operators' tokens or a key, one of those or the token's `operator`
+//!  debug, metrics, topics      this host, where only it reaches the server; with operators' tokens or a key, one of those
+//!                              or the token's `operator`; with --open-reports, everybody
 //!  statistics                  as before, but never everybody
 //!  publish                     a publisher's token, or the token's `publish`; with --dev, this host
 //! ```
@@ -71,11 +72,25 @@ impl ReadGrant {
 }
 
 impl<I: Io> Server<I> {
-    /// Lets in a subscriber of these topics; tells when its token expires, since 1970, if it needed one.
+    /// Checks the token of who asks for a stream where none can be had without one: before its topics are read.
+    pub(super) fn holder_of_stream(&mut self, slot: u32, head: &RequestHead) -> Result<Option<Verified>, Response> {
+        let needs_token = self.settings.jwt.as_ref().is_some_and(|jwt| jwt.public_topics.is_empty());
+        // The statistics are for operators, who may have a token of another kind, or need none.
+        let is_for_operators = || head.target.get_all("topic").any(|name| name.starts_with(RESERVED_TOPIC_PREFIX));
+        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
+        if !needs_token || is_admin || is_for_operators() {
+            return Ok(None);
+        }
+        self.subscriber(slot, head).map(Some)
+    }
+
+    /// Lets in a subscriber of these topics, whose token may be checked already; tells when it expires, since 1970, if it
+    /// needed one.
     pub(super) fn may_subscribe(
         &mut self,
         slot: u32,
         head: &RequestHead,
+        holder: Option<Verified>,
         topics: &[Topic],
     ) -> Result<Option<Duration>, Response> {
         let mut expires_at = None;
@@ -88,7 +103,7 @@ impl<I: Io> Server<I> {
         if guarded.is_empty() {
             return Ok(expires_at);
         }
-        let verified = self.holder(head, Transport::Query).map_err(|denied| self.deny(slot, denied, "subscribe"))?;
+        let verified = holder.map_or_else(|| self.subscriber(slot, head), Ok)?;
         if let Some(outside) = guarded.iter().find(|topic| !verified.grants.subscribe.cover(topic.as_str())) {
             return Err(self.deny_topic(slot, outside.as_str(), "subscribe"));
         }
@@ -102,20 +117,28 @@ impl<I: Io> Server<I> {
         match self.holder(head, Transport::Cookie) {
             Ok(verified) => Ok(ReadGrant::Named(public, verified.grants.subscribe)),
             Err(Denied::Missing) if !public.is_empty() => Ok(ReadGrant::Public(public)),
-            Err(denied) => Err(self.deny(slot, denied, "subscribe")),
+            Err(denied) => Err(self.deny_by(slot, denied, "subscribe", Transport::Cookie)),
         }
+    }
+
+    fn subscriber(&mut self, slot: u32, head: &RequestHead) -> Result<Verified, Response> {
+        let holder = self.holder(head, Transport::Query);
+        holder.map_err(|denied| self.deny_by(slot, denied, "subscribe", Transport::Query))
     }
 
     /// The answer to who asked to look at a topic that is not granted.
     pub(super) fn deny_reading(&mut self, slot: u32, grant: &ReadGrant, topic: &str) -> Response {
         match grant {
-            ReadGrant::Public(_) => self.deny(slot, Denied::Missing, "subscribe"),
+            ReadGrant::Public(_) => self.deny_by(slot, Denied::Missing, "subscribe", Transport::Cookie),
             ReadGrant::Everything | ReadGrant::Named(..) => self.deny_topic(slot, topic, "subscribe"),
         }
     }
 
     /// Lets in who looks at one topic: an operator may, and who may subscribe to it.
     pub(super) fn may_see_topic(&mut self, slot: u32, head: &RequestHead, name: &str) -> Result<(), Response> {
+        if self.settings.open_reports {
+            return Ok(());
+        }
         let is_operator = self.settings.operators.check(head.authorization.as_deref()).is_ok();
         // No pattern covers what is the server's own.
         let is_for_operators = is_operator || name.starts_with(RESERVED_TOPIC_PREFIX);
@@ -125,19 +148,38 @@ impl<I: Io> Server<I> {
         if jwt.public_topics.cover(name) {
             return Ok(());
         }
-        let verified = self.holder(head, Transport::Cookie).map_err(|denied| self.deny(slot, denied, "subscribe"))?;
+        let holder = self.holder(head, Transport::Cookie);
+        let verified = holder.map_err(|denied| self.deny_by(slot, denied, "subscribe", Transport::Cookie))?;
         match verified.grants.operator || verified.grants.subscribe.cover(name) {
             true => Ok(()),
             false => Err(self.deny_topic(slot, name, "subscribe")),
         }
     }
 
-    /// Lets in who asks for what is for operators; everybody, where nobody is told from an operator.
+    /// Lets in who asks for what is for operators. Where no token tells one, that is everybody on this host, unless others
+    /// reach the server too: then a request of theirs may look like one of this host.
     pub(super) fn may_operate(&mut self, slot: u32, head: &RequestHead) -> Result<(), Response> {
-        if self.settings.operators.is_empty() && self.settings.jwt.is_none() {
-            return Ok(());
+        let has_tokens = !self.settings.operators.is_empty() || self.settings.jwt.is_some();
+        match has_tokens {
+            _ if self.settings.open_reports => Ok(()),
+            true => self.operator(slot, head, Transport::Header).map(drop),
+            false if self.is_from_this_host(head) => Ok(()),
+            false => Err(self.deny_report(slot)),
         }
-        self.operator(slot, head, Transport::Header).map(drop)
+    }
+
+    fn is_from_this_host(&self, head: &RequestHead) -> bool {
+        let is_exposed = self.acceptor.is_exposed() || self.settings.proxies.are_configured();
+        !head.forwarded && (self.settings.is_dev() || !is_exposed)
+    }
+
+    fn deny_report(&mut self, slot: u32) -> Response {
+        self.counters.denied.count("closed_report");
+        tracing::debug!(peer = %self.connections[slot as usize].peer, reason = "closed_report", "denied");
+        let detail = "metrics, debug view and topics are for operators: show an operator's token \
+                      (--operator-token-file), ask the admin listener (--admin-listen), or open them to everybody with \
+                      --open-reports; a snapshot of topics that it names (?topic=) is open";
+        response::problem(403, "Not for everybody", detail)
     }
 
     /// Lets in who asks for the statistics: on this host with `--dev`, through the admin listener, or an operator.
@@ -166,7 +208,7 @@ impl<I: Io> Server<I> {
             Some(Err(denied)) => denied,
             None => denied,
         };
-        Err(self.deny(slot, denied, "operator"))
+        Err(self.deny_by(slot, denied, "operator", transport))
     }
 
     /// Lets in who publishes; what is published where is looked at when it is known.
@@ -210,10 +252,16 @@ impl<I: Io> Server<I> {
         jwt.verifier.verify(token, now)
     }
 
-    /// The answer to who is not let in (RFC 6750, 3).
+    /// The answer to who is not let in and can only send a header.
     pub(super) fn deny(&mut self, slot: u32, denied: Denied, realm: &str) -> Response {
+        self.deny_by(slot, denied, realm, Transport::Header)
+    }
+
+    /// The answer to who is not let in (RFC 6750, 3), with each place where a token is looked for.
+    fn deny_by(&mut self, slot: u32, denied: Denied, realm: &str, transport: Transport) -> Response {
+        let missing = self.where_to_put(transport);
         let (status, title, reason, detail) = match denied {
-            Denied::Missing => (401, "Not authorized", "missing_token", "this needs an Authorization: Bearer token"),
+            Denied::Missing => (401, "Not authorized", "missing_token", &*missing),
             Denied::Invalid(detail) => (401, "Not authorized", "invalid_token", detail),
             Denied::Insufficient(detail) => (403, "Not permitted", "insufficient_scope", detail),
         };
@@ -225,6 +273,18 @@ impl<I: Io> Server<I> {
             challenge.push_str(&format!(", error=\"{reason}\", error_description=\"{detail}\""));
         }
         response::problem(status, title, detail).with_header("WWW-Authenticate", challenge)
+    }
+
+    fn where_to_put(&self, transport: Transport) -> String {
+        let header = "this needs a token: in the header Authorization: Bearer";
+        match (transport, &self.settings.jwt) {
+            (Transport::Header, _) | (_, None) => header.to_owned(),
+            (Transport::Cookie, Some(jwt)) => format!("{header}, or in the cookie {}", jwt.cookie),
+            (Transport::Query, Some(jwt)) => {
+                let cookie = &jwt.cookie;
+                format!("{header}, in the cookie {cookie}, or in the query as {QUERY_PARAMETER}=TOKEN")
+            }
+        }
     }
 
     /// The answer to whose token does not name a topic. Only the body names it: a header's grammar is narrower.

@@ -140,7 +140,7 @@ impl<I: Io> Server<I> {
         Ok(())
     }
 
-    fn is_trusted(&self, peer: CompactPeer) -> bool {
+    pub(super) fn is_trusted(&self, peer: CompactPeer) -> bool {
         self.settings.proxies.trusted.trusts(peer.ip())
     }
 }

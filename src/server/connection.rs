@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use super::answers::Account;
 use super::request::Request;
 use super::wheel::Tick;
 use crate::event::{EventId, Sequence};
@@ -69,8 +70,10 @@ pub(super) struct Responding {
     pub(super) request: Request,
     /// It is the connection's last, for this reason.
     pub(super) last: Option<CloseReason>,
-    /// Its size, which counts until it is written whole.
-    pub(super) bytes: usize,
+    /// Who pays for it while it waits.
+    pub(super) account: Account,
+    /// Its size, once the kernel did not take it whole; 0 until then.
+    pub(super) waiting_bytes: usize,
 }
 
 /// What is needed to answer once the broker has.
@@ -107,6 +110,8 @@ impl Flags {
     pub(super) const REPLAYING: Flags = Flags(1 << 4);
     /// It has several topics.
     pub(super) const SEVERAL_TOPICS: Flags = Flags(1 << 5);
+    /// It came through a listener on loopback, which browsers on this host reach with any name that points there.
+    pub(super) const LOOPBACK: Flags = Flags(1 << 4);
     /// It came through the admin listener.
     pub(super) const ADMIN: Flags = Flags(1 << 6);
     /// It has the descriptor that is kept for when there is no other.
@@ -123,6 +128,9 @@ impl Flags {
     pub(super) const COUNTED: Flags = Flags(1 << 12);
     /// It has yet to begin with a header of the PROXY protocol.
     pub(super) const AWAITS_PROXY_HEADER: Flags = Flags(1 << 13);
+
+    /// It took more than its share of its last visit: others are read before it.
+    pub(super) const HEAVY: Flags = Flags(1 << 14);
 
     /// Flags for which a walk can't just send.
     pub(super) const NOT_PLAIN: Flags =
@@ -239,11 +247,13 @@ pub enum CloseReason {
     TokenExpired,
     /// Its stream was as old as streams may get.
     Aged,
+    /// It sent data on its stream, where nothing is expected.
+    Upload,
 }
 
 impl CloseReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [CloseReason; 17] = [
+    pub const ALL: [CloseReason; 18] = [
         CloseReason::PeerClosed,
         CloseReason::Reset,
         CloseReason::TimedOut,
@@ -261,6 +271,7 @@ impl CloseReason {
         CloseReason::Drained,
         CloseReason::TokenExpired,
         CloseReason::Aged,
+        CloseReason::Upload,
     ];
 
     /// As it stands in metrics and logs.
@@ -283,6 +294,7 @@ impl CloseReason {
             CloseReason::Drained => "drained",
             CloseReason::TokenExpired => "token_expired",
             CloseReason::Aged => "aged",
+            CloseReason::Upload => "upload",
         }
     }
 

@@ -19,6 +19,7 @@ mod accept;
 mod access;
 mod age;
 mod allowance;
+mod answers;
 mod catch_up;
 mod clients;
 mod connection;
@@ -27,6 +28,7 @@ mod drain;
 mod hold;
 mod housekeeping;
 mod inbox;
+mod listing;
 mod log_entries;
 mod origins;
 mod pace;
@@ -34,6 +36,7 @@ mod page;
 mod publish;
 mod publish_rate;
 mod read;
+mod reading_queue;
 mod refusal;
 mod reload;
 mod reports;
@@ -91,6 +94,26 @@ pub enum ListenerRole {
     Admin,
 }
 
+/// Who can reach a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Programs on this host, and browsers on it with whatever page they show.
+    Loopback,
+    /// Who may open the file: a proxy, as a rule.
+    UnixSocket,
+    /// Everybody on a network.
+    Network,
+}
+
+/// One listener, as the server knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// Its part.
+    pub role: ListenerRole,
+    /// Who can reach it.
+    pub reach: Reach,
+}
+
 /// What a server is put together from.
 pub struct Parts {
     /// How it behaves.
@@ -111,8 +134,8 @@ pub struct Parts {
     pub supervisor: Box<dyn Supervisor>,
     /// Where new settings come from while it runs.
     pub reloads: Reloads,
-    /// The role of each of the IO's listeners, in their order.
-    pub listeners: Vec<ListenerRole>,
+    /// The IO's listeners, in their order.
+    pub listeners: Vec<Entrance>,
     /// For what is spread by chance: reconnection times and heartbeats.
     pub seed: u64,
 }
@@ -140,6 +163,8 @@ pub struct Server<I: Io> {
     laggards: HashMap<u32, Laggard>,
     paces: HashMap<u32, Pace>,
     publish_rates: publish_rate::PublishRates,
+    /// Bytes received from those subscribers that sent any.
+    uploads: HashMap<u32, usize>,
     /// When the tokens of subscribers expire that needed one.
     expiries: HashMap<u32, Tick>,
     wheel: Wheel,
@@ -150,15 +175,15 @@ pub struct Server<I: Io> {
     ready: Vec<Readiness>,
     acceptor: accept::Acceptor,
     /// Connections that may have more to read.
-    readable: VecDeque<Token>,
+    readable: reading_queue::ReadingQueue,
     /// An event that waits for subscribers.
     held: Option<Message>,
     hold: Option<hold::Hold>,
     /// Subscribers that are to be closed for being slow, a few in each turn.
     closing: VecDeque<Token>,
     inbox_has_more: bool,
-    /// Requests that are not taken up by then wait for the next turn.
-    reading_until: Duration,
+    /// The connection that is being read takes up no further request from then on.
+    visit_until: Duration,
     catching_up: VecDeque<Token>,
     dead: Vec<u32>,
     drain: Option<drain::Drain>,
@@ -166,8 +191,7 @@ pub struct Server<I: Io> {
 
     counters: Counters,
     log_limits: log_entries::LogLimits,
-    /// Bytes of the answers that are being written.
-    answer_bytes: usize,
+    answers: answers::WaitingAnswers,
     /// The counters of a second ago, while somebody watches.
     last_sample: Option<statistics::Sample>,
     resident_at_start: Option<u64>,
@@ -201,7 +225,7 @@ impl<I: Io> Server<I> {
             acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
             counters: new_counters(),
             log_limits: Default::default(),
-            answer_bytes: 0,
+            answers: answers::WaitingAnswers::default(),
             last_sample: None,
             resident_at_start: process::resident_bytes(),
             jitter: Jitter(seed),
@@ -223,17 +247,18 @@ impl<I: Io> Server<I> {
             addresses: HashMap::new(),
             laggards: HashMap::new(),
             paces: HashMap::new(),
+            uploads: HashMap::new(),
             expiries: HashMap::new(),
             wheel: Wheel::new(),
             pace_wheel: Wheel::new(),
             heartbeats_left: 0,
             ready: Vec::new(),
-            readable: VecDeque::new(),
+            readable: reading_queue::ReadingQueue::default(),
             held: None,
             hold: None,
             closing: VecDeque::new(),
             inbox_has_more: false,
-            reading_until: Duration::ZERO,
+            visit_until: Duration::ZERO,
             catching_up: VecDeque::new(),
             dead: Vec::new(),
             drain: None,
@@ -366,7 +391,7 @@ impl<I: Io> Server<I> {
         let how = if takes_nothing { Close::Reset } else { Close::Graceful };
         self.io.close(connection.socket, how);
         if let Phase::Responding(responding) = std::mem::replace(&mut connection.phase, Phase::Dead) {
-            self.answer_bytes -= responding.bytes;
+            self.answers.release(&responding);
         }
         let (peer, position) = (connection.peer, connection.delivered_through);
         if !reason.is_eviction() {
@@ -386,6 +411,7 @@ impl<I: Io> Server<I> {
         for slot in std::mem::take(&mut self.dead) {
             let connection = self.connections.remove(slot as usize);
             self.paces.remove(&slot);
+            self.uploads.remove(&slot);
             self.expiries.remove(&slot);
             self.laggards.remove(&slot);
             self.hub.unsubscribe(Subscriber(slot));
@@ -468,7 +494,7 @@ fn new_counters() -> Counters {
         closed: Labelled::new(CloseReason::ALL.map(CloseReason::as_str)),
         streams: 0,
         refused: Labelled::new(refusal::Refusal::labels()),
-        denied: Labelled::new(["missing_token", "invalid_token", "insufficient_scope"]),
+        denied: Labelled::new(["missing_token", "invalid_token", "insufficient_scope", "closed_report"]),
         responses: Labelled::new([]),
         published_http: 0,
         broadcasts: 0,

@@ -1,9 +1,10 @@
-//! Pages and the hosts that they come from: whose may read (CORS, as the Fetch standard has it), and whose are taken
-//! for this host's own under `--dev`.
+//! Pages and the hosts that they come from: whose may read (CORS, as the Fetch standard has it), and under which names
+//! a listener on loopback is asked.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Server;
+use super::connection::Flags;
 use crate::io::Io;
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::{self, Response};
@@ -68,16 +69,26 @@ impl<I: Io> Server<I> {
             .with_header("Access-Control-Max-Age", "600")
     }
 
-    /// Under `--dev`, refuses whoever asks for another host than this one. A page whose name was made to point here
-    /// (DNS rebinding) would else be of our own origin, and free to read and to publish.
-    pub(super) fn check_host(&self, head: &RequestHead) -> Result<(), Response> {
-        match &head.host {
-            Some(host) if self.settings.is_dev() && !is_loopback(host) => {
-                let detail = "with --dev this server answers to localhost, 127.0.0.1 and [::1] alone";
-                Err(response::problem(421, "Not this host", detail))
-            }
-            _ => Ok(()),
+    /// On loopback, refuses requests for a host that is not this one. A page whose name was made to point here (DNS
+    /// rebinding) would else be of our own origin, and free to read and to publish.
+    ///
+    /// A trusted proxy passes on public names, and what it lets through is for the public anyway. Forwarding headers alone
+    /// prove no proxy: a page may send most of them. Under `--dev`, where no token is needed, no proxy is trusted so far.
+    pub(super) fn check_host(&self, slot: u32, head: &RequestHead) -> Result<(), Response> {
+        let connection = &self.connections[slot as usize];
+        let Some(host) = head.host.as_deref().filter(|_| connection.flags.has(Flags::LOOPBACK)) else { return Ok(()) };
+        let is_dev = self.settings.is_dev();
+        let is_proxied =
+            !connection.flags.has(Flags::ADMIN) && (self.settings.proxies.protocol || self.is_trusted(connection.peer));
+        // No page has a name that is an address. Under --dev even the addresses of this host's networks are not its own.
+        let is_own = is_loopback(host) || (!is_dev && is_address(host));
+        let is_allowed = || self.settings.allowed_hosts.iter().any(|allowed| is_name(host, allowed));
+        if (is_proxied && !is_dev) || is_own || is_allowed() {
+            return Ok(());
         }
+        let detail = "this listener on loopback answers to localhost, to addresses, and to the names of --allowed-host; a \
+                      proxy in front of it is named by --trusted-proxy";
+        Err(response::problem(421, "Not this host", detail))
     }
 }
 
@@ -90,12 +101,30 @@ fn authority(origin: &str) -> Option<&str> {
     origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
 }
 
-/// True for a name (RFC 6761, 6.3) or an address that never leaves this host, with any port or none.
-fn is_loopback(authority: &str) -> bool {
-    let host = match authority.rsplit_once(':') {
+/// An authority without its port, if it has one.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
         _ => authority,
-    };
+    }
+}
+
+/// True when an authority names exactly this host, with any port or none; a dot at its end changes nothing.
+fn is_name(authority: &str, name: &str) -> bool {
+    let host = without_port(authority);
+    host.strip_suffix('.').unwrap_or(host).eq_ignore_ascii_case(name)
+}
+
+/// True for an address instead of a name, with any port or none.
+fn is_address(authority: &str) -> bool {
+    let host = without_port(authority);
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    host.parse::<Ipv4Addr>().is_ok() || in_brackets.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
+}
+
+/// True for a name (RFC 6761, 6.3) or an address that never leaves this host, with any port or none.
+fn is_loopback(authority: &str) -> bool {
+    let host = without_port(authority);
     let name = host.to_ascii_lowercase();
     let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     name == "localhost"
@@ -122,6 +151,22 @@ mod tests {
         check("http://localhost.evil.test", false);
         check("http://localhost:5173@evil.test", false);
         check("null", false);
+    }
+
+    #[test]
+    fn a_host_is_named_whole_whatever_its_port_and_case() {
+        for good in ["events.example.com", "Events.Example.COM:443", "events.example.com.", "events.example.com.:1"] {
+            assert!(is_name(good, "events.example.com"), "{good}");
+        }
+        for bad in ["", "example.com", "x.events.example.com", "events.example.com..", "events.example.com:80:evil"] {
+            assert!(!is_name(bad, "events.example.com"), "{bad}");
+        }
+        for address in ["10.0.0.1", "10.0.0.1:3001", "[::2]", "[2001:db8::1]:80", "0.0.0.0"] {
+            assert!(is_address(address), "{address}");
+        }
+        for name in ["", ":80", "10.0.0.1.nip.io", "::2", "2130706433", "[::2", "[evil]", "10.0.0.1:80:evil"] {
+            assert!(!is_address(name), "{name}");
+        }
     }
 
     #[test]

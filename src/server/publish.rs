@@ -6,6 +6,7 @@ use super::connection::{Phase, PublishAnswer, Publishing};
 use super::publish_rate::OverRate;
 use super::refusal::Refusal;
 use super::respond::json;
+use super::stream::check_exact;
 use super::wheel::Tick;
 use crate::auth;
 use crate::event::{Event, EventId};
@@ -38,6 +39,9 @@ impl<I: Io> Server<I> {
                 return self.respond_problem(slot, head, error.status(), "Bad publish body", &error.to_string());
             }
         };
+        if let Some(detail) = events.iter().find_map(|event| check_exact(event.topic.as_str()).err()) {
+            return self.respond_problem(slot, head, 400, "Bad publish body", &detail);
+        }
         if let Some(outside) = events.iter().find(|event| !grant.covers(&event.topic)) {
             let response = self.deny_topic(slot, outside.topic.as_str(), "publish");
             return self.respond(slot, head, response);

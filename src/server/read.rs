@@ -1,11 +1,13 @@
 //! Reading: requests as they arrive, and whatever subscribers send, to be discarded.
 //!
-//! A socket is read until it would block, because edge-triggered readiness will not be told again; but only so much
-//! in one turn, and not while an earlier request of it is being answered.
+//! A socket is read until it would block, because edge-triggered readiness will not be told again; but only a share of
+//! one turn, in the order of [`ReadingQueue`](super::reading_queue), and not while an earlier request of it is being
+//! answered.
 
 use std::time::Duration;
 
 use super::connection::{Flags, Phase};
+use super::reading_queue::Class;
 use super::refusal::Refusal;
 use super::request::{Progress, Request};
 use super::wheel::Tick;
@@ -14,45 +16,85 @@ use crate::io::{Io, Read, Token};
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
 
-/// What reading and answering may take of one turn: a signature takes 0.2 ms, a large answer more, and thousands of
-/// connections may come back at once.
+/// What reading and answering may take of one turn: a signature takes 0.2 ms, and thousands of connections may come
+/// back at once.
 const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
-/// Reads of one connection in one turn.
-const READS_PER_TURN_MAX: usize = 4;
-/// Requests of one connection answered in one turn.
-const REQUESTS_PER_TURN_MAX: usize = 32;
+/// What connections that took more than their share before may take of one turn: so soon it is the others' turn again.
+const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(250);
+/// The share of one visit to a connection; one request is always taken up.
+const VISIT_MAX: Duration = Duration::from_micros(100);
+/// Reads in one visit.
+const READS_PER_VISIT_MAX: usize = 4;
+/// What a subscriber may send on its stream, which is discarded.
+const UPLOAD_BYTES_MAX: usize = 64 << 10;
+/// Requests answered in one visit.
+const REQUESTS_PER_VISIT_MAX: usize = 32;
 
 impl<I: Io> Server<I> {
     pub(super) fn queue_reading(&mut self, token: Token) {
         if let Some(connection) = self.connection(token)
             && !connection.flags.has(Flags::READABLE)
         {
-            connection.flags.set(Flags::READABLE);
-            self.readable.push_back(token);
+            self.push_readable(token.slot);
         }
     }
 
-    /// Reads every connection that may have something, each within its budget.
+    /// Puts a connection into the queue, where it does not stand yet.
+    pub(super) fn push_readable(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.flags.set(Flags::READABLE);
+        let class = Class::of(connection.flags);
+        self.readable.push(class, self.token(slot));
+    }
+
+    /// Visits connections that may have something, each at most once: class by class, at least one of each.
     pub(super) fn read(&mut self) {
-        self.reading_until = self.io.now() + READING_PER_TURN_MAX / self.share_beside_walks() as u32;
-        for _ in 0..self.readable.len() {
-            if self.has_read_enough() {
-                return;
-            }
-            let Some(token) = self.readable.pop_front() else { return };
-            if self.connection(token).is_some() && !self.read_connection(token) {
-                self.readable.push_back(token);
+        let started_at = self.io.now();
+        let reading_until = started_at + READING_PER_TURN_MAX / self.share_beside_walks() as u32;
+        let counts = Class::ALL.map(|class| (class, self.readable.count(class)));
+        for (class, count) in counts {
+            let until = match class {
+                Class::Heavy => reading_until.min(self.io.now() + HEAVY_PER_TURN_MAX),
+                Class::Operator | Class::First | Class::Light => reading_until,
+            };
+            for visit in 0..count {
+                if visit > 0 && self.io.now() >= until {
+                    break;
+                }
+                let Some(token) = self.readable.pop(class) else { break };
+                self.visit_to_read(token);
             }
         }
     }
 
-    fn has_read_enough(&self) -> bool {
-        self.io.now() >= self.reading_until
+    /// Reads one connection for its share of a turn, and notes whether it wanted more.
+    fn visit_to_read(&mut self, token: Token) {
+        if self.connection(token).is_none() {
+            return;
+        }
+        self.visit_until = self.io.now() + VISIT_MAX;
+        let is_done = self.read_connection(token);
+        let is_over_share = self.is_visit_over();
+        let Some(connection) = self.connection(token) else { return };
+        match is_done && !is_over_share {
+            true => connection.flags.clear(Flags::HEAVY),
+            false => connection.flags.set(Flags::HEAVY),
+        }
+        if !is_done {
+            self.push_readable(token.slot);
+        }
+    }
+
+    fn is_visit_over(&self) -> bool {
+        self.io.now() >= self.visit_until
     }
 
     /// Reads one connection; false when it may have more for the next turn.
     fn read_connection(&mut self, token: Token) -> bool {
-        for _ in 0..READS_PER_TURN_MAX {
+        for read in 0..READS_PER_VISIT_MAX {
+            if read > 0 && self.is_visit_over() {
+                return false;
+            }
             if !self.advance_and_arm(token.slot) {
                 return false;
             }
@@ -109,7 +151,17 @@ impl<I: Io> Server<I> {
             }
             Phase::Requesting(request) => request.receive(bytes),
             Phase::Responding(_) | Phase::Publishing(_) => debug_assert!(false, "not read while it is answered"),
-            Phase::Streaming | Phase::Lingering(_) | Phase::Dead => {}
+            Phase::Streaming => self.note_upload(slot, bytes.len()),
+            Phase::Lingering(_) | Phase::Dead => {}
+        }
+    }
+
+    /// Discards what a subscriber sends, up to a bound: reading it for ever would cost the others their turns.
+    fn note_upload(&mut self, slot: u32, bytes: usize) {
+        let received = self.uploads.entry(slot).or_insert(0);
+        *received += bytes;
+        if *received > UPLOAD_BYTES_MAX {
+            self.close(slot, CloseReason::Upload);
         }
     }
 
@@ -127,25 +179,24 @@ impl<I: Io> Server<I> {
 
     /// Takes requests from what has arrived, until one needs more or must be waited for. False: there are more, but
     /// others are to have their turn first.
-    pub(super) fn advance_requests(&mut self, slot: u32) -> bool {
-        for _ in 0..REQUESTS_PER_TURN_MAX {
+    fn advance_requests(&mut self, slot: u32) -> bool {
+        for taken in 0..REQUESTS_PER_VISIT_MAX {
             if self.connections[slot as usize].flags.has(Flags::AWAITS_PROXY_HEADER) && !self.take_proxy_header(slot) {
                 return true;
             }
-            let has_read_enough = self.has_read_enough();
+            let is_over = taken > 0 && self.is_visit_over();
             let connection = &mut self.connections[slot as usize];
             let Phase::Requesting(request) = &mut connection.phase else { return true };
-            if has_read_enough {
+            if request.is_empty() {
+                connection.phase = Phase::Idle;
+                connection.since = Tick::of(self.now);
+                return true;
+            }
+            if is_over {
                 return false;
             }
             match request.advance(&self.settings.limits) {
-                Ok(Progress::NeedMore) => {
-                    if request.is_empty() {
-                        connection.phase = Phase::Idle;
-                        connection.since = Tick::of(self.now);
-                    }
-                    return true;
-                }
+                Ok(Progress::NeedMore) => return true,
                 Ok(Progress::Head(head)) => self.admit_body(slot, &head),
                 Ok(Progress::Complete { head, .. }) if request.pipelined() > self.settings.limits.pipelined_max => {
                     self.refuse_pipeline(slot, &head);
@@ -191,17 +242,22 @@ impl<I: Io> Server<I> {
         self.respond_last(slot, response, head_only, CloseReason::BadRequest);
     }
 
-    /// After an answer: the requests that arrived meanwhile, and then whatever the kernel still holds.
+    /// After an answer: the requests that arrived meanwhile, and then whatever the kernel still holds, have their turn
+    /// like those of all others.
     pub(super) fn resume_reading(&mut self, slot: u32) {
-        let done = self.advance_requests(slot);
         let connection = &mut self.connections[slot as usize];
-        if matches!(connection.phase, Phase::Idle | Phase::Requesting(_) | Phase::Streaming) {
-            if done && connection.flags.has(Flags::ENDED) {
-                self.close(slot, CloseReason::PeerClosed);
-            } else if !done || connection.flags.has(Flags::READABLE) {
-                connection.flags.set(Flags::READABLE);
-                self.readable.push_back(self.token(slot));
+        match &connection.phase {
+            Phase::Requesting(request) if request.is_empty() => {
+                connection.phase = Phase::Idle;
+                connection.since = Tick::of(self.now);
             }
+            Phase::Idle | Phase::Requesting(_) | Phase::Streaming => {}
+            Phase::Responding(_) | Phase::Publishing(_) | Phase::Lingering(_) | Phase::Dead => return,
+        }
+        if connection.flags.has(Flags::READABLE) || matches!(connection.phase, Phase::Requesting(_)) {
+            self.push_readable(slot);
+        } else if connection.flags.has(Flags::ENDED) {
+            self.close(slot, CloseReason::PeerClosed);
         }
     }
 }

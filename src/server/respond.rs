@@ -3,6 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::answers::Account;
 use super::connection::{Flags, Phase, Responding};
 use super::refusal::Refusal;
 use super::wheel::Tick;
@@ -30,13 +31,11 @@ impl Date {
     }
 }
 
-/// An answer that is always given: a health check's, a refusal's.
-const SMALL_ANSWER_BYTES: usize = 1 << 10;
-
 impl<I: Io> Server<I> {
     /// Answers a request; the connection goes on if the client wants it to.
     pub(super) fn respond(&mut self, slot: u32, head: &RequestHead, response: Response) {
-        let mut response = if self.has_room_for(&response) { response } else { self.refuse_answer() };
+        let account = self.account(slot, Some(head));
+        let mut response = if self.may_answer(account, &response) { response } else { self.refuse_answer() };
         // One answer to each on the spare descriptor: others wait for it.
         let on_spare = self.connections[slot as usize].flags.has(Flags::ON_SPARE);
         response.keep_alive &= head.keep_alive && !on_spare && !self.is_closing_streams();
@@ -45,21 +44,7 @@ impl<I: Io> Server<I> {
         self.count_response(response.status);
         let date = self.date.at(self.io.unix_time());
         let bytes = response.encode(head.method == Method::Head, head.minor_version, date);
-        self.write_response(slot, bytes, last);
-    }
-
-    fn has_room_for(&self, response: &Response) -> bool {
-        let bytes = response.body.len();
-        let is_within = self.answer_bytes + bytes <= self.settings.limits.answer_bytes_max;
-        // What was published is published: its sender must not be told to try again.
-        let is_publish = response.status == 202;
-        bytes <= SMALL_ANSWER_BYTES || is_publish || self.answer_bytes == 0 || is_within
-    }
-
-    fn refuse_answer(&mut self) -> Response {
-        let refusal = Refusal::AnswerBytes;
-        self.count_refusal(refusal);
-        response::problem(refusal.status(), "Too busy", refusal.detail()).with_header("Retry-After", "1")
+        self.write_answer(slot, bytes, last, account);
     }
 
     /// Answers with an error.
@@ -78,14 +63,19 @@ impl<I: Io> Server<I> {
 
     /// Writes bytes that are a whole response; with a reason, the connection's last.
     pub(super) fn write_response(&mut self, slot: u32, bytes: Vec<u8>, last: Option<CloseReason>) {
+        self.write_answer(slot, bytes, last, self.account(slot, None));
+    }
+
+    fn write_answer(&mut self, slot: u32, bytes: Vec<u8>, last: Option<CloseReason>, account: Account) {
         let now = Tick::of(self.now);
+        let size = bytes.len();
         let connection = &mut self.connections[slot as usize];
-        let responding = Responding { request: connection.take_request(), last, bytes: bytes.len() };
-        self.answer_bytes += responding.bytes;
+        let responding = Responding { request: connection.take_request(), last, account, waiting_bytes: 0 };
         connection.phase = Phase::Responding(Box::new(responding));
         connection.since = now;
         self.say(slot, Frame::from(bytes));
         self.finish_response(slot);
+        self.charge_if_waiting(slot, size);
         self.arm_if_open(slot);
     }
 
@@ -106,8 +96,8 @@ impl<I: Io> Server<I> {
         }
         match std::mem::replace(&mut connection.phase, Phase::Idle) {
             Phase::Responding(responding) => {
-                let Responding { request, last, bytes } = *responding;
-                self.answer_bytes -= bytes;
+                self.answers.release(&responding);
+                let Responding { request, last, .. } = *responding;
                 connection.phase = Phase::Requesting(Box::new(request));
                 connection.since = Tick::of(self.now);
                 if let Some(reason) = last {
@@ -129,8 +119,7 @@ impl<I: Io> Server<I> {
         connection.phase = Phase::Lingering(reason);
         connection.since = Tick::of(self.now);
         if connection.flags.has(Flags::READABLE) {
-            let token = self.token(slot);
-            self.readable.push_back(token);
+            self.push_readable(slot);
         }
         self.arm_if_open(slot);
     }

@@ -10,6 +10,7 @@ use crate::io::Io;
 use crate::protocol::body::BodyFraming;
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
+use crate::protocol::target::decode_path;
 
 /// What a path means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,8 @@ pub enum Probe {
 }
 
 impl Route {
-    /// What `path` means where `stream_endpoint` is another path for the default stream.
+    /// What `path`, as it was sent, means where `stream_endpoint` is another path for the default stream. Only the name
+    /// of a topic is decoded: a proxy's rules are about the path as it was sent, too.
     pub fn of(path: &str, stream_endpoint: Option<&str>, dashboard_topic: &Topic) -> Option<Route> {
         if stream_endpoint == Some(path) {
             return Some(Route::Stream(None));
@@ -67,7 +69,9 @@ impl Route {
             "/metrics" => Route::Metrics,
             _ => match page::find(path) {
                 Some(file) => Route::File(file),
-                None => Route::Topic(path.strip_prefix("/topics/").filter(|name| !name.is_empty())?.to_owned()),
+                None => {
+                    Route::Topic(path.strip_prefix("/topics/").filter(|name| !name.is_empty()).and_then(decode_path)?)
+                }
             },
         })
     }
@@ -107,7 +111,7 @@ impl<I: Io> Server<I> {
         let is_admin = flags.has(Flags::ADMIN);
         tracing::trace!(peer = %self.client(slot, head), method = head.method.as_str(),
             path = head.target.path, "request");
-        let route = self.route(head, is_admin);
+        let route = self.route(slot, head);
         if head.method == Method::Options {
             let response = self.preflight(head, route.map_or("GET, HEAD, POST, OPTIONS", |route| route.methods()));
             return self.respond(slot, head, response);
@@ -130,19 +134,20 @@ impl<I: Io> Server<I> {
             Route::Publish => return self.publish(slot, head, body, grant),
             Route::Index => page::index(head, &endpoints(&self.settings, is_admin)),
             Route::Health(probe) => self.health(probe),
-            Route::Debug => self.debug_view(),
-            Route::Data => self.snapshot(slot, head),
-            Route::Topics => self.topic_list(),
+            Route::Debug => self.debug_view(slot, head).unwrap_or_else(|refusal| refusal),
+            Route::Data => self.snapshot(slot, head).unwrap_or_else(|refusal| refusal),
+            Route::Topics => self.topic_list(slot, head).unwrap_or_else(|refusal| refusal),
             Route::Topic(name) => self.topic_view(&name),
-            Route::Metrics => self.metrics_page(),
+            Route::Metrics => self.metrics_page(slot, head).unwrap_or_else(|refusal| refusal),
             Route::File(file) => file.response(head),
         };
         self.respond(slot, head, response);
     }
 
     /// What a request names, if that is there for its listener and its method.
-    fn route(&self, head: &RequestHead, is_admin: bool) -> Result<Route, Response> {
-        self.check_host(head)?;
+    fn route(&self, slot: u32, head: &RequestHead) -> Result<Route, Response> {
+        self.check_host(slot, head)?;
+        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
         let (path, method) = (&head.target.path, &head.method);
         let Settings { stream_endpoint, dashboard_topic, .. } = &self.settings;
         let route = Route::of(path, stream_endpoint.as_deref(), dashboard_topic);
@@ -165,8 +170,7 @@ impl<I: Io> Server<I> {
         if head.framing == BodyFraming::Length(0) {
             return Ok(None);
         }
-        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
-        match self.route(head, is_admin)? {
+        match self.route(slot, head)? {
             Route::Publish if head.method == Method::Post => self.may_publish(slot, head).map(Some),
             _ => Err(response::problem(413, "Unexpected body", "only POST /publish takes a body")),
         }
@@ -191,4 +195,39 @@ fn endpoints(settings: &Settings, is_admin: bool) -> serde_json::Value {
         "debug": "/dashboard/debug",
         "client": ["/fanfare.js", "/fanfare.d.ts"],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_its_path_as_sent_and_only_a_topics_name_is_decoded() {
+        let board = Topic::new("board").unwrap();
+        let check = |path: &str, expected: Option<Route>| {
+            assert_eq!(Route::of(path, Some("/sse"), &board), expected, "{path}");
+        };
+        check("/metrics", Some(Route::Metrics));
+        check("/sse", Some(Route::Stream(None)));
+        check("/topics/a%2Fb", Some(Route::Topic("a/b".into())));
+        check("/topics/caf%c3%a9", Some(Route::Topic("café".into())));
+        for alias in [
+            "/%6detrics",
+            "/m%65trics",
+            "/dashboard%2fdebug",
+            "/dashboard/%64ebug",
+            "/%74opics",
+            "/%74opics/a",
+            "/topics%2fa",
+            "/%70ublish",
+            "/events%2f",
+            "/ss%65",
+            "/%66anfare.js",
+            "//metrics",
+            "/metrics/",
+            "/METRICS",
+        ] {
+            check(alias, None);
+        }
+    }
 }

@@ -27,8 +27,13 @@ pub struct Settings {
     pub limits: Limits,
     /// Who may publish.
     pub publishing: Publishing,
-    /// Who may see metrics, topics and the debug view other than through the admin listener; none: everybody.
+    /// Who may see metrics, topics and the debug view other than through the admin listener; none: everybody on this host,
+    /// where nobody else reaches the server.
     pub operators: Tokens,
+    /// Metrics, topics and the debug view are for everybody, whatever else is said.
+    pub open_reports: bool,
+    /// Host names that listeners on loopback answer to besides their own, in small letters.
+    pub allowed_hosts: Vec<String>,
     /// How JSON Web Tokens are checked; none: subscribing is open, and nobody is let in by one.
     pub jwt: Option<Jwt>,
     /// Which pages of other origins may read and publish.
@@ -79,6 +84,13 @@ pub struct Proxies {
     pub trusted: TrustedProxies,
     /// Public connections are theirs alone, and begin with a header of the PROXY protocol.
     pub protocol: bool,
+}
+
+impl Proxies {
+    /// True when requests may come from elsewhere than where their connections do.
+    pub(super) fn are_configured(&self) -> bool {
+        self.protocol || !self.trusted.is_empty()
+    }
 }
 
 /// How streams are delivered.

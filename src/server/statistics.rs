@@ -33,6 +33,7 @@ pub(super) struct Sample {
 impl<I: Io> Server<I> {
     /// Publishes the statistics of the time since the last ones, if anybody watches.
     pub(super) fn tell_statistics(&mut self) {
+        self.hub.look_for_busiest();
         if self.hub.topic(STATISTICS_TOPIC).is_none_or(|topic| topic.subscribers == 0) {
             self.last_sample = None;
             return;

@@ -1,5 +1,6 @@
 //! Streams: who becomes a subscriber, where its stream starts, at what pace it goes, and who is told to come later.
 
+use std::collections::HashSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::connection::{CompactPeer, Connection, Flags, Phase};
@@ -89,18 +90,20 @@ fn spread(retry: Duration, choice: u64) -> Duration {
 impl<I: Io> Server<I> {
     /// Answers a request for a stream of `topics`, or of the topics that its query names.
     pub(super) fn open_stream(&mut self, slot: u32, head: &RequestHead, topics: Option<Topic>) {
+        // Who shows no token is told so before anything that it names is looked at.
+        let holder = match self.holder_of_stream(slot, head) {
+            Ok(holder) => holder,
+            Err(response) => return self.respond(slot, head, response),
+        };
         let topics = match topics.map_or_else(|| self.named_topics(slot, head), |topic| Ok(vec![topic])) {
             Ok(topics) => topics,
             Err(response) => return self.respond(slot, head, response),
         };
-        if let Err(response) = self.check_topic_count(topics.len()) {
-            return self.respond(slot, head, response);
-        }
         let wishes = match Wishes::read(&head.target, self.settings.delivery.interval_floor) {
             Ok(wishes) => wishes,
             Err(detail) => return self.respond_problem(slot, head, 400, "Bad parameter", &detail),
         };
-        let expires_at = match self.may_subscribe(slot, head, &topics) {
+        let expires_at = match self.may_subscribe(slot, head, holder, &topics) {
             Ok(expires_at) => expires_at,
             Err(response) => return self.respond(slot, head, response),
         };
@@ -129,15 +132,16 @@ impl<I: Io> Server<I> {
     }
 
     fn named_topics(&mut self, slot: u32, head: &RequestHead) -> Result<Vec<Topic>, Response> {
-        let mut topics = Vec::new();
+        let (mut topics, mut known) = (Vec::new(), HashSet::new());
         for name in head.target.get_all("topic") {
-            let topic = match name {
+            if !known.insert(name) {
+                continue;
+            }
+            self.check_topic_count(known.len())?;
+            topics.push(match name {
                 STATISTICS_TOPIC => Topic::statistics(),
                 name => self.check_topic(name).map_err(|detail| response::problem(400, "Bad topic", &detail))?,
-            };
-            if !topics.contains(&topic) {
-                topics.push(topic);
-            }
+            });
         }
         if topics.is_empty() {
             topics.push(self.settings.default_topic.clone());
@@ -167,6 +171,7 @@ impl<I: Io> Server<I> {
             self.count_refusal(Refusal::TopicBytes);
             return Err(format!("{}: at most {bytes_max} bytes", Refusal::TopicBytes.detail()));
         }
+        check_exact(name)?;
         Topic::new(name).map_err(|error| format!("the topic's name {error}"))
     }
 
@@ -307,6 +312,16 @@ impl<I: Io> Server<I> {
             self.hub.unsubscribe(Subscriber(slot));
             self.linger(slot, reason);
         }
+    }
+}
+
+/// Refuses a name that looks like a pattern: it would match no other topic, and nobody would be told.
+pub(super) fn check_exact(name: &str) -> Result<(), String> {
+    match name.contains('*') {
+        true => {
+            Err(format!("the topic {name:?} has a *: names are exact, there are no patterns here; name each topic"))
+        }
+        false => Ok(()),
     }
 }
 

@@ -66,7 +66,11 @@ impl<I: Io> Server<I> {
             Phase::Idle => limits.idle_timeout,
             Phase::Requesting(request) if request.is_in_body() => limits.body_timeout,
             Phase::Requesting(_) => limits.head_timeout,
-            Phase::Responding(_) => self.settings.delivery.stall_timeout,
+            Phase::Responding(_) => {
+                // Not the time it takes in all: a steady reader of a large answer is served to its end.
+                let progress_at = self.laggards.get(&slot).map_or(connection.since, |it| Tick::of(it.progress_at));
+                return Some(progress_at.after(self.settings.delivery.stall_timeout));
+            }
             Phase::Publishing(_) => PUBLISH_TIMEOUT,
             Phase::Lingering(_) => LINGER_TIMEOUT,
             Phase::Streaming => {

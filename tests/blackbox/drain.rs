@@ -64,7 +64,7 @@ fn while_streams_close_operators_are_answered_and_new_streams_are_not_taken() {
     assert_eq!(server.get_admin("/health/live").status, 200);
     assert_eq!(server.get_admin("/health/ready").status, 503);
     // A connection that was kept is answered, told to come back, and closed.
-    held.send("GET /events?topic=a HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n");
+    held.send("GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
     assert_eq!(held.head().status, 200);
     let body = String::from_utf8(held.read_to_end()).unwrap();
     assert!(body.starts_with("retry: ") && body.ends_with("\n\n"), "{body}");

@@ -37,7 +37,15 @@ fn escaped(text: &str) -> String {
 fn start(redis: &RedisServer, log_format: &str) -> Server {
     let url = redis.url("redis", "");
     let mut options = vec!["--redis-url", &url, "--redis-pattern", "raw*", "--log-level", "trace,mio=off"];
-    options.extend(["--log-format", log_format, "--max-topics", "12", "--trusted-proxy", "127.0.0.1"]);
+    options.extend([
+        "--log-format",
+        log_format,
+        "--max-topics",
+        "12",
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--open-reports",
+    ]);
     let server = Server::start(&options);
     server.wait_for_metric("fanfare_source_up{source=\"redis\"}", |up| up == 1.0);
     server
@@ -147,7 +155,7 @@ fn what_a_request_says_of_itself_stays_a_value() {
 fn check_header_values(server: &Server, hostile: &str) {
     let is_allowed = !hostile.bytes().any(|byte| byte.is_ascii_control());
     for field in ["Origin", "User-Agent", "Host", "X-Forwarded-For", "Cookie", "Authorization", "Accept"] {
-        let host = if field == "Host" { "" } else { "Host: h\r\n" };
+        let host = if field == "Host" { "" } else { "Host: localhost\r\n" };
         let mut client = server.connect();
         client.send(format!("GET /nowhere HTTP/1.1\r\n{host}{field}: {hostile}\r\nConnection: close\r\n\r\n"));
         let answer = client.answer();
@@ -164,7 +172,7 @@ fn check_header_values(server: &Server, hostile: &str) {
 }
 
 fn check_unknown_id(mut client: Client, target: &str, header: &[u8]) {
-    client.send([format!("GET {target} HTTP/1.1\r\nHost: h\r\n").as_bytes(), header, b"\r\n"].concat());
+    client.send([format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n").as_bytes(), header, b"\r\n"].concat());
     assert_eq!(client.head().status, 200);
     let preamble = String::from_utf8(client.read_through(b"\n\n").unwrap()).unwrap();
     assert!(preamble.starts_with("retry: ") && preamble.lines().count() == 2, "{preamble:?}");

@@ -6,11 +6,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod bursts;
 mod drain;
 mod injection;
 mod limits;
 mod malformed;
+mod operators;
 mod proxies;
 mod publishing;
 mod redis;

@@ -157,11 +157,14 @@ const ACCEPTED: &[(&str, Part, u16)] = &[
     ("extensions and trailers", Chunks(b"1;a=\"b\";c\r\nx\r\n000;d\r\nX: a\r\n\r\n"), 400),
 ];
 
+/// The hosts that the requests are for.
+const NAMES: [&str; 4] = ["--allowed-host", "h", "--allowed-host", "other"];
+
 const SECOND: &[u8] = b"GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n";
 
 #[test]
 fn a_malformed_request_is_refused_and_what_follows_it_is_none() {
-    let server = Server::start(&[]);
+    let server = Server::start(&NAMES);
     for (what, part, status) in REFUSED {
         let mut client = server.connect();
         client.send([&part.request(), SECOND].concat());
@@ -181,7 +184,7 @@ fn a_malformed_request_is_refused_and_what_follows_it_is_none() {
 
 #[test]
 fn what_has_one_meaning_only_is_understood_and_so_is_what_follows_it() {
-    let server = Server::start(&[]);
+    let server = Server::start(&NAMES);
     for (what, part, status) in ACCEPTED {
         let mut client = server.connect();
         client.send([&part.request(), SECOND].concat());

@@ -25,7 +25,7 @@ fn plain(address: &str) -> String {
 #[track_caller]
 fn check_over_limit(server: &Server, client: &mut Client, header_lines: &str) {
     let before = server.refused("address_limit");
-    client.send(format!("GET /events?topic=a HTTP/1.1\r\nHost: h\r\n{header_lines}\r\n"));
+    client.send(format!("GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\n{header_lines}\r\n"));
     let answer = client.answer();
     assert_eq!(answer.status, 429, "{header_lines:?}: {answer}");
     assert!(answer.header("retry-after").is_some());
@@ -136,7 +136,7 @@ fn start_with_proxy_protocol(options: &[&str]) -> Server {
 #[test]
 fn the_proxy_protocol_tells_for_whom_a_connection_is() {
     let server = start_with_proxy_protocol(&[]);
-    let live = b"GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n";
+    let live = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut log_lines = 0;
     for header in proxy_headers() {
         for step in [1, usize::MAX] {
@@ -193,7 +193,7 @@ fn connections_count_for_whom_the_proxy_protocol_names() {
 #[test]
 fn a_connection_that_does_not_begin_as_the_proxy_protocol_asks_is_closed() {
     let server = start_with_proxy_protocol(&["--head-timeout", "300ms"]);
-    let live = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n";
+    let live = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let malformed: [Vec<u8>; 9] = [
         live.into(),
         format!("PROXY TCP4 192.0.2.7 192.0.2.1 47011\r\n{live}").into(),

@@ -205,7 +205,7 @@ fn pages_of_configured_origins_may_read_and_others_are_logged_once() {
     let server = Server::start(&["--cors-origin", "https://app.example", "--cors-origin", "http://b.example:81"]);
     let ask = |target: &str, origin: &str| {
         let mut client = server.connect();
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n\r\n"));
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"));
         client.head()
     };
     for target in ["/events", "/dashboard/stream", "/dashboard/data", "/nowhere"] {
@@ -227,7 +227,7 @@ fn a_preflight_is_answered_for_allowed_origins() {
     let server = Server::start(&["--cors-origin", "https://app.example"]);
     let ask = |origin: &str| {
         server.request(&format!(
-            "OPTIONS /publish HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST\r\n\
+            "OPTIONS /publish HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST\r\n\
              Access-Control-Request-Headers: authorization\r\n\r\n"
         ))
     };

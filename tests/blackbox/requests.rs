@@ -19,7 +19,7 @@ fn check_refused(server: &Server, request: &[u8], status: u16) {
 }
 
 fn publish_head(header_lines: &str) -> String {
-    format!("POST /publish HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n{header_lines}\r\n")
+    format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{header_lines}\r\n")
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_connection_serves_one_request_after_the_other() {
         client.get(target);
         client.answer();
     }
-    client.send("GET /health/live HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    client.send("GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(client.answer().header("connection"), Some("close"));
     client.ends();
     client = server.connect();
@@ -49,7 +49,7 @@ fn pipelined_requests_are_answered_in_order() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let targets: Vec<String> = (0..200).map(|n| format!("/topics/{n}")).collect();
-    let request = |target: &String| format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let request = |target: &String| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.send(targets.iter().map(request).collect::<String>());
     for _ in &targets {
         assert_eq!(client.answer().status, 404);
@@ -57,7 +57,7 @@ fn pipelined_requests_are_answered_in_order() {
     let body = r#"{"topic":"a","data":"x"}"#;
     let publish = publish_head(&format!("Content-Length: {}\r\n", body.len())) + body;
     // The last of a pipeline may be a stream.
-    client.send(format!("{publish}GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n{publish}"));
+    client.send(format!("{publish}GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n{publish}"));
     client.send(stream_request("/events?topic=b", ""));
     assert_eq!([client.answer().status, client.answer().status, client.answer().status], [202, 404, 202]);
     assert_eq!(client.head().status, 200);
@@ -67,7 +67,7 @@ fn pipelined_requests_are_answered_in_order() {
 fn what_follows_a_stream_request_is_discarded() {
     let server = Server::start(&[]);
     let mut subscriber = Subscriber::over(server.connect(), "/events?topic=a", "");
-    subscriber.client.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n\0\0\0 and anything else\n");
+    subscriber.client.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n\0\0\0 and anything else\n");
     server.publish("a", "x");
     subscriber.expect(&["x"]);
     subscriber.client.send(vec![b'x'; 1 << 20]);
@@ -136,13 +136,13 @@ fn what_is_no_request_is_refused_readably() {
     check("GET / HTTP/1.1\nHost: h\n\n", 400);
     check("GET / HTTP/1.1\r\n\r\n", 400);
     check("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400);
-    check("GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    check("GET  / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400);
     check("GET / HTTP/1.1\r\nHost : h\r\n\r\n", 400);
-    check("GET / HTTP/1.1\r\nHost: h\r\n folded: x\r\n\r\n", 400);
-    check("GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", 400);
-    check("GET /#a HTTP/1.1\r\nHost: h\r\n\r\n", 400);
-    check("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", 400);
-    check("GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505);
+    check("GET / HTTP/1.1\r\nHost: localhost\r\n folded: x\r\n\r\n", 400);
+    check("GET /%zz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400);
+    check("GET /#a HTTP/1.1\r\nHost: localhost\r\n\r\n", 400);
+    check("CONNECT h:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400);
+    check("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505);
     check(&publish_head("Content-Length: 1\r\nContent-Length: 2\r\n"), 400);
     check(&publish_head("Content-Length: +1\r\n"), 400);
     check(&publish_head("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), 400);
@@ -155,14 +155,14 @@ fn what_is_no_request_is_refused_readably() {
 fn a_body_where_none_belongs_is_refused_unread() {
     let server = Server::start(&[]);
     let check = |request: &str, status| check_refused(&server, (request.to_owned() + "x").as_bytes(), status);
-    check("POST /events HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n", 405);
-    check("POST /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", 404);
-    check("GET /health HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n", 413);
-    check("POST /publish HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n", 401);
+    check("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", 405);
+    check("POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", 404);
+    check("GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", 413);
+    check("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n", 401);
     // The length of nothing is no body.
     let mut client = server.connect();
     for _ in 0..2 {
-        client.send("GET /health/live HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+        client.send("GET /health/live HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(client.answer().status, 200);
     }
     Subscriber::over(client, "/events?topic=a", "Content-Length: 0\r\n");
@@ -179,11 +179,11 @@ fn the_refusal_of_a_head_request_has_no_body() {
         assert!(answer.header("content-length").is_some_and(|length| length != "0"), "{answer}");
         client.ends();
     };
-    check("HEAD /health HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", 413);
-    check("HEAD /health HTTP/1.1\r\nHost: h\r\nContent-Length: 5000\r\n\r\n", 413);
-    check("HEAD /nowhere HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", 404);
+    check("HEAD /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", 413);
+    check("HEAD /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n", 413);
+    check("HEAD /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", 404);
     let mut client = server.connect();
-    client.send("HEAD /health HTTP/1.1\r\nHost: h\r\n\r\n".repeat(3));
+    client.send("HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3));
     assert_eq!([client.head().status, client.head().status], [200, 429]);
     client.ends();
 }
@@ -210,15 +210,15 @@ fn bodies_and_heads_are_accepted_up_to_their_limit_and_not_a_byte_more() {
         let answer = server.request(request);
         assert_eq!(answer.status, status, "{} bytes: {answer}", request.len());
     };
-    let head = |bytes| padded("GET /health/live HTTP/1.1\r\nHost: h\r\nX: PAD\r\n\r\n", bytes);
+    let head = |bytes| padded("GET /health/live HTTP/1.1\r\nHost: localhost\r\nX: PAD\r\n\r\n", bytes);
     check(&head(2048), 200);
     check(&head(2049), 431);
-    let target = |bytes| format!("GET {} HTTP/1.1\r\nHost: h\r\n\r\n", padded("/health/live?PAD", bytes));
+    let target = |bytes| format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", padded("/health/live?PAD", bytes));
     check(&target(1024), 200);
     check(&target(1025), 414);
     check(&format!("GET /{}", "x".repeat(3000)), 414);
     let headers =
-        |lines: usize| format!("GET /health/live HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(lines - 1));
+        |lines: usize| format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(lines - 1));
     check(&headers(20), 200);
     check(&headers(21), 431);
     let body = |bytes| padded(r#"{"topic":"a","data":"PAD"}"#, bytes);
@@ -247,7 +247,7 @@ fn a_half_closed_client_is_answered() {
         }
         client.ends();
     };
-    let live = "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n";
+    let live = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
     check(live, &[200]);
     check(&live.repeat(3), &[200, 200, 200]);
     check("nonsense\r\n\r\n", &[400]);
@@ -267,7 +267,7 @@ fn a_head_or_body_that_takes_too_long_is_408() {
         client.ends();
     };
     check("GET / HT");
-    check("GET / HTTP/1.1\r\nHost: h\r\n");
+    check("GET / HTTP/1.1\r\nHost: localhost\r\n");
     check(&(publish_head("Content-Length: 10\r\n") + "{"));
     // Nothing was asked, so nothing is answered.
     server.connect().ends();
@@ -284,7 +284,7 @@ fn a_head_or_body_that_takes_too_long_is_408() {
 fn a_trickle_of_bytes_does_not_extend_the_time_for_a_head() {
     let server = Server::start(&["--head-timeout", "300ms"]);
     let mut client = server.connect();
-    client.send("GET /health HTTP/1.1\r\nHost: h\r\nX: ");
+    client.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX: ");
     // Each byte comes well before the time is up; only their sum can end this.
     let answered = std::sync::atomic::AtomicBool::new(false);
     let mut reader = Client::over_tcp(client.try_clone());

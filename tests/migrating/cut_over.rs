@@ -47,7 +47,7 @@ fn rest_to_old(old: &OldServer) -> Vec<(&'static str, String)> {
     let upstreams = UPSTREAM.replace("3000", &old.port) + "    upstream fanfare {\n";
     vec![
         ("    upstream fanfare {\n", upstreams),
-        ("        location / {\n            proxy_pass http://fanfare;\n        }\n", REST.to_owned()),
+        ("        location / {\n            return 404;\n        }\n", REST.to_owned()),
     ]
 }
 

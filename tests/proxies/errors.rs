@@ -12,6 +12,7 @@ for_each_proxy!(
     without_a_server_an_event_source_is_told_to_come_back,
     a_server_that_hangs_is_an_error_like_its_absence,
     answers_of_the_server_pass_as_they_are,
+    what_is_for_operators_is_not_passed_on,
 );
 
 const EVENTS: &str = "Accept: text/event-stream";
@@ -52,8 +53,8 @@ fn without_a_server_an_event_source_is_told_to_come_back(kind: Kind) {
 
     let plain = |status: u16| [502, 503].contains(&status);
     assert!(plain(ask(&proxy, &[], "/events").0), "curl can read a status");
-    assert!(plain(ask(&proxy, &["--header", EVENTS], "/health").0), "this is no stream");
-    assert!(plain(ask(&proxy, &["--header", EVENTS], "/events/x").0), "nor is this");
+    assert!(plain(ask(&proxy, &["--header", EVENTS], "/publish").0), "this is no stream");
+    assert_eq!(ask(&proxy, &["--header", EVENTS], "/events/x").0, 404, "nor is this");
 }
 
 fn a_server_that_hangs_is_an_error_like_its_absence(kind: Kind) {
@@ -85,4 +86,39 @@ fn answers_of_the_server_pass_as_they_are(kind: Kind) {
     let (status, head, body) = ask(&proxy, &["--header", EVENTS], "/events");
     assert_eq!(status, 200);
     assert!(head.contains("charset=utf-8") && body.starts_with("retry: "), "{head} {body}");
+}
+
+fn what_is_for_operators_is_not_passed_on(kind: Kind) {
+    let proxy = Proxy::start(kind);
+    // Fanfare itself would tell everybody: it is the proxy that does not ask.
+    let listen = ["--listen", "127.0.0.1:0", "--listen", &proxy.listen(), "--open-reports"];
+    let server = Server::start(&listen);
+    for target in ["/dashboard/data?topic=a", "/fanfare.js", "/fanfare.d.ts"] {
+        assert_eq!(ask(&proxy, &[], target).0, 200, "{target}");
+    }
+    assert_eq!(ask(&proxy, &["--data", "{}"], "/publish").0, 401);
+    for target in [
+        "/metrics",
+        "/topics",
+        "/topics/a",
+        "/dashboard/debug",
+        "/dashboard",
+        "/health",
+        "/",
+        "/%6detrics",
+        "/dashboard%2fdebug",
+        "/dashboard/%64ebug",
+        "/%74opics/a",
+        "//metrics",
+        "/events/../metrics",
+        "/events/%2e%2e/metrics",
+        "/metrics/",
+    ] {
+        let (status, head, body) = ask(&proxy, &["--path-as-is"], target);
+        assert!([400, 404].contains(&status), "{target}: {head}");
+        assert!(!body.contains("fanfare_"), "{target}: {body}");
+    }
+    let metrics = server.get_admin("/metrics");
+    assert!(!metrics.text().contains("fanfare_responses_total{status=\"404\"}"), "none of it came here");
+    assert_eq!(server.get("/topics").status, 200);
 }

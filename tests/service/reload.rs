@@ -49,7 +49,7 @@ impl Stage {
     }
 
     fn asked_from(&self, origin: &str) -> Answer {
-        self.server.request(&format!("GET /health HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n\r\n"))
+        self.server.request(&format!("GET /health HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"))
     }
 
     /// True when one more stream is opened, not refused.

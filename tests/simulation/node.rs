@@ -12,7 +12,7 @@ use fanfare::io::simulated::{Faults, PeerId, Random, SimulatedIo};
 use fanfare::protocol::head::HeadLimits;
 use fanfare::protocol::publish::PublishLimits;
 use fanfare::server::settings::{Cors, Delivery, Drain, Limits, Proxies, Publishing, Settings, SlowPolicy};
-use fanfare::server::{ListenerRole, Parts, Reloads, Server};
+use fanfare::server::{Entrance, ListenerRole, Parts, Reach, Reloads, Server};
 use fanfare::sources::channel::{ChannelLimits, Publish, channel};
 
 use super::feed::{Bus, BusStop, Feed, History};
@@ -130,6 +130,8 @@ impl Plan {
             },
             publishing: Publishing::Loopback(Tokens::default()),
             operators: Tokens::default(),
+            open_reports: false,
+            allowed_hosts: Vec::new(),
             jwt: None,
             cors: Cors::default(),
             drain: Drain { notice: Duration::from_millis(300), duration: Duration::from_secs(2) },
@@ -184,7 +186,9 @@ impl Node {
             live: Arc::default(),
             supervisor: Box::new(()),
             reloads: Reloads::default(),
-            listeners: vec![ListenerRole::Public, ListenerRole::Admin],
+            listeners: [ListenerRole::Public, ListenerRole::Admin]
+                .map(|role| Entrance { role, reach: Reach::Loopback })
+                .to_vec(),
             seed,
         };
         Node {

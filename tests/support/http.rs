@@ -50,8 +50,14 @@ impl Client {
 
     /// A client for which the kernel buffers little: it takes few unread bytes to block who sends to it.
     pub fn connect_with_small_buffer(address: SocketAddr) -> Client {
+        Client::connect_with_small_buffer_from("127.0.0.1", address)
+    }
+
+    /// As [`Client::connect_with_small_buffer`], from this address of the loopback network.
+    pub fn connect_with_small_buffer_from(from: &str, address: SocketAddr) -> Client {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4 << 10).unwrap();
+        socket.bind(&SocketAddr::new(from.parse().unwrap(), 0).into()).unwrap();
         socket.connect(&address.into()).expect("the server listens");
         Client::over_tcp(socket.into())
     }
@@ -121,6 +127,15 @@ impl Client {
         };
         self.unread.extend_from_slice(&buffer[..count]);
         Ok(count)
+    }
+
+    /// Reads at least so many further bytes, and keeps them for the next answer.
+    #[track_caller]
+    pub fn read_some(&mut self, count: usize) {
+        let wanted = self.unread.len() + count;
+        while self.unread.len() < wanted {
+            assert_ne!(self.try_read().expect("the answer goes on"), 0, "the body ended early");
+        }
     }
 
     /// Reads until what is unread has `delimiter`, and takes it with everything before; none if the server ends first.

@@ -1,6 +1,6 @@
 //! Pages and hosts: what a browser is told, and whom `--dev` takes for its own.
 
-use crate::support::http::Answer;
+use crate::support::http::{Answer, Client};
 use crate::support::server::Server;
 
 fn ask(server: &Server, request: &str) -> Answer {
@@ -53,11 +53,51 @@ fn under_dev_a_name_that_was_made_to_point_here_gets_nothing() {
     assert_eq!(old.status, 200, "no browser speaks HTTP/1.0");
 }
 
+fn status_of(server: &Server, host: &str, header_lines: &str) -> u16 {
+    ask(server, &format!("GET /events?topic=t HTTP/1.1\r\nHost: {host}\r\n{header_lines}\r\n")).status
+}
+
+const FOREIGN: [&str; 5] = ["evil.test", "evil.test:3001", "127.0.0.1.nip.io", "localhost.evil.test", ""];
+
 #[test]
-fn without_dev_any_host_is_served() {
-    let server = Server::start(&[]);
-    for host in ["events.example.com", "10.0.0.1:3001", ""] {
-        assert_eq!(ask(&server, &format!("GET /events HTTP/1.1\r\nHost: {host}\r\n\r\n")).status, 200, "{host}");
+fn on_loopback_a_name_that_was_made_to_point_here_gets_nothing() {
+    let server = Server::start(&["--allowed-host", "Events.example.com"]);
+    for host in ["localhost:3001", "127.0.0.1", "[::1]", "10.0.0.1:3001", "events.example.com", "EVENTS.example.com:80"]
+    {
+        assert_eq!(status_of(&server, host, ""), 200, "{host}");
+    }
+    for host in FOREIGN {
+        assert_eq!(status_of(&server, host, ""), 421, "{host}");
+        // A page may send these headers: they make no proxy of it.
+        assert_eq!(status_of(&server, host, "X-Forwarded-For: 10.0.0.1\r\n"), 421, "{host}");
+        for target in ["/metrics", "/health", "/nowhere"] {
+            let mut client = server.connect_admin();
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            let answer = client.answer();
+            assert_eq!((answer.status, answer.problem().as_str()), (421, "Not this host"), "{host} {target}");
+            assert!(answer.text().contains("--allowed-host") && answer.text().contains("--trusted-proxy"), "{answer}");
+        }
+    }
+    assert_eq!(ask(&server, "GET /health HTTP/1.0\r\n\r\n").status, 200, "no browser speaks HTTP/1.0");
+}
+
+#[test]
+fn any_host_is_served_where_no_page_could_be_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("public.sock");
+    let socket = format!("unix:{}", path.display());
+    let network = Server::start(&["--listen", "0.0.0.0:0", "--listen", &socket]);
+    let proxied = Server::start(&["--trusted-proxy", "127.0.0.1"]);
+    for host in FOREIGN.into_iter().chain(["events.example.com"]) {
+        assert_eq!(status_of(&network, host, ""), 200, "{host} on a network");
+        assert_eq!(status_of(&proxied, host, "X-Forwarded-For: 10.0.0.1\r\n"), 200, "{host} through a proxy");
+        let mut client = Client::connect_unix(&path);
+        client.send(format!("GET /events HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(client.head().status, 200, "{host} through a unix socket");
+        // The admin listener is on loopback, and no proxy's.
+        let mut client = proxied.connect_admin();
+        client.send(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(client.head().status, 421, "{host}");
     }
 }
 
@@ -67,11 +107,11 @@ fn pages_of_listed_origins_may_send_credentials_and_nobody_does_where_all_may_re
         let server = Server::start(options);
         let preflight = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n";
         for request in [
-            format!("GET /events HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n\r\n"),
-            format!("GET /nowhere HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n\r\n"),
-            format!("POST /publish HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\nContent-Length: 2\r\n\r\n{{}}"),
-            format!("OPTIONS /events HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n{preflight}\r\n"),
-            format!("OPTIONS /publish HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n{preflight}\r\n"),
+            format!("GET /events HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"),
+            format!("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"),
+            format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nContent-Length: 2\r\n\r\n{{}}"),
+            format!("OPTIONS /events HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n{preflight}\r\n"),
+            format!("OPTIONS /publish HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n{preflight}\r\n"),
         ] {
             let answer = ask(&server, &request);
             let names = ["access-control-allow-origin", "access-control-allow-credentials", "vary"];

@@ -364,3 +364,18 @@ fn the_configured_tokens_stay_what_they_are() {
     }
     is_in_no_log(&server, &["publishers".to_owned()]);
 }
+
+#[test]
+fn the_token_is_checked_before_the_topics_and_the_answer_tells_where_it_may_be() {
+    let server = guarded_server(&["--jwt-cookie", "session"]);
+    let many: String = (0..65).map(|n| format!("topic={n}&")).collect();
+    for target in ["/events?topic=orders.1", &format!("/events?{many}"), "/events?topic=a*", "/events?topic=%0A"] {
+        let answer = server.get(target);
+        assert_eq!(answer.status, 401, "{target}: {answer}");
+        for place in ["Authorization: Bearer", "cookie session", "access_token="] {
+            assert!(answer.text().contains(place), "{answer}");
+        }
+    }
+    let snapshot = server.get("/dashboard/data").text().to_owned();
+    assert!(snapshot.contains("cookie session") && !snapshot.contains("access_token"), "{snapshot}");
+}
