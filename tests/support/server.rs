@@ -63,10 +63,22 @@ impl Server {
     /// Runs a command that becomes a server; `then` is done when it runs, before it is waited for that it announces so
     /// many listeners.
     #[track_caller]
-    pub fn launch(mut command: Command, listeners: usize, then: impl FnOnce()) -> Server {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub fn launch(command: Command, listeners: usize, then: impl FnOnce()) -> Server {
+        Server::launch_logging_to(Stdio::piped(), command, listeners, then)
+    }
+
+    /// As [`Server::launch`], with this for its standard error; what it logs there is the test's to read.
+    #[track_caller]
+    pub fn launch_logging_to(
+        stderr: impl Into<Stdio>,
+        mut command: Command,
+        listeners: usize,
+        then: impl FnOnce(),
+    ) -> Server {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("the binary was built");
-        let log = Lines::collect(child.stderr.take().expect("it is piped"));
+        drop(command); // with its own copy of what was passed on
+        let log = child.stderr.take().map(Lines::collect).unwrap_or_default();
         then();
 
         let mut server = Server { child, public: Vec::new(), admin: Vec::new(), log };
