@@ -20,8 +20,6 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::cli::{Cli, Command, ServeArgs};
 use crate::client::{endpoint::Endpoint, trust::Trust};
 use crate::config::{self, ConfigError, Environment, Loaded, SecretError, redact_url};
@@ -32,7 +30,7 @@ const USAGE_EXIT_CODE: u8 = 2;
 
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print(); // a closed terminal is no reason to fail in another way
