@@ -1,6 +1,7 @@
 //! The command line from outside: what a user types, what is printed, and the exit code.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 
 /// Runs the binary with an environment of exactly `env`.
 fn fanfare(args: &[&str], env: &[(&str, &str)]) -> Output {
@@ -152,6 +153,42 @@ fn a_port_that_is_taken_is_explained() {
     };
     check("--listen", &["--listen", &taken]);
     check("--admin-listen", &["--listen", "127.0.0.1:0", "--admin-listen", &taken]);
+}
+
+#[test]
+fn a_socket_in_a_folder_that_is_not_there_is_explained() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = held.path().join("not there").display().to_string();
+    let listen = format!("unix:{folder}/fanfare.sock");
+    let words = ["can't listen on", &listen, &format!("there is no folder {folder};"), "sudo install -d -o"];
+    check(&["serve", "--listen", &listen], &[], 1, &words);
+}
+
+/// The block of shell commands in a document that starts a server on a unix socket.
+fn documented_start(document: &str) -> &str {
+    let blocks = document.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut starts = blocks.filter(|block| block.contains("fanfare serve --listen unix:"));
+    starts.next().expect("the document starts a server")
+}
+
+#[test]
+fn documented_commands_for_a_unix_socket_run_as_written() {
+    for document in [include_str!("../docs/migrating.md"), include_str!("../docs/proxies.md")] {
+        let held = tempfile::tempdir().unwrap();
+        let folder = held.path().join("fanfare").display().to_string();
+        let binary = env!("CARGO_BIN_EXE_fanfare");
+        // Only what this host may hold already is replaced: the folder, the ports, and whom the folder is to belong to.
+        let written = documented_start(document);
+        let script =
+            written.replace("sudo ", "").replace("/run/fanfare", &folder).replace("127.0.0.1:3002", "127.0.0.1:0");
+        let script = script.replace("fanfare serve", &format!("exec {binary} serve"));
+        let mut child = Command::new("bash").args(["-ec", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut announced = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut announced).unwrap();
+        let _ = child.kill();
+        child.wait().unwrap();
+        assert_eq!(announced, format!("listening on unix:{folder}/fanfare.sock\n"), "{script}");
+    }
 }
 
 #[test]
