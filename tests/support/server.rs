@@ -1,6 +1,5 @@
 //! The real binary: started on free ports, asked over its own wire, and killed when dropped.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -82,12 +81,14 @@ impl Server {
         then();
 
         let mut server = Server { child, public: Vec::new(), admin: Vec::new(), log };
-        let mut lines = BufReader::new(server.child.stdout.take().expect("it is piped")).lines();
-        while server.public.len() + server.admin.len() < listeners {
-            let Some(line) = lines.next() else {
-                panic!("the server did not start: {:?} {}", server.child.wait(), server.log.text());
-            };
-            let line = line.unwrap();
+        let said = Lines::collect(server.child.stdout.take().expect("it is piped"));
+        eventually("the server says where it listens", || {
+            let ended = server.child.try_wait().unwrap();
+            let has_said = said.text().lines().count() >= listeners;
+            assert!(has_said || ended.is_none(), "the server did not start: {ended:?} {}", server.log.text());
+            has_said.then_some(())
+        });
+        for line in said.text().lines().take(listeners) {
             let (role, address) = line.split_once("listening on ").unwrap_or_else(|| panic!("odd line: {line}"));
             let address = address.trim_start_matches("http://").to_owned();
             if role.is_empty() { server.public.push(address) } else { server.admin.push(address) }
