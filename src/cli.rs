@@ -6,12 +6,15 @@
 
 mod token;
 
+use std::ffi::OsString;
+use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{Flags, Options, RedisPayload, duration_within, topic};
@@ -29,6 +32,38 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let matches = command().try_get_matches_from(args).map_err(explain_number)?;
+        Cli::from_arg_matches(&matches)
+    }
+}
+
+/// The command line, with options of numbers, times and sizes that take what begins with a hyphen for their value. Clap
+/// would take the -5 of `--max-connections -5` for an option, and not say what is wrong.
+fn command() -> clap::Command {
+    const OF_NUMBERS: [&str; 3] = ["N", "TIME", "SIZE"];
+    let takes_number = |arg: &Arg| {
+        let names = arg.get_value_names().unwrap_or_default();
+        !arg.is_positional() && names.iter().any(|name| OF_NUMBERS.contains(&name.as_str()))
+    };
+    let with_hyphens = move |arg: Arg| if takes_number(&arg) { arg.allow_hyphen_values(true) } else { arg };
+    Cli::command().mut_subcommands(|command| command.mut_args(with_hyphens))
+}
+
+/// What Rust says of a text that is no number ("invalid digit found in string") names nothing that is allowed.
+fn explain_number(error: clap::Error) -> clap::Error {
+    let is_no_number = std::error::Error::source(&error).is_some_and(|source| source.is::<ParseIntError>());
+    match (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue)) {
+        (Some(option), Some(value)) if is_no_number => {
+            let text = format!("{option} {value}: allowed is a whole number, written in digits alone, such as 10000");
+            Cli::command().error(ErrorKind::ValueValidation, text)
+        }
+        _ => error,
+    }
 }
 
 /// What to do.

@@ -56,7 +56,7 @@ pub enum NameError {
     #[error("holds a character that is not allowed")]
     Character,
     /// The event type or topic is one the server keeps for itself.
-    #[error("is reserved")]
+    #[error("is reserved for the server itself (choose another)")]
     Reserved,
 }
 

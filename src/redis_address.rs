@@ -43,7 +43,7 @@ impl RedisAddress {
     /// Reads `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, or
     /// `unix:///path[?db=…&user=…&pass=…]`. With `ca_pem`, TLS trusts those certificates instead of the host's.
     pub fn new(url: &str, ca_pem: Option<&[u8]>) -> Result<RedisAddress, AddressError> {
-        let info = url.into_connection_info().map_err(|error| AddressError::Url(error.category().to_owned()))?;
+        let info = url.into_connection_info().map_err(|error| AddressError::Url(url_problem(&error)))?;
         if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
             return Err(AddressError::Insecure);
         }
@@ -55,7 +55,7 @@ impl RedisAddress {
         let login = login.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
         let info = info.set_redis_settings(login).set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = match ca_pem {
-            None => Client::open(info).map_err(|error| AddressError::Url(error.category().to_owned()))?,
+            None => Client::open(info).map_err(|error| AddressError::Url(url_problem(&error)))?,
             Some(pem) => {
                 // The crate would trust nobody, and never connect.
                 if CertificateDer::pem_slice_iter(pem).next().is_none() {
@@ -95,6 +95,17 @@ impl RedisAddress {
     /// The same for a message that does not name this Redis otherwise.
     pub fn failure(&self, error: &RedisError) -> String {
         format!("{self}: {}", self.explain(error))
+    }
+}
+
+/// What is wrong with a URL, in words that quote nothing of it.
+pub fn url_problem(error: &RedisError) -> String {
+    let text = error.to_string(); // "Missing hostname - InvalidClientConfig", with a detail behind that
+    match text.split(" - ").next() {
+        Some("Invalid database number") => {
+            "the part behind the host must be a database's number, such as /0".to_owned()
+        }
+        words => words.unwrap_or_default().to_owned(),
     }
 }
 
@@ -149,6 +160,18 @@ mod tests {
         }
         let address = RedisAddress::new("redis://me:hunter2@host", None).unwrap();
         assert_eq!(format!("{address:?}"), "RedisAddress(host:6379)");
+    }
+
+    #[test]
+    fn a_wrong_url_is_told_what_is_wrong_with_it() {
+        let check = |url: &str, words: &str| {
+            let error = RedisAddress::new(url, None).unwrap_err().to_string();
+            assert!(error.starts_with(words) && !error.contains("InvalidClientConfig"), "{url}: {error}");
+        };
+        check("redis://host/abc", "the part behind the host must be a database's number, such as /0");
+        check("unix:///run/redis.sock?db=abc", "the part behind the host must be a database's number");
+        check("redis://0.0.0.0", "Cannot connect to a wildcard address");
+        check("redis://host?protocol=secret", "Invalid protocol version: expected");
     }
 
     #[test]

@@ -13,8 +13,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("auth", &[]),
     // How to reach a Redis is one decision, whoever publishes there.
     ("redis_address", &[]),
-    // Publishers can flood the log as well as strangers can: one limit for both.
-    ("sources", &["event", "protocol", "redis_address", "observe::log_limit"]),
+    // Publishers can flood the log, and each entry, as well as strangers can: one limit for both.
+    ("sources", &["event", "protocol", "redis_address", "observe::log_limit", "observe::clip"]),
     // Of the sources only the receiving end of their channel.
     ("server", &["event", "hub", "protocol", "io", "auth", "observe", "sources::channel"]),
     // What is logged, and how, is said in the configuration's own words: nothing else would be left of a copy.

@@ -1,6 +1,7 @@
 //! The command line from outside: what a user types, what is printed, and the exit code.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 
 /// Runs the binary with an environment of exactly `env`.
 fn fanfare(args: &[&str], env: &[(&str, &str)]) -> Output {
@@ -55,7 +56,13 @@ fn wrong_usage_exits_2() {
     check(&["publish", "a\nb", "x"], &[], 2, &["TOPIC"]);
     check(&["publish", "t", "{", "--json"], &[], 2, &["not JSON"]);
     check(&["publish", "t", "-", "--id", "7"], &[], 2, &["--id"]);
-    check(&["publish", "t", "x", "--event", "gap"], &[], 2, &["--event", "is reserved"]);
+    check(&["publish", "t", "x", "--event", "gap"], &[], 2, &["--event", "'gap'", "is reserved", "choose another"]);
+    let digits = "allowed is a whole number, written in digits alone";
+    check(&["load", "-n", "10k", "h"], &[], 2, &["--clients <N> 10k: ", digits]);
+    check(&["load", "-n", "-5", "h"], &[], 2, &["'--clients <N>'", "-5 is not in 0.."]);
+    check(&["subscribe", "h", "--count", "10k"], &[], 2, &["--count <N> 10k: ", digits]);
+    check(&["doctor", "--connections", "-5"], &[], 2, &["--connections <N>", "-5", "1.."]);
+    check(&["subscribe", "h", "--idle-timeout", "-5s"], &[], 2, &["--idle-timeout <TIME>", "-5s", "500ms, 3s"]);
     check(&["publish", "t", "x", "--redis-url", "redis://h", "--id", "7"], &[], 2, &["--redis-payload envelope"]);
 }
 
@@ -68,7 +75,22 @@ fn a_wrong_value_names_the_option_the_value_and_what_is_allowed_and_exits_2() {
     check(&["--listen", "host:1"], &[], &["--listen host:1", "ADDR:PORT"]);
     check(&[], &[("FANFARE_SLOW_POLICY", "drop")], &["FANFARE_SLOW_POLICY=drop", "close or skip"]);
     check(&["--dev", "--listen", "0.0.0.0:1"], &[], &["--dev", "--listen 0.0.0.0:1", "loopback"]);
-    check(&["--stall-timeout", "2m"], &[], &["--stall-timeout 2m", "tcp-user-timeout 60s"]);
+    check(
+        &["--stall-timeout", "2m", "--tcp-user-timeout", "1m"],
+        &[],
+        &["--stall-timeout 2m", "--tcp-user-timeout 1m", "must exceed"],
+    );
+    check(&["--max-connections", "-5"], &[], &["--max-connections -5: allowed is a whole number from 1 to "]);
+    check(&["--max-connections", "10k"], &[], &["--max-connections 10k: allowed is a whole number from 1 to "]);
+    check(&["--retry", "-1s"], &[], &["--retry -1s: ", "500ms, 3s"]);
+    check(&["--history-bytes", "--dev"], &[], &["--history-bytes --dev: ", "64KiB"]);
+    let (_held, path) = file("# where\nlisten = 127.0.0.1:40003 # here\n");
+    let needs_quotes = "line 2: listen = 127.0.0.1:40003: a text needs quotes: listen = \"127.0.0.1:40003\"\n";
+    check(&["--config", &path], &[], &[&path, needs_quotes]);
+    let (_held, path) = file("cors-origin = [https://a, https://b]");
+    check(&["--config", &path], &[], &[&path, "line 1: ", "cors-origin = [\"https://a\", \"https://b\"]"]);
+    let (_held, path) = file("redis-url = redis://me:hunter2@host");
+    check(&["--config", &path], &[], &[&path, "line 1: redis-url needs quotes around its value\n"]);
     let (_held, path) = file("heart-beat = \"1s\"\n");
     check(&["--config", &path], &[], &[&path, "heart-beat", "did you mean heartbeat?"]);
     check(&["--config", "/no/such"], &[], &["/no/such", "No such file"]);
@@ -77,7 +99,17 @@ fn a_wrong_value_names_the_option_the_value_and_what_is_allowed_and_exits_2() {
     let (_held, empty) = file("");
     redis("rediss://host", "/no/such", &["--redis-tls-ca /no/such: ", "No such file"]);
     redis("rediss://host", &empty, &["--redis-tls-ca ", &empty, "no certificate", "PEM"]);
+    let database = "must be a database's number, such as /0";
+    check(&["--redis-url", "redis://h/abc"], &[], &["--redis-url redis://h/abc: ", database, "redis://[user"]);
     check(&["--redis-url", "rediss://host/#insecure"], &[], &["--redis-url rediss://host/#insecure: ", "name the CA"]);
+}
+
+#[test]
+fn an_option_that_is_set_alone_works_and_the_defaults_of_others_follow_it() {
+    let check = |option: &[&str], line: &str| check(&[&["serve", "--print-config"], option].concat(), &[], 0, &[line]);
+    check(&["--history-bytes", "64KiB"], "event-bytes = \"64KiB\" # default, follows history-bytes\n");
+    check(&["--stall-timeout", "60s"], "tcp-user-timeout = \"2m\" # default, follows stall-timeout\n");
+    check(&["--event-bytes", "1GiB"], "history-bytes-total = \"1GiB\" # default, follows history-bytes\n");
 }
 
 #[test]
@@ -121,6 +153,42 @@ fn a_port_that_is_taken_is_explained() {
     };
     check("--listen", &["--listen", &taken]);
     check("--admin-listen", &["--listen", "127.0.0.1:0", "--admin-listen", &taken]);
+}
+
+#[test]
+fn a_socket_in_a_folder_that_is_not_there_is_explained() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = held.path().join("not there").display().to_string();
+    let listen = format!("unix:{folder}/fanfare.sock");
+    let words = ["can't listen on", &listen, &format!("there is no folder {folder};"), "sudo install -d -o"];
+    check(&["serve", "--listen", &listen], &[], 1, &words);
+}
+
+/// The block of shell commands in a document that starts a server on a unix socket.
+fn documented_start(document: &str) -> &str {
+    let blocks = document.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut starts = blocks.filter(|block| block.contains("fanfare serve --listen unix:"));
+    starts.next().expect("the document starts a server")
+}
+
+#[test]
+fn documented_commands_for_a_unix_socket_run_as_written() {
+    for document in [include_str!("../docs/migrating.md"), include_str!("../docs/proxies.md")] {
+        let held = tempfile::tempdir().unwrap();
+        let folder = held.path().join("fanfare").display().to_string();
+        let binary = env!("CARGO_BIN_EXE_fanfare");
+        // Only what this host may hold already is replaced: the folder, the ports, and whom the folder is to belong to.
+        let written = documented_start(document);
+        let script =
+            written.replace("sudo ", "").replace("/run/fanfare", &folder).replace("127.0.0.1:3002", "127.0.0.1:0");
+        let script = script.replace("fanfare serve", &format!("exec {binary} serve"));
+        let mut child = Command::new("bash").args(["-ec", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut announced = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut announced).unwrap();
+        let _ = child.kill();
+        child.wait().unwrap();
+        assert_eq!(announced, format!("listening on unix:{folder}/fanfare.sock\n"), "{script}");
+    }
 }
 
 #[test]

@@ -117,6 +117,17 @@ fn refused(address: &ListenAddress, role: ListenerRole, error: &io::Error) -> an
         ListenAddress::Tcp(_) if error.kind() == io::ErrorKind::AddrInUse => anyhow!(
             "can't listen on {address}: it is in use; another server listens there? {option} ADDR:PORT names another port"
         ),
+        ListenAddress::Unix(path) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(path).display();
+            anyhow!(
+                "can't listen on {address}: there is no folder {folder}; make it, owned by this user: \
+                 sudo install -d -o \"$(id -un)\" {folder} (the service finds it made: RuntimeDirectory= in its unit)"
+            )
+        }
+        ListenAddress::Unix(path) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let folder = path.parent().unwrap_or(path).display();
+            anyhow!("can't listen on {address}: {error}; this user must be allowed to write into {folder}")
+        }
         _ => anyhow!("can't listen on {address}: {error}"),
     }
 }

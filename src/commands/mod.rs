@@ -20,8 +20,6 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::cli::{Cli, Command, ServeArgs};
 use crate::client::{endpoint::Endpoint, trust::Trust};
 use crate::config::{self, ConfigError, Environment, Loaded, SecretError, redact_url};
@@ -32,7 +30,7 @@ const USAGE_EXIT_CODE: u8 = 2;
 
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print(); // a closed terminal is no reason to fail in another way
@@ -49,7 +47,7 @@ pub fn run() -> ExitCode {
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::write_pages(&args.folder),
     };
-    outcome.unwrap_or_else(|error| explain(&error))
+    outcome.unwrap_or_else(|error| explain(&error, |text| drop(writeln!(io::stderr(), "{text}"))))
 }
 
 /// Resolves the configuration, then shows it or runs the server with it.
@@ -64,11 +62,13 @@ fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         io::stdout().write_all(loaded.to_toml().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let log = logging::init(&loaded.config.log)?;
+    let log = logging::start(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    serve::run(args, env, loaded, log)
+    let outcome = serve::run(args, env, loaded, log.filter());
+    // Behind the entries that wait, and like them not for ever.
+    Ok(outcome.unwrap_or_else(|error| explain(&error, |text| log.say(text))))
 }
 
 /// A variable that is not Unicode keeps what can be read of it, for the error that names it.
@@ -92,11 +92,12 @@ fn trust(ca: Option<&Path>) -> Result<Trust, UsageError> {
 #[error("{0}")]
 struct UsageError(String);
 
-fn explain(error: &anyhow::Error) -> ExitCode {
+/// Says what failed, and gives the exit code for it.
+fn explain(error: &anyhow::Error, say: impl FnOnce(&str)) -> ExitCode {
     if is_closed_pipe(error) {
         return ExitCode::SUCCESS; // whoever read our output, `head` for one, has had enough
     }
-    let _ = writeln!(io::stderr(), "error: {error:#}");
+    say(&format!("error: {error:#}"));
     // A file that is to hold a secret and does not is a wrong argument, wherever it is read.
     match error.is::<ConfigError>() || error.is::<UsageError>() || error.is::<SecretError>() {
         true => ExitCode::from(USAGE_EXIT_CODE),

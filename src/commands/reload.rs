@@ -1,13 +1,31 @@
 //! Reloading `fanfare serve`: what SIGHUP reads again, and where it goes.
+//!
+//! ```text
+//!  signals ──▶ ReloadRequests (one waits at most) ──▶ the thread "reload" reads files ──▶ the loop puts in force
+//!                                                             ▲                                │
+//!                                                             └────────── reloaded ────────────┘
+//! ```
+//!
+//! Invariants: neither the loop nor a signal waits for a file. One reload is under way at a time, and the service manager
+//! hears of its end before it hears of the next one. A reload changes everything that it may change, or nothing.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::settings::settings;
 use super::systemd;
 use crate::cli::ServeArgs;
-use crate::config::{Environment, Loaded};
+use crate::config::{ConfigError, Environment, Loaded};
 use crate::observe::logging::FilterControl;
 use crate::server::Reloads;
+use crate::sources::channel::Control;
+use crate::sources::sequencer::Sequencer;
 
-/// Reads the configuration again. Lives in the thread for signals: the loop waits for no file.
+/// Reads the configuration again, in a thread of its own.
 pub(super) struct Reloader {
     pub(super) args: ServeArgs,
     pub(super) env: Environment,
@@ -16,24 +34,78 @@ pub(super) struct Reloader {
     pub(super) descriptors: u64,
     pub(super) log: FilterControl,
     pub(super) reloads: Reloads,
+    /// The loop is done with what it was asked for.
+    pub(super) reloaded: Receiver<()>,
 }
 
 impl Reloader {
-    /// Leaves new settings for the loop; after a mistake none, and everything is as it was.
-    pub(super) fn read_again(&mut self) {
-        systemd::tell_reloading();
-        match self.loaded.reload(&self.args.flags, self.args.config.as_deref(), &self.env) {
-            Err(error) => tracing::error!(%error, "not reloaded: everything is as it was"),
-            Ok(loaded) => {
-                for warning in &loaded.warnings {
-                    tracing::warn!("{warning}");
+    /// Starts the thread, which does what is requested for as long as the process runs.
+    pub(super) fn start(mut self, sequencer: &Arc<Sequencer>) -> io::Result<ReloadRequests> {
+        let (requests, waiting) = bounded(1);
+        let is_under_way = Arc::<AtomicBool>::default();
+        let reload_requests = ReloadRequests {
+            requests: Some(requests),
+            waiting: waiting.clone(),
+            is_under_way: Arc::clone(&is_under_way),
+        };
+        let sequencer = Arc::clone(sequencer);
+        let reload = move || {
+            for () in waiting {
+                is_under_way.store(true, Ordering::Relaxed);
+                systemd::tell_reloading();
+                if let Err(error) = self.reload() {
+                    tracing::error!(error = format!("{error:#}"), "not reloaded: everything is as it was");
                 }
-                if let Err(error) = self.log.set(&loaded.config.log.filter) {
-                    tracing::error!(%error, "the log level is as it was");
-                }
-                self.reloads.put(settings(&loaded.config, self.descriptors));
-                self.loaded = loaded;
+                // After a mistake too: the loop tells the service manager that the reload is over.
+                sequencer.control(Control::Reload);
+                let _ = self.reloaded.recv(); // without a loop there is nothing left to reload
+                is_under_way.store(false, Ordering::Relaxed);
             }
+        };
+        thread::Builder::new().name("reload".to_owned()).spawn(reload)?;
+        Ok(reload_requests)
+    }
+
+    /// Leaves new settings for the loop. All that may fail comes before the first change.
+    fn reload(&mut self) -> anyhow::Result<()> {
+        let loaded = self.read()?;
+        self.log.set(&loaded.config.log.filter)?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
         }
+        self.reloads.put(settings(&loaded.config, self.descriptors));
+        self.loaded = loaded;
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Loaded, ConfigError> {
+        self.loaded.reload(&self.args.flags, self.args.config.as_deref(), &self.env)
+    }
+}
+
+/// Asks for reloads, and never waits for one.
+pub(super) struct ReloadRequests {
+    /// None once the server leaves.
+    requests: Option<Sender<()>>,
+    waiting: Receiver<()>,
+    is_under_way: Arc<AtomicBool>,
+}
+
+impl ReloadRequests {
+    /// Asks for one more. It follows the one under way; if one waits already, that one reads what is new for both.
+    pub(super) fn request(&mut self) {
+        let Some(requests) = &self.requests else {
+            return tracing::warn!("not reloaded: this server is leaving");
+        };
+        if self.is_under_way.load(Ordering::Relaxed) {
+            tracing::warn!("a reload is under way: the next one waits for it");
+        }
+        let _ = requests.try_send(());
+    }
+
+    /// From now on none begins: the server leaves.
+    pub(super) fn close(&mut self) {
+        self.requests = None;
+        let _ = self.waiting.try_recv();
     }
 }

@@ -1,6 +1,6 @@
 //! `fanfare serve`: puts the server together from its configuration, and turns until it has left.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use signal_hook::iterator::Signals;
 
 use super::doctor;
 use super::listeners::Listeners;
-use super::reload::Reloader;
+use super::reload::{ReloadRequests, Reloader};
 use super::settings::{check_descriptors, hub, settings};
 use super::sources::Sources;
 use super::systemd::Systemd;
@@ -44,6 +44,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     let live = Arc::default();
     let reloads = Reloads::default();
     let sources = Sources::start(config, outlet, &sequencer, &live)?;
+    let (systemd, reloaded) = Systemd::new();
     let parts = Parts {
         settings,
         hub: hub(run, config),
@@ -52,14 +53,16 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
         own_events: Arc::clone(&sequencer) as _,
         sources: sources.statuses.clone(),
         live,
-        supervisor: Box::new(Systemd::new()),
+        supervisor: Box::new(systemd),
         reloads: reloads.clone(),
         listeners: entrances,
         seed: random_bits()?,
     };
     let mut server = Server::new(io, parts);
-    pass_signals_on(&sequencer, Reloader { args, env, loaded, descriptors, log, reloads })?;
-    announce(&announcements)?;
+    let reloader = Reloader { args, env, loaded, descriptors, log, reloads, reloaded };
+    let reload_requests = reloader.start(&sequencer).context("starting the thread for reloads")?;
+    pass_signals_on(&sequencer, reload_requests)?;
+    announce(announcements).context("starting the thread for standard output")?;
     server.run().context("waiting for events")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -80,26 +83,30 @@ fn random_bits() -> anyhow::Result<u64> {
     getrandom::u64().context("asking the kernel for random bits")
 }
 
-/// Tells, on standard output, where the server can be reached: scripts wait for these lines.
-#[allow(clippy::print_stdout, reason = "a command's output")]
-fn announce(listeners: &[String]) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for line in listeners {
-        writeln!(out, "{line}")?;
-    }
-    out.flush().context("writing to standard output")
+/// Tells, on standard output, where the server can be reached: scripts wait for these lines. In a thread of its own: where
+/// they can't be written, or nobody reads them, the server serves all the same.
+fn announce(listeners: Vec<String>) -> io::Result<()> {
+    let write = move || {
+        let mut out = io::stdout().lock();
+        let written = listeners.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
+        if let Err(error) = written {
+            tracing::warn!(%error, "can't write to standard output where this server listens: {}", listeners.join(", "));
+        }
+    };
+    std::thread::Builder::new().name("announce".to_owned()).spawn(write).map(drop)
 }
 
-/// SIGTERM and SIGINT ask the loop to leave, SIGHUP reloads; through the channel, as everything that reaches the loop.
-fn pass_signals_on(sequencer: &Arc<Sequencer>, mut reloader: Reloader) -> anyhow::Result<()> {
+/// SIGTERM and SIGINT ask the loop to leave, SIGHUP asks for a reload. Neither waits: a reload may hang, with the disk that
+/// it reads from.
+fn pass_signals_on(sequencer: &Arc<Sequencer>, mut reload_requests: ReloadRequests) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("catching signals")?;
     let sequencer = Arc::clone(sequencer);
     let pass = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
-                reloader.read_again();
-                sequencer.control(Control::Reload);
+                reload_requests.request();
             } else {
+                reload_requests.close();
                 sequencer.control(Control::Drain);
             }
         }

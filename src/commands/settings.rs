@@ -14,7 +14,9 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 /// With fewer descriptors than this nobody could be served.
 const DESCRIPTORS_MIN: u64 = DESCRIPTORS_RESERVED + 16;
 /// Connections beyond the limit on streams: for health checks, publishers, and telling others to come back.
-const REQUESTS_RESERVED: usize = 256;
+const REQUESTS_RESERVED_MAX: u64 = 256;
+/// Of few descriptors, they take at most one in so many.
+const REQUESTS_RESERVED_SHARE: u64 = 8;
 /// Events in one publish.
 const BATCH_MAX: usize = 1000;
 
@@ -28,17 +30,31 @@ pub(super) fn check_descriptors(descriptors: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The descriptors that so many streams take, with what the server has besides.
+/// The least descriptors that allow for so many streams, with what the server has besides.
 pub(super) fn descriptors_for(streams: u64) -> u64 {
-    streams + REQUESTS_RESERVED as u64 + DESCRIPTORS_RESERVED
+    let wanted = streams + DESCRIPTORS_RESERVED;
+    // Where the reserve is a share of the descriptors, and where it is as large as it gets.
+    let if_few = (wanted * REQUESTS_RESERVED_SHARE).div_ceil(REQUESTS_RESERVED_SHARE - 1);
+    let enough = if_few.min(wanted + REQUESTS_RESERVED_MAX);
+    // A share is rounded down, so that one less may do.
+    if streams_allowed(enough - 1) >= streams { enough - 1 } else { enough }
+}
+
+/// The streams that so many descriptors allow for.
+fn streams_allowed(descriptors: u64) -> u64 {
+    descriptors.saturating_sub(DESCRIPTORS_RESERVED + requests_reserved(descriptors))
+}
+
+fn requests_reserved(descriptors: u64) -> u64 {
+    (descriptors / REQUESTS_RESERVED_SHARE).min(REQUESTS_RESERVED_MAX)
 }
 
 /// How the server behaves, within as many descriptors.
 pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
-    let connections_total_max = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
-    let streams_allowed = connections_total_max.saturating_sub(REQUESTS_RESERVED).max(1);
-    let streams_wanted = config.limits.connections_max.map_or(streams_allowed, |max| max as usize);
-    let streams_max = streams_wanted.min(streams_allowed);
+    let streams_allowed = streams_allowed(descriptors);
+    let streams_max = config.limits.connections_max.map_or(streams_allowed, u64::from).min(streams_allowed);
+    let connections_total_max = streams_max + requests_reserved(descriptors);
+    let in_memory = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     let tokens = Tokens::new(config.security.publish_tokens.iter().map(config::Secret::expose));
     let redis_required = config.redis.as_ref().is_some_and(|redis| redis.is_required);
     Settings {
@@ -60,7 +76,7 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
             trusted: TrustedProxies::new(config.listen.trusted_proxies.clone()),
             protocol: config.listen.proxy_protocol,
         },
-        limits: limits(config, streams_max),
+        limits: limits(config, in_memory(streams_max)),
         publishing: match (config.security.dev, tokens.is_empty()) {
             (true, _) => Publishing::Loopback(tokens),
             (false, true) => Publishing::Refused,
@@ -77,7 +93,7 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
         cors: cors(config),
         drain: Drain { notice: config.drain.notice, duration: config.drain.duration },
         ready_requires: redis_required.then(|| "redis".to_owned()).into_iter().collect(),
-        connections_total_max: streams_max.saturating_add(REQUESTS_RESERVED).min(connections_total_max),
+        connections_total_max: in_memory(connections_total_max),
     }
 }
 
@@ -145,5 +161,31 @@ fn hub_limits(config: &Config) -> HubLimits {
         history_bytes_total_max: config.history.bytes_total_max,
         history_age_max: config.history.age_max,
         replay_events_max: config.history.replay_events_max.map(|max| max as usize),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_descriptors_are_mostly_for_streams() {
+        let check = |descriptors: u64, streams: u64| assert_eq!(streams_allowed(descriptors), streams, "{descriptors}");
+        check(DESCRIPTORS_MIN, 6);
+        check(128, 48);
+        check(300, 199);
+        check(1024, 832);
+        check(2048, 1728);
+        check(2049, 1729);
+        check(1_048_576, 1_048_256);
+    }
+
+    #[test]
+    fn what_so_many_streams_take_is_what_allows_for_them() {
+        for streams in (1..5000).chain([100_000, 1_000_000]) {
+            let descriptors = descriptors_for(streams);
+            assert!(streams_allowed(descriptors) >= streams, "{streams} with {descriptors}");
+            assert!(streams_allowed(descriptors - 1) < streams, "{streams} with one less than {descriptors}");
+        }
     }
 }

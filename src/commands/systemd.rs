@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use sd_notify::NotifyState;
 
 use crate::server::{News, Supervisor};
@@ -15,14 +16,18 @@ const STOP_EXTENSION_US: u32 = 30_000_000;
 pub(super) struct Systemd {
     interval: Duration,
     told_at: Instant,
+    is_leaving: bool,
+    reloaded: Sender<()>,
 }
 
 impl Systemd {
-    pub(super) fn new() -> Systemd {
+    /// The other end hears of each reload that is over.
+    pub(super) fn new() -> (Systemd, Receiver<()>) {
         // A third: one that comes late, or a clock that is a little off, must not look like a loop that hangs.
         let watchdog_interval = sd_notify::watchdog_enabled().map(|timeout| timeout / 3);
         let interval = watchdog_interval.map_or(STATUS_INTERVAL, |interval| interval.min(STATUS_INTERVAL));
-        Systemd { interval, told_at: Instant::now() }
+        let (reloaded, hears_reloaded) = bounded(1);
+        (Systemd { interval, told_at: Instant::now(), is_leaving: false, reloaded }, hears_reloaded)
     }
 }
 
@@ -30,8 +35,17 @@ impl Supervisor for Systemd {
     fn tell(&mut self, news: News) {
         match news {
             News::Serving => notify(&[NotifyState::Ready, NotifyState::Status("Serving")]),
-            News::Reloaded => notify(&[NotifyState::Ready]),
-            News::Leaving => notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(STOP_EXTENSION_US)]),
+            News::Reloaded => {
+                // A reload may end while the server leaves, and that is what systemd is to know.
+                if !self.is_leaving {
+                    notify(&[NotifyState::Ready]);
+                }
+                let _ = self.reloaded.try_send(()); // one reload is under way at a time: there is room
+            }
+            News::Leaving => {
+                self.is_leaving = true;
+                notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(STOP_EXTENSION_US)]);
+            }
             News::Alive { .. } if self.told_at.elapsed() < self.interval => {}
             News::Alive { streams, is_leaving } => {
                 self.told_at = Instant::now();

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Command, FromArgMatches};
 
-use super::ConfigError;
 use super::credentials::Credentials;
 use super::options::Options;
 use super::secret::redact_url;
+use super::{ConfigError, defaults};
 
 /// What the process's environment holds; passed in, so that tests need not change their own.
 pub type Environment = BTreeMap<String, String>;
@@ -39,6 +39,8 @@ pub enum Origin {
     File(PathBuf),
     /// A credential of systemd's.
     Credential,
+    /// Nobody said anything, and the default follows this option's value.
+    Follows(&'static str),
     /// Nobody said anything.
     Default,
 }
@@ -54,9 +56,9 @@ pub struct Setting {
     is_list: bool,
     has_default: bool,
     /// As the layer wrote it.
-    written: String,
+    pub(super) written: String,
     /// As the option's reader takes it; empty when the option is unset.
-    texts: Vec<String>,
+    pub(super) texts: Vec<String>,
 }
 
 /// Every option with its value's text and origin, in the order in which the help shows them.
@@ -77,13 +79,16 @@ impl Settings {
             };
             Ok(flag_setting(arg, flags).or_else(|| environment_setting(arg, env, &below)).unwrap_or(below))
         });
-        settings.collect::<Result<Vec<Setting>, ConfigError>>().map(Settings)
+        let mut settings = settings.collect::<Result<Vec<Setting>, ConfigError>>()?;
+        defaults::follow(&mut settings);
+        Ok(Settings(settings))
     }
 
     /// Has every text read by its option's declared reader.
     pub fn read(&self) -> Result<Options, ConfigError> {
-        let explicit = self.0.iter().filter(|setting| setting.origin != Origin::Default);
-        let args = explicit.flat_map(|s| s.texts_or_off().iter().map(|text| format!("--{}={text}", s.name)));
+        // The usual defaults are clap's to add.
+        let others = self.0.iter().filter(|setting| setting.origin != Origin::Default);
+        let args = others.flat_map(|s| s.texts_or_off().iter().map(|text| format!("--{}={text}", s.name)));
         let matches = command().try_get_matches_from(args).map_err(|error| self.explain(&error))?;
         Options::from_arg_matches(&matches).map_err(|error| self.explain(&error))
     }
@@ -149,7 +154,7 @@ impl Setting {
 
     /// True when somebody set it, in whatever layer.
     pub fn is_explicit(&self) -> bool {
-        self.origin != Origin::Default
+        !matches!(self.origin, Origin::Default | Origin::Follows(_))
     }
 
     /// The texts, or none when the word `off` unsets the option.
@@ -175,6 +180,7 @@ impl Setting {
             Origin::Environment(variable) => variable.clone(),
             Origin::File(path) => path.display().to_string().replace(char::is_control, "?"),
             Origin::Credential => "credential".to_owned(),
+            Origin::Follows(followed) => format!("default, follows {followed}"),
             Origin::Default => "default".to_owned(),
         };
         format!("{assignment} # {origin}")
@@ -191,6 +197,7 @@ impl std::fmt::Display for Setting {
             Origin::Environment(variable) => write!(f, "{variable}={written}"),
             Origin::File(path) => write!(f, "{} = {written} in {}", self.name, path.display()),
             Origin::Credential => write!(f, "{} {written} (a credential)", self.name),
+            Origin::Follows(followed) => write!(f, "{} {written} (follows {followed})", self.name),
             Origin::Default => write!(f, "{} {written} (the default)", self.name),
         }
     }
@@ -214,8 +221,12 @@ impl ConfigFile {
     /// Parses a file's text.
     pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
         let table = toml::from_str(text).map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            let reason = format!("line {line}: {}", error.message());
+            let above = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
+            let unquoted = text.lines().nth(above).and_then(unquoted);
+            let reason = match unquoted {
+                Some(advice) => format!("line {}: {advice}", above + 1),
+                None => format!("line {}: {}", above + 1, error.message()),
+            };
             ConfigError::File { path: path.to_owned(), reason }
         })?;
         Ok(ConfigFile { path: path.to_owned(), table })
@@ -262,6 +273,23 @@ impl ConfigFile {
         }
         Ok(Some(setting))
     }
+}
+
+/// The option, its value, and how to write it, of a line whose text lacks its quotes.
+fn unquoted(line: &str) -> Option<String> {
+    let (name, value) = line.split_once('=')?;
+    let (name, value) = (name.trim(), value.split(" #").next().unwrap_or_default().trim());
+    let is_option = command().get_arguments().any(|arg| arg.get_id() == name);
+    if !is_option || value.is_empty() || value.contains(['"', '\'']) {
+        return None;
+    }
+    if name == SECRET_OPTION {
+        return Some(format!("{name} needs quotes around its value")); // which may hold the password
+    }
+    let quoted: Vec<String> =
+        value.trim_matches(['[', ']']).split(',').map(|text| format!("\"{}\"", text.trim())).collect();
+    let quoted = if value.starts_with('[') { format!("[{}]", quoted.join(", ")) } else { format!("\"{value}\"") };
+    Some(format!("{name} = {value}: a text needs quotes: {name} = {quoted}"))
 }
 
 impl Setting {

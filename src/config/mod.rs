@@ -1,11 +1,12 @@
 //! The configuration, resolved and validated: flag over environment over file over default.
 //!
-//! `options` declares every option once; `layers` weighs the layers and remembers where each value came from;
-//! `check` refuses what contradicts itself; `live` is what a reload may change. What comes out is plain data. Reads files
+//! `options` declares every option once; `layers` weighs the layers and remembers where each value came from; `defaults`
+//! lets defaults follow what is set; `check` refuses what contradicts itself; `live` is what a reload may change. What comes out is plain data. Reads files
 //! of secrets and certificates; opens nothing else.
 
 mod check;
 mod credentials;
+mod defaults;
 mod jwt;
 mod layers;
 mod live;

@@ -13,6 +13,8 @@ use std::str::FromStr;
 use redis::IntoConnectionInfo;
 use url::Url;
 
+use crate::redis_address::url_problem;
+
 /// What stands for a secret wherever one would be printed.
 pub const REDACTED: &str = "***";
 
@@ -159,8 +161,7 @@ impl FromStr for RedisUrl {
         const ADVICE: &str =
             "allowed is redis://[user[:password]@]host[:port][/db], rediss:// likewise, or unix:///path?db=0";
         let url = redis::parse_redis_url(text).ok_or(ADVICE)?;
-        // The crate's own words are fixed ones: they never quote the URL.
-        url.clone().into_connection_info().map_err(|error| format!("{error}; {ADVICE}"))?;
+        url.clone().into_connection_info().map_err(|error| format!("{}; {ADVICE}", url_problem(&error)))?;
         Ok(RedisUrl(url))
     }
 }

@@ -128,9 +128,12 @@ fn contradictions_name_both_sides() {
     check(&[("proxy-protocol", "true")], &["--proxy-protocol", "trusted-proxy"]);
     let behind = ("trusted-proxy", "127.0.0.1");
     check(&[("dev", "true"), ("proxy-protocol", "true"), behind], &["--dev and ", "--proxy-protocol"]);
-    check(&[("stall-timeout", "60s")], &["--stall-timeout 60s", "tcp-user-timeout 60s (the default)"]);
-    check(&[("history-bytes", "64KiB")], &["--history-bytes 64KiB", "event-bytes 256KiB (the default)"]);
-    check(&[("history-bytes-total", "512KiB")], &["--history-bytes-total 512KiB", "history-bytes 1MiB (the default)"]);
+    check(&[("stall-timeout", "60s"), ("tcp-user-timeout", "60s")], &["--stall-timeout 60s", "--tcp-user-timeout 60s"]);
+    check(&[("history-bytes", "64KiB"), ("event-bytes", "65KiB")], &["--history-bytes 64KiB", "--event-bytes 65KiB"]);
+    check(
+        &[("history-bytes-total", "512KiB"), ("event-bytes", "1MiB")],
+        &["history-bytes 512KiB (follows history-bytes-total)", "--event-bytes 1MiB"],
+    );
     check(&[("topic-bytes", "10")], &["default-topic dashboard_updates", "--topic-bytes 10"]);
     check(&[("ready-requires", "redis")], &["--ready-requires redis", "redis-url"]);
     check(&[("redis-url", "redis://h"), ("redis-bus", "dashboard_updates")], &["--redis-bus", "redis-channel"]);

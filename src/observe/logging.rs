@@ -1,13 +1,18 @@
 //! Logging: entries to standard error, as text, JSON, or text with priorities for the journal.
 //!
-//! Never on the hot path: nothing is logged per event or per subscriber that behaves. The filter can be replaced
-//! while the server runs. Knows no metrics.
+//! Never on the hot path: nothing is logged per event or per subscriber that behaves. Nobody who logs waits for whatever
+//! reads the log (`log_writer`), and every entry is one line (`log_line`). The filter can be replaced while the server
+//! runs. Knows no metrics.
 
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::panic;
+use std::sync::{Arc, OnceLock};
 
+use anyhow::Context;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -16,19 +21,67 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, reload};
 
-use super::escape::Escaped;
+use super::log_line::Lines;
+use super::log_writer::{self, Counts, LastLines, Queue};
 use crate::config::{LogConfig, LogFilter, LogFormat};
 
-/// Starts logging for the process; to be called once. The answer replaces the filter later.
-pub fn init(config: &LogConfig) -> anyhow::Result<FilterControl> {
+/// What became of the lines of the process's log, once there is one.
+static COUNTS: OnceLock<Arc<Counts>> = OnceLock::new();
+
+/// Starts logging for the process; to be called once.
+pub fn start(config: &LogConfig) -> anyhow::Result<Logging> {
+    // A descriptor of its own: the thread that writes may wait for ever, and would hold the lock of `io::stderr`.
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned().context("duplicating standard error")?);
     let style = match config.format {
         LogFormat::Json => Style::Json,
-        LogFormat::Text if is_journal_on_stderr() => Style::Journal,
+        LogFormat::Text if is_journal(&stderr) => Style::Journal,
         LogFormat::Text => Style::Text { is_colored: has_colors() },
     };
-    let (subscriber, control) = subscriber(&config.filter, style, io::stderr);
+    let (queue, last_lines) = log_writer::start(stderr);
+    let _ = COUNTS.set(queue.counts()); // the first log is the process's
+    let (subscriber, filter) = subscriber(&config.filter, style, queue.clone());
     subscriber.try_init()?;
-    Ok(control)
+    log_panics();
+    Ok(Logging { filter, queue, _last_lines: last_lines })
+}
+
+/// The process's log. When it is dropped, the lines that wait are written, or given up if nobody reads them.
+#[derive(Debug)]
+pub struct Logging {
+    filter: FilterControl,
+    queue: Queue,
+    _last_lines: LastLines,
+}
+
+impl Logging {
+    /// What replaces the filter later.
+    pub fn filter(&self) -> FilterControl {
+        self.filter.clone()
+    }
+
+    /// Writes a line to standard error that is no entry, behind the entries that wait.
+    pub fn say(&self, text: &str) {
+        let mut line = Lines { writer: self.queue.clone(), is_json: false };
+        let _ = line.write_all(text.as_bytes()); // the queue counts what it can't take
+    }
+}
+
+/// Lines of the process's log that were lost, by reason.
+pub fn lost_lines() -> [(&'static str, u64); 2] {
+    let count = |of: fn(&Counts) -> u64| COUNTS.get().map_or(0, |counts| of(counts));
+    [("queue_full", count(Counts::queue_full)), ("write_failed", count(Counts::write_failed))]
+}
+
+/// Else a thread that panics would write to standard error itself, and wait where nobody reads it.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let at = panic.location().map(ToString::to_string);
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let cause = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown");
+        tracing::error!(thread = thread.name(), at, cause, "a thread panicked");
+    }));
 }
 
 /// Replaces what is logged, while it is being logged.
@@ -55,13 +108,14 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(env_filter(filter));
-    // Otherwise a closed standard error would be reported on standard error, and that panics.
+    let writer = Lines { writer, is_json: style == Style::Json };
+    // Otherwise a failed write would be reported on standard error.
     let entries = tracing_subscriber::fmt::layer().log_internal_errors(false);
     let entries: Box<dyn Layer<_> + Send + Sync> = match style {
         Style::Text { is_colored } => entries.with_writer(writer).with_ansi(is_colored).boxed(),
         Style::Journal => entries.with_writer(writer).with_ansi(false).event_format(JournalFormat::default()).boxed(),
         Style::Json => entries
-            .with_writer(Escaped(writer))
+            .with_writer(writer)
             .json()
             .flatten_event(true)
             .with_current_span(false)
@@ -82,10 +136,9 @@ fn has_colors() -> bool {
 
 /// True when standard error goes to the journal. The variable alone doesn't say so: children inherit it, and their
 /// standard error may be a file. It names the device and inode to compare (systemd.exec(5)).
-fn is_journal_on_stderr() -> bool {
+fn is_journal(stderr: &File) -> bool {
     let Some(named) = std::env::var_os("JOURNAL_STREAM") else { return false };
-    let stderr = io::stderr().as_fd().try_clone_to_owned().map(std::fs::File::from);
-    let Ok(metadata) = stderr.and_then(|file| file.metadata()) else { return false };
+    let Ok(metadata) = stderr.metadata() else { return false };
     named == format!("{}:{}", metadata.dev(), metadata.ino()).as_str()
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::histogram::Histogram;
-use super::process;
 use super::prometheus::{Kind, Page};
+use super::{logging, process};
 
 /// Counters by the value of one label; every value stands there from the start, at zero.
 #[derive(Clone, Debug)]
@@ -228,6 +228,8 @@ fn memory(page: &mut Page, gauges: &Gauges) {
     page.single(Kind::Gauge, "fanfare_retained_bytes", "Bytes of all logs.", gauges.retained_bytes);
     let help = "Bytes of frames no log holds any more, but half written to someone.";
     page.single(Kind::Gauge, "fanfare_pinned_bytes", help, gauges.pinned_bytes);
+    let (name, help) = ("fanfare_log_lines_dropped_total", "Lines of the log that were lost.");
+    page.by(Kind::Counter, name, help, "reason", logging::lost_lines());
     page.single(Kind::Gauge, "fanfare_uptime_seconds", "Time since the start.", gauges.uptime.as_secs_f64());
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.family(Kind::Gauge, "fanfare_build_info", "Always 1.", [(&version[..], 1)]);

@@ -1,7 +1,9 @@
 //! What the server tells about itself: counters, the Prometheus page, logging.
 
-mod escape;
+mod log_line;
+mod log_writer;
 
+pub mod clip;
 pub mod histogram;
 pub mod live;
 pub mod log_limit;

@@ -91,10 +91,12 @@ pub enum EventProblem {
         expected: &'static str,
     },
     /// A topic, type or id that is no such thing.
-    #[error("field {field:?} {error}")]
+    #[error("field {field:?} {error}: {value:?}")]
     Name {
         /// The field.
         field: &'static str,
+        /// What it holds, or how that begins.
+        value: String,
         /// What is wrong with it.
         error: NameError,
     },
@@ -118,7 +120,7 @@ impl PublishError {
             PublishError::BatchTooLarge { .. } => Some("batch_events"),
             PublishError::Event { problem: EventProblem::DataTooLarge { .. }, .. } => Some("event_bytes"),
             PublishError::Event {
-                problem: EventProblem::Name { field: "topic", error: NameError::TooLong(_) },
+                problem: EventProblem::Name { field: "topic", error: NameError::TooLong(_), .. },
                 ..
             } => Some("topic_bytes"),
             _ => None,
@@ -207,7 +209,7 @@ fn parse_topic(value: &RawValue, limits: &PublishLimits) -> Result<Topic, EventP
     } else {
         Topic::new(&name)
     };
-    topic.map_err(|error| EventProblem::Name { field: "topic", error })
+    topic.map_err(|error| EventProblem::Name { field: "topic", value: shorten(&name), error })
 }
 
 /// A string's text, or any other JSON just as it was written.
@@ -227,7 +229,7 @@ fn parse_name<T>(
 ) -> Result<Option<T>, EventProblem> {
     let Some(value) = present(value) else { return Ok(None) };
     let name = parse_string(field, value)?;
-    new(&name).map(Some).map_err(|error| EventProblem::Name { field, error })
+    new(&name).map(Some).map_err(|error| EventProblem::Name { field, value: shorten(&name), error })
 }
 
 fn parse_retry(value: Option<&RawValue>) -> Result<Option<Duration>, EventProblem> {

@@ -72,12 +72,15 @@ fn refusals_say_what_where_and_what_is_allowed() {
         "field \"data\" is there more than once",
     );
     check(r#"{"topic":1,"data":1}"#, "field \"topic\" must be a string of Unicode text");
-    check(r#"{"topic":"","data":1}"#, "field \"topic\" must not be empty");
-    check(r#"{"topic":"12345678901","data":1}"#, "field \"topic\" is longer than 10 bytes");
-    check(r#"{"topic":"a\nb","data":1}"#, "field \"topic\" holds a character that is not allowed");
+    check(r#"{"topic":"","data":1}"#, "field \"topic\" must not be empty: \"\"");
+    check(r#"{"topic":"12345678901","data":1}"#, "field \"topic\" is longer than 10 bytes: \"12345678901\"");
+    check(r#"{"topic":"a\nb","data":1}"#, "field \"topic\" holds a character that is not allowed: \"a\\nb\"");
     check(r#"{"topic":"t","data":"\ud800"}"#, "field \"data\" must be a string of Unicode text");
-    check(r#"{"topic":"t","data":1,"event":"gap"}"#, "field \"event\" is reserved");
-    check(r#"{"topic":"t","data":1,"id":"a b"}"#, "field \"id\" holds a character that is not allowed");
+    check(
+        r#"{"topic":"t","data":1,"event":"gap"}"#,
+        "field \"event\" is reserved for the server itself (choose another): \"gap\"",
+    );
+    check(r#"{"topic":"t","data":1,"id":"a b"}"#, "field \"id\" holds a character that is not allowed: \"a b\"");
     check(r#"{"topic":"t","data":1,"id":7}"#, "field \"id\" must be a string of Unicode text");
     for retry in ["-1", "1.5", "\"1\"", "4294967296"] {
         let body = format!(r#"{{"topic":"t","data":1,"retry":{retry}}}"#);

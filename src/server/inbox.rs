@@ -8,6 +8,7 @@ use super::{CloseReason, Server};
 use crate::event::{Broadcast, EventId, Sequence};
 use crate::hub::Appended;
 use crate::io::Io;
+use crate::observe::clip::clip;
 use crate::protocol::encoder;
 use crate::sources::channel::{Control, Gap, GapScope, Message};
 
@@ -67,7 +68,7 @@ impl<I: Io> Server<I> {
             Appended::NoTopic => {
                 self.counters.dropped.count("topics_exhausted");
                 if self.may_log(LogEntry::EventDropped) {
-                    tracing::warn!(topic = name.as_str(), "{}", LogEntry::EventDropped.text());
+                    tracing::warn!(topic = &*clip(name.as_str()), "{}", LogEntry::EventDropped.text());
                 }
             }
         }
@@ -92,7 +93,8 @@ impl<I: Io> Server<I> {
         let frame = encoder::gap(&gap.id, reason, &[name], last_id.as_ref().map(EventId::as_str));
         if self.may_log(LogEntry::GapTold) {
             let count = topics.as_ref().map(Vec::len);
-            tracing::warn!(reason, topic = name, topics = count, id = %gap.id, "{}", LogEntry::GapTold.text());
+            let topic = &*clip(name);
+            tracing::warn!(reason, topic, topics = count, id = %gap.id, "{}", LogEntry::GapTold.text());
         }
         self.counters.gaps.count(reason);
         self.hub.append_loss(gap.sequence, topics.as_deref(), frame, self.now);

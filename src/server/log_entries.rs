@@ -14,15 +14,17 @@ pub(super) enum LogEntry {
     EventDropped,
     GapTold,
     SlowReaderClosed,
+    OriginRefused,
 }
 
 impl LogEntry {
-    const ALL: [LogEntry; 5] = [
+    const ALL: [LogEntry; 6] = [
         LogEntry::SlotsTaken,
         LogEntry::DescriptorsTaken,
         LogEntry::EventDropped,
         LogEntry::GapTold,
         LogEntry::SlowReaderClosed,
+        LogEntry::OriginRefused,
     ];
 
     pub(super) fn text(self) -> &'static str {
@@ -32,6 +34,7 @@ impl LogEntry {
             LogEntry::EventDropped => "dropped an event: as many topics as are allowed have subscribers",
             LogEntry::GapTold => "events may be missing: subscribers are told of a gap",
             LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",
+            LogEntry::OriginRefused => "a page of this origin may not read",
         }
     }
 }
@@ -56,9 +59,11 @@ impl<I: Io> Server<I> {
         let told = format!("{count} more like this in the last {} s: {}", INTERVAL.as_secs(), entry.text());
         match entry {
             LogEntry::SlowReaderClosed => tracing::info!("{told}"),
-            LogEntry::SlotsTaken | LogEntry::DescriptorsTaken | LogEntry::EventDropped | LogEntry::GapTold => {
-                tracing::warn!("{told}");
-            }
+            LogEntry::SlotsTaken
+            | LogEntry::DescriptorsTaken
+            | LogEntry::EventDropped
+            | LogEntry::GapTold
+            | LogEntry::OriginRefused => tracing::warn!("{told}"),
         }
     }
 }

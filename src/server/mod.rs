@@ -52,7 +52,7 @@ mod timers;
 mod transmit;
 mod wheel;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,8 +199,7 @@ pub struct Server<I: Io> {
     heartbeat: Frame,
     continue_frame: Frame,
     date: respond::Date,
-    /// Origins that were refused and logged.
-    refused_origins: HashSet<String>,
+    refused_origins: origins::RefusedOrigins,
     scratch: Scratch,
 }
 
@@ -267,7 +266,7 @@ impl<I: Io> Server<I> {
             heartbeat: encoder::HEARTBEAT.into(),
             continue_frame: crate::protocol::response::CONTINUE.into(),
             date: respond::Date::default(),
-            refused_origins: HashSet::new(),
+            refused_origins: origins::RefusedOrigins::default(),
             scratch: Scratch {
                 read: vec![0; READ_BYTES].into(),
                 slice: Vec::new(),

@@ -1,15 +1,19 @@
 //! Pages and the hosts that they come from: whose may read (CORS, as the Fetch standard has it), and under which names
 //! a listener on loopback is asked.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Server;
 use super::connection::Flags;
+use super::log_entries::LogEntry;
 use crate::io::Io;
+use crate::observe::clip::clip;
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::{self, Response};
 
-/// Origins remembered, so that each is logged once.
+/// Refused origins that are remembered, so that the same ones are not logged again and again.
 const REFUSED_ORIGINS_MAX: usize = 100;
 
 /// Which pages of other origins may read and publish.
@@ -32,8 +36,27 @@ impl Cors {
     }
 }
 
+/// The refused origins that were logged last, clipped as they are logged.
+#[derive(Debug, Default)]
+pub(super) struct RefusedOrigins(VecDeque<String>);
+
+impl RefusedOrigins {
+    /// True for one of them.
+    fn has(&self, origin: &str) -> bool {
+        self.0.iter().any(|logged| logged == origin)
+    }
+
+    /// Remembers one more, and forgets the oldest for it: whatever strangers invent, there is room for a real one.
+    fn remember(&mut self, origin: Cow<'_, str>) {
+        if self.0.len() >= REFUSED_ORIGINS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(origin.into_owned());
+    }
+}
+
 impl<I: Io> Server<I> {
-    /// What a page's origin may know; a refused origin is logged once, with what would permit it.
+    /// What a page's origin may know; a refused one is logged, with what would permit it.
     pub(super) fn cors_headers(&mut self, head: &RequestHead) -> Vec<(&'static str, String)> {
         let Some(origin) = &head.origin else { return Vec::new() };
         let exposed = ("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate".to_owned());
@@ -46,14 +69,23 @@ impl<I: Io> Server<I> {
             let credentials = ("Access-Control-Allow-Credentials", "true".to_owned());
             return vec![("Access-Control-Allow-Origin", origin.clone()), credentials, exposed, vary];
         }
-        if !is_same(origin, head)
-            && self.refused_origins.len() < REFUSED_ORIGINS_MAX
-            && self.refused_origins.insert(origin.clone())
-        {
-            // Not as it is: it may hold what moves a terminal's cursor or turns its text round.
-            tracing::warn!(origin, "a page of this origin may not read; --cors-origin {origin:?} would permit it");
+        if !is_same(origin, head) {
+            self.log_refused_origin(origin);
         }
         vec![vary]
+    }
+
+    fn log_refused_origin(&mut self, origin: &str) {
+        let origin = clip(origin);
+        if !self.refused_origins.has(&origin) && self.may_log(LogEntry::OriginRefused) {
+            // Not as it is: it may hold what moves a terminal's cursor or turns its text round.
+            tracing::warn!(
+                origin = &*origin,
+                "{}; --cors-origin {origin:?} would permit it",
+                LogEntry::OriginRefused.text()
+            );
+            self.refused_origins.remember(origin);
+        }
     }
 
     /// The answer to OPTIONS: what a route takes and, to a page that may, what it may send.

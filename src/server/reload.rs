@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::origins::RefusedOrigins;
 use super::publish_rate::PublishRates;
 use super::settings::Settings;
 use super::stream::Preambles;
@@ -45,6 +46,6 @@ impl<I: Io> Server<I> {
         self.recount_addresses();
         // What is kept for the old ones: reconnection times, and who was told of a refused origin.
         self.preambles = Preambles::default();
-        self.refused_origins.clear();
+        self.refused_origins = RefusedOrigins::default();
     }
 }

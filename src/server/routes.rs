@@ -7,6 +7,7 @@ use super::page;
 use super::settings::Settings;
 use crate::event::{STATISTICS_TOPIC, Topic};
 use crate::io::Io;
+use crate::observe::clip::clip;
 use crate::protocol::body::BodyFraming;
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
@@ -110,7 +111,7 @@ impl<I: Io> Server<I> {
         flags.clear(Flags::FRESH);
         let is_admin = flags.has(Flags::ADMIN);
         tracing::trace!(peer = %self.client(slot, head), method = head.method.as_str(),
-            path = head.target.path, "request");
+            path = &*clip(&head.target.path), "request");
         let route = self.route(slot, head);
         if head.method == Method::Options {
             let response = self.preflight(head, route.map_or("GET, HEAD, POST, OPTIONS", |route| route.methods()));

@@ -171,6 +171,38 @@ fn check_header_values(server: &Server, hostile: &str) {
     }
 }
 
+#[test]
+fn long_text_of_strangers_is_clipped_in_the_log_and_no_line_is_longer_than_a_pipe_takes_at_once() {
+    for log_format in ["text", "json"] {
+        let server = Server::start(&["--log-level", "trace,mio=off", "--log-format", log_format]);
+        let long = "\u{202e}".repeat(4000);
+        server.request(&format!("GET /nowhere HTTP/1.1\r\nHost: h\r\nOrigin: {long}\r\n\r\n"));
+        server.get(&format!("/{}", "x".repeat(8000)));
+        server.wait_for_log(&["a page of this origin may not read", "(12000 bytes)"]);
+        server.wait_for_log(&["request", &format!("/{}… (8001 bytes)", "x".repeat(199))]);
+        let log = server.log().text();
+        assert!(log.lines().all(|line| line.len() < 4096), "{log}");
+    }
+}
+
+#[test]
+fn after_a_hundred_invented_origins_a_real_one_is_logged() {
+    let server = Server::start(&[]);
+    let ask_from =
+        |origin: &str| server.request(&format!("GET /health HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n\r\n"));
+    for n in 0..150 {
+        ask_from(&format!("https://junk-{n}.example"));
+    }
+    server.wait_for_log(&["WARN", "more like this in the last 10 s: a page of this origin may not read"]);
+    ask_from("https://app.example");
+    server.wait_for_log(&["WARN", "--cors-origin \"https://app.example\" would permit it"]);
+    // Once is enough, as long as nothing crowds it out.
+    ask_from("https://app.example");
+    ask_from("https://other.example");
+    server.wait_for_log(&["--cors-origin \"https://other.example\""]);
+    assert_eq!(server.log().text().matches("--cors-origin \"https://app.example\"").count(), 1);
+}
+
 fn check_unknown_id(mut client: Client, target: &str, header: &[u8]) {
     client.send([format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n").as_bytes(), header, b"\r\n"].concat());
     assert_eq!(client.head().status, 200);

@@ -393,6 +393,16 @@ fn with_every_slot_taken_operators_are_answered_and_others_wait() {
 }
 
 #[test]
+fn of_few_descriptors_most_are_for_streams() {
+    let server = Server::start_after("ulimit -n 300", &[]);
+    assert_eq!(server.metric("fanfare_streams_max"), 199.0);
+    let _streams: Vec<_> = (0..199).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
+    assert!(server.get("/health").status == 200 && server.refused("stream_limit") == 0.0);
+    check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
+    assert_eq!(server.refused("stream_limit"), 1.0);
+}
+
+#[test]
 fn with_too_few_descriptors_to_serve_anybody_it_does_not_start() {
     let command = "ulimit -n 64; exec \"$0\" serve --listen 127.0.0.1:0";
     let output =

@@ -1,15 +1,16 @@
 //! What systemd is told: that the server serves, reloads and leaves; and that its loop turns, for as long as it does.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::support::paused::Paused;
 use crate::support::server::Server;
-use crate::support::wait::DEADLINE;
+use crate::support::wait::{DEADLINE, wait_until};
 
 /// Where systemd would listen.
 struct Manager {
@@ -50,11 +51,14 @@ impl Manager {
     /// What is told next that is no sign of life.
     #[track_caller]
     fn told(&self) -> Vec<String> {
+        // Signs of life never end: without a deadline this would wait as long as they come.
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let told = self.try_told().expect("something is told");
             if told[0] != "WATCHDOG=1" {
                 return told;
             }
+            assert!(Instant::now() < deadline, "nothing is told but signs of life");
         }
     }
 
@@ -95,39 +99,87 @@ fn systemd_is_told_of_the_start_reloads_and_the_end_in_this_order() {
     assert_eq!(server.wait_for_exit(), Some(0));
 }
 
+/// What keeps whoever opens it waiting, as a file on a dead NFS does, until it is written to.
+fn replace_by_fifo(path: &Path) {
+    std::fs::remove_file(path).unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn signals_wait_for_no_reload_that_hangs_and_systemd_is_told_the_truth() {
+    for (signal, finishes) in [("TERM", false), ("INT", false), ("TERM", true)] {
+        let manager = Manager::start();
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("fanfare.toml");
+        std::fs::write(&config, "retry = \"1s\"").unwrap();
+        let mut command = manager.command(DEADLINE);
+        command.args(["--drain-notice", "1h", "--config"]).arg(&config);
+        let mut server = Server::launch(command, 2, || {});
+        assert_eq!(manager.told(), ["READY=1", "STATUS=Serving"]);
+
+        replace_by_fifo(&config);
+        server.signal("HUP");
+        assert_eq!(manager.told()[0], "RELOADING=1");
+        // One more is remembered, and a third is the same one.
+        for times in 1..=2 {
+            server.signal("HUP");
+            let warned = || server.log().text().matches("a reload is under way: the next one waits for it").count();
+            wait_until("it is warned of", || warned() == times);
+        }
+        server.signal(signal);
+        assert_eq!(manager.told()[0], "STOPPING=1", "SIG{signal}");
+        server.wait_for_log(&["leaving"]);
+        if finishes {
+            std::fs::write(&config, "retry = \"2s\"").unwrap();
+            server.wait_for_log(&[": reloaded"]);
+        }
+        server.signal("HUP");
+        server.wait_for_log(&["not reloaded", "leaving"]);
+        server.signal(signal);
+        assert_eq!(server.wait_for_exit(), Some(0), "the second one ends at once");
+        manager.socket.set_nonblocking(true).unwrap();
+        let later: Vec<_> = std::iter::from_fn(|| manager.try_told()).flatten().collect();
+        assert!(!later.iter().any(|told| told == "READY=1" || told == "RELOADING=1"), "{later:?}");
+    }
+}
+
+#[test]
+fn reloads_follow_one_another_each_from_its_begin_to_its_end() {
+    let manager = Manager::start();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("fanfare.toml");
+    std::fs::write(&config, "retry = \"1s\"").unwrap();
+    let mut command = manager.command(DEADLINE);
+    command.arg("--config").arg(&config);
+    let server = Server::launch(command, 2, || {});
+    assert_eq!(manager.told()[0], "READY=1");
+    replace_by_fifo(&config);
+    server.signal("HUP");
+    assert_eq!(manager.told()[0], "RELOADING=1");
+    server.signal("HUP");
+    server.wait_for_log(&["a reload is under way: the next one waits for it"]);
+    std::fs::write(&config, "retry = \"2s\"").unwrap();
+    assert_eq!(manager.told(), ["READY=1"]);
+    assert_eq!(manager.told()[0], "RELOADING=1");
+    std::fs::write(&config, "retry = \"3s\"").unwrap();
+    assert_eq!(manager.told(), ["READY=1"]);
+    wait_until("both are logged", || server.log().text().matches(": reloaded").count() == 2);
+}
+
 #[test]
 fn a_loop_that_hangs_gives_no_sign_of_life() {
     let manager = Manager::start();
     let watchdog = Duration::from_secs(3);
-    let mut command = manager.command(watchdog);
-    command.args(["--log-level", "trace"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut server = Ended(command.spawn().unwrap());
-    let mut announced = BufReader::new(server.0.stdout.take().unwrap()).lines();
-    let first = announced.next().unwrap().unwrap();
-    let address = first.strip_prefix("listening on http://").expect("where it listens");
+    let server = Server::launch(manager.command(watchdog), 2, || {});
     manager.wait_for_signs_of_life(3);
 
-    // Nobody reads the log: once its pipe is full, the loop waits in a write for ever, as it might for any other bug.
-    let mut client = TcpStream::connect(address).unwrap();
-    client.write_all("GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000).as_bytes()).unwrap();
+    // All other threads go on: for signals, for the log.
+    let hangs = Paused::main_thread(server.process_id());
     manager.socket.set_read_timeout(Some(watchdog)).unwrap();
     while manager.try_told().is_some() {}
 
     // And turns again when it can.
-    let mut log = server.0.stderr.take().unwrap();
-    let reader = std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
+    drop(hangs);
     manager.socket.set_read_timeout(Some(DEADLINE)).unwrap();
     manager.wait_for_signs_of_life(2);
-    drop(server);
-    reader.join().unwrap().unwrap();
-}
-
-/// A process that does not outlive its test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -80,8 +80,12 @@ fn limits_tokens_origins_and_the_log_level_change_and_nobody_is_dropped() {
     server.wait_for_log(&["DEBUG", "closed"]);
     assert_eq!(server.debug()["limits"]["topics_max"], 100_000);
 
-    stage.reload("max-connections = 0", &["not reloaded", "max-connections = 0"]);
+    // One mistake, and nothing of it counts.
+    let wrong = "cors-origin = \"https://other.example\"\nlog-level = \"off\"\nmax-connections = 0";
+    stage.reload(wrong, &["not reloaded", "max-connections = 0"]);
     assert!(stage.has_room(), "what was in force still is");
+    assert_eq!(stage.asked_from("https://other.example").header("access-control-allow-origin"), None);
+    server.wait_for_log(&["--cors-origin \"https://other.example\" would permit it"]);
     assert_eq!(stage.publish("3", "second"), 202);
     subscriber.expect(&["1", "2", "3"]);
 }

@@ -10,6 +10,7 @@ pub mod fake_redis;
 pub mod http;
 pub mod nginx;
 pub mod node;
+pub mod paused;
 pub mod process;
 pub mod proxy;
 pub mod redis;

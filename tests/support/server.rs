@@ -1,6 +1,5 @@
 //! The real binary: started on free ports, asked over its own wire, and killed when dropped.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -63,19 +62,33 @@ impl Server {
     /// Runs a command that becomes a server; `then` is done when it runs, before it is waited for that it announces so
     /// many listeners.
     #[track_caller]
-    pub fn launch(mut command: Command, listeners: usize, then: impl FnOnce()) -> Server {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub fn launch(command: Command, listeners: usize, then: impl FnOnce()) -> Server {
+        Server::launch_logging_to(Stdio::piped(), command, listeners, then)
+    }
+
+    /// As [`Server::launch`], with this for its standard error; what it logs there is the test's to read.
+    #[track_caller]
+    pub fn launch_logging_to(
+        stderr: impl Into<Stdio>,
+        mut command: Command,
+        listeners: usize,
+        then: impl FnOnce(),
+    ) -> Server {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("the binary was built");
-        let log = Lines::collect(child.stderr.take().expect("it is piped"));
+        drop(command); // with its own copy of what was passed on
+        let log = child.stderr.take().map(Lines::collect).unwrap_or_default();
         then();
 
         let mut server = Server { child, public: Vec::new(), admin: Vec::new(), log };
-        let mut lines = BufReader::new(server.child.stdout.take().expect("it is piped")).lines();
-        while server.public.len() + server.admin.len() < listeners {
-            let Some(line) = lines.next() else {
-                panic!("the server did not start: {:?} {}", server.child.wait(), server.log.text());
-            };
-            let line = line.unwrap();
+        let said = Lines::collect(server.child.stdout.take().expect("it is piped"));
+        eventually("the server says where it listens", || {
+            let ended = server.child.try_wait().unwrap();
+            let has_said = said.text().lines().count() >= listeners;
+            assert!(has_said || ended.is_none(), "the server did not start: {ended:?} {}", server.log.text());
+            has_said.then_some(())
+        });
+        for line in said.text().lines().take(listeners) {
             let (role, address) = line.split_once("listening on ").unwrap_or_else(|| panic!("odd line: {line}"));
             let address = address.trim_start_matches("http://").to_owned();
             if role.is_empty() { server.public.push(address) } else { server.admin.push(address) }

@@ -1,0 +1,121 @@
+//! Defaults that follow other options: what is set alone shall work, though it does not go with another option's usual
+//! default.
+//!
+//! Invariant: an option that somebody set, in whatever layer, is never changed. What can't be read is left for its
+//! option's reader to refuse.
+
+use std::time::Duration;
+
+use super::layers::{Origin, Setting};
+use super::values::{duration, duration_text, size, size_text};
+
+/// How the default of one option follows the value of another.
+struct Rule {
+    option: &'static str,
+    follows: &'static str,
+    /// The default, from the usual one and the value that is followed; none where the usual one will do.
+    default: fn(usual: &str, followed: &str) -> Option<String>,
+}
+
+/// In this order: a later rule follows what an earlier one has come to.
+const RULES: [Rule; 5] = [
+    Rule { option: "history-bytes", follows: "event-bytes", default: at_least },
+    Rule { option: "history-bytes", follows: "history-bytes-total", default: at_most },
+    Rule { option: "event-bytes", follows: "history-bytes", default: at_most },
+    Rule { option: "history-bytes-total", follows: "history-bytes", default: at_least },
+    Rule { option: "tcp-user-timeout", follows: "stall-timeout", default: longer },
+];
+
+/// Lets defaults follow what is set.
+pub(super) fn follow(settings: &mut [Setting]) {
+    for rule in RULES {
+        let find = |name: &str| settings.iter().position(|setting| setting.name == name).expect("rules name options");
+        let (option, followed) = (find(rule.option), find(rule.follows));
+        let (usual, leader) = (&settings[option], &settings[followed]);
+        // Two usual defaults go together.
+        if usual.is_explicit() || leader.origin == Origin::Default {
+            continue;
+        }
+        let ([usual], [value]) = (&usual.texts[..], &leader.texts[..]) else { continue };
+        if let Some(text) = (rule.default)(usual, value) {
+            let setting = &mut settings[option];
+            setting.written.clone_from(&text);
+            setting.texts = vec![text];
+            setting.origin = Origin::Follows(rule.follows);
+        }
+    }
+}
+
+fn at_least(usual: &str, followed: &str) -> Option<String> {
+    let (usual, followed) = (size(usual).ok()?, size(followed).ok()?);
+    (usual < followed).then(|| size_text(followed))
+}
+
+fn at_most(usual: &str, followed: &str) -> Option<String> {
+    let (usual, followed) = (size(usual).ok()?, size(followed).ok()?);
+    (usual > followed).then(|| size_text(followed))
+}
+
+/// Twice as long: with a margin between what this server and what the kernel notices.
+fn longer(usual: &str, followed: &str) -> Option<String> {
+    let (usual, followed) = (duration(usual).ok()?, duration(followed).ok()?);
+    let doubled: Duration = followed.checked_mul(2)?;
+    (usual <= followed).then(|| duration_text(doubled))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{ConfigFile, Environment, Flags, Loaded, Settings};
+
+    /// Lines of the printed configuration with these flags.
+    fn check(flags: &[(&str, &str)], expected: &[&str]) {
+        let given: Flags = flags.iter().map(|(name, text)| ((*name).to_owned(), vec![(*text).to_owned()])).collect();
+        let loaded =
+            Loaded::new(&given, None, &Environment::new()).unwrap_or_else(|error| panic!("{flags:?}: {error}"));
+        let printed = loaded.to_toml();
+        for line in expected {
+            assert!(printed.lines().any(|printed| printed == *line), "{flags:?}: {line:?} is not in\n{printed}");
+        }
+    }
+
+    #[test]
+    fn a_default_follows_what_is_set_and_says_so() {
+        check(&[], &["event-bytes = \"256KiB\" # default", "tcp-user-timeout = \"60s\" # default"]);
+        check(&[("history-bytes", "64KiB")], &["event-bytes = \"64KiB\" # default, follows history-bytes"]);
+        check(&[("history-bytes", "2GiB")], &["history-bytes-total = \"2GiB\" # default, follows history-bytes"]);
+        check(
+            &[("event-bytes", "1GiB")],
+            &[
+                "history-bytes = \"1GiB\" # default, follows event-bytes",
+                "history-bytes-total = \"1GiB\" # default, follows history-bytes",
+            ],
+        );
+        check(
+            &[("history-bytes-total", "100KiB")],
+            &[
+                "history-bytes = \"100KiB\" # default, follows history-bytes-total",
+                "event-bytes = \"100KiB\" # default, follows history-bytes",
+            ],
+        );
+        check(&[("stall-timeout", "60s")], &["tcp-user-timeout = \"2m\" # default, follows stall-timeout"]);
+    }
+
+    #[test]
+    fn what_is_set_follows_nothing_and_what_goes_together_stays() {
+        check(
+            &[("event-bytes", "2KiB"), ("history-bytes", "2MiB")],
+            &["event-bytes = \"2KiB\" # --event-bytes", "history-bytes = \"2MiB\" # --history-bytes"],
+        );
+        check(&[("event-bytes", "2KiB")], &["history-bytes-total = \"64MiB\" # default"]);
+        check(&[("stall-timeout", "59s")], &["tcp-user-timeout = \"60s\" # default"]);
+    }
+
+    #[test]
+    fn what_is_printed_is_a_file_that_says_the_same() {
+        let flags = Flags::from([("event-bytes".to_owned(), vec!["1GiB".to_owned()])]);
+        let first = Settings::merge(&flags, &Environment::new(), None).unwrap();
+        let file = ConfigFile::parse("f".as_ref(), &first.to_toml()).unwrap();
+        let again = Settings::merge(&Flags::new(), &Environment::new(), Some(&file)).unwrap();
+        assert!(first.iter().zip(again.iter()).all(|(first, again)| first.says_the_same(again)));
+    }
+}
