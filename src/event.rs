@@ -235,8 +235,8 @@ pub struct Broadcast {
     pub sequence: Sequence,
     /// Where it goes.
     pub topic: Topic,
-    /// Its id: the source's, or `<run>-<sequence>`.
-    pub id: EventId,
+    /// The id that its source or publisher gave it. None: its id is the run's own, `<run>-<sequence>`.
+    pub foreign_id: Option<EventId>,
     /// Its bytes.
     pub frame: Frame,
 }

@@ -145,9 +145,10 @@ impl Hub {
 
     /// Appends a broadcast to its topic's log and starts, or prolongs, the walk over its subscribers.
     pub fn append(&mut self, broadcast: Broadcast, now: Duration) -> Appended {
-        let Broadcast { sequence, topic, id, frame } = broadcast;
+        let Broadcast { sequence, topic, foreign_id, frame } = broadcast;
         self.advance(sequence);
-        if self.remembers(topic.as_str(), &id) {
+        // An id of this run's own is new: it is made of the sequence.
+        if foreign_id.as_ref().is_some_and(|id| self.remembers(topic.as_str(), id)) {
             return Appended::Duplicate;
         }
         let Ok(key) = self.find_or_insert(&topic) else {
@@ -155,7 +156,6 @@ impl Hub {
             self.topics.raise_floor(sequence);
             return Appended::NoTopic;
         };
-        let foreign_id = (self.run.position(id.as_str()) != Some(sequence)).then_some(id);
         self.log(key, Entry { sequence, foreign_id, kind: Kind::Event, frame, appended_at: now });
         Appended::Logged
     }

@@ -19,9 +19,8 @@ impl Stage {
 
     fn append(&mut self, topic: &str) -> Appended {
         let sequence = self.number();
-        let id = RunName::from_bits(RUN).id(sequence);
         let frame = format!("{topic} {sequence}\n").into_bytes().into();
-        self.hub.append(Broadcast { sequence, topic: name(topic), id, frame }, self.now)
+        self.hub.append(Broadcast { sequence, topic: name(topic), foreign_id: None, frame }, self.now)
     }
 
     fn append_all(&mut self, topic: &str, count: usize) {

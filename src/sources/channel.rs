@@ -406,7 +406,7 @@ mod tests {
         Message::Broadcast(Broadcast {
             sequence: Sequence(sequence),
             topic: Topic::new("t").unwrap(),
-            id: EventId::new("i").unwrap(),
+            foreign_id: None,
             frame: vec![b'x'; bytes].into(),
         })
     }

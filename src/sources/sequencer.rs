@@ -95,7 +95,7 @@ impl Publish for Sequencer {
         }
         let send = |event| {
             let broadcast = state.number(self.run, event);
-            let id = broadcast.id.clone();
+            let id = broadcast.foreign_id.clone().unwrap_or_else(|| self.run.id(broadcast.sequence));
             state.send(broadcast);
             id
         };
@@ -115,10 +115,10 @@ impl State {
     fn number(&mut self, run: RunName, event: &Event) -> Broadcast {
         self.last = self.last.next();
         // Ids of this run's own form would be read as positions when a client sends them back.
-        let foreign = event.id.clone().filter(|id| run.position(id.as_str()).is_none());
-        let id = foreign.unwrap_or_else(|| run.id(self.last));
+        let foreign_id = event.id.clone().filter(|id| run.position(id.as_str()).is_none());
+        let id = foreign_id.clone().unwrap_or_else(|| run.id(self.last));
         let frame: Frame = encoder::event(event, &id);
-        Broadcast { sequence: self.last, topic: event.topic.clone(), id, frame }
+        Broadcast { sequence: self.last, topic: event.topic.clone(), foreign_id, frame }
     }
 
     fn send(&mut self, broadcast: Broadcast) {
@@ -219,6 +219,7 @@ mod tests {
         let run = RunName::from_bits(7);
         sequencer.publish(&Event { id: Some(run.id(Sequence(99))), ..event("t") });
         let Some(Message::Broadcast(broadcast)) = inbox.next() else { panic!("one broadcast") };
-        assert_eq!(broadcast.id, run.id(Sequence(1)));
+        assert_eq!(broadcast.foreign_id, None);
+        assert!(broadcast.frame.bytes().starts_with(format!("id: {}\n", run.id(Sequence(1))).as_bytes()));
     }
 }

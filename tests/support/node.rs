@@ -98,7 +98,8 @@ pub fn heard(message: Message) -> Heard {
             let frame = String::from_utf8(broadcast.frame.bytes().to_vec()).unwrap();
             let lines: Vec<_> = frame.lines().filter_map(|line| line.strip_prefix("data:")).collect();
             let data = lines.iter().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n");
-            Heard::Event { topic: broadcast.topic.to_string(), id: broadcast.id.to_string(), data }
+            let id = frame.lines().find_map(|line| line.strip_prefix("id: ")).expect("a frame has an id").to_owned();
+            Heard::Event { topic: broadcast.topic.to_string(), id, data }
         }
         Message::Gap(gap) => {
             let topics = match gap.scope {
