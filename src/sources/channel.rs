@@ -352,11 +352,22 @@ impl Outlet {
 
     /// Enqueues, and wakes the loop unless somebody has. A loop that is gone hears nothing: the process is ending.
     pub fn send(&self, message: Message) {
+        self.push(message);
+        self.wake();
+    }
+
+    /// Enqueues one of several messages, of which the last is followed by [`Outlet::wake`].
+    pub fn push(&self, message: Message) {
         if let Message::Broadcast(broadcast) = &message {
             self.shared.messages.fetch_add(1, Ordering::Relaxed);
             self.shared.bytes.fetch_add(broadcast.frame.len(), Ordering::Relaxed);
         }
-        if self.sender.send(message).is_ok() && !self.shared.woken.swap(true, Ordering::AcqRel) {
+        let _ = self.sender.send(message);
+    }
+
+    /// Wakes the loop unless somebody has.
+    pub fn wake(&self) {
+        if !self.shared.woken.swap(true, Ordering::AcqRel) {
             (self.shared.wake)();
         }
     }

@@ -206,6 +206,15 @@ impl State {
 
     /// Enqueues drafts from the front up to the first that can't be; none: all of them.
     fn take_while_possible(&mut self, drafts: &mut VecDeque<Draft>) -> Option<Obstacle> {
+        let before = drafts.len();
+        let obstacle = self.push_while_possible(drafts);
+        if drafts.len() < before {
+            self.wake();
+        }
+        obstacle
+    }
+
+    fn push_while_possible(&mut self, drafts: &mut VecDeque<Draft>) -> Option<Obstacle> {
         while let Some(draft) = drafts.front() {
             let number = self.last.next();
             if !self.has_room(1, draft.bytes()) {
@@ -214,7 +223,7 @@ impl State {
             if !draft.fits(number) {
                 return Some(Obstacle::Digits(number));
             }
-            drafts.pop_front().into_iter().for_each(|draft| self.send(draft));
+            drafts.pop_front().into_iter().for_each(|draft| self.push(draft));
         }
         None
     }
@@ -228,20 +237,25 @@ impl State {
         if !std::iter::zip(&*drafts, first.0..).all(|(draft, number)| draft.fits(Sequence(number))) {
             return Err(Obstacle::Digits(first));
         }
-        drafts.drain(..).for_each(|draft| self.send(draft));
+        drafts.drain(..).for_each(|draft| self.push(draft));
+        self.wake();
         Ok(first)
     }
 
-    /// Numbers a draft and enqueues it.
-    fn send(&mut self, draft: Draft) {
+    /// Numbers a draft and enqueues it. One wake covers all that follow each other.
+    fn push(&mut self, draft: Draft) {
         // What is lost from here on stands behind this event and needs an announcement of its own.
         self.open_gap = None;
         self.last = self.last.next();
         let broadcast: Broadcast = draft.number(self.last);
         if let [others @ .., last] = &self.outlets[..] {
-            others.iter().for_each(|outlet| outlet.send(Message::Broadcast(broadcast.clone())));
-            last.send(Message::Broadcast(broadcast));
+            others.iter().for_each(|outlet| outlet.push(Message::Broadcast(broadcast.clone())));
+            last.push(Message::Broadcast(broadcast));
         }
+    }
+
+    fn wake(&self) {
+        self.outlets.iter().for_each(Outlet::wake);
     }
 
     fn announce_drop(&mut self, run: RunName, topic: &Topic, reason: GapReason) {
@@ -323,6 +337,29 @@ mod tests {
             other => panic!("{other:?}"),
         };
         std::iter::from_fn(|| inbox.next()).map(describe).collect()
+    }
+
+    #[test]
+    fn a_batch_wakes_the_loop_once() {
+        let wakes = Arc::new(AtomicU64::new(0));
+        let inboxes = Arc::new(Mutex::new(Vec::<Inbox>::new()));
+        let (outlet, inbox) = {
+            let (wakes, inboxes) = (Arc::clone(&wakes), Arc::clone(&inboxes));
+            // A loop that is awake at once, and takes what there is.
+            channel(ChannelLimits::default(), move || {
+                wakes.fetch_add(1, Ordering::Relaxed);
+                for inbox in &*inboxes.lock().unwrap() {
+                    inbox.rearm();
+                    while inbox.next().is_some() {}
+                }
+            })
+        };
+        inboxes.lock().unwrap().push(inbox);
+        let sequencer = Sequencer::new(RunName::from_bits(7), vec![outlet]);
+        let events = vec![event("t"); 100];
+        assert!(sequencer.publish_all(&mut sequencer.draft(&events)));
+        assert!(Publish::publish(&*sequencer, events, Ticket(0)).is_ok());
+        assert_eq!(wakes.load(Ordering::Relaxed), 2);
     }
 
     #[test]
