@@ -2,6 +2,8 @@
 //!
 //! Every connection is RESP2, which each Redis and each proxy speaks, and every wait on it is bounded.
 
+pub mod replies;
+
 use std::fmt;
 use std::time::Duration;
 
