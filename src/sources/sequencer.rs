@@ -74,7 +74,7 @@ impl Sequencer {
     /// Takes one event from a source's thread; waits for room if it must. False: it was dropped and announced.
     pub fn publish(&self, event: &Event) -> bool {
         let mut batch = Batch::default();
-        self.add(&mut batch, event.topic.clone(), event.id.clone(), &event.into());
+        self.add_event(&mut batch, event);
         self.publish_all(&mut batch)
     }
 
@@ -83,6 +83,11 @@ impl Sequencer {
         let expected = Sequence(self.last_seen.load(Ordering::Relaxed) + 1 + batch.drafts.len() as u64);
         let draft = Draft::new(self.run, expected, (topic, id), fields, &mut batch.scratch);
         batch.drafts.push_back(draft);
+    }
+
+    /// Formats an event that a publisher gave its fields, and adds it to a batch.
+    pub fn add_event(&self, batch: &mut Batch, event: &Event) {
+        self.add(batch, event.topic.clone(), event.id.clone(), &event.into());
     }
 
     /// Takes a source's batch, under one lock and with one wake unless it must wait for room. False: at least one event
@@ -151,9 +156,7 @@ impl Sequencer {
     fn draft(&self, events: &[Event]) -> Batch {
         let mut batch = Batch::default();
         batch.drafts.reserve(events.len());
-        for event in events {
-            self.add(&mut batch, event.topic.clone(), event.id.clone(), &event.into());
-        }
+        events.iter().for_each(|event| self.add_event(&mut batch, event));
         batch
     }
 

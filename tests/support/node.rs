@@ -122,6 +122,7 @@ pub fn settings(url: &str) -> RedisSettings {
         bus: "fanfare:bus".to_owned(),
         copied_channels: Vec::new(),
         limits: PublishLimits { topic_bytes_max: 64, data_bytes_max: 1000, batch_max: 100 },
+        body_bytes_max: 16 << 10,
         queue: QueueLimits::default(),
         timing: RedisTiming {
             backoff: BackoffLimits { delay_min: Duration::from_millis(10), delay_max: Duration::from_millis(200) },
