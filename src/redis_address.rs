@@ -84,7 +84,7 @@ impl RedisAddress {
         Ok(RedisAddress { client, trusted, shown, secrets })
     }
 
-    /// A connection whose replies are read in place, and on which no single read or write takes longer than
+    /// A connection whose replies are read in place, and on which no reply and no single write takes longer than
     /// `reply_timeout`.
     pub fn open(
         &self,
@@ -94,7 +94,8 @@ impl RedisAddress {
     ) -> RedisResult<RedisConnection> {
         let info = self.client.get_connection_info();
         let trusted = self.trusted.as_ref();
-        let connection = RedisConnection::open(info.addr(), info.redis_settings(), trusted, connect_timeout, limits)?;
+        let mut connection =
+            RedisConnection::open(info.addr(), info.redis_settings(), trusted, connect_timeout, limits)?;
         connection.set_timeouts(reply_timeout)?;
         Ok(connection)
     }

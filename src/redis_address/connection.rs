@@ -22,6 +22,7 @@ use super::replies::{Replies, Reply, ReplyLimits, Violation};
 pub struct RedisConnection {
     stream: Stream,
     replies: Replies,
+    reply_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -51,14 +52,15 @@ impl RedisConnection {
             ConnectionAddr::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
             _ => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         };
-        let mut connection = RedisConnection { stream, replies: Replies::new(limits) };
+        let mut connection = RedisConnection { stream, replies: Replies::new(limits), reply_timeout: connect_timeout };
         connection.set_timeouts(connect_timeout)?;
         connection.log_in(login)?;
         Ok(connection)
     }
 
-    /// How long one read, or one write, may take from now on.
-    pub fn set_timeouts(&self, timeout: Duration) -> io::Result<()> {
+    /// How long one reply, or one write, may take from now on.
+    pub fn set_timeouts(&mut self, timeout: Duration) -> io::Result<()> {
+        self.reply_timeout = timeout;
         self.set_read_timeout(timeout)?;
         match &self.stream {
             Stream::Tcp(tcp) => tcp.set_write_timeout(Some(timeout)),
@@ -105,6 +107,7 @@ impl RedisConnection {
 
     /// Waits for the next reply that is no message; messages before it go to `on_message`.
     pub fn reply(&mut self, mut on_message: impl FnMut(Reply<'_>)) -> RedisResult<Value> {
+        let (began, mut is_late) = (Instant::now(), false);
         loop {
             while let Some(reply) = self.replies.next().map_err(violated)? {
                 match reply {
@@ -112,9 +115,12 @@ impl RedisConnection {
                     message => on_message(message),
                 }
             }
-            if !self.receive()? {
+            let now = Instant::now();
+            if is_late || !self.receive()? {
                 return Err(io::Error::from(io::ErrorKind::TimedOut).into());
             }
+            // As it was before the read: what came while the process was stopped came in time.
+            is_late = now.duration_since(began) >= self.reply_timeout;
         }
     }
 
