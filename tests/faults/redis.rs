@@ -179,7 +179,7 @@ fn a_process_that_was_stopped_goes_on_with_what_came_meanwhile() {
             assert_eq!(redis.command::<i64>(&["PUBLISH", "dashboard_updates", number]), 1);
         }
         server.signal("CONT");
-        subscriber.expect(&numbers.iter().map(String::as_str).collect::<Vec<_>>());
+        numbers.iter().for_each(|number| subscriber.expect(&[number]));
         server.publish("dashboard_updates", "posted");
         subscriber.expect(&["posted"]);
     }
