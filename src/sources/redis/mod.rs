@@ -1,7 +1,7 @@
 //! Redis pub/sub: channels and patterns become topics, and a bus carries what clients publish from node to node.
 //!
 //! ```text
-//!  PUBLISH news ─▶ subscriber: subscriptions (which delivery counts) ─▶ payload (events) ─▶ sequencer
+//!  PUBLISH news ─▶ subscriber ─▶ intake: subscriptions (which delivery counts) ─▶ payload (events) ─▶ sequencer
 //!  POST /publish ─▶ publisher ─▶ PUBLISH fanfare:bus ─▶ every node's subscriber, this one's included
 //!                            └─▶ PUBLISH topic, if copied ─▶ servers that are not Fanfare
 //! ```
@@ -19,6 +19,11 @@
 //!    ends first. A node without a session at that time misses it.
 //! 3. Whenever a node's session ends, its next one announces a gap once all its subscriptions are confirmed: after
 //!    everything that Redis executed between the two sessions, and before everything that it delivers itself.
+//!
+//! All of this holds of what one primary executes: a replica executes a PUBLISH for its own subscribers only. So both
+//! connections ask for the role of what they lead to before they are used (`role`), and the publisher's asks again at
+//! every interval of pings. When it finds a replica it ends the session. Until then, up to one interval after a primary
+//! was demoted in place, its nodes may answer Ok to what other nodes miss.
 //!
 //! So each event that was published after a node's first session began reaches that node, or a gap stands in its place.
 //! A refusal may be of an event that was delivered all the same: its client repeats it under the same id, which a
