@@ -183,7 +183,7 @@ impl Event {
     }
 }
 
-/// Wire bytes: immutable, shared by reference count, never copied per subscriber.
+/// Wire bytes: immutable once they are shared, by reference count, and never copied per subscriber.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame(Arc<[u8]>);
 
@@ -197,6 +197,12 @@ impl Frame {
     #[allow(clippy::len_without_is_empty, reason = "no frame is empty")]
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Overwrites the bytes from `at` on, of a frame that is not shared yet.
+    pub fn overwrite(&mut self, at: usize, bytes: &[u8]) {
+        let all = Arc::get_mut(&mut self.0).expect("a shared frame is immutable");
+        all[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     /// True while somebody besides the caller still holds these bytes.
@@ -235,8 +241,8 @@ pub struct Broadcast {
     pub sequence: Sequence,
     /// Where it goes.
     pub topic: Topic,
-    /// Its id: the source's, or `<run>-<sequence>`.
-    pub id: EventId,
+    /// The id that its source or publisher gave it. None: its id is the run's own, `<run>-<sequence>`.
+    pub foreign_id: Option<EventId>,
     /// Its bytes.
     pub frame: Frame,
 }
@@ -248,7 +254,8 @@ pub struct Broadcast {
 pub struct RunName([u8; RunName::LEN]);
 
 impl RunName {
-    const LEN: usize = 12;
+    /// Bytes of every name.
+    pub const LEN: usize = 12;
 
     /// Names a run from random bits.
     pub fn from_bits(bits: u64) -> RunName {

@@ -2,6 +2,9 @@
 //!
 //! Every connection is RESP2, which each Redis and each proxy speaks, and every wait on it is bounded.
 
+pub mod connection;
+pub mod replies;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -10,16 +13,25 @@ use redis::{
     Client, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError,
     RedisResult, ServerError, TlsCertificates,
 };
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use connection::RedisConnection;
+use replies::ReplyLimits;
+
 /// What stands for a password that an error's text repeats.
 const REDACTED: &str = "***";
+
+/// What an error's text is cut to: a Redis that lies may say anything.
+const ERROR_BYTES_MAX: usize = 300;
 
 /// A Redis that can be connected to. Shows itself as host and port, or as a path.
 #[derive(Clone)]
 pub struct RedisAddress {
     client: Client,
+    /// The authorities that TLS trusts; none: this host's.
+    trusted: Option<RootCertStore>,
     shown: String,
     /// The password, as it is and as it stands in the URL.
     secrets: Vec<String>,
@@ -54,6 +66,7 @@ impl RedisAddress {
         // allows no more than it must.
         let login = login.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
         let info = info.set_redis_settings(login).set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let mut trusted = None;
         let client = match ca_pem {
             None => Client::open(info).map_err(|error| AddressError::Url(url_problem(&error)))?,
             Some(pem) => {
@@ -61,14 +74,34 @@ impl RedisAddress {
                 if CertificateDer::pem_slice_iter(pem).next().is_none() {
                     return Err(AddressError::Ca("no certificate stands there".to_owned()));
                 }
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).flatten());
+                trusted = Some(roots);
                 let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem.to_owned()) };
                 Client::build_with_tls(info, certificates).map_err(|error| AddressError::Ca(error.to_string()))?
             }
         };
-        Ok(RedisAddress { client, shown, secrets })
+        Ok(RedisAddress { client, trusted, shown, secrets })
     }
 
-    /// A connection on which no single read or write takes longer than `reply_timeout`.
+    /// A connection whose replies are read in place, and on which no reply and no single write takes longer than
+    /// `reply_timeout`.
+    pub fn open(
+        &self,
+        connect_timeout: Duration,
+        reply_timeout: Duration,
+        limits: ReplyLimits,
+    ) -> RedisResult<RedisConnection> {
+        let info = self.client.get_connection_info();
+        let trusted = self.trusted.as_ref();
+        let mut connection =
+            RedisConnection::open(info.addr(), info.redis_settings(), trusted, connect_timeout, limits)?;
+        connection.set_timeouts(reply_timeout)?;
+        Ok(connection)
+    }
+
+    /// A connection of the crate's for a command-line tool, on which no single read or write takes longer than
+    /// `reply_timeout`.
     pub fn connect(&self, connect_timeout: Duration, reply_timeout: Duration) -> RedisResult<Connection> {
         let connection = self.client.get_connection_with_timeout(connect_timeout)?;
         connection.set_read_timeout(Some(reply_timeout))?;
@@ -89,7 +122,7 @@ impl RedisAddress {
             return "Redis refuses the login: --redis-password-file or FANFARE_REDIS_PASSWORD".to_owned();
         }
         // A server without AUTH, or a proxy, may quote the command that it did not understand.
-        self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED))
+        clip(self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED)))
     }
 
     /// The same for a message that does not name this Redis otherwise.
@@ -126,6 +159,15 @@ impl fmt::Debug for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RedisAddress({})", self.shown)
     }
+}
+
+fn clip(mut text: String) -> String {
+    if text.len() > ERROR_BYTES_MAX {
+        let end = (0..=ERROR_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 fn secrets(url: &str, info: &ConnectionInfo) -> Vec<String> {
@@ -201,6 +243,13 @@ mod tests {
         check("rediss://host", timeout(), &["no answer in time", "TLS", "redis://"]);
         let plain = RedisAddress::new("redis://host", None).unwrap().explain(&timeout());
         assert_eq!(plain, "no answer in time");
+    }
+
+    #[test]
+    fn a_long_error_is_cut_between_characters() {
+        let error = redis::make_extension_error("ERR".to_owned(), Some(format!("x{}", "é".repeat(10_000))));
+        let text = RedisAddress::new("redis://host", None).unwrap().explain(&error);
+        assert!((ERROR_BYTES_MAX..ERROR_BYTES_MAX + 5).contains(&text.len()) && text.ends_with("é…"), "{text}");
     }
 
     #[test]

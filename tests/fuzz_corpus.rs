@@ -45,5 +45,5 @@ macro_rules! targets {
 }
 
 targets! {
-    config forwarded glob proxy_header publish redis_address redis_payload request sse_decoder sse_encoder token
+    config forwarded glob proxy_header publish redis_address redis_payload redis_replies request sse_decoder sse_encoder token
 }

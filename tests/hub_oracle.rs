@@ -248,7 +248,7 @@ impl Oracle {
         let broadcast = Broadcast {
             sequence: Sequence(self.head),
             topic: name(topic),
-            id: EventId::new(&id).unwrap(),
+            foreign_id: own_id.as_deref().map(|id| EventId::new(id).unwrap()),
             frame: text.as_bytes().into(),
         };
         assert_eq!(self.hub.append(broadcast, self.now), Appended::Logged);

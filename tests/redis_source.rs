@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use fanfare::redis_address::RedisAddress;
-use fanfare::sources::channel::PublishRefusal;
+use fanfare::sources::channel::{GapReason, PublishRefusal};
 use fanfare::sources::redis::{Payload, RedisSettings, RedisTiming, glob};
 
 use support::certificates;
@@ -147,6 +147,11 @@ fn an_acl_user_subscribes_with_its_password_and_nobody_logs_it() {
     // It may not PING, and that is an answer too.
     let pings = || redis.command::<String>(&["INFO", "commandstats"]).contains("cmdstat_ping:");
     wait_until("the server was asked for pings", pings);
+    let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    let complaints = text
+        .lines()
+        .filter(|line| line.contains("does not tell its role") && line.contains(&redis.address().to_string()));
+    assert_eq!(complaints.count(), 1, "{text}");
     assert!(node.status.is_up() && node.status.reconnects() == 0, "{:?}", node.status);
 
     let check = |settings: RedisSettings, expected: &str| {
@@ -166,6 +171,83 @@ fn an_acl_user_subscribes_with_its_password_and_nobody_logs_it() {
 
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(log.contains("Redis refuses the login") && !log.contains("hunter"), "{log}");
+}
+
+/// As [`settings`], asking for the role all the time.
+fn asking(url: &str) -> RedisSettings {
+    let settings = settings(url);
+    let timing = RedisTiming { ping_interval: Duration::from_millis(10), ..settings.timing };
+    RedisSettings { timing, ..settings }
+}
+
+#[test]
+fn a_replica_counts_as_down_for_as_long_as_it_is_one() {
+    const REPLICA: &str =
+        "it is a replica, and what is published there reaches no other server: use the address of the primary";
+    let primary = RedisServer::start();
+    let port = primary.address().port().to_string();
+    let replica_of = ["--port", "{port}", "--replicaof", "127.0.0.1", &port];
+    let replica = RedisServer::start_in(tempfile::tempdir().unwrap(), &replica_of);
+    let on_primary = Node::start_up(asking(&primary.url("redis", "")));
+    let node = Node::start(asking(&replica.url("redis", "")));
+    wait_until("it was looked at", || node.status.last_error().is_some());
+    assert_eq!(node.status.error().as_deref(), Some(REPLICA));
+    assert_eq!(node.publish(vec![event("t", "x")], 1), Err(PublishRefusal::BrokerDown));
+    assert!(on_primary.status.is_up() && on_primary.status.last_error().is_none());
+
+    replica.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    node.wait_up();
+    node.publish(vec![event("t", "y")], 2).unwrap();
+    let heard = [node.next(), node.next()];
+    assert!(heard.contains(&Heard::Published { ticket: 2, outcome: Ok(()) }), "{heard:?}");
+    assert_eq!(node.status.reconnects(), 0, "it was never up before");
+
+    // Under a session that goes on: Redis ends no connection for it.
+    replica.command::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+    node.wait_down();
+    assert_eq!(node.status.error().as_deref(), Some(REPLICA));
+    replica.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    node.wait_up();
+    assert_eq!(node.next(), source_lost());
+}
+
+#[test]
+fn the_role_is_had_of_info_where_role_is_forbidden() {
+    let primary = RedisServer::start();
+    let port = primary.address().port().to_string();
+    let arguments = ["--port", "{port}", "--replicaof", "127.0.0.1", &port];
+    let rights = ["--user", "fan", "on", ">hunter2", "allchannels", "+@all", "-role"];
+    let replica = RedisServer::start_in(tempfile::tempdir().unwrap(), &[&arguments[..], &rights[..]].concat());
+    let node = Node::start(asking(&replica.url("redis", "fan:hunter2@")));
+    wait_until("it was looked at", || node.status.last_error().is_some());
+    assert!(node.status.last_error().unwrap().starts_with("it is a replica"), "{:?}", node.status);
+}
+
+#[test]
+fn what_is_too_long_is_skipped_and_told_and_the_session_goes_on() {
+    let redis = RedisServer::start();
+    let node = Node::start_up(RedisSettings { patterns: strings(&["p.*"]), ..settings(&redis.url("redis", "")) });
+    let mut client = redis.connect();
+    let long = vec![b'x'; 5 << 20];
+    published(&mut client, "news", "before");
+    published(&mut client, "news", &long[..]);
+    published(&mut client, "p.a", &long[..]);
+    published(&mut client, [b"p.", &long[..]].concat(), "no such topic");
+    published(&mut client, [b"p.", &long[..]].concat(), &long[..]);
+    published(&mut client, "fanfare:bus", &long[..]);
+    published(&mut client, "news", "after");
+    assert_eq!(node.next_event(), pair("news", "before"));
+    let both = Heard::Gap { reason: GapReason::Refused, topics: Some(strings(&["news", "p.a"])) };
+    let told = [refused("news"), refused("p.a")];
+    let first = node.next();
+    // One gap, if the loop has not read it when the next topic is added.
+    if first != both {
+        assert_eq!([first, node.next()], told);
+    }
+    assert_eq!(node.next(), source_lost(), "whose events the bus carried is not known");
+    assert_eq!(node.next_event(), pair("news", "after"));
+    assert_eq!(refusals(&node), HashMap::from([("too_large", 3), ("malformed", 2)]));
+    assert_eq!((node.status.received(), node.status.reconnects()), (7, 0));
 }
 
 #[test]

@@ -185,9 +185,8 @@ impl Stage {
     /// Appends an event to one of the topics.
     fn append(&mut self, topic: usize) {
         let sequence = self.hub.head().next();
-        let id = self.hub.run().id(sequence);
         let (topic, frame) = (self.topics[topic].clone(), self.frame.clone());
-        self.hub.append(Broadcast { sequence, topic, id, frame }, Duration::ZERO);
+        self.hub.append(Broadcast { sequence, topic, foreign_id: None, frame }, Duration::ZERO);
     }
 }
 

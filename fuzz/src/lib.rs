@@ -13,6 +13,7 @@ pub mod proxy_header;
 pub mod publish;
 pub mod redis_address;
 pub mod redis_payload;
+pub mod redis_replies;
 pub mod request;
 pub mod sse_decoder;
 pub mod sse_encoder;

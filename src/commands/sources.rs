@@ -76,6 +76,7 @@ fn redis_settings(config: &Config, redis: &RedisConfig) -> RedisSettings {
         bus: redis.bus.as_str().to_owned(),
         copied_channels: names(&redis.copied_channels),
         limits: publish_limits(config),
+        body_bytes_max: config.limits.body_bytes_max,
         queue: QUEUE_LIMITS,
         timing: Default::default(),
     }

@@ -180,7 +180,7 @@ impl Hub {
 
     /// The same for a topic whose place is known, or that is known not to exist.
     pub fn append_at(&mut self, key: Option<TopicKey>, broadcast: Broadcast, now: Duration) -> Appended {
-        let Broadcast { sequence, topic, id, frame } = broadcast;
+        let Broadcast { sequence, topic, foreign_id, frame } = broadcast;
         self.advance(sequence);
         let key = match key {
             Some(key) => key,
@@ -193,12 +193,13 @@ impl Hub {
                 }
             },
         };
-        let is_own = self.run.position(id.as_str()) == Some(sequence);
-        if !is_own && self.log_remembers(&self.topics.get(key).log, &id) {
+        // An id of this run's own is new: it is made of the sequence.
+        let log = &self.topics.get(key).log;
+        if foreign_id.as_ref().is_some_and(|id| self.log_remembers(log, id)) {
             return Appended::Duplicate;
         }
         self.topics.note_published(key);
-        self.log(key, Entry { sequence, foreign_id: (!is_own).then_some(id), frame, appended_at: now });
+        self.log(key, Entry { sequence, foreign_id, frame, appended_at: now });
         Appended::Logged
     }
 

@@ -9,31 +9,64 @@ use std::time::Duration;
 use memchr::memchr2_iter;
 use serde::Serialize;
 
-use crate::event::{Event, EventId, Frame, GAP_EVENT_TYPE};
+use crate::event::{Event, EventId, EventType, Frame, GAP_EVENT_TYPE};
 
 /// What is sent into a silence: a comment, which clients drop and proxies take for life.
 pub const HEARTBEAT: &[u8] = b": heartbeat\n\n";
 /// The last word to a subscriber whose token has expired.
 pub const TOKEN_EXPIRED: &[u8] = b": the token has expired\n\n";
 
-/// An event under its id. Empty data still has a `data:` line, without which clients would dispatch nothing.
+/// The fields of an event that stand in its frame, besides its id.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a> {
+    /// Its type; none means `message`.
+    pub event_type: Option<&'a EventType>,
+    /// A reconnection time.
+    pub retry: Option<Duration>,
+    /// Its data.
+    pub data: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    /// An event of nothing but data.
+    pub fn data(data: &'a str) -> Fields<'a> {
+        Fields { event_type: None, retry: None, data }
+    }
+}
+
+impl<'a> From<&'a Event> for Fields<'a> {
+    fn from(event: &'a Event) -> Fields<'a> {
+        Fields { event_type: event.event_type.as_ref(), retry: event.retry, data: &event.data }
+    }
+}
+
+/// Where the id's text begins in what [`write_event`] writes.
+pub const ID_AT: usize = "id: ".len();
+
+/// An event under its id.
 pub fn event(event: &Event, id: &EventId) -> Frame {
-    let data = event.data.as_bytes();
-    let event_type = event.event_type.as_ref().map_or("", |event_type| event_type.as_str());
+    let mut bytes = Vec::new();
+    write_event(&mut bytes, id.as_str(), &Fields::from(event));
+    bytes.into()
+}
+
+/// Writes an event under its id to the end of `bytes`. Empty data still has a `data:` line, without which clients would
+/// dispatch nothing.
+pub fn write_event(bytes: &mut Vec<u8>, id: &str, fields: &Fields<'_>) {
+    let data = fields.data.as_bytes();
+    let event_type = fields.event_type.map_or("", EventType::as_str);
     // Every line end may add a field name; `\r\n` is counted twice, which only leaves room.
     let lines = 1 + memchr2_iter(b'\r', b'\n', data).count();
-    let fields = id.as_str().len() + event_type.len() + FIELDS_BYTES_MAX;
-    let mut bytes = Vec::with_capacity(fields + data.len() + lines * "data: \n".len());
-    push_field(&mut bytes, "id", id.as_str());
+    bytes.reserve(id.len() + event_type.len() + FIELDS_BYTES_MAX + data.len() + lines * "data: \n".len());
+    push_field(bytes, "id", id);
     if !event_type.is_empty() {
-        push_field(&mut bytes, "event", event_type);
+        push_field(bytes, "event", event_type);
     }
-    if let Some(retry) = event.retry {
-        push_retry(&mut bytes, retry);
+    if let Some(retry) = fields.retry {
+        push_retry(bytes, retry);
     }
-    push_data(&mut bytes, data);
+    push_data(bytes, data);
     bytes.push(b'\n');
-    bytes.into()
 }
 
 /// A stream's first frame: when to come back, and the position to come back to if nothing follows. An `id:` without

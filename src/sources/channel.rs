@@ -363,6 +363,12 @@ impl Outlet {
 
     /// Enqueues, and wakes the loop unless somebody has. A loop that is gone hears nothing: the process is ending.
     pub fn send(&self, message: Message) {
+        self.push(message);
+        self.wake();
+    }
+
+    /// Enqueues one of several messages, of which the last is followed by [`Outlet::wake`].
+    pub fn push(&self, message: Message) {
         if let Message::Broadcast(broadcast) = &message {
             self.shared.messages.fetch_add(1, Ordering::Relaxed);
             self.shared.bytes.fetch_add(broadcast.frame.len(), Ordering::Relaxed);
@@ -371,7 +377,12 @@ impl Outlet {
             Message::Broadcast(_) | Message::Gap(_) => &self.sender,
             Message::Published { .. } | Message::Control(_) => &self.urgent,
         };
-        if lane.send(message).is_ok() && !self.shared.woken.swap(true, Ordering::AcqRel) {
+        let _ = lane.send(message);
+    }
+
+    /// Wakes the loop unless somebody has.
+    pub fn wake(&self) {
+        if !self.shared.woken.swap(true, Ordering::AcqRel) {
             (self.shared.wake)();
         }
     }
@@ -433,7 +444,7 @@ mod tests {
         Message::Broadcast(Broadcast {
             sequence: Sequence(sequence),
             topic: Topic::new("t").unwrap(),
-            id: EventId::new("i").unwrap(),
+            foreign_id: None,
             frame: vec![b'x'; bytes].into(),
         })
     }

@@ -11,4 +11,5 @@ pub mod thread;
 pub mod host;
 pub mod redis;
 
+mod draft;
 mod throttle;

@@ -1,19 +1,25 @@
 //! The sequencer: the one place that gives an event its place in the order.
 //!
-//! It numbers, names (where the source has no id), formats once and enqueues to every loop, all under one lock, so
-//! that all loops agree on order and share frames. A full channel is a policy here, not an accident: a source
-//! waits [`WAIT_MAX`] for room, then the event is dropped, counted, and announced as a gap at its place in the
-//! order. A client's publish never waits: it is refused whole and the client told.
+//! It formats an event once, names it (where the source has no id), numbers it and enqueues it to every loop. Numbering
+//! and enqueuing happen under one lock, so that all loops agree on order and share frames; formatting happens before, so
+//! that nobody waits for the lock while a large event is formatted. What the lock guards ([`State`]) takes [`Draft`]s
+//! only, which are formatted already.
+//!
+//! A full channel is a policy here, not an accident: a source waits [`WAIT_MAX`] for room, then the event is dropped,
+//! counted, and announced as a gap at its place in the order. A client's publish never waits: it is refused whole and
+//! the client told.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::{Broadcast, Event, Frame, RunName, Sequence, Topic};
-use crate::protocol::encoder;
+use crate::event::{Broadcast, Event, EventId, RunName, Sequence, Topic};
+use crate::protocol::encoder::Fields;
 use crate::sources::channel::{
     Accepted, Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Publish, PublishRefusal, Ticket,
 };
+use crate::sources::draft::Draft;
 
 /// How long a source's thread waits for room, while the loop makes no progress, before it drops. Longer than the loop
 /// waits for subscribers that no longer read.
@@ -21,11 +27,20 @@ pub const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
 const WAIT_STEP: Duration = Duration::from_millis(1);
 
-/// Numbers, formats and enqueues. Shared by all sources' threads and the loops.
+/// Formats, numbers and enqueues. Shared by all sources' threads and the loops.
 pub struct Sequencer {
     run: RunName,
     dropped: AtomicU64,
+    /// The last number, as a draft may expect it: only [`State::last`] is sure.
+    last_seen: AtomicU64,
     state: Mutex<State>,
+}
+
+/// Events of one source, formatted, that go under the lock together. Reused, it allocates nothing but their frames.
+#[derive(Debug, Default)]
+pub struct Batch {
+    drafts: VecDeque<Draft>,
+    scratch: Vec<u8>,
 }
 
 struct State {
@@ -35,36 +50,88 @@ struct State {
     open_gap: Option<(GapReason, Arc<LostTopics>)>,
 }
 
+/// Why a draft can't be enqueued yet.
+enum Obstacle {
+    /// Its number has more digits than it was formatted with. The number that the first one gets.
+    Digits(Sequence),
+    /// A channel is full.
+    NoRoom,
+}
+
+impl Batch {
+    /// True when there is nothing to publish.
+    pub fn is_empty(&self) -> bool {
+        self.drafts.is_empty()
+    }
+}
+
+/// The wait of a source for room.
+struct Wait {
+    /// When the loops made progress last, as far as it has seen.
+    since: Instant,
+    /// How far they were then.
+    progress: u64,
+}
+
 impl Sequencer {
     /// A sequencer for the loops behind `outlets`.
     pub fn new(run: RunName, outlets: Vec<Outlet>) -> Arc<Sequencer> {
         let state = State { last: Sequence::ZERO, outlets, open_gap: None };
-        Arc::new(Sequencer { run, dropped: AtomicU64::new(0), state: Mutex::new(state) })
+        Arc::new(Sequencer { run, dropped: AtomicU64::new(0), last_seen: AtomicU64::new(0), state: Mutex::new(state) })
     }
 
     /// Takes one event from a source's thread; waits for room if it must. False: it was dropped and announced.
     pub fn publish(&self, event: &Event) -> bool {
-        let mut progress = None;
-        let mut deadline = Instant::now() + WAIT_MAX;
+        let mut batch = Batch::default();
+        self.add_event(&mut batch, event);
+        self.publish_all(&mut batch)
+    }
+
+    /// Formats an event and adds it to a batch.
+    pub fn add(&self, batch: &mut Batch, topic: Topic, id: Option<EventId>, fields: &Fields<'_>) {
+        let expected = Sequence(self.last_seen.load(Ordering::Relaxed) + 1 + batch.drafts.len() as u64);
+        let draft = Draft::new(self.run, expected, (topic, id), fields, &mut batch.scratch);
+        batch.drafts.push_back(draft);
+    }
+
+    /// Formats an event that a publisher gave its fields, and adds it to a batch.
+    pub fn add_event(&self, batch: &mut Batch, event: &Event) {
+        self.add(batch, event.topic.clone(), event.id.clone(), &event.into());
+    }
+
+    /// Takes a source's batch, under one lock and with one wake unless it must wait for room. False: at least one event
+    /// was dropped and announced.
+    pub fn publish_all(&self, batch: &mut Batch) -> bool {
+        let mut none_dropped = true;
+        // Of the batch's first event.
+        let mut wait = None;
         loop {
             let mut state = self.lock();
-            if state.has_room(1, event.data.len()) {
-                let broadcast = state.number(self.run, event);
-                state.send(broadcast);
-                return true;
+            let before = batch.drafts.len();
+            let Some(obstacle) = state.take_while_possible(&mut batch.drafts) else {
+                self.last_seen.store(state.last.0, Ordering::Relaxed);
+                return none_dropped;
+            };
+            if batch.drafts.len() < before {
+                wait = None;
             }
-            let before = progress.replace(state.progress());
-            if before != progress {
-                deadline = Instant::now() + WAIT_MAX;
+            match obstacle {
+                Obstacle::Digits(first) => {
+                    drop(state);
+                    expect_from(first, &mut batch.drafts);
+                }
+                Obstacle::NoRoom if state.may_wait(&mut wait) => {
+                    drop(state);
+                    std::thread::sleep(WAIT_STEP);
+                }
+                Obstacle::NoRoom => {
+                    let topic = batch.drafts.pop_front().expect("it has no room").topic().clone();
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    state.announce_drop(self.run, &topic, GapReason::ChannelFull);
+                    none_dropped = false;
+                    wait = None;
+                }
             }
-            // After a wait in vain the next event does not wait: only the first of a run of drops costs time.
-            if state.is_dropping() || Instant::now() >= deadline {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                state.announce_drop(self.run, &event.topic, GapReason::ChannelFull);
-                return false;
-            }
-            drop(state);
-            std::thread::sleep(WAIT_STEP);
         }
     }
 
@@ -88,6 +155,14 @@ impl Sequencer {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Formats what a client publishes.
+    fn draft(&self, events: &[Event]) -> Batch {
+        let mut batch = Batch::default();
+        batch.drafts.reserve(events.len());
+        events.iter().for_each(|event| self.add_event(&mut batch, event));
+        batch
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,17 +170,34 @@ impl Sequencer {
 
 impl Publish for Sequencer {
     fn publish(&self, events: Vec<Event>, _: Ticket) -> Result<Accepted, PublishRefusal> {
-        let mut state = self.lock();
-        if !state.has_room(events.len(), events.iter().map(|event| event.data.len()).sum()) {
-            return Err(PublishRefusal::Busy);
-        }
-        let send = |event| {
-            let broadcast = state.number(self.run, event);
-            let id = broadcast.id.clone();
-            state.send(broadcast);
-            id
+        let Batch { mut drafts, .. } = self.draft(&events);
+        let foreign_ids: Vec<_> = drafts.iter().map(|draft| draft.foreign_id().cloned()).collect();
+        let first = loop {
+            let mut state = self.lock();
+            match state.take_all(&mut drafts) {
+                Ok(first) => {
+                    self.last_seen.store(state.last.0, Ordering::Relaxed);
+                    break first;
+                }
+                Err(Obstacle::NoRoom) => return Err(PublishRefusal::Busy),
+                Err(Obstacle::Digits(first)) => {
+                    drop(state);
+                    expect_from(first, &mut drafts);
+                }
+            }
         };
-        Ok(Accepted::Now(events.iter().map(send).collect()))
+        let numbers = (first.0..).map(Sequence);
+        let ids = std::iter::zip(foreign_ids, numbers).map(|(id, number)| id.unwrap_or_else(|| self.run.id(number)));
+        Ok(Accepted::Now(ids.collect()))
+    }
+}
+
+/// Makes drafts fit the numbers from `first` on.
+fn expect_from(first: Sequence, drafts: &mut VecDeque<Draft>) {
+    for (number, draft) in std::iter::zip((first.0..).map(Sequence), drafts) {
+        if !draft.fits(number) {
+            draft.expect(number);
+        }
     }
 }
 
@@ -119,26 +211,73 @@ impl State {
         self.outlets.iter().map(Outlet::progress).min().unwrap_or_default()
     }
 
+    /// Whether a source whose event has no room waits for some: while the loops make progress, and a bounded time without.
+    fn may_wait(&self, wait: &mut Option<Wait>) -> bool {
+        let progress = self.progress();
+        let wait = match wait {
+            Some(wait) if wait.progress == progress => wait,
+            _ => wait.insert(Wait { since: Instant::now(), progress }),
+        };
+        // After a wait in vain the next event does not wait: only the first of a run of drops costs time.
+        !self.is_dropping() && wait.since.elapsed() < WAIT_MAX
+    }
+
     fn is_dropping(&self) -> bool {
         matches!(self.open_gap, Some((GapReason::ChannelFull, _)))
     }
 
-    fn number(&mut self, run: RunName, event: &Event) -> Broadcast {
-        self.last = self.last.next();
-        // Ids of this run's own form would be read as positions when a client sends them back.
-        let foreign = event.id.clone().filter(|id| run.position(id.as_str()).is_none());
-        let id = foreign.unwrap_or_else(|| run.id(self.last));
-        let frame: Frame = encoder::event(event, &id);
-        Broadcast { sequence: self.last, topic: event.topic.clone(), id, frame }
+    /// Enqueues drafts from the front up to the first that can't be; none: all of them.
+    fn take_while_possible(&mut self, drafts: &mut VecDeque<Draft>) -> Option<Obstacle> {
+        let before = drafts.len();
+        let obstacle = self.push_while_possible(drafts);
+        if drafts.len() < before {
+            self.wake();
+        }
+        obstacle
     }
 
-    fn send(&mut self, broadcast: Broadcast) {
+    fn push_while_possible(&mut self, drafts: &mut VecDeque<Draft>) -> Option<Obstacle> {
+        while let Some(draft) = drafts.front() {
+            let number = self.last.next();
+            if !self.has_room(1, draft.bytes()) {
+                return Some(Obstacle::NoRoom);
+            }
+            if !draft.fits(number) {
+                return Some(Obstacle::Digits(number));
+            }
+            drafts.pop_front().into_iter().for_each(|draft| self.push(draft));
+        }
+        None
+    }
+
+    /// Enqueues all of the drafts or none; the number of the first.
+    fn take_all(&mut self, drafts: &mut VecDeque<Draft>) -> Result<Sequence, Obstacle> {
+        let first = self.last.next();
+        if !self.has_room(drafts.len(), drafts.iter().map(Draft::bytes).sum()) {
+            return Err(Obstacle::NoRoom);
+        }
+        if !std::iter::zip(&*drafts, first.0..).all(|(draft, number)| draft.fits(Sequence(number))) {
+            return Err(Obstacle::Digits(first));
+        }
+        drafts.drain(..).for_each(|draft| self.push(draft));
+        self.wake();
+        Ok(first)
+    }
+
+    /// Numbers a draft and enqueues it. One wake covers all that follow each other.
+    fn push(&mut self, draft: Draft) {
         // What is lost from here on stands behind this event and needs an announcement of its own.
         self.open_gap = None;
+        self.last = self.last.next();
+        let broadcast: Broadcast = draft.number(self.last);
         if let [others @ .., last] = &self.outlets[..] {
-            others.iter().for_each(|outlet| outlet.send(Message::Broadcast(broadcast.clone())));
-            last.send(Message::Broadcast(broadcast));
+            others.iter().for_each(|outlet| outlet.push(Message::Broadcast(broadcast.clone())));
+            last.push(Message::Broadcast(broadcast));
         }
+    }
+
+    fn wake(&self) {
+        self.outlets.iter().for_each(Outlet::wake);
     }
 
     fn announce_drop(&mut self, run: RunName, topic: &Topic, reason: GapReason) {
@@ -213,6 +352,84 @@ mod tests {
         assert_eq!(drain(&inbox), ["2 event_refused a", "3 b", "4 event_refused a", "5 gap everywhere"]);
     }
 
+    /// What a loop reads, as its topics, and the ids in the frames.
+    fn frames(inbox: &Inbox) -> Vec<String> {
+        let describe = |message| match message {
+            Message::Broadcast(broadcast) => String::from_utf8(broadcast.frame.bytes().to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        std::iter::from_fn(|| inbox.next()).map(describe).collect()
+    }
+
+    #[test]
+    fn a_batch_wakes_the_loop_once() {
+        let wakes = Arc::new(AtomicU64::new(0));
+        let inboxes = Arc::new(Mutex::new(Vec::<Inbox>::new()));
+        let (outlet, inbox) = {
+            let (wakes, inboxes) = (Arc::clone(&wakes), Arc::clone(&inboxes));
+            // A loop that is awake at once, and takes what there is.
+            channel(ChannelLimits::default(), move || {
+                wakes.fetch_add(1, Ordering::Relaxed);
+                for inbox in &*inboxes.lock().unwrap() {
+                    inbox.rearm();
+                    while inbox.next().is_some() {}
+                }
+            })
+        };
+        inboxes.lock().unwrap().push(inbox);
+        let sequencer = Sequencer::new(RunName::from_bits(7), vec![outlet]);
+        let events = vec![event("t"); 100];
+        assert!(sequencer.publish_all(&mut sequencer.draft(&events)));
+        assert!(Publish::publish(&*sequencer, events, Ticket(0)).is_ok());
+        assert_eq!(wakes.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn what_goes_under_the_lock_is_formatted_already() {
+        let (sequencer, inbox) = sequencer(10);
+        let lock = sequencer.lock();
+        // Would wait for ever, if it needed the lock.
+        let batch = sequencer.draft(&[event("a"), event("b")]);
+        drop(lock);
+        let formatted: Vec<_> = batch.drafts.iter().map(Draft::bytes_at).collect();
+        let Batch { mut drafts, .. } = batch;
+        assert!(sequencer.lock().take_all(&mut drafts).is_ok());
+        let sent = std::iter::from_fn(|| inbox.next()).map(|message| match message {
+            Message::Broadcast(broadcast) => broadcast.frame.bytes().as_ptr(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(sent.collect::<Vec<_>>(), formatted, "the same bytes at the same place");
+    }
+
+    #[test]
+    fn ids_are_the_numbers_also_where_these_grow_by_a_digit() {
+        let (sequencer, inbox) = sequencer(10_000);
+        let run = RunName::from_bits(7);
+        let expected = |numbers: std::ops::RangeInclusive<u64>| {
+            numbers.map(|n| format!("id: {}\ndata: x\n\n", run.id(Sequence(n)))).collect::<Vec<_>>()
+        };
+        // Formatted long before its number is known.
+        let mut early = sequencer.draft(&vec![event("t"); 200]);
+        for number in 1..=95 {
+            let ids = Ok(Accepted::Now(vec![run.id(Sequence(number))]));
+            assert_eq!(Publish::publish(&*sequencer, vec![event("t")], Ticket(0)), ids);
+        }
+        assert_eq!(frames(&inbox), expected(1..=95));
+        let ids = (96..=1005).map(|n| run.id(Sequence(n))).collect();
+        assert_eq!(Publish::publish(&*sequencer, vec![event("t"); 910], Ticket(0)), Ok(Accepted::Now(ids)));
+        assert!(sequencer.publish_all(&mut early) && early.is_empty());
+        assert_eq!(frames(&inbox), expected(96..=1205));
+    }
+
+    #[test]
+    fn a_batch_of_a_source_goes_as_far_as_there_is_room() {
+        let (sequencer, inbox) = sequencer(2);
+        let mut batch = sequencer.draft(&["a", "b", "c", "d"].map(event));
+        assert!(!sequencer.publish_all(&mut batch) && batch.is_empty());
+        assert_eq!(sequencer.dropped(), 2);
+        assert_eq!(drain(&inbox), ["1 a", "2 b", "3 channel_full c+d"]);
+    }
+
     #[test]
     fn a_batch_is_taken_whole_or_not_at_all() {
         let (sequencer, inbox) = sequencer(2);
@@ -230,6 +447,7 @@ mod tests {
         let run = RunName::from_bits(7);
         sequencer.publish(&Event { id: Some(run.id(Sequence(99))), ..event("t") });
         let Some(Message::Broadcast(broadcast)) = inbox.next() else { panic!("one broadcast") };
-        assert_eq!(broadcast.id, run.id(Sequence(1)));
+        assert_eq!(broadcast.foreign_id, None);
+        assert!(broadcast.frame.bytes().starts_with(format!("id: {}\n", run.id(Sequence(1))).as_bytes()));
     }
 }

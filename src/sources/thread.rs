@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
-/// A hundred lists in lists, which is how deep a Redis that lies can lead its parser, fit also in an unoptimized build, and so
-/// does a TLS handshake; it is only touched if used.
+/// A TLS handshake fits also in an unoptimized build; it is only touched if used.
 const STACK_BYTES: usize = 2 << 20;
 /// How long a drop waits for the thread's end.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);

@@ -1,5 +1,7 @@
 //! A Redis that lies, dribbles and flaps. One that is killed, hangs or refuses is in `tests/blackbox` and `tests/redis_*`.
 
+use std::sync::atomic::Ordering;
+
 use crate::support::fake_redis::{Answer, FakeRedis};
 use crate::support::redis::RedisServer;
 use crate::support::server::Server;
@@ -119,4 +121,67 @@ fn a_redis_that_flaps_loses_nothing_in_silence() {
             }
         }
     }
+}
+
+#[test]
+fn a_message_that_does_not_end_is_skipped_and_told_and_costs_no_memory() {
+    const HEAD: &[u8] = b"*3\r\n$7\r\nmessage\r\n$17\r\ndashboard_updates\r\n$1073741824\r\n";
+    let redis = RedisServer::start();
+    let fake = FakeRedis::before(redis.address());
+    let server = Server::start(&["--redis-url", &fake.url()]);
+    server.wait_for_metric(UP, |up| up == 1.0);
+    let mut subscriber = Subscriber::open(&server, "/dashboard/stream");
+    redis.command::<i64>(&["PUBLISH", "dashboard_updates", "before"]);
+    subscriber.expect(&["before"]);
+    let before = resident_bytes(&server);
+    let flooded = fake.flood(HEAD);
+    assert_eq!(subscriber.event().gap()["reason"], "event_refused", "told before its end");
+    wait_until("enough has come", || flooded.load(Ordering::Relaxed) > 300_000_000);
+    assert!(resident_bytes(&server) < before + GROWTH_BYTES_MAX);
+    assert_eq!(server.metric("fanfare_source_refused_total{source=\"redis\",reason=\"too_large\"}"), 1.0);
+
+    fake.tell(Answer::Truth);
+    assert_eq!(subscriber.event().gap()["reason"], "source_lost");
+    redis.command::<i64>(&["PUBLISH", "dashboard_updates", "after"]);
+    subscriber.expect(&["after"]);
+
+    // One that is longer than any that Redis takes is no message.
+    fake.flood(b"*3\r\n$7\r\nmessage\r\n$17\r\ndashboard_updates\r\n$1073741825\r\n");
+    server.wait_for_log(&["not subscribed to Redis", "a message is longer than 1073741824 bytes"]);
+    assert_eq!(subscriber.event().gap()["reason"], "source_lost");
+}
+
+#[test]
+fn names_that_strangers_choose_are_cut_in_the_log() {
+    let redis = RedisServer::start();
+    let server = Server::start(&["--redis-url", &redis.url("redis", ""), "--redis-pattern", "*"]);
+    server.wait_for_metric(UP, |up| up == 1.0);
+    for bytes in [5_000_000, 4_000] {
+        redis.command::<i64>(&["PUBLISH", &"x".repeat(bytes), "no such topic"]);
+    }
+    server.wait_for_metric("fanfare_source_refused_total{source=\"redis\",reason=\"malformed\"}", |count| count == 2.0);
+    server.wait_for_log(&["refused", "the channel's name has 5000000 bytes"]);
+    let line = server.wait_for_log(&["refused", "the channel's name has 4000 bytes", "xxx…"]);
+    assert!(line.len() < 1000, "{line}");
+    assert!(server.log().text().len() < 10_000);
+}
+
+#[test]
+fn a_process_that_was_stopped_goes_on_with_what_came_meanwhile() {
+    let redis = RedisServer::start();
+    let server = Server::start(&["--redis-url", &redis.url("redis", "")]);
+    server.wait_for_metric(UP, |up| up == 1.0);
+    let mut subscriber = Subscriber::open(&server, "/dashboard/stream");
+    for round in 0..5 {
+        server.signal("STOP");
+        let numbers: Vec<_> = (0..20).map(|n| (round * 20 + n).to_string()).collect();
+        for number in &numbers {
+            assert_eq!(redis.command::<i64>(&["PUBLISH", "dashboard_updates", number]), 1);
+        }
+        server.signal("CONT");
+        numbers.iter().for_each(|number| subscriber.expect(&[number]));
+        server.publish("dashboard_updates", "posted");
+        subscriber.expect(&["posted"]);
+    }
+    assert_eq!(server.metric("fanfare_source_reconnects_total{source=\"redis\"}"), 0.0);
 }

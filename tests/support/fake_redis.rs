@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -65,6 +66,23 @@ impl FakeRedis {
             let _ = client.shutdown(Shutdown::Both); // it may have ended by itself
         }
         state.told
+    }
+
+    /// Says this on every open connection, and then `x` until it is cut. How much went out on the one that took most.
+    pub fn flood(&self, begin: &'static [u8]) -> Arc<AtomicUsize> {
+        let flooded = Arc::new(AtomicUsize::new(0));
+        for client in &self.state.lock().unwrap().open {
+            let (mut client, most) = (client.try_clone().unwrap(), Arc::clone(&flooded));
+            std::thread::spawn(move || {
+                let (mut bytes, mut next) = (0, begin);
+                while client.write_all(next).is_ok() {
+                    bytes += next.len();
+                    most.fetch_max(bytes, Ordering::Relaxed);
+                    next = &[b'x'; 64 << 10];
+                }
+            });
+        }
+        flooded
     }
 
     /// How many lies were told.

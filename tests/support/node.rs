@@ -98,7 +98,8 @@ pub fn heard(message: Message) -> Heard {
             let frame = String::from_utf8(broadcast.frame.bytes().to_vec()).unwrap();
             let lines: Vec<_> = frame.lines().filter_map(|line| line.strip_prefix("data:")).collect();
             let data = lines.iter().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n");
-            Heard::Event { topic: broadcast.topic.to_string(), id: broadcast.id.to_string(), data }
+            let id = frame.lines().find_map(|line| line.strip_prefix("id: ")).expect("a frame has an id").to_owned();
+            Heard::Event { topic: broadcast.topic.to_string(), id, data }
         }
         Message::Gap(gap) => {
             let topics = match gap.scope {
@@ -121,6 +122,7 @@ pub fn settings(url: &str) -> RedisSettings {
         bus: "fanfare:bus".to_owned(),
         copied_channels: Vec::new(),
         limits: PublishLimits { topic_bytes_max: 64, data_bytes_max: 1000, batch_max: 100 },
+        body_bytes_max: 16 << 10,
         queue: QueueLimits::default(),
         timing: RedisTiming {
             backoff: BackoffLimits { delay_min: Duration::from_millis(10), delay_max: Duration::from_millis(200) },

@@ -16,6 +16,24 @@ use crate::protocol::publish::{self, PublishLimits};
 use crate::sources::redis::copies::ChannelCopy;
 use crate::sources::redis::payload::{self, Refused};
 
+/// The longest id that a node gives an event, with its field's name and all around it.
+const EVENT_OVERHEAD_BYTES: usize = 64;
+/// Bytes of a character that JSON escapes.
+const ESCAPED_BYTES: usize = 6;
+
+/// The longest message that a node, or an application in envelopes, has reason to send.
+///
+/// A publish body on the bus is at most three times as long: JSON data becomes text, in which a quote takes two bytes,
+/// and copied topics are named once more. Each event may get an id. One event's data may be escaped throughout.
+pub fn message_bytes_max(limits: &PublishLimits, body_bytes_max: usize) -> usize {
+    let data = limits.data_bytes_max.saturating_mul(ESCAPED_BYTES);
+    let overhead = limits.batch_max.saturating_add(1).saturating_mul(EVENT_OVERHEAD_BYTES);
+    body_bytes_max.saturating_mul(3).max(data).saturating_add(overhead).saturating_add(EVENT_BYTES_BESIDES_MAX)
+}
+
+/// All of an event but its data: names of a kilobyte and their escapes.
+const EVENT_BYTES_BESIDES_MAX: usize = 16 << 10;
+
 /// What a message says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct BusMessage {
@@ -104,6 +122,33 @@ mod tests {
         check(&[], &[]);
         check(&["b"], &["b"]);
         check(&["a", "a\"", "a"], &["a", "a\""]);
+    }
+
+    #[test]
+    fn no_body_is_longer_on_the_bus_than_is_read_there() {
+        let limits = PublishLimits { topic_bytes_max: 1024, data_bytes_max: 1 << 16, batch_max: 1000 };
+        let check = |body: &str| {
+            let mut events = publish::parse(body.as_bytes(), &limits).unwrap();
+            let longest_id = crate::event::RunName::from_bits(1).id(crate::event::Sequence(u64::MAX));
+            events.iter_mut().for_each(|event| _ = event.id.get_or_insert_with(|| longest_id.clone()));
+            let copies: Vec<_> =
+                events.iter().map(|event| ChannelCopy { channel: event.topic.clone(), payload: vec![] }).collect();
+            let length = write(&events, &copies).len();
+            assert!(length <= message_bytes_max(&limits, body.len()), "{length} bytes of {}", body.len());
+        };
+        let batch = |event: &str| format!("[{}]", vec![event; 1000].join(","));
+        let quotes = format!(r#"{{"topic":"t","data":[{}]}}"#, vec![r#""""#; 20_000].join(","));
+        check(&quotes);
+        check(&batch(r#"{"topic":"t","data":1}"#));
+        check(&batch(r#"{"topic":"\"\"\"\"\"\"","data":""}"#));
+        check(&batch(r#"{"topic":"t","data":["","","",""]}"#));
+        check(&format!(r#"{{"topic":"t","data":"{}"}}"#, r"\u0001".repeat(1 << 16)));
+        let topics: Vec<_> =
+            (0..1000).map(|n| format!(r#"{{"topic":"{n}{}","data":""}}"#, r#"\""#.repeat(1000))).collect();
+        check(&format!("[{}]", topics.join(",")));
+        // An application's envelope, however it escapes what it sends.
+        let application = format!(r#"{{"topic":"t","data":"{}"}}"#, r"\u0041".repeat(1 << 16));
+        assert!(application.len() <= message_bytes_max(&limits, 0));
     }
 
     #[test]

@@ -40,10 +40,27 @@ impl Echoes {
         self.session.store(session.get(), Ordering::Release);
     }
 
+    /// True while `session` is the one that is live.
+    pub(super) fn is_live(&self, session: NonZeroU64) -> bool {
+        self.session() == Some(session)
+    }
+
+    /// Ends `session`, if it is still live, on the word of another thread: its own finds out with its next read.
+    pub(super) fn end_session(&self, session: NonZeroU64) {
+        self.end_if(|live| live == session.get());
+    }
+
     /// It ended: what it did not bring it will not bring.
     pub(super) fn end(&self) {
+        self.end_if(|_| true);
+    }
+
+    fn end_if(&self, ends: impl Fn(u64) -> bool) {
         let ended = {
             let mut expected = self.lock();
+            if !ends(self.session.load(Ordering::Acquire)) {
+                return;
+            }
             self.session.store(0, Ordering::Release);
             std::mem::take(&mut *expected)
         };
@@ -99,7 +116,7 @@ mod tests {
     const DOWN: Result<(), PublishRefusal> = Err(PublishRefusal::BrokerDown);
 
     fn check(inbox: &Inbox, expected: &[(u64, Result<(), PublishRefusal>)]) {
-        let answers = std::iter::from_fn(|| inbox.next()).map(|message| match message {
+        let answers = std::iter::from_fn(|| inbox.next_urgent()).map(|message| match message {
             Message::Published { ticket, outcome } => (ticket.0, outcome),
             other => panic!("{other:?}"),
         });
@@ -128,8 +145,15 @@ mod tests {
         echoes.expire(now + Duration::from_secs(5));
         check(&inbox, &[(4, DOWN)]);
 
-        echoes.end();
+        let next = NonZeroU64::new(2).unwrap();
+        echoes.end_session(next);
+        assert!(echoes.is_live(NonZeroU64::MIN), "that is another session");
+        echoes.end_session(NonZeroU64::MIN);
         check(&inbox, &[(3, DOWN)]);
         assert!(echoes.is_empty() && echoes.session().is_none());
+        echoes.begin(next);
+        expect(b"c", 5, 10);
+        echoes.end();
+        check(&inbox, &[(5, DOWN)]);
     }
 }

@@ -1,7 +1,7 @@
 //! Redis pub/sub: channels and patterns become topics, and a bus carries what clients publish from node to node.
 //!
 //! ```text
-//!  PUBLISH news ─▶ subscriber: subscriptions (which delivery counts) ─▶ payload (events) ─▶ sequencer
+//!  PUBLISH news ─▶ subscriber ─▶ intake: subscriptions (which delivery counts) ─▶ payload (events) ─▶ sequencer
 //!  POST /publish ─▶ publisher ─▶ PUBLISH fanfare:bus ─▶ every node's subscriber, this one's included
 //!                            └─▶ PUBLISH topic, if copied ─▶ servers that are not Fanfare
 //! ```
@@ -19,6 +19,11 @@
 //!    ends first. A node without a session at that time misses it.
 //! 3. Whenever a node's session ends, its next one announces a gap once all its subscriptions are confirmed: after
 //!    everything that Redis executed between the two sessions, and before everything that it delivers itself.
+//!
+//! All of this holds of what one primary executes: a replica executes a PUBLISH for its own subscribers only. So both
+//! connections ask for the role of what they lead to before they are used (`role`), and the publisher's asks again at
+//! every interval of pings. When it finds a replica it ends the session. Until then, up to one interval after a primary
+//! was demoted in place, its nodes may answer Ok to what other nodes miss.
 //!
 //! So each event that was published after a node's first session began reaches that node, or a gap stands in its place.
 //! A refusal may be of an event that was delivered all the same: its client repeats it under the same id, which a
@@ -38,10 +43,13 @@ mod answer;
 mod backoff;
 mod copies;
 mod echo;
+mod intake;
 mod publisher;
 mod queue;
+mod role;
 mod subscriber;
 mod subscriptions;
+mod topics;
 
 use std::io;
 use std::sync::Arc;
@@ -50,10 +58,12 @@ use std::time::Duration;
 use crate::event::RunName;
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
+use crate::redis_address::replies::ReplyLimits;
 use crate::sources::channel::{Outlet, SourceStatus};
 use crate::sources::redis::copies::Copies;
 use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::publisher::Publisher;
+use crate::sources::redis::role::RoleCheck;
 use crate::sources::redis::subscriber::Subscriber;
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
@@ -80,6 +90,8 @@ pub struct RedisSettings {
     pub copied_channels: Vec<String>,
     /// How large a topic's name, an event and a batch may be.
     pub limits: PublishLimits,
+    /// How large the body of a client's publish may be, from which follows what the bus carries.
+    pub body_bytes_max: usize,
     /// How much may wait for Redis to take it.
     pub queue: QueueLimits,
     /// How long is too long.
@@ -97,6 +109,13 @@ pub struct RedisTiming {
     pub ping_interval: Duration,
     /// Between attempts to connect.
     pub backoff: BackoffLimits,
+}
+
+impl RedisSettings {
+    /// How much of what Redis says is read.
+    fn reply_limits(&self) -> ReplyLimits {
+        ReplyLimits { payload_bytes_max: bus::message_bytes_max(&self.limits, self.body_bytes_max) }
+    }
 }
 
 impl Default for RedisTiming {
@@ -124,8 +143,10 @@ pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<Sou
     let run = RunName::from_bits(getrandom::u64().map_err(io::Error::other)?);
     let copies = Copies::new(&settings.copied_channels, settings.payload);
     let (queue, jobs) = queue::Queue::new(run, settings.queue, copies, Arc::clone(&echoes));
-    let mut publisher = Publisher::new(Arc::clone(&settings), Arc::clone(&echoes), Arc::clone(&status), jobs);
-    let mut subscriber = Subscriber::new(settings, sequencer, Arc::clone(&status), echoes);
+    let roles = Arc::new(RoleCheck::default());
+    let shared = (Arc::clone(&settings), Arc::clone(&echoes), Arc::clone(&status), Arc::clone(&roles));
+    let mut publisher = Publisher::new(shared.0, shared.1, shared.2, shared.3, jobs);
+    let mut subscriber = Subscriber::new(settings, sequencer, Arc::clone(&status), echoes, roles);
     let lost = {
         let status = Arc::clone(&status);
         move |error| status.set_down(error)

@@ -30,21 +30,31 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// The events of a message of a channel or a pattern.
-pub fn parse(kind: Payload, channel: &[u8], payload: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, Refused> {
-    let topic = parse_topic(channel, limits).map_err(|reason| {
-        // Nobody can be subscribed to what is no topic, so nobody misses it.
-        Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason }
-    })?;
-    let events = match kind {
-        Payload::Raw => parse_raw(&topic, payload, limits).map(|event| vec![event]),
-        Payload::Envelope => parse_envelope(&topic, payload, limits),
-    };
-    events.map_err(|(refusal, reason)| Refused { refusal, topics: vec![topic], reason })
+/// What a message of a channel or a pattern brings.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parsed<'a> {
+    /// One event of nothing but this data.
+    Data(&'a str),
+    /// Events with fields of their own.
+    Events(Vec<Event>),
 }
 
-/// The topic that a channel's name is.
-pub(super) fn parse_topic(channel: &[u8], limits: &PublishLimits) -> Result<Topic, String> {
+/// What a message of `topic`'s channel brings.
+pub fn parse<'a>(
+    kind: Payload,
+    topic: &Topic,
+    payload: &'a [u8],
+    limits: &PublishLimits,
+) -> Result<Parsed<'a>, Refused> {
+    let parsed = match kind {
+        Payload::Raw => parse_raw(payload, limits).map(Parsed::Data),
+        Payload::Envelope => parse_envelope(topic, payload, limits).map(Parsed::Events),
+    };
+    parsed.map_err(|(refusal, reason)| Refused { refusal, topics: vec![topic.clone()], reason })
+}
+
+/// The topic that a channel's name is; why it is none.
+pub fn parse_topic(channel: &[u8], limits: &PublishLimits) -> Result<Topic, String> {
     let name = std::str::from_utf8(channel).map_err(|_| "the channel's name is not UTF-8".to_owned())?;
     match name.len() {
         bytes if bytes > limits.topic_bytes_max => {
@@ -54,13 +64,13 @@ pub(super) fn parse_topic(channel: &[u8], limits: &PublishLimits) -> Result<Topi
     }
 }
 
-fn parse_raw(topic: &Topic, payload: &[u8], limits: &PublishLimits) -> Result<Event, (Refusal, String)> {
+fn parse_raw<'a>(payload: &'a [u8], limits: &PublishLimits) -> Result<&'a str, (Refusal, String)> {
     if let Err(bytes) = limits.check_data(payload) {
         let reason = format!("the payload has {bytes} bytes: an event may have {}", limits.data_bytes_max);
         return Err((Refusal::TooLarge, reason));
     }
     match std::str::from_utf8(payload) {
-        Ok(data) => Ok(Event::message(topic.clone(), data)),
+        Ok(data) => Ok(data),
         Err(error) => Err((Refusal::NotUtf8, format!("the payload is not UTF-8 at byte {}", error.valid_up_to()))),
     }
 }
@@ -119,8 +129,18 @@ mod tests {
         Topic::new(name).unwrap()
     }
 
+    /// What a message brings, as events.
+    fn parse(kind: Payload, channel: &[u8], payload: &[u8]) -> Result<Vec<Event>, Refused> {
+        let no_topic = |reason| Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason };
+        let topic = parse_topic(channel, &LIMITS).map_err(no_topic)?;
+        super::parse(kind, &topic, payload, &LIMITS).map(|parsed| match parsed {
+            Parsed::Data(data) => vec![Event::message(topic, data)],
+            Parsed::Events(events) => events,
+        })
+    }
+
     fn check(kind: Payload, channel: &[u8], payload: &[u8], expected: Expected<'_>) {
-        let parsed = parse(kind, channel, payload, &LIMITS);
+        let parsed = parse(kind, channel, payload);
         let expected = match expected {
             Ok(events) => Ok(events.iter().map(|(name, data)| Event::message(topic(name), *data)).collect()),
             Err((refusal, topics)) => Err((refusal, topics.iter().copied().map(topic).collect::<Vec<_>>())),
@@ -158,7 +178,7 @@ mod tests {
         check("{}", malformed);
         check("plain", malformed);
         check(r#"{"data":"12345678901"}"#, Err((Refusal::TooLarge, &["t"])));
-        let quoted = parse(Payload::Envelope, b"\"\\", b"{\"id\":\"i\",\"data\":1}", &LIMITS).unwrap();
+        let quoted = parse(Payload::Envelope, b"\"\\", b"{\"id\":\"i\",\"data\":1}").unwrap();
         assert_eq!(quoted, [Event { id: EventId::new("i").ok(), ..Event::message(topic("\"\\"), "1") }]);
     }
 }

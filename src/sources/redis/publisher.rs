@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select_biased};
-use redis::{Connection, Pipeline, RedisResult};
+use redis::{Pipeline, RedisResult};
 
+use crate::redis_address::connection::RedisConnection;
 use crate::sources::channel::SourceStatus;
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::backoff::Backoff;
 use crate::sources::redis::copies::ChannelCopy;
 use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::queue::Job;
+use crate::sources::redis::role::{RoleCheck, RoleError};
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
 
@@ -31,9 +33,12 @@ pub(super) struct Publisher {
     echoes: Arc<Echoes>,
     status: Arc<SourceStatus>,
     jobs: Receiver<Job>,
+    roles: Arc<RoleCheck>,
     /// The connection, and the session in which it was made.
-    connection: Option<(Connection, NonZeroU64)>,
-    used_at: Instant,
+    connection: Option<(RedisConnection, NonZeroU64)>,
+    /// When it was last asked for its role. Asked for at every interval of pings, also under load, since RESP2 lets the
+    /// subscribed connection ask for nothing.
+    asked_at: Instant,
     backoff: Backoff,
     /// No attempt to connect before.
     retry_at: Instant,
@@ -53,6 +58,7 @@ impl Publisher {
         settings: Arc<RedisSettings>,
         echoes: Arc<Echoes>,
         status: Arc<SourceStatus>,
+        roles: Arc<RoleCheck>,
         jobs: Receiver<Job>,
     ) -> Publisher {
         let now = Instant::now();
@@ -62,8 +68,9 @@ impl Publisher {
             echoes,
             status,
             jobs,
+            roles,
             connection: None,
-            used_at: now,
+            asked_at: now,
             retry_at: now,
             log: LogThrottle::default(),
         }
@@ -83,7 +90,7 @@ impl Publisher {
                     Ok(job) => self.send(self.collect(job)),
                     Err(_) => break,
                 },
-                default(wait) => self.keep_alive(),
+                default(wait) => self.connection = self.connection(),
             }
             if expired_at.elapsed() >= EXPIRY_INTERVAL {
                 expired_at = Instant::now();
@@ -132,17 +139,16 @@ impl Publisher {
     /// Sends the pipeline and reads the replies for each message; what is left of `messages` did not get all of its.
     fn exchange<'a>(
         &mut self,
-        connection: &mut Connection,
+        connection: &mut RedisConnection,
         pipeline: &[u8],
         messages: &mut (impl Iterator<Item = &'a Sent> + Clone),
     ) -> RedisResult<()> {
-        connection.send_packed_command(pipeline)?;
-        // Reply by reply: the crate's own pipelines go on after a timeout, and wait once for each reply.
+        connection.send(pipeline)?;
         while let Some(sent) = messages.clone().next() {
             let mut outcome = Ok(());
             for _ in 0..sent.replies {
                 // Of several errors the first says why; that a transaction is discarded follows from it.
-                outcome = outcome.and(connection.recv_response()?.extract_error().map(drop));
+                outcome = outcome.and(connection.reply(|_| {})?.extract_error().map(drop));
             }
             messages.next();
             match outcome {
@@ -153,42 +159,33 @@ impl Publisher {
                 }
             }
         }
-        self.used_at = Instant::now();
         Ok(())
     }
 
-    /// Keeps the connection from idling out, and finds out about its end before a client does.
-    fn keep_alive(&mut self) {
-        if self.connection.is_some() && self.used_at.elapsed() < self.settings.timing.ping_interval {
-            return;
-        }
-        let Some((mut connection, session)) = self.connection() else { return };
-        let ping = redis::cmd("PING").get_packed_command();
-        match connection.send_packed_command(&ping).and_then(|()| connection.recv_response()) {
-            Ok(_) => {
-                self.connection = Some((connection, session));
-                self.used_at = Instant::now();
-            }
-            Err(error) => self.complain("a ping", &self.settings.address.explain(&error)),
-        }
-    }
-
-    /// A connection and the session that is live with it; made now, unless that was tried in vain a moment ago.
-    fn connection(&mut self) -> Option<(Connection, NonZeroU64)> {
+    /// A connection to a primary and the session that is live with it. Made now, unless that was tried in vain a moment
+    /// ago; asked for its role now and then, which also keeps it from idling out and shows its end before a client does.
+    fn connection(&mut self) -> Option<(RedisConnection, NonZeroU64)> {
         // While the subscriber can't connect, it is the one to try and to complain.
         let session = self.echoes.session()?;
         // What ended the subscriber's connection has most likely ended this one too, or moved Redis elsewhere.
-        if let Some((connection, _)) = self.connection.take().filter(|(_, made_in)| *made_in == session) {
-            return Some((connection, session));
+        let kept = self.connection.take().filter(|(_, made_in)| *made_in == session);
+        let is_new = kept.is_none();
+        let (mut connection, _) = kept.or_else(|| Some((self.connect()?, session)))?;
+        if is_new || self.asked_at.elapsed() >= self.settings.timing.ping_interval {
+            self.check_role(&mut connection, session)?;
         }
+        Some((connection, session))
+    }
+
+    fn connect(&mut self) -> Option<RedisConnection> {
         if Instant::now() < self.retry_at {
             return None;
         }
-        let timing = &self.settings.timing;
-        match self.settings.address.connect(timing.connect_timeout, timing.reply_timeout) {
+        let (timing, limits) = (&self.settings.timing, self.settings.reply_limits());
+        match self.settings.address.open(timing.connect_timeout, timing.reply_timeout, limits) {
             Ok(connection) => {
                 self.backoff.reset();
-                Some((connection, session))
+                Some(connection)
             }
             Err(error) => {
                 self.retry_at = Instant::now() + self.backoff.next_delay(getrandom::u64().unwrap_or_default());
@@ -196,6 +193,18 @@ impl Publisher {
                 None
             }
         }
+    }
+
+    /// None: the connection leads to no primary, or nowhere. What is no primary ends the session too.
+    fn check_role(&mut self, connection: &mut RedisConnection, session: NonZeroU64) -> Option<()> {
+        let outcome = self.roles.check(&self.settings.address, connection);
+        self.asked_at = Instant::now();
+        let Err(error) = outcome else { return Some(()) };
+        if let RoleError::NotPrimary(_) = error {
+            self.echoes.end_session(session);
+        }
+        self.complain("asking for the role", &error.explain(&self.settings.address));
+        None
     }
 
     fn complain(&mut self, what: &'static str, error: &str) {

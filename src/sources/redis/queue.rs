@@ -127,7 +127,7 @@ mod tests {
         drop(jobs);
         check(vec![event(1)], Err(PublishRefusal::BrokerDown));
         assert_eq!(second, run.id(Sequence(2)), "a refused publish may use up ids");
-        let answers = std::iter::from_fn(|| inbox.next()).map(|message| match message {
+        let answers = std::iter::from_fn(|| inbox.next_urgent()).map(|message| match message {
             Message::Published { outcome, .. } => outcome,
             other => panic!("{other:?}"),
         });

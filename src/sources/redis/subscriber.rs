@@ -1,25 +1,20 @@
 //! The subscriber: one connection at a time, subscribed to everything or counted as down.
-//!
-//! Messages are read through `PubSub::get_message` only: every other way to read loses a message after a timeout. The
-//! confirmations of a new connection are the exception, since `PubSub::subscribe` takes a refusal for an answer; there
-//! a timeout ends the connection, so nothing can be lost to it.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Connection, Msg, PubSub, Value};
+use redis::{RedisError, Value};
 
-use crate::observe::log_limit::{INTERVAL, LogLimit};
+use crate::redis_address::connection::RedisConnection;
 use crate::redis_address::is_login_refused;
-use crate::sources::channel::{PublishRefusal, Refusal, SourceStatus};
+use crate::redis_address::replies::{Message, Reply};
+use crate::sources::channel::SourceStatus;
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::backoff::Backoff;
-use crate::sources::redis::bus;
-use crate::sources::redis::copies::AwaitedCopies;
 use crate::sources::redis::echo::Echoes;
-use crate::sources::redis::payload::{self, Refused};
-use crate::sources::redis::subscriptions::{Delivery, Subscriptions};
+use crate::sources::redis::intake::Intake;
+use crate::sources::redis::role::{self, RoleCheck};
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
@@ -28,25 +23,20 @@ use crate::sources::throttle::LogThrottle;
 const READ_WAIT: Duration = Duration::from_millis(100);
 /// A session that lasted this long was a good one: the next attempt starts without patience again.
 const STEADY: Duration = Duration::from_secs(1);
-/// What the log says of a message that is no event.
-const REFUSED: &str = "a message from Redis was refused";
+/// What is kept of messages that arrive before the last subscription is confirmed.
+const EARLY_BYTES_MAX: usize = 4 << 20;
 
 /// The state that outlives a session.
 pub(super) struct Subscriber {
     settings: Arc<RedisSettings>,
-    subscriptions: Subscriptions,
-    sequencer: Arc<Sequencer>,
     status: Arc<SourceStatus>,
     echoes: Arc<Echoes>,
-    copies: AwaitedCopies,
+    roles: Arc<RoleCheck>,
+    intake: Intake,
     backoff: Backoff,
     /// Sessions so far.
     sessions: u64,
     lost_log: LogThrottle,
-    /// Anybody who may publish can cause these.
-    refused_log: LogLimit,
-    /// What the limit's time is told from.
-    started_at: Instant,
 }
 
 /// How a session ended.
@@ -55,25 +45,38 @@ enum End {
     Lost(String),
 }
 
+/// The messages that came before the last subscription was confirmed.
+#[derive(Default)]
+struct Early {
+    messages: Vec<OwnedMessage>,
+    bytes: usize,
+    /// Some were not kept.
+    is_incomplete: bool,
+}
+
+struct OwnedMessage {
+    pattern: Option<Vec<u8>>,
+    channel: Vec<u8>,
+    payload: Vec<u8>,
+}
+
 impl Subscriber {
     pub(super) fn new(
         settings: Arc<RedisSettings>,
         sequencer: Arc<Sequencer>,
         status: Arc<SourceStatus>,
         echoes: Arc<Echoes>,
+        roles: Arc<RoleCheck>,
     ) -> Subscriber {
         Subscriber {
-            subscriptions: Subscriptions::new(&settings.bus, &settings.channels, &settings.patterns),
+            intake: Intake::new(Arc::clone(&settings), sequencer, Arc::clone(&status), Arc::clone(&echoes)),
             backoff: Backoff::new(settings.timing.backoff),
             settings,
-            sequencer,
             status,
             echoes,
-            copies: AwaitedCopies::default(),
+            roles,
             sessions: 0,
             lost_log: LogThrottle::default(),
-            refused_log: LogLimit::default(),
-            started_at: Instant::now(),
         }
     }
 
@@ -83,7 +86,7 @@ impl Subscriber {
         self.echoes.end();
         loop {
             let end = match self.connect() {
-                Ok((mut connection, early)) => self.session(&mut connection, early, stop),
+                Ok((mut connection, early)) => self.session(&mut connection, &early, stop),
                 Err(error) => End::Lost(error),
             };
             let End::Lost(error) = end else { break };
@@ -101,147 +104,144 @@ impl Subscriber {
         self.status.set_down("stopped");
     }
 
-    /// A connection on which every subscription is confirmed, and the messages that came before the last one was.
-    fn connect(&self) -> Result<(Connection, Vec<Msg>), String> {
+    /// A connection to a primary on which every subscription is confirmed, and the messages that came before the last one
+    /// was.
+    fn connect(&self) -> Result<(RedisConnection, Early), String> {
         let RedisSettings { address, timing, .. } = &*self.settings;
         let explain = |error| address.explain(&error);
-        let mut connection = address.connect(timing.connect_timeout, timing.reply_timeout).map_err(explain)?;
+        let limits = self.settings.reply_limits();
+        let mut connection = address.open(timing.connect_timeout, timing.reply_timeout, limits).map_err(explain)?;
+        self.roles.check(address, &mut connection).map_err(|error| error.explain(address))?;
         let mut pipeline = redis::pipe();
-        for (command, name) in self.subscriptions.commands() {
+        for (command, name) in self.intake.subscriptions().commands() {
             pipeline.cmd(command).arg(name);
         }
-        connection.send_packed_command(&pipeline.get_packed_pipeline()).map_err(explain)?;
-        let mut early = Vec::new();
-        for (command, name) in self.subscriptions.commands() {
-            loop {
-                let reply = connection.recv_response().map_err(explain)?;
-                if let Value::ServerError(_) = reply {
-                    return Err(match reply.extract_error().err() {
-                        Some(error) if is_login_refused(&error) => explain(error),
-                        error => format!("it refuses {command} {name}: {}", error.map(explain).unwrap_or_default()),
-                    });
-                }
-                // One confirmation per command, in order; a message of what is confirmed already may come between.
-                match Msg::from_owned_value(reply) {
-                    Some(message) => early.push(message),
-                    None => break,
-                }
+        connection.send(&pipeline.get_packed_pipeline()).map_err(explain)?;
+        let mut early = Early::default();
+        for (command, name) in self.intake.subscriptions().commands() {
+            // One confirmation per command, in order; a message of what is confirmed already may come between.
+            let reply = connection.reply(|message| early.keep(message)).map_err(explain)?;
+            match reply.extract_error() {
+                Ok(reply) if is_confirmation(&reply) => {}
+                Ok(_) => return Err(format!("its answer to {command} is none: is it a Redis?")),
+                Err(error) if is_login_refused(&error) => return Err(explain(error)),
+                Err(error) => return Err(format!("it refuses {command} {name}: {}", explain(error))),
             }
         }
         Ok((connection, early))
     }
 
     /// Reads until the connection ends or nothing is heard of it for too long.
-    fn session(&mut self, connection: &mut Connection, early: Vec<Msg>, stop: &Stop) -> End {
-        let mut messages = connection.as_pubsub();
-        self.begin();
+    fn session(&mut self, connection: &mut RedisConnection, early: &Early, stop: &Stop) -> End {
+        let session = self.begin(early);
         let began = Instant::now();
-        for message in early {
-            self.deliver(&message);
-        }
-        let end = self.read(&mut messages, stop);
+        early.messages.iter().for_each(|message| self.intake.take(message.as_reply()));
+        self.intake.flush();
+        let end = self.read(connection, session, stop);
         self.echoes.end();
         if began.elapsed() >= STEADY {
             self.backoff.reset();
         }
-        // The drop unsubscribes and waits for the answer of a connection that may have none to give.
-        let _ = messages.set_read_timeout(Some(Duration::from_millis(1)));
         end
     }
 
     /// Everything is subscribed: whatever was missed was missed before this point.
-    fn begin(&mut self) {
+    fn begin(&mut self, early: &Early) -> NonZeroU64 {
         self.sessions += 1;
+        self.intake.reset();
+        if self.sessions > 1 || early.is_incomplete {
+            self.intake.announce_loss();
+        }
         if self.sessions > 1 {
-            self.sequencer.announce_loss();
             self.status.count_reconnect();
         }
-        self.copies = AwaitedCopies::default();
-        self.echoes.begin(NonZeroU64::new(self.sessions).expect("just counted"));
+        let session = NonZeroU64::new(self.sessions).expect("just counted");
+        self.echoes.begin(session);
         self.status.set_up();
         self.lost_log.reset();
         tracing::info!(address = %self.settings.address, session = self.sessions, "subscribed to Redis");
+        session
     }
 
-    fn read(&mut self, messages: &mut PubSub<'_>, stop: &Stop) -> End {
-        let ping_interval = self.settings.timing.ping_interval;
-        let read_wait = READ_WAIT.min(ping_interval);
-        let mut heard = Instant::now();
-        let mut wait = messages.set_read_timeout(Some(read_wait));
+    fn read(&mut self, connection: &mut RedisConnection, session: NonZeroU64, stop: &Stop) -> End {
+        let timing = self.settings.timing;
+        if let Err(error) = connection.set_read_timeout(READ_WAIT.min(timing.ping_interval)) {
+            return self.lost(&error.into());
+        }
+        let mut heard_at = Instant::now();
+        let mut pinged_at = None;
         while !stop.is_asked() {
-            self.tell_left_out();
-            match wait.and_then(|()| messages.get_message()) {
-                Ok(message) => {
-                    self.deliver(&message);
-                    heard = Instant::now();
-                    wait = Ok(());
-                }
-                Err(error) if error.is_timeout() => {
-                    wait = Ok(());
-                    if heard.elapsed() >= ping_interval {
-                        if let Err(error) = self.ping(messages) {
-                            return End::Lost(error);
-                        }
-                        wait = messages.set_read_timeout(Some(read_wait));
-                        heard = Instant::now();
+            self.intake.log_left_out();
+            if !self.echoes.is_live(session) {
+                return End::Lost(role::REPLICA.to_owned());
+            }
+            // A silence is judged by the time before the read: what came while the process was stopped is read first.
+            let now = Instant::now();
+            match connection.receive() {
+                Ok(true) => {
+                    if let Err(error) = self.take_replies(connection) {
+                        return self.lost(&error);
                     }
+                    (heard_at, pinged_at) = (Instant::now(), None);
                 }
-                Err(error) => return End::Lost(self.settings.address.explain(&error)),
+                Ok(false) => match pinged_at {
+                    Some(pinged_at) if now.duration_since(pinged_at) >= timing.reply_timeout => {
+                        let timeout = std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+                        return End::Lost(format!("ping: {}", self.settings.address.explain(&timeout)));
+                    }
+                    None if now.duration_since(heard_at) >= timing.ping_interval => {
+                        // Any answer will do, also an error (an ACL without PING): it lives.
+                        if let Err(error) = connection.send(&redis::cmd("PING").get_packed_command()) {
+                            return self.lost(&error);
+                        }
+                        pinged_at = Some(Instant::now());
+                    }
+                    _ => {}
+                },
+                Err(error) => return self.lost(&error),
             }
         }
         End::Stopped
     }
 
-    /// Only after a silence, so that no backlog of messages stands before the answer.
-    fn ping(&self, messages: &mut PubSub<'_>) -> Result<(), String> {
-        let reply_timeout = self.settings.timing.reply_timeout;
-        let reply = messages.set_read_timeout(Some(reply_timeout)).and_then(|()| messages.ping::<Value>());
-        // An error that the server sends (an ACL without PING) is an answer too: it lives. After any other the
-        // connection is useless, since a late answer would swallow a message.
-        reply.map(drop).map_err(|error| format!("ping: {}", self.settings.address.explain(&error)))
-    }
-
-    fn deliver(&mut self, message: &Msg) {
-        self.status.count_received();
-        // A name is bytes to Redis, and the crate's text of it would hide what is not UTF-8.
-        let channel: Vec<u8> = message.get_channel().unwrap_or_default();
-        let pattern: Option<Vec<u8>> = message.get_pattern().unwrap_or_default();
-        let (bytes, limits) = (message.get_payload_bytes(), &self.settings.limits);
-        let delivery = self.subscriptions.delivery(pattern.as_deref(), &channel);
-        let events = match delivery {
-            Delivery::Again => return self.status.count_refused(Refusal::Overlapping),
-            Delivery::Bus => bus::parse(bytes, limits).map(|message| {
-                self.copies = AwaitedCopies::of(&message, self.settings.payload);
-                message.events
-            }),
-            Delivery::First if self.copies.take(&channel, bytes) => {
-                return self.status.count_refused(Refusal::OwnCopy);
+    /// Takes the replies that one read brought.
+    fn take_replies(&mut self, connection: &mut RedisConnection) -> Result<(), RedisError> {
+        let outcome = loop {
+            match connection.next() {
+                Ok(Some(reply)) => self.intake.take(reply),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             }
-            Delivery::First => payload::parse(self.settings.payload, &channel, bytes, limits),
         };
-        match &events {
-            // A full channel is the sequencer's to announce.
-            Ok(events) => events.iter().for_each(|event| _ = self.sequencer.publish(event)),
-            Err(refused) => self.refuse(&channel, refused),
-        }
-        // Behind the events, so that who is told Ok is told the truth.
-        if let (Delivery::Bus, Some(answer)) = (delivery, self.echoes.take(bytes)) {
-            answer.give(events.map(drop).map_err(|_| PublishRefusal::BrokerDown));
-        }
+        self.intake.flush();
+        outcome
     }
 
-    fn refuse(&mut self, channel: &[u8], Refused { refusal, topics, reason }: &Refused) {
-        self.status.count_refused(*refusal);
-        topics.iter().for_each(|topic| self.sequencer.announce_refused(topic));
-        if self.refused_log.admit(self.started_at.elapsed()) {
-            let channel = String::from_utf8_lossy(channel);
-            tracing::warn!(?channel, reason, "{REFUSED}");
-        }
+    fn lost(&self, error: &RedisError) -> End {
+        End::Lost(self.settings.address.explain(error))
     }
+}
 
-    fn tell_left_out(&mut self) {
-        if let Some(count) = self.refused_log.left_out(self.started_at.elapsed()) {
-            tracing::warn!("{count} more like this in the last {} s: {REFUSED}", INTERVAL.as_secs());
+impl Early {
+    fn keep(&mut self, reply: Reply<'_>) {
+        match reply {
+            Reply::Message(Message { pattern, channel, payload }) if self.bytes + payload.len() <= EARLY_BYTES_MAX => {
+                self.bytes += payload.len() + channel.len() + size_of::<OwnedMessage>();
+                let (channel, payload) = (channel.to_owned(), payload.to_owned());
+                self.messages.push(OwnedMessage { pattern: pattern.map(<[u8]>::to_owned), channel, payload });
+            }
+            _ => self.is_incomplete = true,
         }
     }
+}
+
+impl OwnedMessage {
+    fn as_reply(&self) -> Reply<'_> {
+        Reply::Message(Message { pattern: self.pattern.as_deref(), channel: &self.channel, payload: &self.payload })
+    }
+}
+
+fn is_confirmation(reply: &Value) -> bool {
+    let Value::Array(parts) = reply else { return false };
+    matches!(parts.first(), Some(Value::BulkString(kind)) if kind == b"subscribe" || kind == b"psubscribe")
 }

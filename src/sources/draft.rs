@@ -1,0 +1,170 @@
+//! Drafts: events that are formatted before they are numbered.
+//!
+//! Only the sequencer's lock decides an event's number, and the number stands at the front of its frame, in the id
+//! `<run>-<sequence>`. So a draft is the whole frame under the number that is expected: under the lock, the real one is
+//! written over its digits. A number with more digits than expected comes up nineteen times in a run; then the draft is
+//! written anew ([`Draft::expect`]), outside the lock.
+//!
+//! Invariant: once a draft exists, numbering it neither formats nor copies its data, nor allocates.
+
+use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
+use crate::protocol::encoder::{self, Fields};
+
+/// Where the digits of a number stand in a frame under an id of the run's own.
+const DIGITS_AT: usize = encoder::ID_AT + RunName::LEN + "-".len();
+/// Digits of the largest number.
+const DIGITS_MAX: usize = 20;
+/// The longest id of the run's own.
+const OWN_ID_BYTES_MAX: usize = RunName::LEN + "-".len() + DIGITS_MAX;
+
+/// An event that lacks nothing but its number.
+#[derive(Debug)]
+pub(super) struct Draft {
+    topic: Topic,
+    foreign_id: Option<EventId>,
+    /// How many digits of a number its frame has room for; none where the id is foreign.
+    digits: Option<usize>,
+    frame: Frame,
+}
+
+impl Draft {
+    /// Formats an event of the run `run`, with `scratch` to write in. `expected` is most likely its number.
+    pub(super) fn new(
+        run: RunName,
+        expected: Sequence,
+        (topic, id): (Topic, Option<EventId>),
+        fields: &Fields<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Draft {
+        scratch.clear();
+        // Ids of this run's own form would be read as positions when a client sends them back.
+        let foreign_id = id.filter(|id| run.position(id.as_str()).is_none());
+        let mut own_id = [0; OWN_ID_BYTES_MAX];
+        let (id, digits) = match &foreign_id {
+            Some(id) => (id.as_str(), None),
+            None => {
+                let id = write_own_id(&mut own_id, run, expected);
+                (id, Some(digits_of(expected)))
+            }
+        };
+        encoder::write_event(scratch, id, fields);
+        Draft { topic, foreign_id, digits, frame: Frame::from(&scratch[..]) }
+    }
+
+    /// What it takes in a channel.
+    pub(super) fn bytes(&self) -> usize {
+        self.frame.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes_at(&self) -> *const u8 {
+        self.frame.bytes().as_ptr()
+    }
+
+    /// True when its frame has room for this number.
+    pub(super) fn fits(&self, sequence: Sequence) -> bool {
+        self.digits.is_none_or(|digits| digits == digits_of(sequence))
+    }
+
+    /// Makes it fit a number.
+    pub(super) fn expect(&mut self, sequence: Sequence) {
+        let Some(digits) = self.digits else { return };
+        let bytes = self.frame.bytes();
+        let mut number = [0; DIGITS_MAX];
+        let number = write_number(&mut number, sequence);
+        self.frame = [&bytes[..DIGITS_AT], number, &bytes[DIGITS_AT + digits..]].concat().into();
+        self.digits = Some(number.len());
+    }
+
+    /// Gives it the number that it fits.
+    pub(super) fn number(mut self, sequence: Sequence) -> Broadcast {
+        debug_assert!(self.fits(sequence), "a draft is made to fit before it is numbered");
+        if self.digits.is_some() {
+            let mut number = [0; DIGITS_MAX];
+            self.frame.overwrite(DIGITS_AT, write_number(&mut number, sequence));
+        }
+        Broadcast { sequence, topic: self.topic, foreign_id: self.foreign_id, frame: self.frame }
+    }
+
+    /// Where it goes.
+    pub(super) fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// Its id, unless that will be made of its number.
+    pub(super) fn foreign_id(&self) -> Option<&EventId> {
+        self.foreign_id.as_ref()
+    }
+}
+
+fn digits_of(sequence: Sequence) -> usize {
+    sequence.0.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+/// The number in decimals, as [`RunName::id`] has it.
+fn write_number(room: &mut [u8; DIGITS_MAX], Sequence(mut rest): Sequence) -> &[u8] {
+    let mut start = DIGITS_MAX;
+    loop {
+        start -= 1;
+        room[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            return &room[start..];
+        }
+    }
+}
+
+/// [`RunName::id`], without an allocation.
+fn write_own_id(room: &mut [u8; OWN_ID_BYTES_MAX], run: RunName, sequence: Sequence) -> &str {
+    let mut number = [0; DIGITS_MAX];
+    let number = write_number(&mut number, sequence);
+    let name = run.as_str().as_bytes();
+    room[..RunName::LEN].copy_from_slice(name);
+    room[RunName::LEN] = b'-';
+    let end = RunName::LEN + 1 + number.len();
+    room[RunName::LEN + 1..end].copy_from_slice(number);
+    std::str::from_utf8(&room[..end]).expect("a run's name and digits are ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    const RUN: u64 = 7;
+
+    fn draft(event: &Event, expected: u64) -> Draft {
+        let head = (event.topic.clone(), event.id.clone());
+        Draft::new(RunName::from_bits(RUN), Sequence(expected), head, &Fields::from(event), &mut Vec::new())
+    }
+
+    #[test]
+    fn a_draft_becomes_the_frame_that_is_formatted_with_its_id() {
+        let run = RunName::from_bits(RUN);
+        let message = Event::message(Topic::new("t").unwrap(), "two\nlines");
+        let named = Event { id: EventId::new("own").ok(), ..message.clone() };
+        let pretender = Event { id: Some(run.id(Sequence(9))), ..message.clone() };
+        for number in [0, 1, 9, 10, 11, 99, 100, 12_345, u64::MAX - 1, u64::MAX] {
+            for expected in [0, 1, 9, 10, 99, number, u64::MAX] {
+                for event in [&message, &named, &pretender] {
+                    let mut draft = draft(event, expected);
+                    if !draft.fits(Sequence(number)) {
+                        draft.expect(Sequence(number));
+                    }
+                    let broadcast = draft.number(Sequence(number));
+                    let id = event.id.clone().filter(|id| id.as_str() == "own");
+                    assert_eq!(broadcast.foreign_id, id);
+                    let id = id.unwrap_or_else(|| run.id(Sequence(number)));
+                    assert_eq!(broadcast.frame, encoder::event(event, &id), "{number}, expected {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbering_leaves_the_bytes_where_they_are() {
+        let draft = draft(&Event::message(Topic::new("t").unwrap(), "x"), 7);
+        let bytes = draft.frame.bytes().as_ptr();
+        assert_eq!(draft.number(Sequence(8)).frame.bytes().as_ptr(), bytes);
+    }
+}

@@ -1,0 +1,199 @@
+//! What becomes of the messages that a session brings: events in the sequencer, or a refusal that is announced.
+//!
+//! Messages of one read form a batch, which goes under the sequencer's lock once. Whatever has to stand behind its events,
+//! a gap or an answer to a publisher, waits until the batch has gone ([`Intake::flush`]).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::event::Event;
+use crate::observe::log_limit::{INTERVAL, LogLimit};
+use crate::protocol::encoder::Fields;
+use crate::redis_address::replies::{Message, Reply, TooLong};
+use crate::sources::channel::{PublishRefusal, Refusal, SourceStatus};
+use crate::sources::redis::RedisSettings;
+use crate::sources::redis::answer::Answer;
+use crate::sources::redis::bus::{self, BusMessage};
+use crate::sources::redis::copies::AwaitedCopies;
+use crate::sources::redis::echo::Echoes;
+use crate::sources::redis::payload::{self, Parsed, Refused};
+use crate::sources::redis::subscriptions::{Delivery, Subscriptions};
+use crate::sources::redis::topics::Topics;
+use crate::sources::sequencer::{Batch, Sequencer};
+
+/// What the log says of a message that is no event.
+const REFUSED: &str = "a message from Redis was refused";
+/// How much of a text that strangers chose stands in the log.
+const LOGGED_BYTES_MAX: usize = 200;
+
+/// The way of messages into the sequencer.
+pub(super) struct Intake {
+    settings: Arc<RedisSettings>,
+    sequencer: Arc<Sequencer>,
+    status: Arc<SourceStatus>,
+    echoes: Arc<Echoes>,
+    subscriptions: Subscriptions,
+    copies: AwaitedCopies,
+    topics: Topics,
+    /// Events that have not gone to the sequencer yet, and what is to be answered when they have.
+    batch: Batch,
+    answers: Vec<(Answer, Result<(), PublishRefusal>)>,
+    /// Anybody who may publish can cause these.
+    refused_log: LogLimit,
+    /// What the limit's time is told from.
+    started_at: Instant,
+}
+
+impl Intake {
+    pub(super) fn new(
+        settings: Arc<RedisSettings>,
+        sequencer: Arc<Sequencer>,
+        status: Arc<SourceStatus>,
+        echoes: Arc<Echoes>,
+    ) -> Intake {
+        Intake {
+            subscriptions: Subscriptions::new(&settings.bus, &settings.channels, &settings.patterns),
+            settings,
+            sequencer,
+            status,
+            echoes,
+            copies: AwaitedCopies::default(),
+            topics: Topics::default(),
+            batch: Batch::default(),
+            answers: Vec::new(),
+            refused_log: LogLimit::default(),
+            started_at: Instant::now(),
+        }
+    }
+
+    /// What its messages come through.
+    pub(super) fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// Nothing that an earlier session left unfinished concerns the next one.
+    pub(super) fn reset(&mut self) {
+        self.copies = AwaitedCopies::default();
+        self.batch = Batch::default();
+        self.answers.clear();
+    }
+
+    /// Events of every topic may be missing here.
+    pub(super) fn announce_loss(&mut self) {
+        self.flush();
+        self.sequencer.announce_loss();
+    }
+
+    /// Takes a reply; call [`Intake::flush`] behind the last one.
+    pub(super) fn take(&mut self, reply: Reply<'_>) {
+        match reply {
+            Reply::Message(message) => self.deliver(&message),
+            Reply::TooLong(message) => self.skip(&message),
+            // The answer to a ping: that something came is all it says.
+            Reply::Other(_) => {}
+        }
+    }
+
+    /// Hands the batch over, and gives the answers that stand behind it, so that who is told Ok is told the truth.
+    pub(super) fn flush(&mut self) {
+        if !self.batch.is_empty() {
+            // A full channel is the sequencer's to announce.
+            self.sequencer.publish_all(&mut self.batch);
+        }
+        self.answers.drain(..).for_each(|(answer, outcome)| answer.give(outcome));
+    }
+
+    fn deliver(&mut self, &Message { pattern, channel, payload }: &Message<'_>) {
+        self.status.count_received();
+        match self.subscriptions.delivery(pattern, channel) {
+            Delivery::Again => self.status.count_refused(Refusal::Overlapping),
+            Delivery::Bus => self.deliver_bus(channel, payload),
+            Delivery::First if self.copies.take(channel, payload) => self.status.count_refused(Refusal::OwnCopy),
+            Delivery::First => self.deliver_channel(channel, payload),
+        }
+    }
+
+    fn deliver_channel(&mut self, channel: &[u8], payload: &[u8]) {
+        let topic = match self.topics.get(channel, &self.settings.limits) {
+            Ok(topic) => topic,
+            // Nobody can be subscribed to what is no topic, so nobody misses it.
+            Err(reason) => {
+                let refused = Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason };
+                return self.refuse(channel, &refused);
+            }
+        };
+        match payload::parse(self.settings.payload, &topic, payload, &self.settings.limits) {
+            Ok(Parsed::Data(data)) => self.sequencer.add(&mut self.batch, topic, None, &Fields::data(data)),
+            Ok(Parsed::Events(events)) => self.add_all(&events),
+            Err(refused) => self.refuse(channel, &refused),
+        }
+    }
+
+    fn deliver_bus(&mut self, channel: &[u8], payload: &[u8]) {
+        let parsed = bus::parse(payload, &self.settings.limits);
+        let outcome = match &parsed {
+            Ok(_) => Ok(()),
+            Err(_) => Err(PublishRefusal::BrokerDown),
+        };
+        match parsed {
+            Ok(message) => self.add_bus(&message),
+            Err(refused) => self.refuse(channel, &refused),
+        }
+        self.answers.extend(self.echoes.take(payload).map(|answer| (answer, outcome)));
+    }
+
+    fn add_bus(&mut self, message: &BusMessage) {
+        self.copies = AwaitedCopies::of(message, self.settings.payload);
+        self.add_all(&message.events);
+    }
+
+    fn add_all(&mut self, events: &[Event]) {
+        events.iter().for_each(|event| self.sequencer.add_event(&mut self.batch, event));
+    }
+
+    /// Refuses a message that is longer than any that is read.
+    fn skip(&mut self, &TooLong { pattern, channel, bytes }: &TooLong<'_>) {
+        self.status.count_received();
+        let Some(channel) = channel else {
+            let topic_bytes_max = self.settings.limits.topic_bytes_max;
+            let reason = format!("the channel's name has {bytes} bytes: a topic may have {topic_bytes_max}");
+            return self.refuse(&[], &Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason });
+        };
+        let bytes_max = self.settings.reply_limits().payload_bytes_max;
+        let reason = format!("the payload has {bytes} bytes: a message may have {bytes_max}");
+        let mut topics = Vec::new();
+        match self.subscriptions.delivery(pattern, channel) {
+            Delivery::Again => return self.status.count_refused(Refusal::Overlapping),
+            // Whose events they were stands in what was not read.
+            Delivery::Bus => self.announce_loss(),
+            Delivery::First => topics.extend(self.topics.get(channel, &self.settings.limits)),
+        }
+        self.copies = AwaitedCopies::default();
+        self.refuse(channel, &Refused { refusal: Refusal::TooLarge, topics, reason });
+    }
+
+    fn refuse(&mut self, channel: &[u8], Refused { refusal, topics, reason }: &Refused) {
+        self.flush();
+        self.status.count_refused(*refusal);
+        topics.iter().for_each(|topic| self.sequencer.announce_refused(topic));
+        if self.refused_log.admit(self.started_at.elapsed()) {
+            let (channel, reason) = (clipped(channel), clipped(reason.as_bytes()));
+            tracing::warn!(?channel, reason, "{REFUSED}");
+        }
+    }
+
+    /// Logs how many refusals were left out of the log.
+    pub(super) fn log_left_out(&mut self) {
+        if let Some(count) = self.refused_log.left_out(self.started_at.elapsed()) {
+            tracing::warn!("{count} more like this in the last {} s: {REFUSED}", INTERVAL.as_secs());
+        }
+    }
+}
+
+/// As much of a text as the log shows.
+fn clipped(text: &[u8]) -> String {
+    match text.get(..LOGGED_BYTES_MAX) {
+        Some(start) if text.len() > LOGGED_BYTES_MAX => String::from_utf8_lossy(start).into_owned() + "…",
+        _ => String::from_utf8_lossy(text).into_owned(),
+    }
+}
