@@ -15,6 +15,10 @@ use crate::event::{Event, EventId, Frame, GAP_EVENT_TYPE};
 pub const HEARTBEAT: &[u8] = b": heartbeat\n\n";
 /// The last word to a subscriber whose token has expired.
 pub const TOKEN_EXPIRED: &[u8] = b": the token has expired\n\n";
+/// The last word to a subscriber who would not be let in any more.
+pub const REVOKED: &[u8] = b": access was revoked\n\n";
+/// The last word to a subscriber whom an operator disconnected.
+pub const DISCONNECTED: &[u8] = b": disconnected by an operator\n\n";
 
 /// An event under its id. Empty data still has a `data:` line, without which clients would dispatch nothing.
 pub fn event(event: &Event, id: &EventId) -> Frame {
