@@ -98,9 +98,9 @@ fn pass_signals_on(sequencer: &Arc<Sequencer>, mut reloader: Reloader) -> anyhow
         for signal in signals.forever() {
             if signal == SIGHUP {
                 reloader.read_again();
-                sequencer.control(Control::Reload);
+                sequencer.control(&Control::Reload);
             } else {
-                sequencer.control(Control::Drain);
+                sequencer.control(&Control::Drain);
             }
         }
     };

@@ -7,7 +7,7 @@ use super::layers::{Environment, Flags, Settings};
 use super::{ConfigError, Loaded};
 
 /// The options that a reload changes; their files are read again too. All others take effect with a restart.
-const LIVE: [&str; 31] = [
+const LIVE: [&str; 32] = [
     "retry",
     "heartbeat",
     "stall-timeout",
@@ -35,6 +35,7 @@ const LIVE: [&str; 31] = [
     "jwt-issuer",
     "jwt-cookie",
     "public-topic",
+    "max-denied-tokens",
     "cors-origin",
     "drain-notice",
     "drain",

@@ -31,6 +31,7 @@ impl<I: Io> Server<I> {
                 Message::Gap(gap) => self.append_gap(&gap),
                 Message::Published { ticket, outcome } => self.finish_publish(ticket_token(ticket), outcome),
                 Message::Control(Control::Drain) => self.start_drain(),
+                Message::Control(Control::Disconnect(disconnect)) => self.disconnect_passed(disconnect),
                 Message::Control(Control::Reload) => self.reload(),
             }
         }

@@ -1,8 +1,10 @@
 //! The event loop's story: one thread, every socket, one turn after the other.
 //!
 //! ```text
-//!  wait ─▶ accept ─▶ read (requests, routes, publishes) ─▶ inbox (append to logs) ─▶ walks (live delivery, sliced)
+//!  wait ─▶ accept ─▶ read (requests, routes, publishes) ─▶ inbox (append to logs) ─▶ sweep (streams that may not stay)
 //!     ▲                                                                                        │
+//!     │                                                                          walks (live delivery, sliced)
+//!     │                                                                                        │
 //!     └── reap ◀── leave (drain) ◀── housekeeping ◀── timers (heartbeats, timeouts) ◀── catch up (budgeted) ◀──┘
 //! ```
 //!
@@ -22,7 +24,9 @@ mod allowance;
 mod catch_up;
 mod clients;
 mod connection;
+mod credentials;
 mod deliver;
+mod disconnect;
 mod drain;
 mod housekeeping;
 mod inbox;
@@ -43,6 +47,7 @@ pub mod settings;
 mod statistics;
 mod stream;
 mod supervisor;
+mod sweep;
 mod timers;
 mod transmit;
 mod wheel;
@@ -53,6 +58,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use crate::auth::denials::Denials;
 use crate::event::{Frame, Sequence};
 use crate::hub::{Hub, MissedReason, Run, Subscriber};
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Token};
@@ -136,8 +142,10 @@ pub struct Server<I: Io> {
     laggards: HashMap<u32, Laggard>,
     paces: HashMap<u32, Pace>,
     publish_rates: publish_rate::PublishRates,
-    /// When the tokens of subscribers expire that needed one.
-    expiries: HashMap<u32, Tick>,
+    /// What those streams were opened with that needed a token.
+    credentials: credentials::Credentials,
+    denials: Denials,
+    sweeps: sweep::Sweeps,
     wheel: Wheel,
     pace_wheel: Wheel,
 
@@ -188,6 +196,7 @@ impl<I: Io> Server<I> {
         let Parts { settings, hub, inbox, publisher, own_events, sources, live, supervisor, reloads, listeners, seed } =
             parts;
         let now = io.now();
+        let denied_tokens_max = settings.jwt.as_ref().map_or(0, |jwt| jwt.denied_tokens_max);
         Server {
             acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
             counters: new_counters(),
@@ -214,7 +223,9 @@ impl<I: Io> Server<I> {
             addresses: HashMap::new(),
             laggards: HashMap::new(),
             paces: HashMap::new(),
-            expiries: HashMap::new(),
+            credentials: Default::default(),
+            denials: Denials::new(denied_tokens_max),
+            sweeps: Default::default(),
             wheel: Wheel::new(),
             pace_wheel: Wheel::new(),
             ready: Vec::new(),
@@ -257,6 +268,7 @@ impl<I: Io> Server<I> {
         self.accept();
         self.read();
         self.take_from_inbox();
+        self.sweep();
         self.walk();
         self.catch_up();
         self.fire_timers();
@@ -274,6 +286,7 @@ impl<I: Io> Server<I> {
             || self.inbox_has_more
             || self.held.is_some()
             || self.hub.is_walking()
+            || !self.sweeps.is_empty()
             || !self.catching_up.is_empty()
             || self.acceptor.is_due(self.io.now(), self.has_slot());
         if undone {
@@ -360,7 +373,7 @@ impl<I: Io> Server<I> {
         for slot in std::mem::take(&mut self.dead) {
             let connection = self.connections.remove(slot as usize);
             self.paces.remove(&slot);
-            self.expiries.remove(&slot);
+            self.credentials.remove(slot);
             self.laggards.remove(&slot);
             self.hub.unsubscribe(Subscriber(slot));
             self.forget_address(connection.peer, connection.flags);

@@ -12,7 +12,7 @@ use redis::{Connection, Msg, PubSub, Value};
 
 use crate::observe::log_limit::{INTERVAL, LogLimit};
 use crate::redis_address::is_login_refused;
-use crate::sources::channel::{PublishRefusal, Refusal, SourceStatus};
+use crate::sources::channel::{Control, PublishRefusal, Refusal, SourceStatus};
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::backoff::Backoff;
 use crate::sources::redis::bus;
@@ -212,6 +212,10 @@ impl Subscriber {
             Delivery::Again => return self.status.count_refused(Refusal::Overlapping),
             Delivery::Bus => bus::parse(bytes, limits).map(|message| {
                 self.copies = AwaitedCopies::of(&message, self.settings.payload);
+                // What this node was asked itself it does already.
+                if let Some(disconnect) = message.disconnect.filter(|_| !self.echoes.expects(bytes)) {
+                    self.sequencer.control(&Control::Disconnect(Arc::new(disconnect)));
+                }
                 message.events
             }),
             Delivery::First if self.copies.take(&channel, bytes) => {
