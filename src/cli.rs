@@ -4,6 +4,7 @@
 //! only collected as text, because a value from a file must win or lose against one from a flag before either is
 //! read. The client commands have no layers: clap reads them whole.
 
+mod disconnect;
 mod token;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
 use crate::io::listener::ListenAddress;
 
+pub use disconnect::DisconnectArgs;
 pub use token::TokenArgs;
 
 /// The whole command line.
@@ -78,6 +80,8 @@ pub enum Command {
     /// Publish events over HTTP or through Redis
     #[command(after_help = PUBLISH_HELP)]
     Publish(PublishArgs),
+    /// End streams by subject, token, topic or address
+    Disconnect(DisconnectArgs),
     /// Make a JSON Web Token for a subscriber, a publisher or an operator
     Token(TokenArgs),
     /// Measure a server under very many subscribers, and check every event

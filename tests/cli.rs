@@ -39,6 +39,7 @@ fn help_has_headings_and_examples() {
     check(&["serve", "--print-template"], &[], 0, &["# ---- Delivery ----", "\n#stall-timeout = \"30s\"\n"]);
     check(&["subscribe", "--help"], &[], 0, &["--last-event-id", "Examples:"]);
     check(&["publish", "--help"], &[], 0, &["--redis-url", "empty lines are left out", "Examples:"]);
+    check(&["disconnect", "--help"], &[], 0, &["--token-id", "FANFARE_OPERATOR_TOKEN", "Exit codes", "Examples:"]);
     check(&["doctor", "--help"], &[], 0, &["--connections", "--json", "--sysctl", "[default: 100000]", "Examples:"]);
     check(&["--version"], &[], 0, &[env!("CARGO_PKG_VERSION")]);
 }
@@ -53,6 +54,7 @@ fn wrong_usage_exits_2() {
     check(&["subscribe", "ftp://host"], &[], 2, &["ftp://host", "http://host", "unix:PATH"]);
     check(&["subscribe", "unix:"], &[], 2, &["unix:PATH"]);
     check(&["subscribe", "host", "--json", "--data-only"], &[], 2, &["--data-only"]);
+    check(&["disconnect"], &[], 2, &["--subject", "--token-id", "--topic", "--address"]);
     check(&["publish", "a\nb", "x"], &[], 2, &["TOPIC"]);
     check(&["publish", "t", "{", "--json"], &[], 2, &["not JSON"]);
     check(&["publish", "t", "-", "--id", "7"], &[], 2, &["--id"]);
@@ -135,6 +137,7 @@ fn a_file_that_can_not_be_used_is_named_once_and_exits_2() {
     check(&["publish", "t", "x", "--ca", "/no/such"], &format!("--ca {GONE}"));
     let redis = ["publish", "t", "x", "--redis-url", "redis://h", "--redis-password-file", "/no/such"];
     check(&redis, &format!("--redis-password-file {GONE}"));
+    check(&["disconnect", "--topic", "t", "--token-file", "/no/such"], &format!("--token-file {GONE}"));
     check(&["token", "--operator", "--key-file", "/no/such"], &format!("--key-file {GONE}"));
     check(&["load", "http://127.0.0.1:1", "--token-file", "/no/such"], &format!("can't read the token in {GONE}"));
     check(
@@ -238,6 +241,7 @@ fn secrets_are_in_no_message() {
     let shown = "ftp://me:***@host/e?access_token=***";
     check(&["subscribe", url], shown);
     check(&["publish", "--url", url, "t", "x"], shown);
+    check(&["disconnect", "--url", url, "--topic", "t"], shown);
     check(&["load", url], shown);
     check(&["load", "http://127.0.0.1:1/", "--publish-url", url], shown);
     let (header, advice) = ("Authorization Bearer hunter2", "--header: allowed is 'Name: value'");

@@ -12,7 +12,7 @@ pub struct Grants {
     /// Topics to publish to.
     #[serde(skip_serializing_if = "Patterns::is_empty")]
     pub publish: Patterns,
-    /// Debug view, metrics, list of topics and the server's statistics.
+    /// Debug view, metrics, list of topics, the server's statistics, and ending others' streams.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub operator: bool,
 }

@@ -6,6 +6,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, 
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use serde_json::Value;
 
+use super::Digest;
 use super::crypto;
 use super::pem::{self, PublicKey, Section};
 
@@ -168,6 +169,15 @@ impl Key {
     fn new(id: Option<&String>, algorithms: &[Algorithm], decoding: DecodingKey) -> Key {
         crypto::install();
         Key { id: id.cloned(), algorithms: algorithms.to_vec(), decoding }
+    }
+
+    /// What tells it from every other key, or from itself under another id or for other algorithms.
+    pub(super) fn digest(&self) -> Digest {
+        let algorithms = format!("{:?} {:?} {:?}", self.id, self.algorithms, self.decoding.family());
+        match self.decoding.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => Digest::of_parts([algorithms.as_bytes(), bytes]),
+            DecodingKeyKind::RsaModulusExponent { n, e } => Digest::of_parts([algorithms.as_bytes(), n, e]),
+        }
     }
 }
 

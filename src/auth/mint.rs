@@ -25,6 +25,9 @@ pub struct NewToken {
     /// Whose it is.
     #[serde(rename = "sub", skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// Its own id.
+    #[serde(rename = "jti", skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
     /// Who made it.
     #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,

@@ -4,6 +4,8 @@
 //!  tokens    bearer tokens as configured: a caller has one of them, or not
 //!  keys      what a file of keys holds, each key bound to its algorithms
 //!  jwt       a token's signature and claims, checked: what its holder may do, and until when
+//!  identity  of a token that was checked, what decides whether it stays accepted
+//!  denials   tokens that were taken back before they expire
 //!  grants    what that is: topics to subscribe to and to publish to
 //!  mint      the other way round: a token made from a key
 //!  crypto    the signatures themselves, by ring; pem: keys as OpenSSL writes them
@@ -12,7 +14,10 @@
 //! Invariants: no token and no secret is ever shown; a key decides which algorithms it is good for, never a token.
 
 mod crypto;
+pub mod denials;
+mod digest;
 mod grants;
+mod identity;
 mod jwt;
 mod keys;
 mod mint;
@@ -20,7 +25,9 @@ mod pem;
 pub mod proxies;
 mod tokens;
 
+pub use digest::Digest;
 pub use grants::{Grants, Patterns};
+pub use identity::{Identity, TokenName};
 pub use jwt::{LEEWAY, Verified, Verifier};
 pub use keys::{KeyError, Keys};
 pub use mint::{MintError, NewToken, SIGNING_ALGORITHMS, SigningKey};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use subtle::ConstantTimeEq;
 
-use super::Denied;
+use super::{Denied, Digest};
 
 /// The tokens that are accepted; several, so that they can be rotated. Never shown.
 #[derive(Clone, Default)]
@@ -20,6 +20,11 @@ impl Tokens {
     /// True when nobody is let in.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// True if the token of this digest is one of them.
+    pub fn holds(&self, digest: Digest) -> bool {
+        self.0.iter().any(|token| Digest::of(token) == digest)
     }
 
     /// Lets in an `Authorization` header's bearer token.
@@ -61,6 +66,7 @@ mod tests {
         check(Some("first"), Err(Denied::Missing));
         check(None, Err(Denied::Missing));
         assert_eq!(Tokens::default().check(Some("Bearer x")), Err(wrong));
+        assert!(tokens.holds(Digest::of("second")) && !tokens.holds(Digest::of("secon")));
         assert_eq!(format!("{tokens:?}"), "2 tokens");
     }
 }

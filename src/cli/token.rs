@@ -37,7 +37,7 @@ pub struct TokenArgs {
     #[arg(long, value_name = "PATTERN", group = "grants")]
     pub publish: Vec<String>,
 
-    /// Its holder may see debug view, metrics, list of topics and statistics
+    /// Its holder may see debug view, metrics, list of topics and statistics, and disconnect streams
     #[arg(long, group = "grants")]
     pub operator: bool,
 
@@ -67,7 +67,11 @@ pub struct TokenArgs {
     #[arg(long, value_name = "TEXT", help_heading = "Claims")]
     pub issuer: Option<String>,
 
-    /// Whose it is (sub); nothing depends on it
+    /// Whose it is (sub); fanfare disconnect --subject takes all of them back
     #[arg(long, value_name = "TEXT", help_heading = "Claims")]
     pub subject: Option<String>,
+
+    /// Its own id (jti), which no other token has; fanfare disconnect --token-id takes this one back
+    #[arg(long, value_name = "ID", help_heading = "Claims")]
+    pub token_id: Option<String>,
 }

@@ -2,6 +2,7 @@
 //!
 //! The only place that prints. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod disconnect;
 mod doctor;
 mod listeners;
 mod load;
@@ -41,6 +42,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve(args),
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Disconnect(args) => disconnect::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Doctor(args) => doctor::run(&args),

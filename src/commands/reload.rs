@@ -57,7 +57,7 @@ impl Reloader {
                     tracing::error!(error = format!("{error:#}"), "not reloaded: everything is as it was");
                 }
                 // After a mistake too: the loop tells the service manager that the reload is over.
-                sequencer.control(Control::Reload);
+                sequencer.control(&Control::Reload);
                 let _ = self.reloaded.recv(); // without a loop there is nothing left to reload
                 is_under_way.store(false, Ordering::Relaxed);
             }

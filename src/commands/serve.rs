@@ -107,7 +107,7 @@ fn pass_signals_on(sequencer: &Arc<Sequencer>, mut reload_requests: ReloadReques
                 reload_requests.request();
             } else {
                 reload_requests.close();
-                sequencer.control(Control::Drain);
+                sequencer.control(&Control::Drain);
             }
         }
     };

@@ -89,6 +89,7 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
             verifier: Verifier::new(jwt.keys.clone(), &jwt.audiences, &jwt.issuers),
             cookie: jwt.cookie.clone(),
             public_topics: jwt.public_topics.clone(),
+            denied_tokens_max: jwt.denied_tokens_max as usize,
         }),
         cors: cors(config),
         drain: Drain { notice: config.drain.notice, duration: config.drain.duration },

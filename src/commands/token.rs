@@ -16,6 +16,7 @@ pub(super) fn run(args: &TokenArgs) -> anyhow::Result<ExitCode> {
     let (key, place) = signing_key(args)?;
     let token = NewToken {
         subject: args.subject.clone(),
+        token_id: args.token_id.clone(),
         issuer: args.issuer.clone(),
         audience: args.audience.clone(),
         grants: Grants {

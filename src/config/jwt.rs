@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::secret::{SecretError, read_bounded};
-use super::{ConfigError, SecretReader};
+use super::{ConfigError, SecretReader, count_within};
 use crate::auth::{KeyError, Keys, Patterns};
 
 /// Holds a secret that tokens are signed with; read by `fanfare token` too.
 pub const JWT_SECRET_VARIABLE: &str = "FANFARE_JWT_SECRET";
+
+/// About 100 bytes each.
+const DENIED_TOKENS_MAX: u32 = 10_000_000;
 
 /// The options about tokens as given; [`JwtConfig`] holds the keys themselves.
 #[derive(Args, Clone, Debug)]
@@ -37,6 +40,11 @@ pub(super) struct JwtOptions {
     /// A topic that takes no token to subscribe to, or the beginning of such topics' names and a *; repeatable
     #[arg(id = "public-topic", long, value_name = "PATTERN")]
     public_topics: Vec<String>,
+
+    /// Subjects and token ids that POST /disconnect may keep from coming back, at a time
+    #[arg(id = "max-denied-tokens", long, value_name = "N", default_value = "100000",
+          value_parser = count_within(1, DENIED_TOKENS_MAX))]
+    denied_tokens_max: u32,
 }
 
 /// How JSON Web Tokens are checked.
@@ -52,6 +60,8 @@ pub struct JwtConfig {
     pub cookie: String,
     /// Topics that take none.
     pub public_topics: Patterns,
+    /// Subjects and token ids that may be denied at a time.
+    pub denied_tokens_max: u32,
 }
 
 impl JwtOptions {
@@ -78,7 +88,7 @@ impl JwtOptions {
             keys.extend(Keys::from_secret(secret).map_err(of_variable)?).map_err(of_variable)?;
         }
         if keys.is_empty() {
-            for name in ["jwt-audience", "jwt-issuer", "jwt-cookie", "public-topic"] {
+            for name in ["jwt-audience", "jwt-issuer", "jwt-cookie", "public-topic", "max-denied-tokens"] {
                 let setting = secrets.settings.get(name);
                 if setting.is_explicit() {
                     secrets.warnings.push(format!("{setting} has no effect without jwt-key-file"));
@@ -92,6 +102,7 @@ impl JwtOptions {
             issuers: self.issuers,
             cookie: self.cookie,
             public_topics: Patterns::new(self.public_topics),
+            denied_tokens_max: self.denied_tokens_max,
         }))
     }
 }

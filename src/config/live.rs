@@ -7,7 +7,7 @@ use super::layers::{Environment, Flags, Settings};
 use super::{ConfigError, Loaded};
 
 /// The options that a reload changes; their files are read again too. All others take effect with a restart.
-const LIVE: [&str; 33] = [
+const LIVE: [&str; 34] = [
     "retry",
     "heartbeat",
     "stall-timeout",
@@ -37,6 +37,7 @@ const LIVE: [&str; 33] = [
     "public-topic",
     "open-reports",
     "allowed-host",
+    "max-denied-tokens",
     "cors-origin",
     "drain-notice",
     "drain",

@@ -1,8 +1,8 @@
 //! What can be told of topics: for lists, snapshots and metrics. Changes nothing.
 
-use super::Hub;
 use super::keys::TopicKey;
 use super::topics::TopicEntry;
+use super::{Hub, Subscriber};
 use crate::event::{EventId, Frame, Sequence, Topic};
 
 /// What can be told of a topic.
@@ -51,6 +51,11 @@ impl Hub {
     /// The name of the topic at a place, if there is one. A topic keeps its place as long as it exists.
     pub fn topic_name_at(&self, place: usize) -> Option<&Topic> {
         self.topics.try_get(TopicKey(u32::try_from(place).ok()?)).map(|entry| &entry.name)
+    }
+
+    /// The topics of a subscriber.
+    pub fn topics_of(&self, subscriber: Subscriber) -> impl Iterator<Item = &Topic> {
+        self.entries_of(subscriber).map(|entry| &entry.name)
     }
 
     /// The frame of the newest event that a topic remembers.

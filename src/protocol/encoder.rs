@@ -15,6 +15,10 @@ use crate::event::{Event, EventId, EventType, Frame, GAP_EVENT_TYPE};
 pub const HEARTBEAT: &[u8] = b": heartbeat\n\n";
 /// The last word to a subscriber whose token has expired.
 pub const TOKEN_EXPIRED: &[u8] = b": the token has expired\n\n";
+/// The last word to a subscriber who would not be let in any more.
+pub const REVOKED: &[u8] = b": access was revoked\n\n";
+/// The last word to a subscriber whom an operator disconnected.
+pub const DISCONNECTED: &[u8] = b": disconnected by an operator\n\n";
 
 /// The fields of an event that stand in its frame, besides its id.
 #[derive(Clone, Copy, Debug)]

@@ -4,6 +4,7 @@
 //!  request   head ─▶ target          what was asked: method, path, query, the headers that matter
 //!            body ─▶ publish         what was sent: framing undone, then events
 //!            envelope                events as publishers send them: publish undone
+//!            disconnect              which streams an operator ends
 //!            proxy_header, forwarded whom it is from, where proxies say so
 //!            error                   why a request is refused, as a status and two sentences
 //!  answer    response                heads, problem bodies, the head of a stream
@@ -22,6 +23,7 @@ mod fields;
 
 pub mod body;
 pub mod decoder;
+pub mod disconnect;
 pub mod encoder;
 pub mod envelope;
 pub mod forwarded;

@@ -5,17 +5,21 @@
 //!  debug, metrics, topics      this host, where only it reaches the server; with operators' tokens or a key, one of those
 //!                              or the token's `operator`; with --open-reports, everybody
 //!  statistics                  as before, but never everybody
+//!  disconnect                  as before, but never everybody
 //!  publish                     a publisher's token, or the token's `publish`; with --dev, this host
 //! ```
 //!
 //! Absent: an answer to who is on the admin listener. Its listeners are guarded by where they listen.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use super::Server;
 use super::connection::Flags;
+use super::credentials::{Credential, Shown};
 use super::settings::{Jwt, Publishing};
-use crate::auth::{Denied, Patterns, Verified, bearer};
+use super::wheel::Tick;
+use crate::auth::{Denied, Digest, Patterns, Verified, bearer};
 use crate::event::{RESERVED_TOPIC_PREFIX, Topic};
 use crate::io::Io;
 use crate::protocol::head::RequestHead;
@@ -84,30 +88,36 @@ impl<I: Io> Server<I> {
         self.subscriber(slot, head).map(Some)
     }
 
-    /// Lets in a subscriber of these topics, whose token may be checked already; tells when it expires, since 1970, if it
-    /// needed one.
+    /// Lets in a subscriber of these topics, whose token may be checked already; tells with what, if it needed a token.
     pub(super) fn may_subscribe(
         &mut self,
         slot: u32,
         head: &RequestHead,
         holder: Option<Verified>,
         topics: &[Topic],
-    ) -> Result<Option<Duration>, Response> {
-        let mut expires_at = None;
+    ) -> Result<Option<Credential>, Response> {
+        let mut operator = None;
         if topics.iter().any(Topic::is_reserved) {
-            expires_at = self.may_watch(slot, head)?;
+            operator = self.may_watch(slot, head)?;
         }
+        // A token names no topic of the server's own: being an operator's is what counts for those.
+        let without = |named: &dyn Fn(&str) -> bool| {
+            let is_without = |topic: &&Topic| !topic.is_reserved() && !named(topic.as_str());
+            topics.iter().filter(is_without).cloned().collect::<Vec<_>>()
+        };
         let public = self.settings.jwt.as_ref().map(|jwt| &jwt.public_topics);
         let takes_token = |topic: &&Topic| !topic.is_reserved() && public.is_some_and(|of| !of.cover(topic.as_str()));
         let guarded: Vec<_> = topics.iter().filter(takes_token).collect();
         if guarded.is_empty() {
-            return Ok(expires_at);
+            return Ok(operator.map(|(shown, expires_at)| Credential::new(shown, expires_at, without(&|_| false))));
         }
         let verified = holder.map_or_else(|| self.subscriber(slot, head), Ok)?;
         if let Some(outside) = guarded.iter().find(|topic| !verified.grants.subscribe.cover(topic.as_str())) {
             return Err(self.deny_topic(slot, outside.as_str(), "subscribe"));
         }
-        Ok(Some(verified.expires_at))
+        let expires_at = self.tick_of_unix(verified.expires_at);
+        let unnamed = without(&|topic| verified.grants.subscribe.cover(topic));
+        Ok(Some(Credential::new(Shown::Jwt(Arc::new(verified.identity)), expires_at, unnamed)))
     }
 
     /// The topics that somebody may look at without subscribing.
@@ -182,9 +192,24 @@ impl<I: Io> Server<I> {
         response::problem(403, "Not for everybody", detail)
     }
 
+    /// Lets in who ends others' streams: through the admin listener, on this host with `--dev`, or an operator. A page of
+    /// another origin, which can make a browser post anything anywhere, needs a token on the admin listener too.
+    pub(super) fn may_disconnect(&mut self, slot: u32, head: &RequestHead) -> Result<(), Response> {
+        let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
+        if (is_admin && head.origin.is_none()) || self.settings.is_open_to(head) {
+            return Ok(());
+        }
+        if self.settings.operators.is_empty() && self.settings.jwt.is_none() {
+            let detail = "disconnecting is for operators, and no operator's token is configured: start the server with \
+                          --operator-token-file, or ask the admin listener, from no page of a browser";
+            return Err(response::problem(403, "Not for everybody", detail));
+        }
+        self.operator(slot, head, Transport::Header).map(drop)
+    }
+
     /// Lets in who asks for the statistics: on this host with `--dev`, through the admin listener, or an operator.
-    /// Tells when its token expires, if it needed one that does.
-    fn may_watch(&mut self, slot: u32, head: &RequestHead) -> Result<Option<Duration>, Response> {
+    /// Tells what was shown and when that expires, if a token was needed.
+    fn may_watch(&mut self, slot: u32, head: &RequestHead) -> Result<Option<(Shown, Tick)>, Response> {
         let is_admin = self.connections[slot as usize].flags.has(Flags::ADMIN);
         if is_admin || self.settings.is_open_to(head) {
             return Ok(None);
@@ -194,16 +219,22 @@ impl<I: Io> Server<I> {
                           server with --operator-token-file or --dev, or ask the admin listener";
             return Err(response::problem(403, "Not for everybody", detail));
         }
-        self.operator(slot, head, Transport::Query)
+        self.operator(slot, head, Transport::Query).map(Some)
     }
 
-    fn operator(&mut self, slot: u32, head: &RequestHead, transport: Transport) -> Result<Option<Duration>, Response> {
+    fn operator(&mut self, slot: u32, head: &RequestHead, transport: Transport) -> Result<(Shown, Tick), Response> {
         let denied = match self.settings.operators.check(head.authorization.as_deref()) {
-            Ok(()) => return Ok(None),
+            Ok(()) => {
+                let token = head.authorization.as_deref().and_then(bearer).unwrap_or_default();
+                return Ok((Shown::Operator(Digest::of(token).into()), Tick::NEVER));
+            }
             Err(denied) => denied,
         };
         let denied = match self.settings.jwt.is_some().then(|| self.holder(head, transport)) {
-            Some(Ok(verified)) if verified.grants.operator => return Ok(Some(verified.expires_at)),
+            Some(Ok(verified)) if verified.grants.operator => {
+                let expires_at = self.tick_of_unix(verified.expires_at);
+                return Ok((Shown::Jwt(Arc::new(verified.identity)), expires_at));
+            }
             Some(Ok(_)) => Denied::Insufficient("the token is not an operator's"),
             Some(Err(denied)) => denied,
             None => denied,
@@ -245,11 +276,15 @@ impl<I: Io> Server<I> {
     // ---- the token ----
 
     /// Checks the token that a request shows.
-    fn holder(&self, head: &RequestHead, transport: Transport) -> Result<Verified, Denied> {
+    fn holder(&mut self, head: &RequestHead, transport: Transport) -> Result<Verified, Denied> {
         let Some(jwt) = &self.settings.jwt else { return Err(Denied::Missing) };
         let token = shown(head, transport, jwt, self.settings.trusts_cookies(head)).ok_or(Denied::Missing)?;
         let now = self.io.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-        jwt.verifier.verify(token, now)
+        let verified = jwt.verifier.verify(token, now)?;
+        match self.denials.deny_shown(&verified.identity, now.as_secs()) {
+            false => Ok(verified),
+            true => Err(Denied::Invalid("the token was taken back")),
+        }
     }
 
     /// The answer to who is not let in and can only send a header.

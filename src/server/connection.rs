@@ -12,6 +12,7 @@ use super::wheel::Tick;
 use crate::event::{EventId, Sequence};
 use crate::io::{Gone, Peer, Socket};
 use crate::protocol::head::RequestHead;
+use crate::sources::channel::PublishRefusal;
 
 /// One connection; its slot in the slab is its name, with `generation` to tell it from the slot's other tenants.
 #[derive(Debug)]
@@ -79,9 +80,25 @@ pub(super) struct Responding {
 /// What is needed to answer once the broker has.
 #[derive(Debug)]
 pub(super) struct Publishing {
-    pub(super) answer: PublishAnswer,
+    pub(super) answer: Awaited,
     pub(super) head: RequestHead,
     pub(super) request: Request,
+}
+
+/// The answer that is to be given.
+#[derive(Debug)]
+pub(super) enum Awaited {
+    Publish(PublishAnswer),
+    Disconnect(DisconnectAnswer),
+}
+
+/// What is known of streams that an operator disconnects.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DisconnectAnswer {
+    /// How many there were on this node, once all have ended.
+    pub(super) disconnected: Option<usize>,
+    /// Whether the other nodes are told, once the broker says so.
+    pub(super) passed_on: Option<Result<(), PublishRefusal>>,
 }
 
 /// The ids a publish is answered with.
@@ -122,8 +139,8 @@ impl Flags {
     pub(super) const ENDED: Flags = Flags(1 << 8);
     /// It stands in the queue of those that may have more to read.
     pub(super) const READABLE: Flags = Flags(1 << 9);
-    /// It subscribed with a token that expires.
-    pub(super) const EXPIRES: Flags = Flags(1 << 11);
+    /// It subscribed with a token, of which the credentials tell more.
+    pub(super) const HAS_CREDENTIAL: Flags = Flags(1 << 11);
     /// It counts for its peer's address.
     pub(super) const COUNTED: Flags = Flags(1 << 12);
     /// It has yet to begin with a header of the PROXY protocol.
@@ -249,11 +266,15 @@ pub enum CloseReason {
     Aged,
     /// It sent data on its stream, where nothing is expected.
     Upload,
+    /// A reload took away what it was let in by.
+    Revoked,
+    /// An operator disconnected it.
+    Disconnected,
 }
 
 impl CloseReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [CloseReason; 18] = [
+    pub const ALL: [CloseReason; 20] = [
         CloseReason::PeerClosed,
         CloseReason::Reset,
         CloseReason::TimedOut,
@@ -272,6 +293,8 @@ impl CloseReason {
         CloseReason::TokenExpired,
         CloseReason::Aged,
         CloseReason::Upload,
+        CloseReason::Revoked,
+        CloseReason::Disconnected,
     ];
 
     /// As it stands in metrics and logs.
@@ -295,6 +318,8 @@ impl CloseReason {
             CloseReason::TokenExpired => "token_expired",
             CloseReason::Aged => "aged",
             CloseReason::Upload => "upload",
+            CloseReason::Revoked => "revoked",
+            CloseReason::Disconnected => "disconnected",
         }
     }
 

@@ -36,9 +36,7 @@ impl<I: Io> Server<I> {
         if spare(self.paces.len(), self.paces.capacity()) {
             self.paces.shrink_to(self.paces.len() * 2);
         }
-        if spare(self.expiries.len(), self.expiries.capacity()) {
-            self.expiries.shrink_to(self.expiries.len() * 2);
-        }
+        self.credentials.shrink();
         if spare(self.addresses.len(), self.addresses.capacity()) {
             self.addresses.shrink_to(self.addresses.len() * 2);
         }

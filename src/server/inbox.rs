@@ -47,6 +47,7 @@ impl<I: Io> Server<I> {
             Message::Gap(gap) => self.append_loss(&gap),
             Message::Published { ticket, outcome } => self.finish_publish(ticket_token(ticket), outcome),
             Message::Control(Control::Drain) => self.start_drain(),
+            Message::Control(Control::Disconnect(disconnect)) => self.disconnect_passed(disconnect),
             Message::Control(Control::Reload) => self.reload(),
         }
         None

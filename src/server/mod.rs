@@ -1,8 +1,10 @@
 //! The event loop's story: one thread, every socket, one turn after the other.
 //!
 //! ```text
-//!  wait ─▶ accept ─▶ read (requests, routes, publishes) ─▶ inbox (append to logs) ─▶ walks (live delivery, sliced)
+//!  wait ─▶ accept ─▶ read (requests, routes, publishes) ─▶ inbox (append to logs) ─▶ sweep (streams that may not stay)
 //!     ▲                                                                                        │
+//!     │                                                                          walks (live delivery, sliced)
+//!     │                                                                                        │
 //!     └── reap ◀── leave (drain) ◀── housekeeping ◀── timers (heartbeats, timeouts) ◀── catch up (budgeted) ◀──┘
 //! ```
 //!
@@ -23,7 +25,9 @@ mod answers;
 mod catch_up;
 mod clients;
 mod connection;
+mod credentials;
 mod deliver;
+mod disconnect;
 mod drain;
 mod hold;
 mod housekeeping;
@@ -48,6 +52,7 @@ mod slow;
 mod statistics;
 mod stream;
 mod supervisor;
+mod sweep;
 mod timers;
 mod transmit;
 mod wheel;
@@ -58,6 +63,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use crate::auth::denials::Denials;
 use crate::event::{Frame, Sequence};
 use crate::hub::{Hub, MissedReason, Run, Subscriber};
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Token};
@@ -165,8 +171,10 @@ pub struct Server<I: Io> {
     publish_rates: publish_rate::PublishRates,
     /// Bytes received from those subscribers that sent any.
     uploads: HashMap<u32, usize>,
-    /// When the tokens of subscribers expire that needed one.
-    expiries: HashMap<u32, Tick>,
+    /// What those streams were opened with that needed a token.
+    credentials: credentials::Credentials,
+    denials: Denials,
+    sweeps: sweep::Sweeps,
     wheel: Wheel,
     pace_wheel: Wheel,
     /// Heartbeats that this turn may still send.
@@ -220,6 +228,7 @@ impl<I: Io> Server<I> {
         let Parts { settings, hub, inbox, publisher, own_events, sources, live, supervisor, reloads, listeners, seed } =
             parts;
         let now = io.now();
+        let denied_tokens_max = settings.jwt.as_ref().map_or(0, |jwt| jwt.denied_tokens_max);
         Server {
             acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
             counters: new_counters(),
@@ -247,7 +256,9 @@ impl<I: Io> Server<I> {
             laggards: HashMap::new(),
             paces: HashMap::new(),
             uploads: HashMap::new(),
-            expiries: HashMap::new(),
+            credentials: Default::default(),
+            denials: Denials::new(denied_tokens_max),
+            sweeps: Default::default(),
             wheel: Wheel::new(),
             pace_wheel: Wheel::new(),
             heartbeats_left: 0,
@@ -293,6 +304,7 @@ impl<I: Io> Server<I> {
         self.accept();
         self.read();
         self.take_from_inbox();
+        self.sweep();
         let sent_bytes = self.counters.sent_bytes;
         self.walk();
         self.catch_up();
@@ -319,6 +331,7 @@ impl<I: Io> Server<I> {
             || self.inbox_has_more
             || self.hub.is_walking()
             || !self.closing.is_empty()
+            || !self.sweeps.is_empty()
             || !self.catching_up.is_empty()
             || self.acceptor.is_due(self.io.now(), self.has_slot());
         if undone {
@@ -411,7 +424,7 @@ impl<I: Io> Server<I> {
             let connection = self.connections.remove(slot as usize);
             self.paces.remove(&slot);
             self.uploads.remove(&slot);
-            self.expiries.remove(&slot);
+            self.credentials.remove(slot);
             self.laggards.remove(&slot);
             self.hub.unsubscribe(Subscriber(slot));
             self.forget_address(connection.peer, connection.flags);

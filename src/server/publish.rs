@@ -2,7 +2,8 @@
 
 use super::Server;
 use super::access::PublishGrant;
-use super::connection::{Phase, PublishAnswer, Publishing};
+use super::connection::{Awaited, Phase, PublishAnswer, Publishing};
+use super::disconnect::not_passed_on;
 use super::publish_rate::OverRate;
 use super::refusal::Refusal;
 use super::respond::json;
@@ -17,7 +18,7 @@ use crate::protocol::response::{self, Response};
 use crate::sources::channel::{Accepted, PublishRefusal, Ticket};
 
 /// A publish's ticket is the connection that waits for its answer.
-fn ticket(token: Token) -> Ticket {
+pub(super) fn ticket(token: Token) -> Ticket {
     Ticket(u64::from(token.slot) | u64::from(token.generation) << 32)
 }
 
@@ -62,7 +63,7 @@ impl<I: Io> Server<I> {
         }
         match self.publisher.publish(fresh, ticket(self.token(slot))) {
             Ok(Accepted::Now(ids)) => self.accept_publish(slot, head, &answer(ids)),
-            Ok(Accepted::Later(ids)) => self.await_broker(slot, head, answer(ids)),
+            Ok(Accepted::Later(ids)) => self.await_answer(slot, head, Awaited::Publish(answer(ids))),
             Err(refusal) => self.respond(slot, head, refused(refusal)),
         }
     }
@@ -113,7 +114,8 @@ impl<I: Io> Server<I> {
         self.respond(slot, head, accepted(answer));
     }
 
-    fn await_broker(&mut self, slot: u32, head: &RequestHead, answer: PublishAnswer) {
+    /// Leaves a request without its answer for now.
+    pub(super) fn await_answer(&mut self, slot: u32, head: &RequestHead, answer: Awaited) {
         let connection = &mut self.connections[slot as usize];
         let publishing = Publishing { answer, head: head.clone(), request: connection.take_request() };
         connection.phase = Phase::Publishing(Box::new(publishing));
@@ -126,7 +128,10 @@ impl<I: Io> Server<I> {
         let Some(connection) = self.connection(token) else { return };
         let Phase::Publishing(publishing) = &mut connection.phase else { return };
         let (slot, head) = (token.slot, publishing.head.clone());
-        let answer = std::mem::take(&mut publishing.answer);
+        let answer = match &mut publishing.answer {
+            Awaited::Publish(answer) => std::mem::take(answer),
+            Awaited::Disconnect(_) => return self.note_passed_on(token, outcome),
+        };
         match outcome {
             Ok(()) => self.accept_publish(slot, &head, &answer),
             Err(refusal) => self.respond(slot, &head, refused(refusal)),
@@ -138,10 +143,14 @@ impl<I: Io> Server<I> {
     pub(super) fn time_out_publish(&mut self, slot: u32) {
         let Phase::Publishing(publishing) = &self.connections[slot as usize].phase else { return };
         let head = publishing.head.clone();
-        self.respond(slot, &head, refused(PublishRefusal::BrokerDown).closing());
+        let response = match &publishing.answer {
+            Awaited::Publish(_) => refused(PublishRefusal::BrokerDown),
+            Awaited::Disconnect(answer) => not_passed_on(answer.disconnected, PublishRefusal::BrokerDown),
+        };
+        self.respond(slot, &head, response.closing());
     }
 
-    fn after_publish(&mut self, token: Token) {
+    pub(super) fn after_publish(&mut self, token: Token) {
         if self.connection(token).is_some_and(|connection| matches!(connection.phase, Phase::Requesting(_))) {
             self.resume_reading(token.slot);
         }

@@ -30,6 +30,8 @@ pub(super) enum Refusal {
     AnswerBytes,
     /// Only trusted proxies may connect, and this peer is none.
     UntrustedPeer,
+    /// As many tokens as are allowed are denied.
+    DeniedTokens,
     /// A request's head did not arrive in time.
     HeadTimeout,
     /// A request's body did not arrive in time.
@@ -37,7 +39,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Refusal; 13] = [
+    const ALL: [Refusal; 14] = [
         Refusal::StreamLimit,
         Refusal::AddressLimit,
         Refusal::Descriptors,
@@ -49,6 +51,7 @@ impl Refusal {
         Refusal::Pipelined,
         Refusal::AnswerBytes,
         Refusal::UntrustedPeer,
+        Refusal::DeniedTokens,
         Refusal::HeadTimeout,
         Refusal::BodyTimeout,
     ];
@@ -71,6 +74,7 @@ impl Refusal {
             Refusal::Pipelined => "pipelined",
             Refusal::AnswerBytes => "answer_bytes",
             Refusal::UntrustedPeer => "untrusted_peer",
+            Refusal::DeniedTokens => "denied_tokens",
             Refusal::HeadTimeout => "head_timeout",
             Refusal::BodyTimeout => "body_timeout",
         }
@@ -86,7 +90,8 @@ impl Refusal {
             | Refusal::Descriptors
             | Refusal::TopicLimit
             | Refusal::Draining
-            | Refusal::AnswerBytes => 503,
+            | Refusal::AnswerBytes
+            | Refusal::DeniedTokens => 503,
         }
     }
 
@@ -103,6 +108,10 @@ impl Refusal {
             Refusal::Pipelined => "more requests came ahead of their answers than this server allows",
             Refusal::AnswerBytes => "more answers than this server allows wait for clients to read them",
             Refusal::UntrustedPeer => "only trusted proxies may connect",
+            Refusal::DeniedTokens => {
+                "as many subjects and token ids as this server allows are denied, and to forget one would let its tokens \
+                 in again: raise --max-denied-tokens, or give for_seconds with each"
+            }
             Refusal::HeadTimeout => "the request's head did not arrive in time",
             Refusal::BodyTimeout => "the request's body did not arrive in time",
         }

@@ -1,4 +1,5 @@
-//! Reloading: settings that change while the server runs. Nobody is dropped: what is open stays, under the new limits.
+//! Reloading: settings that change while the server runs. What is open stays, under the new
+//! limits, but for streams that would not be let in any more: a sweep ends those.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,6 +35,16 @@ impl<I: Io> Server<I> {
         self.supervisor.tell(News::Reloaded);
     }
 
+    /// Looks at every stream again, unless none can be without leave: all took no token, and none does now.
+    fn review_streams(&mut self) {
+        if let Some(jwt) = &self.settings.jwt {
+            self.denials.limit(jwt.denied_tokens_max);
+        }
+        if self.settings.jwt.is_some() || !self.credentials.is_empty() {
+            self.sweeps.review();
+        }
+    }
+
     fn put_in_force(&mut self, settings: Settings) {
         let (old, new) = (&self.settings.limits, &settings.limits);
         if old.accepts_per_second_max != new.accepts_per_second_max {
@@ -44,6 +55,7 @@ impl<I: Io> Server<I> {
         }
         self.settings = settings;
         self.recount_addresses();
+        self.review_streams();
         // What is kept for the old ones: reconnection times, and who was told of a refused origin.
         self.preambles = Preambles::default();
         self.refused_origins = RefusedOrigins::default();

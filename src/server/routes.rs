@@ -22,6 +22,8 @@ pub enum Route {
     Stream(Option<Topic>),
     /// Where events are posted to.
     Publish,
+    /// Where operators say which streams are to end.
+    Disconnect,
     /// A health check.
     Health(Probe),
     /// The view for whoever debugs a server.
@@ -61,6 +63,7 @@ impl Route {
             "/events" => Route::Stream(None),
             "/dashboard/stream" => Route::Stream(Some(dashboard_topic.clone())),
             "/publish" => Route::Publish,
+            "/disconnect" => Route::Disconnect,
             "/health" => Route::Health(Probe::Whole),
             "/health/live" => Route::Health(Probe::Live),
             "/health/ready" => Route::Health(Probe::Ready),
@@ -81,7 +84,10 @@ impl Route {
     /// has only that of the statistics, which is looked at where topics are.
     fn is_admin(&self) -> bool {
         self.is_for_operators()
-            || matches!(self, Route::Index | Route::Health(_) | Route::File(_) | Route::Stream(None))
+            || matches!(
+                self,
+                Route::Index | Route::Health(_) | Route::File(_) | Route::Stream(None) | Route::Disconnect
+            )
     }
 
     /// True for what tells who uses a server and for what.
@@ -91,14 +97,14 @@ impl Route {
 
     fn methods(&self) -> &'static str {
         match self {
-            Route::Publish => "POST, OPTIONS",
+            Route::Publish | Route::Disconnect => "POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
 
     fn takes(&self, method: &Method) -> bool {
         match self {
-            Route::Publish => matches!(method, Method::Post | Method::Options),
+            Route::Publish | Route::Disconnect => matches!(method, Method::Post | Method::Options),
             _ => matches!(method, Method::Get | Method::Head | Method::Options),
         }
     }
@@ -133,6 +139,7 @@ impl<I: Io> Server<I> {
         let response = match route {
             Route::Stream(topic) => return self.open_stream(slot, head, topic),
             Route::Publish => return self.publish(slot, head, body, grant),
+            Route::Disconnect => return self.disconnect(slot, head, body),
             Route::Index => page::index(head, &endpoints(&self.settings, is_admin)),
             Route::Health(probe) => self.health(probe),
             Route::Debug => self.debug_view(slot, head).unwrap_or_else(|refusal| refusal),
@@ -173,7 +180,8 @@ impl<I: Io> Server<I> {
         }
         match self.route(slot, head)? {
             Route::Publish if head.method == Method::Post => self.may_publish(slot, head).map(Some),
-            _ => Err(response::problem(413, "Unexpected body", "only POST /publish takes a body")),
+            Route::Disconnect if head.method == Method::Post => self.may_disconnect(slot, head).map(|()| None),
+            _ => Err(response::problem(413, "Unexpected body", "only POST /publish and POST /disconnect take a body")),
         }
     }
 }
@@ -189,6 +197,7 @@ fn endpoints(settings: &Settings, is_admin: bool) -> serde_json::Value {
         "page": "/dashboard",
         "streams": if is_admin { vec![&*statistics] } else { streams },
         "publish": (!is_admin).then_some("/publish"),
+        "disconnect": "/disconnect",
         "snapshot": (!is_admin).then_some("/dashboard/data"),
         "topics": ["/topics", "/topics/NAME"],
         "health": ["/health", "/health/live", "/health/ready"],

@@ -75,6 +75,8 @@ pub struct Jwt {
     pub cookie: String,
     /// Topics that take none.
     pub public_topics: Patterns,
+    /// Subjects and token ids that may be denied at a time.
+    pub denied_tokens_max: usize,
 }
 
 /// Who may speak for clients, and how.

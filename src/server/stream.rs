@@ -103,8 +103,8 @@ impl<I: Io> Server<I> {
             Ok(wishes) => wishes,
             Err(detail) => return self.respond_problem(slot, head, 400, "Bad parameter", &detail),
         };
-        let expires_at = match self.may_subscribe(slot, head, holder, &topics) {
-            Ok(expires_at) => expires_at,
+        let credential = match self.may_subscribe(slot, head, holder, &topics) {
+            Ok(credential) => credential,
             Err(response) => return self.respond(slot, head, response),
         };
         if head.method == Method::Head {
@@ -117,16 +117,16 @@ impl<I: Io> Server<I> {
         if self.hub.subscribe(Subscriber(slot), &topics).is_err() {
             return self.refuse_stream(slot, head, Refusal::TopicLimit);
         }
-        if let Some(expires_at) = expires_at {
-            self.connections[slot as usize].flags.set(Flags::EXPIRES);
-            self.expiries.insert(slot, self.tick_of_unix(expires_at));
+        if let Some(credential) = credential {
+            self.connections[slot as usize].flags.set(Flags::HAS_CREDENTIAL);
+            self.credentials.insert(slot, credential);
         }
         self.give_to_client(slot, client);
         self.start_stream(slot, head, &wishes, topics.len());
     }
 
     /// The tick at which the wall's clock will show a time, as it goes now: a stream's end is not moved when it is set.
-    fn tick_of_unix(&self, time: Duration) -> Tick {
+    pub(super) fn tick_of_unix(&self, time: Duration) -> Tick {
         let now = self.io.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default();
         Tick::of(self.now).after(time.saturating_sub(now))
     }

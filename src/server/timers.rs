@@ -75,7 +75,8 @@ impl<I: Io> Server<I> {
             Phase::Lingering(_) => LINGER_TIMEOUT,
             Phase::Streaming => {
                 let heartbeat = connection.since.after(self.heartbeat_wait(slot));
-                let expiry = connection.flags.has(Flags::EXPIRES).then(|| self.expiries[&slot]);
+                let has_credential = connection.flags.has(Flags::HAS_CREDENTIAL);
+                let expiry = has_credential.then(|| self.credentials.expiry(slot));
                 return [Some(heartbeat), expiry, Some(connection.retires_at)].into_iter().flatten().min();
             }
         };
@@ -100,7 +101,7 @@ impl<I: Io> Server<I> {
             Phase::Responding(_) => self.close(slot, CloseReason::AnswerTimeout),
             Phase::Publishing(_) => self.time_out_publish(slot),
             Phase::Lingering(reason) => self.close(slot, reason),
-            Phase::Streaming if connection.flags.has(Flags::EXPIRES) && self.expiries[&slot] <= now => {
+            Phase::Streaming if connection.flags.has(Flags::HAS_CREDENTIAL) && self.credentials.expiry(slot) <= now => {
                 self.end_stream(slot, encoder::TOKEN_EXPIRED.into(), CloseReason::TokenExpired);
             }
             Phase::Streaming if connection.retires_at <= now => self.retire(slot),

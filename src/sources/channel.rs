@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::event::{Broadcast, Event, EventId, Sequence, Topic};
+use crate::protocol::disconnect::Disconnect;
 
 /// How full a channel may become before its senders must wait or drop.
 #[derive(Clone, Copy, Debug)]
@@ -133,19 +134,36 @@ impl LostTopics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub u64);
 
-/// What an operator asks of the process, by signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an operator asks of the process, by signal, or of all nodes through one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Leave in order; asked a second time, leave at once (SIGTERM, SIGINT).
     Drain,
     /// Put the settings in force that were read again (SIGHUP).
     Reload,
+    /// End these streams, as another node was asked to.
+    Disconnect(Arc<Disconnect>),
 }
 
 /// The way in for events that clients publish over HTTP.
 pub trait Publish {
     /// Takes all the events or none. Never blocks.
     fn publish(&self, events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal>;
+
+    /// Tells the other nodes which streams to end. Never blocks.
+    fn pass_on(&self, disconnect: &Disconnect, ticket: Ticket) -> Result<PassedOn, PublishRefusal> {
+        let _ = (disconnect, ticket);
+        Ok(PassedOn::NoOtherNode)
+    }
+}
+
+/// What became of what the other nodes are to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassedOn {
+    /// There are none.
+    NoOtherNode,
+    /// A broker has it; [`Message::Published`] will tell.
+    Later,
 }
 
 /// What became of events that were taken.

@@ -146,8 +146,8 @@ impl Sequencer {
     }
 
     /// Passes on what an operator asks.
-    pub fn control(&self, control: Control) {
-        self.lock().outlets.iter().for_each(|outlet| outlet.send(Message::Control(control)));
+    pub fn control(&self, control: &Control) {
+        self.lock().outlets.iter().for_each(|outlet| outlet.send(Message::Control(control.clone())));
     }
 
     /// Events dropped since the start because the channel stayed full.

@@ -5,8 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod disconnected;
 mod forge;
 mod hosts;
 mod let_in;
 mod refused;
+mod revoked;
 mod streams;

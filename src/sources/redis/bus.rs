@@ -3,6 +3,7 @@
 //! ```text
 //! [event, ...]                                   envelopes of any topics, each with its id
 //! {"copied":["news"],"events":[event, ...]}      those of the topic news follow, copied to the channel news
+//! {"disconnect":{...},"asked_at_s":n}            streams to end; an older node refuses it as malformed
 //! ```
 
 use std::borrow::Cow;
@@ -11,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::event::{Event, Topic};
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::envelope;
 use crate::protocol::publish::{self, PublishLimits};
+use crate::sources::channel::Refusal;
 use crate::sources::redis::copies::ChannelCopy;
 use crate::sources::redis::payload::{self, Refused};
 
@@ -41,6 +44,8 @@ pub struct BusMessage {
     pub events: Vec<Event>,
     /// The topics whose events were copied to their channels.
     pub copied: Vec<String>,
+    /// Which streams to end.
+    pub disconnect: Option<Disconnect>,
 }
 
 /// A message with copies.
@@ -67,6 +72,14 @@ pub(super) fn write(events: &[Event], copies: &[ChannelCopy]) -> String {
 
 /// Reads a message. How many events there may be was decided where they were accepted.
 pub fn parse(message: &[u8], limits: &PublishLimits) -> Result<BusMessage, Refused> {
+    if let Some(disconnect) = Disconnect::parse_passed(message) {
+        let disconnect = disconnect.map_err(|error| Refused {
+            refusal: Refusal::Malformed,
+            topics: Vec::new(),
+            reason: error.to_string(),
+        })?;
+        return Ok(BusMessage { disconnect: Some(disconnect), ..BusMessage::default() });
+    }
     let limits = PublishLimits { batch_max: usize::MAX, ..*limits };
     let (events, copied) = match serde_json::from_slice(message) {
         Ok(WithCopies { copied, events }) => {
@@ -75,7 +88,7 @@ pub fn parse(message: &[u8], limits: &PublishLimits) -> Result<BusMessage, Refus
         Err(_) => (message, Vec::new()),
     };
     match publish::parse(events, &limits) {
-        Ok(events) => Ok(BusMessage { events, copied }),
+        Ok(events) => Ok(BusMessage { events, copied, disconnect: None }),
         // A node of another version or other limits sent this: where it says whom it was for, they are told.
         Err(error) => Err(Refused {
             refusal: payload::refusal(&error),
@@ -97,7 +110,6 @@ fn named_topics(events: &[u8], limits: &PublishLimits) -> Vec<Topic> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::channel::Refusal;
 
     const LIMITS: PublishLimits = PublishLimits { topic_bytes_max: 8, data_bytes_max: 10, batch_max: 2 };
 
@@ -117,11 +129,21 @@ mod tests {
             let copies: Vec<_> = copies.iter().map(|name| copy(name)).collect();
             let message = write(&events, &copies);
             let copied = copied.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(parse(message.as_bytes(), &LIMITS), Ok(BusMessage { events: events.to_vec(), copied }));
+            assert_eq!(
+                parse(message.as_bytes(), &LIMITS),
+                Ok(BusMessage { events: events.to_vec(), copied, disconnect: None })
+            );
         };
         check(&[], &[]);
         check(&["b"], &["b"]);
         check(&["a", "a\"", "a"], &["a", "a\""]);
+    }
+
+    #[test]
+    fn streams_to_end_come_without_events() {
+        let disconnect = Disconnect::parse(br#"{"topic":"t","subject":"a"}"#, 7).unwrap();
+        let read = parse(disconnect.passed().as_bytes(), &LIMITS).unwrap();
+        assert_eq!(read, BusMessage { disconnect: Some(disconnect), ..BusMessage::default() });
     }
 
     #[test]
@@ -163,6 +185,7 @@ mod tests {
         check(r#"[{"topic":"a","data":1,"new":2}]"#, (Refusal::Malformed, &["a"]));
         check(r#"{"copied":["a"],"events":[{"topic":"a","data":1,"new":2}]}"#, (Refusal::Malformed, &["a"]));
         check(r#"[{"topic":"123456789","data":1}]"#, (Refusal::Malformed, &[]));
+        check(r#"{"disconnect":{"everybody":true},"asked_at_s":7}"#, (Refusal::Malformed, &[]));
         check("garbage", (Refusal::Malformed, &[]));
     }
 }

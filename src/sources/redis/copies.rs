@@ -90,7 +90,8 @@ mod tests {
     /// What follows a bus message with copies of `a 1`, `b 2` and `a 3`, and which of it is taken for one of them.
     fn check(following: &[(&str, &str, bool)]) {
         let copied = vec!["a".to_owned(), "b".to_owned()];
-        let message = BusMessage { events: events(&[("a", "1"), ("b", "2"), ("c", "0"), ("a", "3")]), copied };
+        let message =
+            BusMessage { events: events(&[("a", "1"), ("b", "2"), ("c", "0"), ("a", "3")]), copied, disconnect: None };
         let mut awaited = AwaitedCopies::of(&message, Payload::Raw);
         for (index, (channel, payload, expected)) in following.iter().enumerate() {
             assert_eq!(awaited.take(channel.as_bytes(), payload.as_bytes()), *expected, "{index} of {following:?}");

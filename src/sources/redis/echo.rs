@@ -75,6 +75,11 @@ impl Echoes {
         }
     }
 
+    /// True while `message` may come back: this node sent it.
+    pub(super) fn expects(&self, message: &[u8]) -> bool {
+        self.lock().contains_key(message)
+    }
+
     /// The answer that a message which arrived, or never will, was expected for; the oldest of several.
     pub(super) fn take(&self, message: &[u8]) -> Option<Answer> {
         let mut all = self.lock();

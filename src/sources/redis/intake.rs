@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::event::Event;
+use crate::observe::clip::clip;
 use crate::observe::log_limit::{INTERVAL, LogLimit};
 use crate::protocol::encoder::Fields;
 use crate::redis_address::replies::{Message, Reply, TooLong};
-use crate::sources::channel::{PublishRefusal, Refusal, SourceStatus};
+use crate::sources::channel::{Control, PublishRefusal, Refusal, SourceStatus};
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::answer::Answer;
 use crate::sources::redis::bus::{self, BusMessage};
@@ -23,8 +24,6 @@ use crate::sources::sequencer::{Batch, Sequencer};
 
 /// What the log says of a message that is no event.
 const REFUSED: &str = "a message from Redis was refused";
-/// How much of a text that strangers chose stands in the log.
-const LOGGED_BYTES_MAX: usize = 200;
 
 /// The way of messages into the sequencer.
 pub(super) struct Intake {
@@ -136,15 +135,19 @@ impl Intake {
             Err(_) => Err(PublishRefusal::BrokerDown),
         };
         match parsed {
-            Ok(message) => self.add_bus(&message),
+            Ok(message) => self.add_bus(message, payload),
             Err(refused) => self.refuse(channel, &refused),
         }
         self.answers.extend(self.echoes.take(payload).map(|answer| (answer, outcome)));
     }
 
-    fn add_bus(&mut self, message: &BusMessage) {
-        self.copies = AwaitedCopies::of(message, self.settings.payload);
+    fn add_bus(&mut self, message: BusMessage, payload: &[u8]) {
+        self.copies = AwaitedCopies::of(&message, self.settings.payload);
         self.add_all(&message.events);
+        // What this node was asked itself it does already.
+        if let Some(disconnect) = message.disconnect.filter(|_| !self.echoes.expects(payload)) {
+            self.sequencer.control(&Control::Disconnect(Arc::new(disconnect)));
+        }
     }
 
     fn add_all(&mut self, events: &[Event]) {
@@ -177,8 +180,8 @@ impl Intake {
         self.status.count_refused(*refusal);
         topics.iter().for_each(|topic| self.sequencer.announce_refused(topic));
         if self.refused_log.admit(self.started_at.elapsed()) {
-            let (channel, reason) = (clipped(channel), clipped(reason.as_bytes()));
-            tracing::warn!(?channel, reason, "{REFUSED}");
+            let channel = String::from_utf8_lossy(channel);
+            tracing::warn!(channel = ?clip(&channel), reason = &*clip(reason), "{REFUSED}");
         }
     }
 
@@ -187,13 +190,5 @@ impl Intake {
         if let Some(count) = self.refused_log.left_out(self.started_at.elapsed()) {
             tracing::warn!("{count} more like this in the last {} s: {REFUSED}", INTERVAL.as_secs());
         }
-    }
-}
-
-/// As much of a text as the log shows.
-fn clipped(text: &[u8]) -> String {
-    match text.get(..LOGGED_BYTES_MAX) {
-        Some(start) if text.len() > LOGGED_BYTES_MAX => String::from_utf8_lossy(start).into_owned() + "…",
-        _ => String::from_utf8_lossy(text).into_owned(),
     }
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::event::{Event, RunName, Sequence};
-use crate::sources::channel::{Accepted, Outlet, Publish, PublishRefusal, Ticket};
+use crate::protocol::disconnect::Disconnect;
+use crate::sources::channel::{Accepted, Outlet, PassedOn, Publish, PublishRefusal, Ticket};
 use crate::sources::redis::answer::{Answer, Charge, Load, QueueLimits};
 use crate::sources::redis::bus;
 use crate::sources::redis::copies::{ChannelCopy, Copies};
@@ -27,7 +28,7 @@ impl RedisPublisher {
 
 impl Publish for RedisPublisher {
     fn publish(&self, mut events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal> {
-        let Queue { run, named, load, limits, copies, jobs, echoes } = &self.queue;
+        let Queue { run, named, copies, echoes, .. } = &self.queue;
         if echoes.session().is_none() {
             return Err(PublishRefusal::BrokerDown);
         }
@@ -35,16 +36,27 @@ impl Publish for RedisPublisher {
         let ids = events.iter_mut().map(|event| event.id.get_or_insert_with(next_id).clone()).collect();
         let copies = copies.of(&events);
         let message: Arc<[u8]> = bus::write(&events, &copies).into_bytes().into();
+        self.enqueue(message, copies, ticket).map(|()| Accepted::Later(ids))
+    }
+
+    fn pass_on(&self, disconnect: &Disconnect, ticket: Ticket) -> Result<PassedOn, PublishRefusal> {
+        if self.queue.echoes.session().is_none() {
+            return Err(PublishRefusal::BrokerDown);
+        }
+        self.enqueue(disconnect.passed().into_bytes().into(), Vec::new(), ticket).map(|()| PassedOn::Later)
+    }
+}
+
+impl RedisPublisher {
+    fn enqueue(&self, message: Arc<[u8]>, copies: Vec<ChannelCopy>, ticket: Ticket) -> Result<(), PublishRefusal> {
+        let Queue { load, limits, jobs, .. } = &self.queue;
         let bytes = message.len() + copies.iter().map(|copy| copy.payload.len()).sum::<usize>();
         let charge = Charge::take(load, *limits, bytes).ok_or(PublishRefusal::Busy)?;
         let answer = Answer::new(self.outlet.clone(), ticket, Some(charge));
-        match jobs.send(Job { message, copies, bytes, answer }) {
-            Ok(()) => Ok(Accepted::Later(ids)),
-            Err(refused) => {
-                refused.into_inner().answer.forget();
-                Err(PublishRefusal::BrokerDown)
-            }
-        }
+        jobs.send(Job { message, copies, bytes, answer }).map_err(|refused| {
+            refused.into_inner().answer.forget();
+            PublishRefusal::BrokerDown
+        })
     }
 }
 
