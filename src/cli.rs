@@ -58,7 +58,7 @@ fn command() -> clap::Command {
 
 /// What Rust says of a text that is no number ("invalid digit found in string") names nothing that is allowed.
 fn explain_number(error: clap::Error) -> clap::Error {
-    let is_no_number = std::error::Error::source(&error).is_some_and(|source| source.is::<ParseIntError>());
+    let is_no_number = matches!(std::error::Error::source(&error), Some(source) if source.is::<ParseIntError>());
     match (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue)) {
         (Some(option), Some(value)) if is_no_number => {
             let text = format!("{option} {value}: allowed is a whole number, written in digits alone, such as 10000");
