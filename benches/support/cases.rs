@@ -11,7 +11,10 @@ use fanfare::protocol::head::{self, HeadLimits};
 use fanfare::protocol::publish::{self, PublishLimits};
 use fanfare::protocol::target::Target;
 use fanfare::protocol::{Parsed, encoder};
+use fanfare::redis_address::replies::{Replies, Reply, ReplyLimits};
 use fanfare::server::Route;
+use fanfare::sources::channel::{ChannelLimits, channel};
+use fanfare::sources::sequencer::{Batch, Sequencer};
 
 use super::arena::body;
 use super::payload;
@@ -23,7 +26,7 @@ pub type Work = Box<dyn FnMut()>;
 pub type Case = (&'static str, fn() -> Work);
 
 /// All cases.
-pub const ALL: [Case; 13] = [
+pub const ALL: [Case; 15] = [
     ("parse_head_of_a_browser", parse_head),
     ("parse_target", parse_target),
     ("route", route),
@@ -31,6 +34,8 @@ pub const ALL: [Case; 13] = [
     ("parse_publish_10KB", || parse_publish(10_000)),
     ("format_event_100B", || format_event(100)),
     ("format_event_10KB", || format_event(10_000)),
+    ("read_redis_message_100B", read_redis_message),
+    ("sequence_event_100B", sequence_event),
     ("decode_event_100B", decode_event),
     ("subscribe_and_leave", subscribe_and_leave),
     ("append", append),
@@ -93,6 +98,32 @@ fn format_event(payload_bytes: usize) -> Work {
     let id = RunName::from_bits(RUN).id(Sequence(1_000_000));
     Box::new(move || {
         black_box(encoder::event(black_box(&event), &id));
+    })
+}
+
+/// What the thread of Redis does with a message until it is one of a batch.
+fn read_redis_message() -> Work {
+    let mut message = b"*4\r\n$8\r\npmessage\r\n$6\r\nuser.*\r\n$9\r\nuser.4711\r\n$100\r\n".to_vec();
+    message.extend_from_slice(payload::data(100, 0).as_bytes());
+    message.extend_from_slice(b"\r\n");
+    let mut replies = Replies::new(ReplyLimits { payload_bytes_max: 1 << 20 });
+    Box::new(move || {
+        replies.space()[..message.len()].copy_from_slice(&message);
+        replies.filled(message.len());
+        assert!(matches!(black_box(replies.next()), Ok(Some(Reply::Message(_)))));
+    })
+}
+
+/// What follows: it is formatted, numbered and enqueued; and taken out by the loop.
+fn sequence_event() -> Work {
+    let (outlet, inbox) = channel(ChannelLimits::default(), || {});
+    let sequencer = Sequencer::new(RunName::from_bits(RUN), vec![outlet]);
+    let (topic, data, mut batch) = (topic("bench"), payload::data(100, 0), Batch::default());
+    Box::new(move || {
+        sequencer.add(&mut batch, topic.clone(), None, &encoder::Fields::data(black_box(&data)));
+        assert!(sequencer.publish_all(&mut batch));
+        inbox.rearm();
+        black_box(inbox.next()).expect("it was enqueued");
     })
 }
 

@@ -183,23 +183,28 @@ impl Publisher {
         }
         let (timing, limits) = (&self.settings.timing, self.settings.reply_limits());
         match self.settings.address.open(timing.connect_timeout, timing.reply_timeout, limits) {
-            Ok(connection) => {
-                self.backoff.reset();
-                Some(connection)
-            }
+            Ok(connection) => Some(connection),
             Err(error) => {
-                self.retry_at = Instant::now() + self.backoff.next_delay(getrandom::u64().unwrap_or_default());
+                self.wait_before_next();
                 self.complain("connecting", &self.settings.address.explain(&error));
                 None
             }
         }
     }
 
+    fn wait_before_next(&mut self) {
+        self.retry_at = Instant::now() + self.backoff.next_delay(getrandom::u64().unwrap_or_default());
+    }
+
     /// None: the connection leads to no primary, or nowhere. What is no primary ends the session too.
     fn check_role(&mut self, connection: &mut RedisConnection, session: NonZeroU64) -> Option<()> {
         let outcome = self.roles.check(&self.settings.address, connection);
         self.asked_at = Instant::now();
-        let Err(error) = outcome else { return Some(()) };
+        let Err(error) = outcome else {
+            self.backoff.reset();
+            return Some(());
+        };
+        self.wait_before_next();
         if let RoleError::NotPrimary(_) = error {
             self.echoes.end_session(session);
         }
