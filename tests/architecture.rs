@@ -20,12 +20,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     // What is logged, and how, is said in the configuration's own words: nothing else would be left of a copy.
     ("observe", &["config::LogConfig", "config::LogFilter", "config::LogFormat"]),
     // An address to listen on and a proxy to trust are flags' values; each says in one type what it may be.
+    // How short a timeout TCP can keep is the kernel's matter.
     // Keys too are values: what a file of them holds, and topics' patterns; and so is where Redis is.
     (
         "config",
         &[
             "event",
             "io::listener::ListenAddress",
+            "io::socket_options::Patience",
             "auth::proxies::TrustedProxy",
             "auth::KeyError",
             "auth::Keys",

@@ -68,7 +68,11 @@ fn a_wrong_value_names_the_option_the_value_and_what_is_allowed_and_exits_2() {
     check(&["--listen", "host:1"], &[], &["--listen host:1", "ADDR:PORT"]);
     check(&[], &[("FANFARE_SLOW_POLICY", "drop")], &["FANFARE_SLOW_POLICY=drop", "close or skip"]);
     check(&["--dev", "--listen", "0.0.0.0:1"], &[], &["--dev", "--listen 0.0.0.0:1", "loopback"]);
-    check(&["--stall-timeout", "2m"], &[], &["--stall-timeout 2m", "tcp-user-timeout 60s"]);
+    check(
+        &["--stall-timeout", "2m", "--tcp-user-timeout", "2m"],
+        &[],
+        &["--stall-timeout 2m", "--tcp-user-timeout 2m"],
+    );
     let (_held, path) = file("heart-beat = \"1s\"\n");
     check(&["--config", &path], &[], &[&path, "heart-beat", "did you mean heartbeat?"]);
     check(&["--config", "/no/such"], &[], &["/no/such", "No such file"]);

@@ -18,6 +18,7 @@ pub mod epoll;
 pub mod limits;
 pub mod listener;
 pub mod simulated;
+pub mod socket_options;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod buffers;
 mod drain;
 mod injection;
 mod limits;
