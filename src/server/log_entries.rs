@@ -11,15 +11,19 @@ use crate::observe::log_limit::{INTERVAL, LogLimit};
 pub(super) enum LogEntry {
     SlotsTaken,
     DescriptorsTaken,
+    AcceptFailed,
+    NotWatched,
     EventDropped,
     GapTold,
     SlowReaderClosed,
 }
 
 impl LogEntry {
-    const ALL: [LogEntry; 5] = [
+    const ALL: [LogEntry; 7] = [
         LogEntry::SlotsTaken,
         LogEntry::DescriptorsTaken,
+        LogEntry::AcceptFailed,
+        LogEntry::NotWatched,
         LogEntry::EventDropped,
         LogEntry::GapTold,
         LogEntry::SlowReaderClosed,
@@ -29,6 +33,8 @@ impl LogEntry {
         match self {
             LogEntry::SlotsTaken => "every slot is taken: accepting pauses",
             LogEntry::DescriptorsTaken => "no descriptor is left: accepting pauses",
+            LogEntry::AcceptFailed => "a listener can't accept: it pauses",
+            LogEntry::NotWatched => "a new connection can't be watched: it is reset",
             LogEntry::EventDropped => "dropped an event: as many topics as are allowed have subscribers",
             LogEntry::GapTold => "events may be missing: subscribers are told of a gap",
             LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",
@@ -56,9 +62,12 @@ impl<I: Io> Server<I> {
         let told = format!("{count} more like this in the last {} s: {}", INTERVAL.as_secs(), entry.text());
         match entry {
             LogEntry::SlowReaderClosed => tracing::info!("{told}"),
-            LogEntry::SlotsTaken | LogEntry::DescriptorsTaken | LogEntry::EventDropped | LogEntry::GapTold => {
-                tracing::warn!("{told}");
-            }
+            LogEntry::SlotsTaken
+            | LogEntry::DescriptorsTaken
+            | LogEntry::AcceptFailed
+            | LogEntry::NotWatched
+            | LogEntry::EventDropped
+            | LogEntry::GapTold => tracing::warn!("{told}"),
         }
     }
 }
