@@ -20,8 +20,10 @@ use crate::event::RunName;
 use crate::hub::Hub;
 use crate::io::allocator::give_large_blocks_their_own_pages;
 use crate::io::epoll::EpollIo;
-use crate::io::limits::raise_descriptor_limit;
+use crate::io::limits::{page_bytes, raise_descriptor_limit};
+use crate::observe::live::Live;
 use crate::observe::logging::FilterControl;
+use crate::observe::process;
 use crate::server::{Parts, Reloads, Server};
 use crate::sources::channel::{ChannelLimits, Control, channel};
 use crate::sources::sequencer::Sequencer;
@@ -41,7 +43,8 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     let (outlet, inbox) = channel(ChannelLimits::default(), io.wake());
     let run = RunName::from_bits(random_bits()?);
     let sequencer = Sequencer::new(run, vec![outlet.clone()]);
-    let live = Arc::default();
+    let live = Arc::<Live>::default();
+    process::sample_into(Arc::clone(&live), page_bytes()).context("starting the thread for the process's figures")?;
     let reloads = Reloads::default();
     let sources = Sources::start(config, outlet, &sequencer, &live)?;
     let parts = Parts {

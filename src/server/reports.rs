@@ -16,7 +16,6 @@ use crate::event::{EventId, RESERVED_TOPIC_PREFIX};
 use crate::hub::TopicInfo;
 use crate::io::Io;
 use crate::observe::metrics::{self, Gauges, SourceGauges};
-use crate::observe::process;
 use crate::protocol::decoder::{Decoder, Item};
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::{self, Response};
@@ -141,7 +140,7 @@ impl<I: Io> Server<I> {
                 "history_bytes_total_max": self.hub.limits().history_bytes_total_max,
                 "body_bytes_max": settings.limits.body_bytes_max,
             },
-            "memory_bytes": process::resident_bytes(),
+            "memory_bytes": self.live.resident_bytes.known(),
         });
         json(200, &view).with_header("Cache-Control", "no-store")
     }
@@ -194,6 +193,8 @@ impl<I: Io> Server<I> {
             retained_bytes: self.hub.bytes_total(),
             pinned_bytes: self.hub.pinned_bytes(),
             channel_messages: self.inbox.len(),
+            resident_bytes: self.live.resident_bytes.known(),
+            open_descriptors: self.live.open_descriptors.known(),
             uptime: self.now.max(Duration::ZERO),
             draining: self.drain_stage(),
             sources: self.sources.iter().map(source_gauges).chain([http]).collect(),
