@@ -1,8 +1,8 @@
 //! What can be told of topics: for lists, snapshots and metrics. Changes nothing.
 
-use super::Hub;
 use super::log::Kind;
 use super::topics::TopicEntry;
+use super::{Hub, Subscriber};
 use crate::event::{EventId, Frame, Sequence, Topic};
 
 /// What can be told of a topic.
@@ -41,6 +41,11 @@ impl Hub {
     /// One topic, if it exists.
     pub fn topic(&self, name: &str) -> Option<TopicInfo> {
         self.topics.find(name).map(|key| self.info(self.topics.get(key)))
+    }
+
+    /// True when the subscriber has this topic.
+    pub fn is_subscribed(&self, subscriber: Subscriber, topic: &str) -> bool {
+        self.entries_of(subscriber).any(|entry| entry.name.as_str() == topic)
     }
 
     /// The topics with the most subscribers, most first.
