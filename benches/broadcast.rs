@@ -12,14 +12,17 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion};
-use support::arena::{Fanfare, Floor, body, done, expect};
+use support::arena::{Cost, Fanfare, Floor, body, done, expect};
 use support::contest::{Contender, Contest};
 use support::process::sending_cpu_ns;
 use support::server::Requests;
-use support::stats::quantile;
+use support::stats::{Spread, quantile};
 use support::{payload, process};
 
 const SIZES: [(usize, &str); 3] = [(100, "100B"), (1_000, "1KB"), (10_000, "10KB")];
+
+/// `--event-bytes` by default.
+const LARGEST_BYTES: usize = 256 << 10;
 
 fn main() {
     if support::play_role() {
@@ -34,6 +37,7 @@ fn main() {
     cost(&mut criterion);
     variants(&mut criterion);
     time_to_last();
+    large();
     flat_out();
     criterion.final_summary();
 }
@@ -120,6 +124,29 @@ fn time_to_last() {
         let per_second = subscribers as f64 / (p50 / 1e3);
         println!("time_to_last {contender}: p50 {p50:.1} ms, p99 {p99:.1} ms, {per_second:.0} delivered events/s");
     }
+}
+
+/// An event of the largest size that is allowed by default, to 1,000 subscribers with the default settings: it takes
+/// several sends for each, and the floor does the same with no bound on what the kernel holds.
+fn large() {
+    if !support::wants("large") {
+        return;
+    }
+    let (subscribers, rounds) = if support::is_smoke_test() { (10, 2) } else { (1_000, 20) };
+    let mut fanfare = Fanfare::start(subscribers, LARGEST_BYTES, &[]);
+    let mut floor = Floor::start("send", subscribers, LARGEST_BYTES);
+    // The kernel tunes the buffers of each connection with its first large event.
+    let (_, _) = (fanfare.measure(1), floor.measure(1));
+    let costs: Vec<_> = (0..rounds).map(|_| (fanfare.measure(1), floor.measure(1))).collect();
+    for (contender, of) in [("fanfare", 0), ("floor", 1)] {
+        let cost = |pair: &(Cost, Cost)| if of == 0 { pair.0 } else { pair.1 };
+        let last_ms = Spread::of(costs.iter().map(|pair| cost(pair).last_ns / 1e6));
+        let cpu_us = Spread::of(costs.iter().map(|pair| cost(pair).cpu_ns_per_event / 1e3));
+        println!("large {contender}: last of {subscribers} after {last_ms:.1} ms, {cpu_us:.1} us of CPU each");
+    }
+    let ratio = |value: fn(&Cost) -> f64| Spread::of(costs.iter().map(|(one, other)| value(one) / value(other)));
+    println!("large: time to last, ratio to the floor {:.3}", ratio(|cost| cost.last_ns));
+    println!("large: CPU, ratio to the floor {:.3}", ratio(|cost| cost.cpu_ns_per_event));
 }
 
 /// How much is delivered, and how late, when events come faster than one write each.

@@ -120,7 +120,7 @@ fn over_tls_the_ca_decides_who_is_trusted() {
 
 #[test]
 fn a_stream_is_printed_and_resumed_after_its_last_event() {
-    let first = format!("{STREAM_HEAD}retry: 1\nid: run-0\n\ndata: a\nid: run-1\n\n: heartbeat\n\ndata: lost");
+    let first = format!("{STREAM_HEAD}retry: 1\nid: run-0\n\ndata: a\nid: run-1\n\n:\ndata: lost");
     let second = format!("{STREAM_HEAD}event: e\nid: run-2\ndata: b\ndata: c\n\n");
     let server = Playback::new(&[&first, &second]);
     let url = format!("http://{}/events?x=1", server.address);

@@ -117,6 +117,26 @@ fn an_event_source_in_chromium_loses_nothing_when_its_connection_is_cut() {
     loses_nothing_when_cut(&server, &mut page, &[]);
 }
 
+/// A heartbeat has no empty line of its own: the next event follows it directly.
+#[test]
+fn event_sources_make_nothing_of_heartbeats() {
+    let mut page = Watcher::start("page.mjs");
+    let origin = page.wait_for("ready", |_| true).data.expect("the page's origin");
+    let server = Server::start(&["--heartbeat", "1s", "--cors-origin", &origin]);
+    for mut client in [page, Watcher::start("eventsource.mjs")] {
+        client.watch(&server.url(STREAM));
+        client.wait_for("open", |_| true);
+        for data in ["1", "2"] {
+            let before = server.metric("fanfare_heartbeats_total");
+            server.wait_for_metric("fanfare_heartbeats_total", |count| count >= before + 4.0);
+            server.publish("prices", data);
+            client.wait_for_message(data);
+        }
+        assert_eq!(client.received(), ["1", "2"]);
+        assert_eq!(client.count("error"), 0);
+    }
+}
+
 /// What is published while a client is away reaches it when it is back, once, in order, and without a gap. What comes
 /// `first` it receives before it is cut.
 fn loses_nothing_when_cut(server: &Server, client: &mut Watcher, first: &[&str]) {

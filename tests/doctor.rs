@@ -76,7 +76,7 @@ fn a_tuned_host_is_passed_over_in_one_line() {
 #[test]
 fn an_untuned_host_is_told_what_it_lacks_and_the_whole_profile_mends_it() {
     let host = FakeHost::new();
-    check(&host, &[], &["net.core.somaxconn", "net.ipv4.tcp_max_orphans"]);
+    check(&host, &[], &["net.core.somaxconn", "net.core.netdev_max_backlog", "net.ipv4.tcp_max_orphans"]);
     check(&host, &["--connections", "1000"], &[]);
     host.apply(&profile(&host, "250000", "all"));
     check(&host, &["--connections", "250000"], &[]);
@@ -118,6 +118,8 @@ fn each_sysctl_that_is_too_low_is_named_alone_and_its_line_mends_it() {
     check("net.core.somaxconn", &[], "65535", "65534");
     check("net.core.somaxconn", &["--connections", "5000"], "5000", "4999");
     check("net.ipv4.tcp_max_syn_backlog", &[], "65535", "65534");
+    check("net.core.netdev_max_backlog", &[], "10000", "9999");
+    check("net.core.netdev_max_backlog", &["--connections", "20000"], "2000", "1999");
     check("net.ipv4.tcp_max_orphans", &[], "100000", "99999");
     check("net.netfilter.nf_conntrack_max", &[], "200000", "199999");
     check("net.netfilter.nf_conntrack_buckets", &[], "50000", "49999");
@@ -191,6 +193,11 @@ fn the_table_says_what_by_how_much_what_then_and_how_to_mend_it() {
         assert!(told.lines().any(|printed| printed == line), "{line:?} is not in {told}");
     }
     assert!(told.contains("If ignored: ") && !told.contains('\x1b'), "{told}");
+    assert!(!told.contains("so far"), "{told}");
+    // Queues that overflowed already are the reason to look at this key first.
+    host.put("proc/1/net/netstat", "TcpExt: SyncookiesSent ListenOverflows\nTcpExt: 0 417\n");
+    let told = text(&doctor(&["--root", host.root()])).replace('\n', " ");
+    assert!(told.contains("417 so far"), "{told}");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use anyhow::{Context, anyhow};
 use super::UsageError;
 use crate::config::Loaded;
 use crate::io::activation::{self, Passed};
-use crate::io::listener::{ListenAddress, Listener, SocketOptions};
+use crate::io::listener::{ListenAddress, Listener};
+use crate::io::socket_options::{Patience, SocketOptions};
 use crate::server::{Entrance, ListenerRole, Reach};
 
 /// Opened listeners, each with its part in the server.
@@ -24,8 +25,8 @@ impl Listeners {
         let options = SocketOptions {
             backlog: config.listen.backlog,
             send_buffer_bytes: config.io.send_buffer_bytes,
-            user_timeout: config.io.tcp_user_timeout,
-            keepalive: config.io.tcp_user_timeout,
+            unsent_bytes_max: config.io.unsent_bytes_max,
+            patience: Patience::new(config.tcp_user_timeout),
         };
         let mut listeners = Listeners { opened: Vec::new(), roles: Vec::new() };
         for passed in activation::take_passed().context("taking the sockets that were passed")? {

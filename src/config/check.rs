@@ -49,11 +49,7 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
         let reason = format!("{twice} can be listened on only once");
         return refuse(pair("listen", "admin-listen"), &reason);
     }
-    if options.delivery.stall_timeout >= options.io.tcp_user_timeout {
-        let reason = "the kernel would close slow subscribers before they count as stalled: \
-                      tcp-user-timeout must exceed stall-timeout";
-        return refuse(pair("stall-timeout", "tcp-user-timeout"), reason);
-    }
+    user_timeout(options, settings)?;
     if options.history.bytes_max < options.limits.event_bytes_max {
         let reason = "a topic could not remember its largest event: history-bytes must be at least event-bytes";
         return refuse(pair("history-bytes", "event-bytes"), reason);
@@ -104,6 +100,23 @@ pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment
     if env.contains_key(REDIS_PASSWORD_VARIABLE) {
         warnings.push(format!("{REDIS_PASSWORD_VARIABLE} has no effect without redis-url"));
     }
+}
+
+/// The kernel's patience with a peer against the server's.
+fn user_timeout(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let Some(user_timeout) = options.io.tcp_user_timeout else { return Ok(()) };
+    let with = |name: &str| (settings.get(name).to_string(), settings.get("tcp-user-timeout").to_string());
+    if options.delivery.stall_timeout >= user_timeout {
+        let reason = "the kernel would close slow subscribers before they count as stalled: \
+                      tcp-user-timeout must exceed stall-timeout";
+        return refuse(with("stall-timeout"), reason);
+    }
+    if 2 * options.delivery.heartbeat_interval > user_timeout {
+        let reason = "the kernel would probe every silent subscriber between two heartbeats, and close those whose \
+                      network loses the probes: tcp-user-timeout must be at least twice heartbeat, or unset";
+        return refuse(with("heartbeat"), reason);
+    }
+    Ok(())
 }
 
 fn not_built_yet(options: &Options, settings: &Settings) -> Result<(), ConfigError> {

@@ -4,10 +4,8 @@
 //! Invariant: an option that somebody set, in whatever layer, is never changed. What can't be read is left for its
 //! option's reader to refuse.
 
-use std::time::Duration;
-
 use super::layers::{Origin, Setting};
-use super::values::{duration, duration_text, size, size_text};
+use super::values::{size, size_text};
 
 /// How the default of one option follows the value of another.
 struct Rule {
@@ -18,12 +16,11 @@ struct Rule {
 }
 
 /// In this order: a later rule follows what an earlier one has come to.
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 4] = [
     Rule { option: "history-bytes", follows: "event-bytes", default: at_least },
     Rule { option: "history-bytes", follows: "history-bytes-total", default: at_most },
     Rule { option: "event-bytes", follows: "history-bytes", default: at_most },
     Rule { option: "history-bytes-total", follows: "history-bytes", default: at_least },
-    Rule { option: "tcp-user-timeout", follows: "stall-timeout", default: longer },
 ];
 
 /// Lets defaults follow what is set.
@@ -56,13 +53,6 @@ fn at_most(usual: &str, followed: &str) -> Option<String> {
     (usual > followed).then(|| size_text(followed))
 }
 
-/// Twice as long: with a margin between what this server and what the kernel notices.
-fn longer(usual: &str, followed: &str) -> Option<String> {
-    let (usual, followed) = (duration(usual).ok()?, duration(followed).ok()?);
-    let doubled: Duration = followed.checked_mul(2)?;
-    (usual <= followed).then(|| duration_text(doubled))
-}
-
 #[cfg(test)]
 mod tests {
     use crate::config::{ConfigFile, Environment, Flags, Loaded, Settings};
@@ -80,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_default_follows_what_is_set_and_says_so() {
-        check(&[], &["event-bytes = \"256KiB\" # default", "tcp-user-timeout = \"60s\" # default"]);
+        check(&[], &["event-bytes = \"256KiB\" # default"]);
         check(&[("history-bytes", "64KiB")], &["event-bytes = \"64KiB\" # default, follows history-bytes"]);
         check(&[("history-bytes", "2GiB")], &["history-bytes-total = \"2GiB\" # default, follows history-bytes"]);
         check(
@@ -97,7 +87,6 @@ mod tests {
                 "event-bytes = \"100KiB\" # default, follows history-bytes",
             ],
         );
-        check(&[("stall-timeout", "60s")], &["tcp-user-timeout = \"2m\" # default, follows stall-timeout"]);
     }
 
     #[test]
@@ -107,7 +96,6 @@ mod tests {
             &["event-bytes = \"2KiB\" # --event-bytes", "history-bytes = \"2MiB\" # --history-bytes"],
         );
         check(&[("event-bytes", "2KiB")], &["history-bytes-total = \"64MiB\" # default"]);
-        check(&[("stall-timeout", "59s")], &["tcp-user-timeout = \"60s\" # default"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::layers::{Environment, Flags, Settings};
-use super::{ConfigError, Loaded};
+use super::{ConfigError, Loaded, duration_text};
 
 /// The options that a reload changes; their files are read again too. All others take effect with a restart.
 const LIVE: [&str; 34] = [
@@ -53,7 +53,19 @@ impl Loaded {
         let mut loaded = Loaded::from_settings(settings, env)?;
         loaded.warnings.extend(waiting.iter().map(|setting| format!("{setting} takes effect with a restart")));
         loaded.keep_redis(self);
+        loaded.keep_user_timeout(self);
         Ok(loaded)
+    }
+
+    /// Listeners have the user timeout of the start; one that follows other options may be another by now.
+    fn keep_user_timeout(&mut self, current: &Loaded) {
+        let (new, kept) = (self.config.tcp_user_timeout, current.config.tcp_user_timeout);
+        if new != kept {
+            let [new, kept] = [new, kept].map(duration_text);
+            self.warnings
+                .push(format!("tcp-user-timeout stays {kept}; {new}, which follows, takes effect with a restart"));
+        }
+        self.config.tcp_user_timeout = current.config.tcp_user_timeout;
     }
 
     /// Stays with the Redis of the start, and warns of what its files hold by now.
@@ -129,14 +141,25 @@ mod tests {
 
     #[test]
     fn what_is_wrong_or_does_not_go_with_what_stays_is_refused() {
-        let check = |to: &[(&str, &str)], words: &str| {
-            let refused = reload(&[], to).unwrap_err().to_string();
+        let check = |from: &[(&str, &str)], to: &[(&str, &str)], words: &str| {
+            let refused = reload(from, to).unwrap_err().to_string();
             assert!(refused.contains(words), "{refused}");
         };
-        check(&[("FANFARE_RETRY", "soon")], "FANFARE_RETRY=soon");
-        check(&[("FANFARE_MAX_TOPICS", "0")], "FANFARE_MAX_TOPICS=0");
-        // The file alone would do; with the kernel's timeout as it is until a restart it does not.
-        check(&[("FANFARE_STALL_TIMEOUT", "70s"), ("FANFARE_TCP_USER_TIMEOUT", "2m")], "tcp-user-timeout");
+        check(&[], &[("FANFARE_RETRY", "soon")], "FANFARE_RETRY=soon");
+        check(&[], &[("FANFARE_MAX_TOPICS", "0")], "FANFARE_MAX_TOPICS=0");
+        // The new environment alone would do; with the kernel's timeout as it is until a restart it does not.
+        let longer = [("FANFARE_STALL_TIMEOUT", "100s"), ("FANFARE_TCP_USER_TIMEOUT", "5m")];
+        check(&[("FANFARE_TCP_USER_TIMEOUT", "90s")], &longer, "tcp-user-timeout");
+    }
+
+    #[test]
+    fn a_user_timeout_that_follows_another_option_follows_it_at_the_next_start() {
+        let reloaded = reload(&[], &[("FANFARE_HEARTBEAT", "10m")]).unwrap();
+        assert_eq!(reloaded.config.tcp_user_timeout.as_secs(), 120);
+        let told = "tcp-user-timeout stays 2m; 20m, which follows, takes effect with a restart";
+        assert_eq!(reloaded.warnings, [told]);
+        let (before, after) = ([("FANFARE_RETRY", "1s")], [("FANFARE_RETRY", "2s")]);
+        assert_eq!(reload(&before, &after).unwrap().warnings, [""; 0]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod values;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use jwt::{JWT_SECRET_VARIABLE, JwtConfig};
 pub use layers::{ConfigFile, Environment, Flags, Origin, Setting, Settings, variable};
@@ -66,6 +67,8 @@ pub struct Config {
     pub drain: DrainConfig,
     /// How bytes move.
     pub io: IoConfig,
+    /// When the kernel gives a silent peer up: as `io` says, or as `delivery` asks for.
+    pub tcp_user_timeout: Duration,
     /// What it logs.
     pub log: LogConfig,
 }
@@ -190,6 +193,7 @@ fn resolve(
     Ok(Config {
         redis: options.redis.read(&mut secrets)?,
         security: security_config(options.security, options.jwt, &mut secrets)?,
+        tcp_user_timeout: options.io.user_timeout_beside(&options.delivery),
         listen: options.listen,
         delivery: options.delivery,
         history: options.history,

@@ -18,6 +18,7 @@ use super::values::{
 use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};
 use crate::io::listener::ListenAddress;
+use crate::io::socket_options::Patience;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -369,16 +370,40 @@ pub struct IoConfig {
     #[arg(id = "loops", long, value_name = "N", default_value = "1", value_parser = count_within(1, 1024))]
     pub loops: u32,
 
-    /// What the kernel buffers per connection for a subscriber that does not read (SO_SNDBUF)
-    #[arg(id = "send-buffer", long, value_name = "SIZE", default_value = "16KiB",
+    /// Bytes per connection that the kernel holds beyond what the subscriber has room for (TCP_NOTSENT_LOWAT)
+    ///
+    /// What a subscriber that does not read pins in the kernel: this, and one packet of at most 64 KiB.
+    #[arg(id = "unsent-bytes", long, value_name = "SIZE", default_value = "16KiB",
           value_parser = size_within(4 * KIB, 64 * MIB))]
-    pub send_buffer_bytes: usize,
+    pub unsent_bytes_max: usize,
 
-    /// The kernel gives a connection up when sent bytes stay unacknowledged for this long; exceeds --stall-timeout
-    #[arg(id = "tcp-user-timeout", long, value_name = "TIME", default_value = "60s",
-          value_parser = duration_within(SECOND, DAY))]
-    pub tcp_user_timeout: Duration,
+    /// A fixed send buffer per connection (SO_SNDBUF). Unset: the kernel tunes it; 16KiB for a unix socket
+    ///
+    /// It also bounds what is sent and not acknowledged yet, so a small one makes large events slow: one round trip
+    /// for each buffer. Unset, the third number of net.ipv4.tcp_wmem is the bound.
+    #[arg(id = "send-buffer", long, value_name = "SIZE", value_parser = size_within(4 * KIB, 64 * MIB))]
+    pub send_buffer_bytes: Option<usize>,
+
+    /// The kernel gives a connection up when sent bytes, or probes, stay unacknowledged for this long
+    ///
+    /// Unset: twice the longer of --heartbeat and --stall-timeout, at least 2 minutes. An idle connection is probed
+    /// from half of this time on.
+    #[arg(id = "tcp-user-timeout", long, value_name = "TIME",
+          value_parser = duration_within(Patience::USER_TIMEOUT_MIN, DAY))]
+    pub tcp_user_timeout: Option<Duration>,
 }
+
+impl IoConfig {
+    /// The user timeout that was set, or the one that follows what subscribers are promised: the kernel gives nobody up
+    /// whom the server would still wait for, and probes nobody who gets heartbeats.
+    pub(super) fn user_timeout_beside(&self, delivery: &DeliveryConfig) -> Duration {
+        let follows = 2 * delivery.heartbeat_interval.max(delivery.stall_timeout);
+        self.tcp_user_timeout.unwrap_or(follows.max(USER_TIMEOUT_UNSET_MIN))
+    }
+}
+
+/// The user timeout that serves any usual heartbeat: probes after one minute, and four of them.
+const USER_TIMEOUT_UNSET_MIN: Duration = Duration::from_secs(120);
 
 /// What is written to standard error.
 #[derive(Args, Clone, Debug)]

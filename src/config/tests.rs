@@ -128,7 +128,9 @@ fn contradictions_name_both_sides() {
     check(&[("proxy-protocol", "true")], &["--proxy-protocol", "trusted-proxy"]);
     let behind = ("trusted-proxy", "127.0.0.1");
     check(&[("dev", "true"), ("proxy-protocol", "true"), behind], &["--dev and ", "--proxy-protocol"]);
-    check(&[("stall-timeout", "60s"), ("tcp-user-timeout", "60s")], &["--stall-timeout 60s", "--tcp-user-timeout 60s"]);
+    let user_timeout = ("tcp-user-timeout", "1m");
+    check(&[("stall-timeout", "60s"), user_timeout], &["--stall-timeout 60s", "--tcp-user-timeout 1m"]);
+    check(&[("heartbeat", "31s"), user_timeout], &["--heartbeat 31s", "--tcp-user-timeout 1m", "at least twice"]);
     check(&[("history-bytes", "64KiB"), ("event-bytes", "65KiB")], &["--history-bytes 64KiB", "--event-bytes 65KiB"]);
     check(
         &[("history-bytes-total", "512KiB"), ("event-bytes", "1MiB")],
@@ -141,6 +143,19 @@ fn contradictions_name_both_sides() {
         &[("redis-url", "redis://h"), ("redis-bus", "a"), ("redis-publish", "a")],
         &["--redis-bus a", "--redis-publish a", "another channel"],
     );
+}
+
+#[test]
+fn the_user_timeout_follows_heartbeat_and_stall_timeout() {
+    let check = |flags: &[(&str, &str)], seconds: u64| {
+        assert_eq!(load(flags, &[], "").unwrap().config.tcp_user_timeout.as_secs(), seconds, "{flags:?}");
+    };
+    check(&[], 120);
+    check(&[("heartbeat", "60s")], 120);
+    check(&[("heartbeat", "10m")], 1200);
+    check(&[("stall-timeout", "90s")], 180);
+    check(&[("heartbeat", "30s"), ("tcp-user-timeout", "60s")], 60);
+    check(&[("heartbeat", "1s"), ("stall-timeout", "1s"), ("tcp-user-timeout", "4s")], 4);
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct Host {
     pub sysctls: BTreeMap<&'static str, Vec<u64>>,
     /// TCP connections that are open already, and have their memory.
     pub sockets_open: u64,
+    /// Handshakes that found a listener's queue full, since the host or its network namespace started.
+    pub listen_overflows: u64,
     /// The limits of the cgroup that the server is in, or will be.
     pub cgroup: Cgroup,
     /// The unit of the service manager, where there is one.
@@ -81,6 +83,11 @@ impl Host {
         match sockstat.ok().and_then(|text| open_sockets(&text)) {
             Some(count) => host.sockets_open = count,
             None => host.unread.push("net/sockstat".to_owned()),
+        }
+        let netstat = fs::read_to_string(proc.join(process).join("net/netstat"));
+        match netstat.ok().and_then(|text| counter(&text, "TcpExt:", "ListenOverflows")) {
+            Some(count) => host.listen_overflows = count,
+            None => host.unread.push("net/netstat".to_owned()),
         }
         let cgroup = fs::read_to_string(proc.join(process).join("cgroup"));
         // Without version 2 of cgroups there is none to be limited by.
@@ -151,6 +158,14 @@ fn open_sockets(text: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// A counter of /proc/net/netstat: a line of names, then one of numbers, both behind the same word.
+fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let index = names.split_whitespace().position(|known| known == name)?;
+    numbers.split_whitespace().nth(index)?.parse().ok()
+}
+
 /// The path in version 2's hierarchy, which is the one numbered 0.
 fn unified_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
@@ -169,6 +184,9 @@ mod tests {
         assert_eq!(hard_limit("Max open files   1024   unlimited   files", "Max open files"), Some(u64::MAX));
         assert_eq!(hard_limit(limits, "Max cpu time"), None);
         assert_eq!(open_sockets("sockets: used 9\nTCP: inuse 7 orphan 0\nUDP: inuse 1\n"), Some(7));
+        let netstat = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 22 3\nIpExt: A\nIpExt: 4\n";
+        assert_eq!(counter(netstat, "TcpExt:", "ListenOverflows"), Some(22));
+        assert_eq!(counter(netstat, "TcpExt:", "Absent"), None);
         assert_eq!(unified_path("4:memory:/a\n0::/system.slice/b.service\n"), Some("/system.slice/b.service"));
         assert_eq!(unified_path("4:memory:/a\n"), None);
     }

@@ -48,6 +48,19 @@ pub const FIXED: &[Key] = &[
         set: |_| QUEUE_MAX,
     },
     Key {
+        name: "net.core.netdev_max_backlog",
+        // A network namespace of its own, such as a container's, does not show it.
+        is_optional: true,
+        bounds: "Packets that one CPU queues for itself before it handles them: all of loopback, so everything between \
+                 the server and a proxy on the same host, and what network cards without NAPI receive. Kernel \
+                 default: 1000.",
+        otherwise: "a burst such as the keepalive probes of a crowd that came at once is dropped in part (the second \
+                    column of /proc/net/softnet_stat counts it); TCP tries again after 200 ms, and a lost probe \
+                    brings its connection nearer to being given up",
+        least: queued_packets,
+        set: queued_packets,
+    },
+    Key {
         name: "net.ipv4.tcp_max_orphans",
         is_optional: false,
         bounds: "Connections that were closed before the peer acknowledged everything. Kernel default: one for each \
@@ -122,6 +135,8 @@ pub const TCP_MEM_OTHERWISE: &str = "in a broadcast the kernel shrinks the buffe
 
 /// Longer queues than this would only hide that the server is late.
 const QUEUE_MAX: u64 = 65_535;
+/// What a kernel gives by itself.
+const NETDEV_BACKLOG_DEFAULT: u64 = 1000;
 /// The largest default that a kernel gives by itself.
 const ORPHANS_STEP: u64 = 262_144;
 /// As above.
@@ -130,6 +145,11 @@ const TRACKED_STEP: u64 = 262_144;
 pub const DESCRIPTORS_OF_UNIT: u64 = 1_048_576;
 /// Open files of everything else on the host.
 const FILES_OF_OTHERS: u64 = 16_384;
+
+/// A tenth of a crowd at one moment, and no less than the kernel's default.
+fn queued_packets(demand: &Demand) -> u64 {
+    (demand.connections / 10).clamp(NETDEV_BACKLOG_DEFAULT, QUEUE_MAX)
+}
 
 /// Two for each connection, and a quarter more for what else the host does.
 fn tracked(demand: &Demand) -> u64 {

@@ -192,7 +192,11 @@ fn sysctl(key: &Key, host: &Host, demand: &Demand) -> Option<Shortage> {
     let needs = (key.least)(demand);
     let is_asked_for = key.name != "net.ipv4.tcp_max_syn_backlog" || host.sysctl("net.ipv4.tcp_syncookies") == Some(0);
     (has < needs && is_asked_for).then(|| {
-        Shortage::new(key.name, Measure::Count, has, needs).ignored(key.otherwise).mended_by(format!(
+        let otherwise = match (key.name, host.listen_overflows) {
+            ("net.core.somaxconn", overflows @ 1..) => format!("{} - {overflows} so far", key.otherwise),
+            _ => key.otherwise.to_owned(),
+        };
+        Shortage::new(key.name, Measure::Count, has, needs).ignored(otherwise).mended_by(format!(
             "sudo sysctl -w {}={}",
             key.name,
             (key.set)(demand)

@@ -152,8 +152,7 @@ impl Io for EpollIo {
         match errno() {
             libc::EAGAIN => Accept::WouldBlock,
             libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => Accept::Exhausted,
-            // ECONNABORTED, and network errors that were already pending on the new socket (accept(2)).
-            _ => Accept::Aborted,
+            error => refused(error),
         }
     }
 
@@ -242,6 +241,27 @@ fn unsent(run: &[Frame], skip_bytes: usize) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// What an error of accept(2) means that is neither a lack of connections nor of descriptors.
+fn refused(error: i32) -> Accept {
+    match error {
+        // The connection is gone, or had this network error pending; accept(2) says to go on with the next.
+        libc::ECONNABORTED
+        | libc::EINTR
+        | libc::EPROTO
+        | libc::ENOPROTOOPT
+        | libc::ENETDOWN
+        | libc::ENETUNREACH
+        | libc::EHOSTDOWN
+        | libc::EHOSTUNREACH
+        | libc::ENONET
+        | libc::EOPNOTSUPP
+        | libc::ETIMEDOUT
+        | libc::ECONNRESET => Accept::Aborted,
+        // EPERM, EINVAL, EBADF: what the listener itself has will be there at once again.
+        error => Accept::Failed(error),
+    }
+}
+
 fn sent(result: isize) -> Sent {
     if result >= 0 {
         return Sent::Bytes(result as usize);
@@ -296,6 +316,34 @@ impl AsRawFd for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::socket_options::{Patience, SocketOptions};
+
+    #[test]
+    fn an_error_of_the_listener_is_not_taken_for_one_of_the_connection() {
+        for error in [libc::EPERM, libc::EINVAL, libc::EBADF, libc::EFAULT] {
+            assert_eq!(refused(error), Accept::Failed(error));
+        }
+        for error in [libc::ECONNABORTED, libc::EPROTO, libc::ENETDOWN, libc::EHOSTUNREACH, libc::EINTR] {
+            assert_eq!(refused(error), Accept::Aborted);
+        }
+    }
+
+    #[test]
+    fn a_listener_that_can_not_accept_says_why() {
+        let options = SocketOptions {
+            backlog: 8,
+            send_buffer_bytes: None,
+            unsent_bytes_max: 16 << 10,
+            patience: Patience::new(Duration::from_secs(120)),
+        };
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::open(&address, &options).unwrap();
+        let descriptor = listener.as_raw_fd();
+        let mut io = EpollIo::new(vec![listener]).unwrap();
+        // SAFETY: no memory is involved. A listener that is shut down is none any more: accept says EINVAL.
+        assert_eq!(unsafe { libc::shutdown(descriptor, libc::SHUT_RDWR) }, 0);
+        assert_eq!(io.accept(ListenerIndex(0)), Accept::Failed(libc::EINVAL));
+    }
 
     #[test]
     fn unsent_is_the_run_without_what_was_sent() {

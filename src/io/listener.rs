@@ -7,9 +7,10 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::socket_options::SocketOptions;
 
 /// Where to listen: a TCP address or the path of a unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,34 +64,6 @@ impl fmt::Display for ListenAddress {
             ListenAddress::Tcp(address) => address.fmt(f),
             ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
-    }
-}
-
-/// What every accepted connection inherits from its listener, so that no call is spent on each.
-#[derive(Clone, Copy, Debug)]
-pub struct SocketOptions {
-    /// Connections that may wait to be accepted (capped by `net.core.somaxconn`).
-    pub backlog: u32,
-    /// SO_SNDBUF; the kernel doubles it. What one stalled subscriber can make the kernel hold.
-    pub send_buffer_bytes: usize,
-    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged.
-    pub user_timeout: Duration,
-    /// How long a TCP connection may be silent before the kernel probes it.
-    pub keepalive: Duration,
-}
-
-impl SocketOptions {
-    /// Sets them on a listener; what connects from then on has them.
-    fn set_on(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
-        if domain != Domain::UNIX {
-            socket.set_tcp_nodelay(true)?;
-            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
-            // The kernel counts in whole seconds, and takes no zero.
-            let interval = (self.keepalive / 4).max(Duration::from_secs(1));
-            let probes = TcpKeepalive::new().with_time(self.keepalive).with_interval(interval);
-            socket.set_tcp_keepalive(&probes)?;
-        }
-        socket.set_send_buffer_size(self.send_buffer_bytes)
     }
 }
 
@@ -192,13 +165,20 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::io::socket_options::Patience;
 
     const OPTIONS: SocketOptions = SocketOptions {
         backlog: 512,
-        send_buffer_bytes: 16 << 10,
-        user_timeout: Duration::from_secs(60),
-        keepalive: Duration::from_secs(60),
+        send_buffer_bytes: None,
+        unsent_bytes_max: 16 << 10,
+        patience: Patience {
+            user_timeout: Duration::from_secs(120),
+            probe_after: Duration::from_secs(60),
+            probe_interval: Duration::from_secs(15),
+        },
     };
 
     #[test]
@@ -229,6 +209,40 @@ mod tests {
     fn port_zero_takes_a_free_port() {
         let listener = Listener::open(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()), &OPTIONS).unwrap();
         assert!(matches!(listener.address(), ListenAddress::Tcp(address) if address.port() != 0));
+    }
+
+    /// What a connection has that a listener accepted.
+    fn accepted(listener: &Listener) -> Socket {
+        let ListenAddress::Tcp(address) = *listener.address() else { panic!("a TCP listener") };
+        let _peer = std::net::TcpStream::connect(address).unwrap();
+        let listener = Socket::from(listener.descriptor.try_clone().unwrap());
+        listener.set_nonblocking(false).unwrap();
+        listener.accept().unwrap().0
+    }
+
+    #[test]
+    fn an_accepted_connection_has_the_options_of_its_listener() {
+        let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+        let connection = accepted(&Listener::open(&any_port, &OPTIONS).unwrap());
+        assert!(connection.tcp_nodelay().unwrap());
+        assert_eq!(connection.tcp_notsent_lowat().unwrap(), 16 << 10);
+        assert_eq!(connection.tcp_user_timeout().unwrap(), Some(OPTIONS.patience.user_timeout));
+        assert_eq!(connection.tcp_keepalive_time().unwrap(), OPTIONS.patience.probe_after);
+        assert_eq!(connection.tcp_keepalive_interval().unwrap(), OPTIONS.patience.probe_interval);
+        assert!(connection.keepalive().unwrap());
+
+        let fixed = SocketOptions { send_buffer_bytes: Some(16 << 10), ..OPTIONS };
+        let fixed = accepted(&Listener::open(&any_port, &fixed).unwrap());
+        assert_eq!(fixed.send_buffer_size().unwrap(), 32 << 10, "the kernel doubles it");
+        assert!(connection.send_buffer_size().unwrap() > 32 << 10, "the kernel tunes it");
+    }
+
+    #[test]
+    fn a_send_buffer_that_was_fixed_on_an_inherited_listener_is_tuned_again() {
+        let passed = Socket::from(OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap()));
+        passed.set_send_buffer_size(16 << 10).unwrap();
+        let connection = accepted(&Listener::inherit(passed.into(), &OPTIONS).unwrap());
+        assert!(connection.send_buffer_size().unwrap() > 32 << 10);
     }
 
     #[test]

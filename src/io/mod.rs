@@ -18,6 +18,7 @@ pub mod epoll;
 pub mod limits;
 pub mod listener;
 pub mod simulated;
+pub mod socket_options;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -75,6 +76,9 @@ pub enum Accept {
     WouldBlock,
     /// No descriptor or no memory is left for it; it still waits. No edge will tell.
     Exhausted,
+    /// Accepting itself fails, with this error (errno). The connection still waits, and the next accept may fail alike.
+    /// No edge will tell.
+    Failed(i32),
 }
 
 /// What a read came to.

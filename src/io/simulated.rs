@@ -110,6 +110,11 @@ impl SimulatedIo {
         self.descriptors_max = descriptors_max;
     }
 
+    /// Other faults from now on.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
     /// The peers whose connections the server has accepted and not closed.
     pub fn open_peers(&self) -> Vec<PeerId> {
         self.sockets.values().copied().collect()
@@ -254,6 +259,10 @@ impl Io for SimulatedIo {
         }
         if self.sockets.len() + usize::from(self.has_spare) >= self.descriptors_max {
             return Accept::Exhausted;
+        }
+        if self.random.chance(self.faults.failed_accept) {
+            self.note(format_args!("accept fails"));
+            return Accept::Failed(libc::EPERM);
         }
         let Some(peer) = backlog.waiting.pop_front() else { return Accept::WouldBlock };
         let aborted = self.random.chance(self.faults.aborted_accept);

@@ -1,4 +1,5 @@
-//! A few of the loop's figures where other threads can read them; the loop writes them once a second.
+//! A few figures that one thread writes once a second and others read: the loop's own, and what the kernel says of the
+//! process, which a thread beside the loop asks it (`process`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +18,10 @@ pub struct Live {
     pub sent_bytes: Figure,
     /// Subscribers with something half written, or behind.
     pub lagging_subscribers: Figure,
+    /// Bytes of memory that are resident; 0 where the kernel does not say.
+    pub resident_bytes: Figure,
+    /// Open descriptors; 0 where that is not known.
+    pub open_descriptors: Figure,
 }
 
 /// One figure.
@@ -27,6 +32,11 @@ impl Figure {
     /// Its last value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Its last value, unless there is none.
+    pub fn known(&self) -> Option<u64> {
+        Some(self.get()).filter(|value| *value > 0)
     }
 
     /// Notes its value.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::histogram::Histogram;
+use super::logging;
 use super::prometheus::{Kind, Page};
-use super::{logging, process};
 
 /// Counters by the value of one label; every value stands there from the start, at zero.
 #[derive(Clone, Debug)]
@@ -119,6 +119,10 @@ pub struct Gauges {
     pub draining: u8,
     /// The sources.
     pub sources: Vec<SourceGauges>,
+    /// Resident memory of the process, when the kernel said it last.
+    pub resident_bytes: Option<u64>,
+    /// Open descriptors of the process, when they were counted last.
+    pub open_descriptors: Option<u64>,
 }
 
 /// What a source's thread counts.
@@ -233,10 +237,10 @@ fn memory(page: &mut Page, gauges: &Gauges) {
     page.single(Kind::Gauge, "fanfare_uptime_seconds", "Time since the start.", gauges.uptime.as_secs_f64());
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.family(Kind::Gauge, "fanfare_build_info", "Always 1.", [(&version[..], 1)]);
-    if let Some(bytes) = process::resident_bytes() {
+    if let Some(bytes) = gauges.resident_bytes {
         page.single(Kind::Gauge, "process_resident_memory_bytes", "Resident memory.", bytes);
     }
-    if let Some(count) = process::open_descriptors(gauges.connections) {
+    if let Some(count) = gauges.open_descriptors {
         page.single(Kind::Gauge, "process_open_fds", "Open descriptors.", count);
     }
 }

@@ -1,7 +1,7 @@
 //! The stream's frames: an event, and what the server says of itself, as WHATWG HTML 9.2.5 wants it written.
 //!
-//! Every frame is whole blocks: it ends in an empty line, so any frame may follow any other. Invariant: the decoder
-//! gives an event's data back with its line ends turned into `\n`, and nothing in it can pass for another field.
+//! Every frame is a whole block, which ends in an empty line, or a comment line: any frame may follow any other.
+//! Invariant: the decoder gives an event's data back with its line ends turned into `\n`, and nothing in it can pass for another field.
 
 use std::io::Write;
 use std::time::Duration;
@@ -11,14 +11,15 @@ use serde::Serialize;
 
 use crate::event::{Event, EventId, EventType, Frame, GAP_EVENT_TYPE};
 
-/// What is sent into a silence: a comment, which clients drop and proxies take for life.
-pub const HEARTBEAT: &[u8] = b": heartbeat\n\n";
-/// The last word to a subscriber whose token has expired.
-pub const TOKEN_EXPIRED: &[u8] = b": the token has expired\n\n";
+/// What is sent into a silence: a comment, which clients drop and proxies take for life. No empty line follows it: a
+/// client that keeps the last id in its decoder (httpx-sse) would take that for the end of an empty event.
+pub const HEARTBEAT: &[u8] = b":\n";
+/// The last word to a subscriber whose token has expired; a comment too.
+pub const TOKEN_EXPIRED: &[u8] = b": the token has expired\n";
 /// The last word to a subscriber who would not be let in any more.
-pub const REVOKED: &[u8] = b": access was revoked\n\n";
+pub const REVOKED: &[u8] = b": access was revoked\n";
 /// The last word to a subscriber whom an operator disconnected.
-pub const DISCONNECTED: &[u8] = b": disconnected by an operator\n\n";
+pub const DISCONNECTED: &[u8] = b": disconnected by an operator\n";
 
 /// The fields of an event that stand in its frame, besides its id.
 #[derive(Clone, Copy, Debug)]

@@ -14,10 +14,14 @@ use super::{CloseReason, Entrance, ListenerRole, Reach, Server};
 use crate::event::Sequence;
 use crate::io::{Accept, Close, Io, ListenerIndex, Peer, Socket, Token};
 
-/// Connections accepted in one turn.
+/// Connections accepted in one turn, about 2 ms of it; as many beside live delivery. What returns all at once must not
+/// overflow the listener's queue: the kernel drops those beyond it without a word, and they try again after 1, 3 and 7
+/// seconds. Their requests wait for their own budget.
 const ACCEPTS_PER_TURN_MAX: usize = 256;
 /// When nothing of ours is freed: how soon to look whether others freed descriptors.
 const EXHAUSTED_RETRY: Duration = Duration::from_millis(500);
+/// How soon a listener that could not accept is tried again.
+const FAILED_RETRY: Duration = Duration::from_millis(500);
 
 /// Why accepting pauses. The connections wait in the kernel's backlog meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +32,20 @@ pub(super) enum PauseReason {
     Slots,
     /// As many as are allowed were accepted in this second.
     Rate,
+    /// A listener can't accept: the kernel, a firewall or a security module says so.
+    Error,
 }
 
 impl PauseReason {
-    pub(super) const ALL: [PauseReason; 3] = [PauseReason::Descriptors, PauseReason::Slots, PauseReason::Rate];
+    pub(super) const ALL: [PauseReason; 4] =
+        [PauseReason::Descriptors, PauseReason::Slots, PauseReason::Rate, PauseReason::Error];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             PauseReason::Descriptors => "descriptors",
             PauseReason::Slots => "slots",
             PauseReason::Rate => "rate",
+            PauseReason::Error => "error",
         }
     }
 }
@@ -64,6 +72,14 @@ struct Listening {
     role: ListenerRole,
     reach: Reach,
     has_more: bool,
+    /// It could not accept; look again then.
+    failed_until: Option<Duration>,
+}
+
+impl Listening {
+    fn is_failing(&self, now: Duration) -> bool {
+        self.failed_until.is_some_and(|until| until > now)
+    }
 }
 
 impl Acceptor {
@@ -71,7 +87,7 @@ impl Acceptor {
         // Whoever connected before the first wait was reported to nobody: start by looking.
         let mut turns: Vec<_> = (0..entrances.len()).collect();
         turns.sort_by_key(|index| entrances[*index].role == ListenerRole::Public);
-        let listening = |Entrance { role, reach }| Listening { role, reach, has_more: true };
+        let listening = |Entrance { role, reach }| Listening { role, reach, has_more: true, failed_until: None };
         let listeners = entrances.into_iter().map(listening).collect();
         Acceptor {
             listeners,
@@ -123,7 +139,9 @@ impl Acceptor {
     /// True when an accept would be tried now.
     pub(super) fn is_due(&self, now: Duration, has_slot: bool) -> bool {
         let exhausted = self.exhausted_until.is_some_and(|until| until > now);
-        let waits = |listening: &Listening| listening.has_more && !self.is_paused_for(listening.role, has_slot);
+        let waits = |listening: &Listening| {
+            listening.has_more && !listening.is_failing(now) && !self.is_paused_for(listening.role, has_slot)
+        };
         !exhausted && self.listeners.iter().any(waits)
     }
 
@@ -132,7 +150,8 @@ impl Acceptor {
         // Rounded up: at a time that is a hair too early the allowance is as good as there and never is.
         let rate = |allowance: &Allowance| allowance.time_of(1) + Duration::from_millis(1);
         let rate = self.allowance.as_ref().filter(|_| self.over_rate).map(rate);
-        self.exhausted_until.into_iter().chain(rate).min()
+        let failing = self.listeners.iter().filter_map(|listening| listening.failed_until);
+        self.exhausted_until.into_iter().chain(rate).chain(failing).min()
     }
 
     /// An accept said so; whatever holds up the next who comes is another pause.
@@ -161,6 +180,9 @@ impl<I: Io> Server<I> {
             let again = if until <= self.now { self.now + EXHAUSTED_RETRY } else { until };
             self.acceptor.exhausted_until = (!self.io.keep_spare()).then_some(again);
         }
+        for listening in &mut self.acceptor.listeners {
+            listening.failed_until.take_if(|until| *until <= self.now);
+        }
         if let Some(allowance) = &mut self.acceptor.allowance {
             allowance.refill(self.now);
             if self.acceptor.over_rate && allowance.has(1) {
@@ -168,7 +190,7 @@ impl<I: Io> Server<I> {
                 self.acceptor.was_over_rate = true;
             }
         }
-        let mut budget = ACCEPTS_PER_TURN_MAX / self.share_beside_walks();
+        let mut budget = ACCEPTS_PER_TURN_MAX;
         for turn in 0..self.acceptor.turns.len() {
             let index = self.acceptor.turns[turn];
             while budget > 0 && self.acceptor.listeners[index].has_more && self.may_accept(index) {
@@ -181,6 +203,9 @@ impl<I: Io> Server<I> {
     }
 
     fn may_accept(&mut self, index: usize) -> bool {
+        if self.acceptor.listeners[index].is_failing(self.now) {
+            return false;
+        }
         if self.acceptor.listeners[index].role == ListenerRole::Admin {
             return true;
         }
@@ -207,8 +232,8 @@ impl<I: Io> Server<I> {
         let entry = match reason {
             PauseReason::Slots => LogEntry::SlotsTaken,
             PauseReason::Descriptors => LogEntry::DescriptorsTaken,
-            // An operator has asked for it.
-            PauseReason::Rate => return,
+            // An operator has asked for it; an error is logged with its cause.
+            PauseReason::Rate | PauseReason::Error => return,
         };
         if self.may_log(entry) {
             tracing::warn!(connections = self.connections.len(), "{}", entry.text());
@@ -230,8 +255,22 @@ impl<I: Io> Server<I> {
                 self.accept_on_spare(listener);
                 return false;
             }
+            Accept::Failed(error) => {
+                self.pause_failing(listener, error);
+                return false;
+            }
         }
         true
+    }
+
+    /// A listener can't accept, and would say so again at once: it pauses, and others go on.
+    fn pause_failing(&mut self, listener: ListenerIndex, error: i32) {
+        self.acceptor.listeners[listener.0].failed_until = Some(self.now + FAILED_RETRY);
+        self.note_pause(PauseReason::Error);
+        if self.may_log(LogEntry::AcceptFailed) {
+            let error = std::io::Error::from_raw_os_error(error);
+            tracing::warn!(listener = listener.0, %error, "{}", LogEntry::AcceptFailed.text());
+        }
     }
 
     /// No descriptor is left: lets one connection in on the spare one, and pauses until there is a spare again.
@@ -243,6 +282,10 @@ impl<I: Io> Server<I> {
             self.acceptor.note_nobody_waits(listener);
             self.io.keep_spare();
             return;
+        }
+        if let Accept::Failed(error) = accepted {
+            self.io.keep_spare();
+            return self.pause_failing(listener, error);
         }
         self.acceptor.exhausted_until = Some(self.now + EXHAUSTED_RETRY);
         self.note_pause(PauseReason::Descriptors);
@@ -290,7 +333,10 @@ impl<I: Io> Server<I> {
         self.generation = self.generation.wrapping_add(1);
         let slot = self.connections.vacant_key() as u32;
         let token = Token { slot, generation: self.generation };
-        if self.io.watch(socket, token).is_err() {
+        if let Err(error) = self.io.watch(socket, token) {
+            if self.may_log(LogEntry::NotWatched) {
+                tracing::warn!(%peer, %error, "{}", LogEntry::NotWatched.text());
+            }
             self.counters.closed.count(CloseReason::SocketError.as_str());
             self.io.close(socket, Close::Reset);
             self.forget_address(peer, flags);

@@ -17,7 +17,7 @@ const BYTES_PER_TURN_MAX: usize = 4 << 20;
 /// Visits between two topics' turns.
 const VISITS_PER_SLICE: usize = 256;
 
-/// What accepting and catching up leave of their budgets to live delivery: all but one part in so many.
+/// What catching up leaves of its budget to live delivery: all but one part in this many.
 const SHARE_BESIDE_WALKS: usize = 4;
 
 /// The connections that one run is sent to, and their sockets.

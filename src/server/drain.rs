@@ -1,10 +1,13 @@
 //! Leaving: notice first (unready, but still accepting), then no more connections, then the streams one after the
-//! other over the time given, each told to come back when this server is surely gone.
+//! other over the time given, each told to come back when this server is surely gone. Those of the server's own
+//! statistics close last: an operator watches the others go.
 
 use std::time::Duration;
 
 use super::connection::Phase;
 use super::{CloseReason, News, Server};
+use crate::event::STATISTICS_TOPIC;
+use crate::hub::Subscriber;
 use crate::io::Io;
 use crate::protocol::encoder;
 
@@ -27,10 +30,17 @@ pub(super) struct Drain {
 enum Stage {
     /// Unready, but still accepting.
     Notice { until: Duration },
-    /// No listener; streams are closed in the order of their slots.
-    Closing { started_at: Duration, streams: usize, closed: usize, next_slot: usize },
+    /// No listener; streams are closed in the order of their slots, those of statistics in a second pass.
+    Closing { started_at: Duration, streams: usize, closed: usize, pass: Pass, next_slot: usize },
     /// What is being answered still is.
     LastAnswers { until: Duration },
+}
+
+/// Which streams are being closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Others,
+    Statistics,
 }
 
 impl Drain {
@@ -93,18 +103,21 @@ impl<I: Io> Server<I> {
                     self.io.stop_listening(listener);
                 }
                 let (started_at, streams) = (self.now, self.streams);
-                drain.stage = Stage::Closing { started_at, streams, closed: 0, next_slot: 0 };
+                drain.stage = Stage::Closing { started_at, streams, closed: 0, pass: Pass::Others, next_slot: 0 };
                 true
             }
-            Stage::Closing { started_at, streams, closed, next_slot } => {
+            Stage::Closing { started_at, streams, closed, pass, next_slot } => {
                 let duration = self.settings.drain.duration;
                 let passed = self.now - *started_at;
                 let share = if duration.is_zero() { 1.0 } else { passed.as_secs_f64() / duration.as_secs_f64() };
                 let wanted = if share >= 1.0 { usize::MAX } else { (*streams as f64 * share) as usize };
                 let due = wanted.min(*closed + CLOSES_PER_TURN_MAX);
                 while *closed < due && *next_slot < self.connections.capacity() {
-                    *closed += usize::from(self.send_away(*next_slot, duration.saturating_sub(passed)));
+                    *closed += usize::from(self.send_away(*next_slot, *pass, duration.saturating_sub(passed)));
                     *next_slot += 1;
+                    if *pass == Pass::Others && *next_slot == self.connections.capacity() {
+                        (*pass, *next_slot) = (Pass::Statistics, 0);
+                    }
                 }
                 if *closed < wanted && *next_slot < self.connections.capacity() {
                     drain.next_step = self.now;
@@ -121,13 +134,17 @@ impl<I: Io> Server<I> {
     }
 
     /// Tells one subscriber to come back when this server is surely gone, and not all at once then: they return over as
-    /// long as they were closed over. False: the slot holds none.
-    fn send_away(&mut self, slot: usize, drain_left: Duration) -> bool {
+    /// long as they were closed over. False: the slot holds none that this pass closes.
+    fn send_away(&mut self, slot: usize, pass: Pass, drain_left: Duration) -> bool {
         let phase = self.connections.get(slot).map(|connection| &connection.phase);
         if !matches!(phase, Some(Phase::Streaming)) {
             return false;
         }
         let slot = slot as u32;
+        let is_of_statistics = self.hub.topics_of(Subscriber(slot)).any(|topic| topic.as_str() == STATISTICS_TOPIC);
+        if is_of_statistics != (pass == Pass::Statistics) {
+            return false;
+        }
         let spread = self.jitter.up_to(self.settings.drain.duration);
         let retry = drain_left + spread + self.jitter.around(self.settings.delivery.retry);
         self.flush_stream(slot);

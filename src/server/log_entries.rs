@@ -11,6 +11,8 @@ use crate::observe::log_limit::{INTERVAL, LogLimit};
 pub(super) enum LogEntry {
     SlotsTaken,
     DescriptorsTaken,
+    AcceptFailed,
+    NotWatched,
     EventDropped,
     GapTold,
     SlowReaderClosed,
@@ -18,9 +20,11 @@ pub(super) enum LogEntry {
 }
 
 impl LogEntry {
-    const ALL: [LogEntry; 6] = [
+    const ALL: [LogEntry; 8] = [
         LogEntry::SlotsTaken,
         LogEntry::DescriptorsTaken,
+        LogEntry::AcceptFailed,
+        LogEntry::NotWatched,
         LogEntry::EventDropped,
         LogEntry::GapTold,
         LogEntry::SlowReaderClosed,
@@ -31,6 +35,8 @@ impl LogEntry {
         match self {
             LogEntry::SlotsTaken => "every slot is taken: accepting pauses",
             LogEntry::DescriptorsTaken => "no descriptor is left: accepting pauses",
+            LogEntry::AcceptFailed => "a listener can't accept: it pauses",
+            LogEntry::NotWatched => "a new connection can't be watched: it is reset",
             LogEntry::EventDropped => "dropped an event: as many topics as are allowed have subscribers",
             LogEntry::GapTold => "events may be missing: subscribers are told of a gap",
             LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",
@@ -61,6 +67,8 @@ impl<I: Io> Server<I> {
             LogEntry::SlowReaderClosed => tracing::info!("{told}"),
             LogEntry::SlotsTaken
             | LogEntry::DescriptorsTaken
+            | LogEntry::AcceptFailed
+            | LogEntry::NotWatched
             | LogEntry::EventDropped
             | LogEntry::GapTold
             | LogEntry::OriginRefused => tracing::warn!("{told}"),

@@ -69,7 +69,6 @@ use crate::hub::{Hub, MissedReason, Run, Subscriber};
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
-use crate::observe::process;
 use crate::protocol::encoder;
 use crate::sources::channel::{GapReason, Inbox, Message, Publish, SourceStatus};
 pub use connection::CloseReason;
@@ -134,7 +133,7 @@ pub struct Parts {
     pub own_events: Arc<dyn Publish + Send + Sync>,
     /// The sources, for health and metrics.
     pub sources: Vec<Arc<SourceStatus>>,
-    /// Where the loop leaves a few figures for other threads.
+    /// Where the loop leaves a few figures for other threads, and finds what they say of the process.
     pub live: Arc<Live>,
     /// Who is told that the server serves, lives and leaves.
     pub supervisor: Box<dyn Supervisor>,
@@ -235,7 +234,7 @@ impl<I: Io> Server<I> {
             log_limits: Default::default(),
             answers: answers::WaitingAnswers::default(),
             last_sample: None,
-            resident_at_start: process::resident_bytes(),
+            resident_at_start: live.resident_bytes.known(),
             jitter: Jitter(seed),
             publish_rates: publish_rate::PublishRates::new(settings.limits.events_per_second_max),
             io,

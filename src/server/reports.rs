@@ -14,7 +14,6 @@ use crate::event::EventId;
 use crate::hub::TopicInfo;
 use crate::io::Io;
 use crate::observe::metrics::{self, Gauges, SourceGauges};
-use crate::observe::process;
 use crate::protocol::head::{Method, RequestHead};
 use crate::protocol::response::{self, Response};
 use crate::sources::channel::SourceStatus;
@@ -123,7 +122,7 @@ impl<I: Io> Server<I> {
                 "history_bytes_total_max": self.hub.limits().history_bytes_total_max,
                 "body_bytes_max": settings.limits.body_bytes_max,
             },
-            "memory_bytes": process::resident_bytes(),
+            "memory_bytes": self.live.resident_bytes.known(),
         })
     }
 
@@ -179,6 +178,8 @@ impl<I: Io> Server<I> {
             retained_bytes: self.hub.bytes_total(),
             pinned_bytes: self.hub.pinned_bytes(),
             channel_messages: self.inbox.len(),
+            resident_bytes: self.live.resident_bytes.known(),
+            open_descriptors: self.live.open_descriptors.known(),
             uptime: self.now.max(Duration::ZERO),
             draining: self.drain_stage(),
             sources: self.sources.iter().map(source_gauges).chain([http]).collect(),

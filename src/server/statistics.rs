@@ -15,7 +15,6 @@ use crate::event::{Event, STATISTICS_TOPIC, Topic};
 use crate::io::Io;
 use crate::observe::histogram::Histogram;
 use crate::observe::metrics::{Counters, Labelled};
-use crate::observe::process;
 use crate::sources::channel::{SourceStatus, Ticket};
 
 /// Topics that are told of.
@@ -96,7 +95,7 @@ impl<I: Io> Server<I> {
     }
 
     fn memory(&self) -> Value {
-        let resident = process::resident_bytes();
+        let resident = self.live.resident_bytes.known();
         let logs_bytes = self.hub.bytes_total() as u64;
         let grown = resident.zip(self.resident_at_start).map(|(now, start)| now.saturating_sub(start + logs_bytes));
         let many = self.connections.len() >= CONNECTIONS_FOR_COST_MIN;

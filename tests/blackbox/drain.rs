@@ -92,6 +92,29 @@ fn what_is_published_during_a_drain_reaches_those_who_are_still_there() {
 }
 
 #[test]
+fn those_who_watch_the_statistics_are_the_last_to_leave() {
+    let mut server = Server::start_with_env(&["--drain", "2s", "--dev"], &[]);
+    // The first slot, which would be the first to go.
+    let mut watcher = Subscriber::open(&server, "/events?topic=fanfare:statistics");
+    let mut others: Vec<_> = (0..20).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
+    server.signal("TERM");
+    let last = loop {
+        let block = watcher.block();
+        if block.data().is_none() && block.retry_ms().is_some() {
+            break block;
+        }
+    };
+    assert_eq!(last.event_type(), None);
+    // Each of the others was sent away before: its last block and its end are here without waiting.
+    for other in &mut others {
+        other.client.try_clone().set_nonblocking(true).unwrap();
+        assert!(other.block().retry_ms().is_some());
+        assert_eq!(other.try_block(), None);
+    }
+    assert_eq!(server.wait_for_exit(), Some(0));
+}
+
+#[test]
 fn without_streams_a_server_leaves_at_once() {
     let mut server = Server::start(&["--drain", "1h"]);
     server.get("/health");

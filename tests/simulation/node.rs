@@ -59,6 +59,7 @@ impl Plan {
                 partial_read: draw(random, 300),
                 blocked_read: draw(random, 100),
                 aborted_accept: draw(random, 50),
+                failed_accept: draw(random, 20),
                 failed_watch: draw(random, 10),
                 late_event: draw(random, 900),
                 repeated_edge: draw(random, 100),

@@ -242,6 +242,44 @@ fn who_is_turned_away_at_the_door_is_counted_as_closed() {
     assert_eq!((stage.node.server.open().0, stage.closed("socket_error")), (0, 1));
 }
 
+/// The kernel's queue of those who wait is bounded, and what does not fit into it is away for seconds.
+#[test]
+fn who_returns_in_the_midst_of_a_walk_is_accepted_as_fast_as_at_rest() {
+    let mut stage = Stage::new(|plan| plan.streams_max = 10_000);
+    for _ in 0..1500 {
+        stage.ask_for(&["a"], "missed", Pace::Eager);
+    }
+    stage.pass(Duration::from_millis(20));
+    stage.publish("a", "an event");
+    for _ in 0..600 {
+        stage.ask_for(&["b"], "missed", Pace::Eager);
+    }
+    let accepted = |stage: &Stage| stage.node.server.counters().accepted;
+    // Until the first of them are accepted: the walk over the 1500 takes several turns.
+    while accepted(&stage) == 1500 {
+        stage.node.turn_once().unwrap();
+    }
+    assert!(stage.node.server.hub().is_walking());
+    let before = accepted(&stage);
+    stage.node.turn_once().unwrap();
+    assert_eq!(accepted(&stage) - before, 256);
+}
+
+/// An error that stays would be there again at once: the loop sleeps, and the one who waits is served when it is over.
+#[test]
+fn a_listener_that_can_not_accept_pauses_and_is_tried_again() {
+    let mut stage = Stage::new(|plan| plan.faults.failed_accept = 1000);
+    stage.ask_for(&["a"], "missed", Pace::Eager);
+    stage.pass(Duration::from_secs(10));
+    let counters = stage.node.server.counters();
+    assert_eq!((counters.accepted, counters.accept_pauses.get("error")), (0, 1), "one pause, as long as it lasts");
+    let turns = counters.turn_duration.count();
+    assert!(turns < 200, "{turns} turns in ten seconds");
+    stage.node.io().set_faults(Faults::none());
+    stage.pass(Duration::from_secs(1));
+    assert_eq!(stage.node.server.open(), (1, 1));
+}
+
 /// A walk over more than one turn's worth, while its subscribers come and go: the checkers see to it that those who
 /// stay miss nothing.
 #[test]

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// What the kernel sets by itself on a host with 16 GiB.
-const SYSCTLS: [(&str, &str); 13] = [
+const SYSCTLS: [(&str, &str); 14] = [
     ("fs.nr_open", "1048576"),
     ("fs.file-max", "1631022"),
     ("fs.epoll.max_user_watches", "3655557"),
+    ("net.core.netdev_max_backlog", "1000"),
     ("net.core.somaxconn", "4096"),
     ("net.ipv4.ip_local_port_range", "32768 60999"),
     ("net.ipv4.tcp_max_orphans", "65536"),
@@ -33,6 +34,7 @@ impl FakeHost {
         host.set_descriptors(1_048_576);
         host.put("proc/1/cgroup", "0::/system.slice/fanfare.service\n");
         host.put("proc/1/net/sockstat", "sockets: used 9\nTCP: inuse 3 orphan 0 tw 0 alloc 3 mem 0\n");
+        host.put("proc/1/net/netstat", "TcpExt: SyncookiesSent ListenOverflows\nTcpExt: 0 0\n");
         host.put("sys/fs/cgroup/system.slice/fanfare.service/memory.max", "max\n");
         host.put("sys/fs/cgroup/system.slice/fanfare.service/pids.max", "4915\n");
         SYSCTLS.iter().for_each(|(key, value)| host.set(key, value));

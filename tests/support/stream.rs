@@ -12,10 +12,10 @@ pub struct Subscriber {
     pub preamble: Block,
 }
 
-/// What stands between two empty lines.
+/// Lines up to an empty one, or a comment between two such blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// As it came, with the empty line that ends it.
+    /// As it came, with the empty line that ends it; a comment has none.
     pub raw: String,
 }
 
@@ -82,7 +82,12 @@ impl Subscriber {
 impl Block {
     #[track_caller]
     fn read(client: &mut Client) -> Option<Block> {
-        let raw = client.read_through(b"\n\n")?;
+        let mut raw = client.read_through(b"\n")?;
+        if !raw.starts_with(b":") {
+            while !raw.ends_with(b"\n\n") {
+                raw.extend(client.read_through(b"\n").expect("a block has an end"));
+            }
+        }
         Some(Block { raw: String::from_utf8(raw).unwrap() })
     }
 

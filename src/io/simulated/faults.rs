@@ -17,6 +17,8 @@ pub struct Faults {
     pub blocked_read: u32,
     /// A connection is gone before it is accepted.
     pub aborted_accept: u32,
+    /// Accepting fails, and the connection goes on waiting.
+    pub failed_accept: u32,
     /// A new connection can't be watched.
     pub failed_watch: u32,
     /// Readiness is reported for a socket that was closed meanwhile.
@@ -43,6 +45,7 @@ impl Faults {
             partial_read: 0,
             blocked_read: 0,
             aborted_accept: 0,
+            failed_accept: 0,
             failed_watch: 0,
             late_event: 0,
             repeated_edge: 0,
