@@ -79,10 +79,8 @@ impl Response {
         let mut bytes = Vec::with_capacity(256 + if head_only { 0 } else { self.body.len() });
         push_status_line(&mut bytes, self.status);
         push_header(&mut bytes, "Date", date);
-        if !bodiless {
-            if let Some(content_type) = self.content_type {
-                push_header(&mut bytes, "Content-Type", content_type);
-            }
+        if let Some(content_type) = self.content_type.filter(|_| !bodiless) {
+            push_header(&mut bytes, "Content-Type", content_type);
         }
         debug_assert!(self.has_length || head_only, "a body without a length would have no end");
         if self.has_length && !bodiless {

@@ -191,6 +191,8 @@ pub struct Server<I: Io> {
     inbox_has_more: bool,
     /// The connection that is being read takes up no further request from then on.
     visit_until: Duration,
+    /// While events go out, connections that took more than their share are not read before then.
+    heavy_again_at: Duration,
     catching_up: VecDeque<Token>,
     dead: Vec<u32>,
     drain: Option<drain::Drain>,
@@ -268,6 +270,7 @@ impl<I: Io> Server<I> {
             closing: VecDeque::new(),
             inbox_has_more: false,
             visit_until: Duration::ZERO,
+            heavy_again_at: Duration::ZERO,
             catching_up: VecDeque::new(),
             dead: Vec::new(),
             drain: None,

@@ -21,6 +21,8 @@ use crate::protocol::response::{self, Response};
 const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
 /// What connections that took more than their share before may take of one turn: so soon it is the others' turn again.
 const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(250);
+/// While events go out, those connections have one part in so many of the time.
+const HEAVY_SHARE_BESIDE_WALKS: u32 = 8;
 /// The share of one visit to a connection; one request is always taken up.
 const VISIT_MAX: Duration = Duration::from_micros(100);
 /// Reads in one visit.
@@ -53,18 +55,34 @@ impl<I: Io> Server<I> {
         let reading_until = started_at + READING_PER_TURN_MAX / self.share_beside_walks() as u32;
         let counts = Class::ALL.map(|class| (class, self.readable.count(class)));
         for (class, count) in counts {
-            let until = match class {
-                Class::Heavy => reading_until.min(self.io.now() + HEAVY_PER_TURN_MAX),
-                Class::Operator | Class::First | Class::Light => reading_until,
-            };
-            for visit in 0..count {
-                if visit > 0 && self.io.now() >= until {
-                    break;
-                }
-                let Some(token) = self.readable.pop(class) else { break };
-                self.visit_to_read(token);
+            match class {
+                Class::Heavy => self.read_heavy(count),
+                Class::Operator | Class::First | Class::Light => self.read_class(class, count, reading_until),
             }
         }
+    }
+
+    /// Visits so many connections of a class, but only one once the time is over.
+    fn read_class(&mut self, class: Class, count: usize, until: Duration) {
+        for visit in 0..count {
+            if visit > 0 && self.io.now() >= until {
+                return;
+            }
+            let Some(token) = self.readable.pop(class) else { return };
+            self.visit_to_read(token);
+        }
+    }
+
+    /// Visits those that took more than their share before. One of their requests alone may take longer than a turn has for
+    /// all of them: while events go out, the next ones wait until that is made up for.
+    fn read_heavy(&mut self, count: usize) {
+        let started_at = self.io.now();
+        if count == 0 || (self.hub.is_walking() && started_at < self.heavy_again_at) {
+            return;
+        }
+        self.read_class(Class::Heavy, count, started_at + HEAVY_PER_TURN_MAX);
+        let ended_at = self.io.now();
+        self.heavy_again_at = ended_at + (ended_at - started_at) * (HEAVY_SHARE_BESIDE_WALKS - 1);
     }
 
     /// Reads one connection for its share of a turn, and notes whether it wanted more.

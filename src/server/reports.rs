@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value, json as object};
 
 use super::Server;
@@ -63,7 +64,7 @@ impl<I: Io> Server<I> {
 
     pub(super) fn topic_view(&self, name: &str) -> Response {
         match self.hub.topic(name) {
-            Some(info) => json(200, &topic_object(&info)),
+            Some(info) => json(200, &TopicView::of(&info)),
             None => response::problem(404, "No such topic", "nobody has published to it or subscribes to it"),
         }
     }
@@ -88,7 +89,8 @@ impl<I: Io> Server<I> {
             object
         });
         let sources: Vec<_> = sources.collect();
-        let busiest: Vec<_> = self.hub.busiest_topics(BUSIEST_MAX).iter().map(topic_object).collect();
+        let busiest = self.hub.busiest_topics(BUSIEST_MAX);
+        let busiest: Vec<_> = busiest.iter().map(TopicView::of).collect();
         object!({
             "build": { "version": env!("CARGO_PKG_VERSION"), "run": self.hub.run().as_str() },
             "uptime_seconds": gauges.uptime.as_secs(),
@@ -193,10 +195,25 @@ pub(super) fn head_of_json() -> Response {
 }
 
 /// A topic as lists show it.
-pub(super) fn topic_object(info: &TopicInfo) -> Value {
-    let mut object = topic_figures(info);
-    object["last_id"] = info.last_id.as_ref().map(EventId::as_str).into();
-    object
+#[derive(Serialize)]
+pub(super) struct TopicView<'a> {
+    topic: &'a str,
+    subscribers: usize,
+    retained_events: usize,
+    retained_bytes: usize,
+    last_id: Option<&'a str>,
+}
+
+impl TopicView<'_> {
+    pub(super) fn of(info: &TopicInfo) -> TopicView<'_> {
+        TopicView {
+            topic: info.name.as_str(),
+            subscribers: info.subscribers,
+            retained_events: info.retained_events,
+            retained_bytes: info.retained_bytes,
+            last_id: info.last_id.as_ref().map(EventId::as_str),
+        }
+    }
 }
 
 /// What every view tells of a topic.

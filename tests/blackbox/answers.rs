@@ -128,7 +128,7 @@ fn publish_topics(server: &Server, count: usize, data: &str) {
 fn topics_are_listed_page_by_page_and_none_is_left_out() {
     let server = Server::start(&[]);
     publish_topics(&server, 2500, "x");
-    for (target, pages_min) in [("/topics", 3), ("/topics?limit=100", 25), ("/topics?limit=1000", 3)] {
+    for (target, pages_min) in [("/topics", 5), ("/topics?limit=100", 25), ("/topics?limit=500", 5)] {
         let pages = all_pages(&server, target);
         assert!(pages.len() >= pages_min, "{target}: {} pages", pages.len());
         let names = pages.iter().flat_map(|page| page["topics"].as_array().unwrap());
@@ -136,7 +136,7 @@ fn topics_are_listed_page_by_page_and_none_is_left_out() {
         assert_eq!(names.len(), 2500, "{target}");
         assert!(pages.iter().all(|page| page["count"] == 2500));
     }
-    for bad in ["limit=0", "limit=1001", "after=t7", "after=-1"] {
+    for bad in ["limit=0", "limit=501", "after=t7", "after=-1"] {
         assert_eq!(server.get(&format!("/topics?{bad}")).problem(), "Bad parameter", "{bad}");
         assert_eq!(server.get(&format!("/dashboard/data?{bad}")).problem(), "Bad parameter", "{bad}");
     }
@@ -145,7 +145,7 @@ fn topics_are_listed_page_by_page_and_none_is_left_out() {
 #[test]
 fn a_snapshot_is_given_in_pages_of_bounded_size() {
     let server = Server::start(&[]);
-    (0..10).for_each(|n| _ = server.publish(&format!("t{n}"), &"x".repeat(100 << 10)));
+    (0..10).for_each(|n| _ = server.publish(&format!("t{n}"), &"x".repeat(25 << 10)));
     let named = format!("/dashboard/data?{}", (0..10).map(|n| format!("topic=t{n}&")).collect::<String>());
     for target in ["/dashboard/data", named.trim_end_matches('&')] {
         let pages = all_pages(&server, target);
@@ -153,7 +153,7 @@ fn a_snapshot_is_given_in_pages_of_bounded_size() {
         for page in &pages {
             let topics = page["topics"].as_object().unwrap();
             let bytes: usize = topics.values().map(|event| event["data"].as_str().unwrap().len()).sum();
-            assert!(bytes <= 256 << 10, "{target}: {bytes} bytes on a page");
+            assert!(bytes <= 64 << 10, "{target}: {bytes} bytes on a page");
             names.extend(topics.keys().cloned());
         }
         names.sort_unstable();
