@@ -11,21 +11,18 @@ mod support;
 mod plot;
 
 use std::fs;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::arena::{self, Cost, Floor, done, expect, start_sink};
 use support::contest::Contender;
-use support::process::{SERVER_CORE, family, pinned, resident, sending_cpu_ns, unix_ns};
+use support::peers::{self, Task};
+use support::process::{family, resident, sending_cpu_ns, unix_ns};
 use support::role::Role;
 use support::server::{Requests, Server};
 use support::stats::Spread;
-use support::{is_smoke_test, payload, process};
+use support::{document, is_smoke_test, payload, process};
 
 const PAYLOAD_BYTES: usize = 100;
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn main() {
     if support::play_role() {
@@ -89,68 +86,25 @@ fn row(mut peer: Peer, costs: &[Cost], floor: &[Cost]) -> Row {
 // ---- the servers ----
 
 /// Starts a server, if it is there.
-type Start = fn() -> Option<Server>;
+type Start = fn(Task<'_>) -> Option<Server>;
 
 fn start_all(subscribers: usize) -> Vec<Peer> {
-    let servers: [(_, Start); 5] =
-        [("Fanfare", || Some(Server::start(&[]))), ("Nchan", nchan), ("axum", axum), ("Go", go), ("Node", node)];
+    let servers: [(_, Start); 6] = [
+        ("Fanfare", |_| Some(Server::start(&[]))),
+        ("Nchan", peers::nchan),
+        ("axum", peers::axum),
+        ("bun", peers::bun),
+        ("Go", peers::go),
+        ("Node", peers::node),
+    ];
     let mut peers = Vec::new();
     for (name, start) in servers {
-        match start() {
+        match start(Task::default()) {
             Some(server) => peers.push(Peer::fill(name, server, subscribers)),
             None => println!("{name}: not here, left out"),
         }
     }
     peers
-}
-
-fn nchan() -> Option<Server> {
-    let module = Path::new("/usr/lib/nginx/modules/ngx_nchan_module.so");
-    let program = Path::new("/usr/sbin/nginx");
-    if !module.exists() || !program.exists() {
-        return None;
-    }
-    let folder = built("nchan");
-    fs::create_dir_all(&folder).expect("a folder can be made");
-    let port = free_port();
-    let template = fs::read_to_string(Path::new(ROOT).join("benches/peers/nchan/nginx.conf")).expect("it is committed");
-    let text = template.replace("PORT", &port.to_string()).replace("FOLDER", &folder.display().to_string());
-    fs::write(folder.join("nginx.conf"), text).expect("the folder is writable");
-    let mut command = pinned(SERVER_CORE, program.as_os_str());
-    command.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf")).arg("-e").arg(folder.join("error.log"));
-    Some(Server::found_at(command, ([127, 0, 0, 1], port).into()))
-}
-
-fn axum() -> Option<Server> {
-    announced(&built("axum/release/axum-peer"), |_| {})
-}
-
-fn go() -> Option<Server> {
-    announced(&built("go-peer"), |command| {
-        command.env("GOMAXPROCS", "1");
-    })
-}
-
-fn node() -> Option<Server> {
-    announced(Path::new("/usr/bin/node"), |command| {
-        command.arg(Path::new(ROOT).join("benches/peers/node/server.js"));
-    })
-}
-
-fn announced(program: &Path, adjust: impl FnOnce(&mut Command)) -> Option<Server> {
-    let mut command = pinned(SERVER_CORE, program.as_os_str());
-    command.env("PORT", "0");
-    adjust(&mut command);
-    program.exists().then(|| Server::announced_by(command))
-}
-
-fn built(name: &str) -> PathBuf {
-    Path::new(ROOT).join("target/peers").join(name)
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("it is bound").port()
 }
 
 // ---- the measures ----
@@ -309,16 +263,8 @@ fn table(rows: &[Row], floor: &[Cost]) -> String {
     text
 }
 
-/// Writes the table into the document, between its marks, and the plot beside it.
+/// Writes the table into the document, and the plot beside it.
 fn publish(table: &str, rows: &[Row]) {
-    const MARKS: [&str; 2] = ["<!-- peers: written by benches/peers/run -->\n", "<!-- end of peers -->"];
-    let docs = Path::new(ROOT).join("docs");
-    fs::write(docs.join("peers.svg"), plot::svg(rows)).expect("docs is writable");
-    let path = docs.join("benchmarks.md");
-    let text = fs::read_to_string(&path).expect("it is committed");
-    let replaced = text.split_once(MARKS[0]).and_then(|(before, rest)| {
-        let (_, after) = rest.split_once(MARKS[1])?;
-        Some(format!("{before}{}{table}{}{after}", MARKS[0], MARKS[1]))
-    });
-    fs::write(&path, replaced.expect("the document has its marks")).expect("docs is writable");
+    fs::write(document::path("peers.svg"), plot::svg(rows)).expect("docs is writable");
+    document::replace_table("peers", table);
 }
