@@ -30,7 +30,7 @@ const TIME_MAX: Duration = Duration::from_secs(120);
 /// Nothing more comes after a silence like this.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// A server that buffers without bound is stopped before it takes the machine's memory.
-const RESIDENT_MAX: u64 = 6 << 30;
+const RESIDENT_MAX: u64 = 4 << 30;
 
 /// A case's name, its title in the table, and what is published.
 const CASES: [(&str, &str, Plan); 2] = [
@@ -125,7 +125,7 @@ impl<'a> Burst<'a> {
         let path = if name == "Fanfare" { "/events?topic=bench" } else { "/events" };
         let sink = start_sink(server.address, path, subscribers);
         if how == "redis" {
-            Publisher::connect(redis.address).wait_for_receivers(&[CHANNEL.to_owned()]);
+            Publisher::connect(redis.address).wait_for_receivers(vec![CHANNEL.to_owned()]);
         }
         Burst { name, how, sink, server, redis, subscribers }
     }
@@ -210,7 +210,7 @@ fn table(title: &str, rows: &[Outcome]) -> String {
             End::MemoryOver => format!(", stopped at {} GiB", RESIDENT_MAX >> 30),
         };
         text += &format!(
-            "| {} | {:.1} % | {} | {} | {} | {:.1} s{stopped} | {:.0},000 | {:.0} MiB |\n",
+            "| {} | {:.1} % | {} | {} | {} | {:.1} s{stopped} | {:.2} million | {:.0} MiB |\n",
             row.name,
             // What is not all is not 100 %.
             (row.delivered_share * 1000.0).floor() / 10.0,
@@ -218,7 +218,7 @@ fn table(title: &str, rows: &[Outcome]) -> String {
             row.incomplete,
             row.lacking + row.disordered,
             row.last.as_secs_f64(),
-            row.per_second / 1e3,
+            row.per_second / 1e6,
             row.peak_bytes as f64 / f64::from(1 << 20),
         );
     }

@@ -80,23 +80,30 @@ impl Publisher {
 
     /// Sends what is queued in one write and reads the answers; how many receivers Redis found for all of it together.
     pub fn flush(&mut self) -> u64 {
-        self.stream.get_mut().write_all(&self.commands).expect("redis-server reads");
-        self.commands.clear();
-        (0..std::mem::take(&mut self.queued)).map(|_| self.answer()).sum()
+        (0..self.send()).map(|_| self.answer()).sum()
     }
 
-    /// Publishes to each channel, again and again, until each has a receiver. The data counts as no event.
-    pub fn wait_for_receivers(&mut self, channels: &[String]) {
+    /// Publishes to each channel until it has a receiver. The data counts as no event.
+    pub fn wait_for_receivers(&mut self, mut channels: Vec<String>) {
+        const PAUSE: Duration = Duration::from_millis(200);
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             channels.iter().for_each(|channel| self.queue(channel, "probe"));
-            let receivers = self.flush();
-            if receivers >= channels.len() as u64 {
+            self.send();
+            channels.retain(|_| self.answer() == 0);
+            if channels.is_empty() {
                 return;
             }
-            assert!(Instant::now() < deadline, "{receivers} of {} channels have a receiver", channels.len());
-            std::thread::sleep(Duration::from_millis(50));
+            assert!(Instant::now() < deadline, "{} channels have no receiver", channels.len());
+            std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Sends what is queued; how many answers that will have.
+    fn send(&mut self) -> usize {
+        self.stream.get_mut().write_all(&self.commands).expect("redis-server reads");
+        self.commands.clear();
+        std::mem::take(&mut self.queued)
     }
 
     fn answer(&mut self) -> u64 {
