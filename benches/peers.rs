@@ -69,17 +69,21 @@ struct Row {
     ratio: Spread,
     last_ms: Spread,
     burst_per_second: f64,
+    /// What became of the first rate that it did not keep up with.
+    beyond: String,
 }
 
 fn row(mut peer: Peer, costs: &[Cost], floor: &[Cost]) -> Row {
     let ratios = costs.iter().zip(floor).map(|(cost, floor)| cost.cpu_ns_per_event / floor.cpu_ns_per_event);
+    let (burst_per_second, beyond) = peer.burst();
     Row {
         name: peer.name,
         user_bytes: peer.user_bytes,
         cpu_ns: Spread::of(costs.iter().map(|cost| cost.cpu_ns_per_event)),
         ratio: Spread::of(ratios),
         last_ms: Spread::of(costs.iter().map(|cost| cost.last_ns / 1e6)),
-        burst_per_second: peer.burst(),
+        burst_per_second,
+        beyond,
     }
 }
 
@@ -158,29 +162,65 @@ impl Peer {
         done(&mut self.sink).saturating_sub(made)
     }
 
-    /// The most that it delivers in a second without losing any, at rates that double until it no longer keeps up.
-    fn burst(&mut self) -> f64 {
+    /// The most that it delivers in a second without losing any, at rates that double until it no longer keeps up; and
+    /// what became of the rate that it did not keep up with.
+    fn burst(&mut self) -> (f64, String) {
         let mut best: f64 = 0.0;
         // What was silent meanwhile may have been closed.
         self.publishers = (0..4).map(|_| Requests::new(self.server.address)).collect();
-        let rates: &[usize] = if is_smoke_test() { &[20] } else { &[10, 20, 40, 80, 160, 320, 640, 1280] };
+        let rates: &[usize] = if is_smoke_test() { &[20] } else { &[10, 20, 40, 80, 160, 320, 640, 1280, 2560] };
         for &rate in rates {
             let count = (2 * rate).clamp(40, 2560);
-            let Some(seconds) = self.publish_at(rate, count) else { break };
-            let per_second = (count * self.subscribers) as f64 / seconds;
+            let per_second = match self.publish_at(rate, count) {
+                Ok(seconds) => (count * self.subscribers) as f64 / seconds,
+                Err(failure) => {
+                    println!("{}: {failure} at {rate} events/s", self.name);
+                    return (best, format!("{rate}/s: {failure}"));
+                }
+            };
             println!("{}: {rate} events/s published, {per_second:.0} delivered/s", self.name);
             best = best.max(per_second);
             if per_second < 0.6 * (rate * self.subscribers) as f64 {
-                break;
+                return (best, format!("{rate}/s: all delivered, later"));
             }
         }
-        best
+        (best, String::new())
     }
 
-    /// Publishes at a rate; in how many seconds everybody had everything, or none if something was missing too long.
-    fn publish_at(&mut self, rate: usize, count: usize) -> Option<f64> {
+    /// Publishes at a rate; in how many seconds everybody had everything, or what went wrong.
+    fn publish_at(&mut self, rate: usize, count: usize) -> Result<f64, String> {
         const TIME_MAX: Duration = Duration::from_secs(20);
         let (before, closed_before) = self.arrived();
+        let started = Instant::now();
+        let refused = self.publish_all(rate, count);
+        if refused > 0 {
+            return Err(format!("{refused} of {count} publishes refused"));
+        }
+        let all = (count * self.subscribers) as u64;
+        loop {
+            let (arrived, closed) = self.arrived();
+            if arrived >= before + all {
+                return Ok(started.elapsed().as_secs_f64());
+            }
+            let closed = closed - closed_before;
+            // Whom it closes first is soon followed by others.
+            if started.elapsed() > TIME_MAX || (closed > 0 && self.is_silent(arrived)) {
+                let missing = before + all - arrived;
+                let share = 100.0 * missing as f64 / all as f64;
+                return Err(format!("{closed} subscribers closed, {share:.0} % of the events missing"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Whether nothing more arrives in a second.
+    fn is_silent(&mut self, arrived: u64) -> bool {
+        std::thread::sleep(Duration::from_secs(1));
+        self.arrived().0 == arrived
+    }
+
+    /// Publishes at a rate over several connections; how many publishes were refused.
+    fn publish_all(&mut self, rate: usize, count: usize) -> usize {
         let (start, started) = (unix_ns(), Instant::now());
         let (mut awaiting, mut refused) = (vec![false; self.publishers.len()], 0);
         for index in 0..count {
@@ -194,24 +234,7 @@ impl Peer {
             self.publishers[turn].send(&request);
             awaiting[turn] = true;
         }
-        refused += (0..awaiting.len()).filter(|turn| awaiting[*turn] && !self.is_taken(*turn)).count();
-        if refused > 0 {
-            println!("{}: {refused} of {count} publishes refused at {rate} events/s", self.name);
-            return None;
-        }
-        let expected = before + (count * self.subscribers) as u64;
-        loop {
-            let (arrived, closed) = self.arrived();
-            if arrived >= expected {
-                return Some(started.elapsed().as_secs_f64());
-            }
-            if closed > closed_before || started.elapsed() > TIME_MAX {
-                let (missing, all) = (expected - arrived, count * self.subscribers);
-                println!("{}: {missing} of {all} events missing at {rate} events/s", self.name);
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        refused + (0..awaiting.len()).filter(|turn| awaiting[*turn] && !self.is_taken(*turn)).count()
     }
 
     /// Whether the publish that one of the connections waits for was taken.
@@ -242,11 +265,12 @@ impl Contender for Peer {
 fn table(rows: &[Row], floor: &[Cost]) -> String {
     let mut text =
         "| | user memory per subscriber | CPU per delivered event | ratio to the floor | last of 10,000 reached \
-                    after | most delivered events/s |\n| --- | --: | --: | --: | --: | --: |\n"
+                    after | most delivered events/s | at the first rate above it |\n\
+         | --- | --: | --: | --: | --: | --: | --- |\n"
             .to_owned();
     for row in rows {
         text += &format!(
-            "| {} | {:.2} KiB | {:.1} µs | {:.2} ({:.2} to {:.2}) | {:.0} ms | {:.0} |\n",
+            "| {} | {:.2} KiB | {:.1} µs | {:.2} ({:.2} to {:.2}) | {:.0} ms | {:.0} | {} |\n",
             row.name,
             row.user_bytes / 1024.0,
             row.cpu_ns.median / 1e3,
@@ -254,12 +278,13 @@ fn table(rows: &[Row], floor: &[Cost]) -> String {
             row.ratio.low,
             row.ratio.high,
             row.last_ms.median,
-            (row.burst_per_second / 1e3).round() * 1e3
+            (row.burst_per_second / 1e3).round() * 1e3,
+            row.beyond,
         );
     }
     let cpu = Spread::of(floor.iter().map(|cost| cost.cpu_ns_per_event / 1e3));
     let last = Spread::of(floor.iter().map(|cost| cost.last_ns / 1e6));
-    text += &format!("| bare send loop | | {:.1} µs | 1 | {:.0} ms | |\n", cpu.median, last.median);
+    text += &format!("| bare send loop | | {:.1} µs | 1 | {:.0} ms | | |\n", cpu.median, last.median);
     text
 }
 

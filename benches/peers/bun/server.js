@@ -37,24 +37,29 @@ function leave(topic, controller) {
 
 const publishFrom = (data, channel) => publish(channel, data);
 
-// What comes in one turn of the loop goes out together: a write for each message would be slower by far in a burst.
+// What comes in one turn of the loop goes out together: a write for each message would be slower by far in a burst. To
+// wait for the turn's end pays where there are several to write to.
 const pending = new Map();
 
 function publish(topic, data) {
-  if (!topics.has(topic)) return;
+  const subscribers = topics.get(topic);
+  if (!subscribers) return;
+  const frame = `data: ${data}\n\n`;
+  if (subscribers.size === 1 && !pending.has(topic)) return send(subscribers, frame);
   if (pending.size === 0) setImmediate(deliver);
-  pending.set(topic, `${pending.get(topic) ?? ""}data: ${data}\n\n`);
+  pending.set(topic, (pending.get(topic) ?? "") + frame);
 }
 
 function deliver() {
-  for (const [topic, text] of pending) {
-    const frames = Buffer.from(text);
-    for (const subscriber of topics.get(topic) ?? []) {
-      subscriber.write(frames);
-      subscriber.flush();
-    }
-  }
+  for (const [topic, frames] of pending) send(topics.get(topic) ?? [], Buffer.from(frames));
   pending.clear();
+}
+
+function send(subscribers, frames) {
+  for (const subscriber of subscribers) {
+    subscriber.write(frames);
+    subscriber.flush();
+  }
 }
 
 const server = Bun.serve({
