@@ -132,7 +132,6 @@ impl<'a> Burst<'a> {
 
     fn run(mut self, plan: Plan) -> Outcome {
         let address = if self.how == "redis" { self.redis.address } else { self.server.address };
-        // Fanfare and the others number nothing that they deliver alike, but each event tells a later time.
         let start_ns = unix_ns();
         let publisher = plan.start(self.how, address, start_ns);
         let (end, closed) = self.wait((plan.events * self.subscribers) as u64);

@@ -175,13 +175,13 @@ impl Peer {
                 Ok(seconds) => (count * self.subscribers) as f64 / seconds,
                 Err(failure) => {
                     println!("{}: {failure} at {rate} events/s", self.name);
-                    return (best, format!("{rate}/s: {failure}"));
+                    return (best, format!("{rate} messages/s: {failure}"));
                 }
             };
             println!("{}: {rate} events/s published, {per_second:.0} delivered/s", self.name);
             best = best.max(per_second);
             if per_second < 0.6 * (rate * self.subscribers) as f64 {
-                return (best, format!("{rate}/s: all delivered, later"));
+                return (best, format!("{rate} messages/s: all delivered, later"));
             }
         }
         (best, String::new())
