@@ -11,21 +11,18 @@ mod support;
 mod plot;
 
 use std::fs;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::arena::{self, Cost, Floor, done, expect, start_sink};
 use support::contest::Contender;
-use support::process::{SERVER_CORE, family, pinned, resident, sending_cpu_ns, unix_ns};
+use support::peers::{self, Task};
+use support::process::{family, resident, sending_cpu_ns, unix_ns};
 use support::role::Role;
 use support::server::{Requests, Server};
 use support::stats::Spread;
-use support::{is_smoke_test, payload, process};
+use support::{document, is_smoke_test, payload, process};
 
 const PAYLOAD_BYTES: usize = 100;
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn main() {
     if support::play_role() {
@@ -72,85 +69,46 @@ struct Row {
     ratio: Spread,
     last_ms: Spread,
     burst_per_second: f64,
+    /// What became of the first rate that it did not keep up with.
+    beyond: String,
 }
 
 fn row(mut peer: Peer, costs: &[Cost], floor: &[Cost]) -> Row {
     let ratios = costs.iter().zip(floor).map(|(cost, floor)| cost.cpu_ns_per_event / floor.cpu_ns_per_event);
+    let (burst_per_second, beyond) = peer.burst();
     Row {
         name: peer.name,
         user_bytes: peer.user_bytes,
         cpu_ns: Spread::of(costs.iter().map(|cost| cost.cpu_ns_per_event)),
         ratio: Spread::of(ratios),
         last_ms: Spread::of(costs.iter().map(|cost| cost.last_ns / 1e6)),
-        burst_per_second: peer.burst(),
+        burst_per_second,
+        beyond,
     }
 }
 
 // ---- the servers ----
 
 /// Starts a server, if it is there.
-type Start = fn() -> Option<Server>;
+type Start = fn(Task<'_>) -> Option<Server>;
 
 fn start_all(subscribers: usize) -> Vec<Peer> {
-    let servers: [(_, Start); 5] =
-        [("Fanfare", || Some(Server::start(&[]))), ("Nchan", nchan), ("axum", axum), ("Go", go), ("Node", node)];
+    let servers: [(_, Start); 6] = [
+        ("Fanfare", |_| Some(Server::start(&[]))),
+        ("Nchan", peers::nchan),
+        ("axum", peers::axum),
+        ("bun", peers::bun),
+        ("Go", peers::go),
+        ("Node", peers::node),
+    ];
     let mut peers = Vec::new();
     for (name, start) in servers {
-        match start() {
+        match start(Task::default()) {
             Some(server) => peers.push(Peer::fill(name, server, subscribers)),
             None => println!("{name}: not here, left out"),
         }
     }
     peers
-}
-
-fn nchan() -> Option<Server> {
-    let module = Path::new("/usr/lib/nginx/modules/ngx_nchan_module.so");
-    let program = Path::new("/usr/sbin/nginx");
-    if !module.exists() || !program.exists() {
-        return None;
-    }
-    let folder = built("nchan");
-    fs::create_dir_all(&folder).expect("a folder can be made");
-    let port = free_port();
-    let template = fs::read_to_string(Path::new(ROOT).join("benches/peers/nchan/nginx.conf")).expect("it is committed");
-    let text = template.replace("PORT", &port.to_string()).replace("FOLDER", &folder.display().to_string());
-    fs::write(folder.join("nginx.conf"), text).expect("the folder is writable");
-    let mut command = pinned(SERVER_CORE, program.as_os_str());
-    command.arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf")).arg("-e").arg(folder.join("error.log"));
-    Some(Server::found_at(command, ([127, 0, 0, 1], port).into()))
-}
-
-fn axum() -> Option<Server> {
-    announced(&built("axum/release/axum-peer"), |_| {})
-}
-
-fn go() -> Option<Server> {
-    announced(&built("go-peer"), |command| {
-        command.env("GOMAXPROCS", "1");
-    })
-}
-
-fn node() -> Option<Server> {
-    announced(Path::new("/usr/bin/node"), |command| {
-        command.arg(Path::new(ROOT).join("benches/peers/node/server.js"));
-    })
-}
-
-fn announced(program: &Path, adjust: impl FnOnce(&mut Command)) -> Option<Server> {
-    let mut command = pinned(SERVER_CORE, program.as_os_str());
-    command.env("PORT", "0");
-    adjust(&mut command);
-    program.exists().then(|| Server::announced_by(command))
-}
-
-fn built(name: &str) -> PathBuf {
-    Path::new(ROOT).join("target/peers").join(name)
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("it is bound").port()
 }
 
 // ---- the measures ----
@@ -204,29 +162,65 @@ impl Peer {
         done(&mut self.sink).saturating_sub(made)
     }
 
-    /// The most that it delivers in a second without losing any, at rates that double until it no longer keeps up.
-    fn burst(&mut self) -> f64 {
+    /// The most that it delivers in a second without losing any, at rates that double until it no longer keeps up; and
+    /// what became of the rate that it did not keep up with.
+    fn burst(&mut self) -> (f64, String) {
         let mut best: f64 = 0.0;
         // What was silent meanwhile may have been closed.
         self.publishers = (0..4).map(|_| Requests::new(self.server.address)).collect();
-        let rates: &[usize] = if is_smoke_test() { &[20] } else { &[10, 20, 40, 80, 160, 320, 640, 1280] };
+        let rates: &[usize] = if is_smoke_test() { &[20] } else { &[10, 20, 40, 80, 160, 320, 640, 1280, 2560] };
         for &rate in rates {
             let count = (2 * rate).clamp(40, 2560);
-            let Some(seconds) = self.publish_at(rate, count) else { break };
-            let per_second = (count * self.subscribers) as f64 / seconds;
+            let per_second = match self.publish_at(rate, count) {
+                Ok(seconds) => (count * self.subscribers) as f64 / seconds,
+                Err(failure) => {
+                    println!("{}: {failure} at {rate} events/s", self.name);
+                    return (best, format!("{rate} messages/s: {failure}"));
+                }
+            };
             println!("{}: {rate} events/s published, {per_second:.0} delivered/s", self.name);
             best = best.max(per_second);
             if per_second < 0.6 * (rate * self.subscribers) as f64 {
-                break;
+                return (best, format!("{rate} messages/s: all delivered, later"));
             }
         }
-        best
+        (best, String::new())
     }
 
-    /// Publishes at a rate; in how many seconds everybody had everything, or none if something was missing too long.
-    fn publish_at(&mut self, rate: usize, count: usize) -> Option<f64> {
+    /// Publishes at a rate; in how many seconds everybody had everything, or what went wrong.
+    fn publish_at(&mut self, rate: usize, count: usize) -> Result<f64, String> {
         const TIME_MAX: Duration = Duration::from_secs(20);
         let (before, closed_before) = self.arrived();
+        let started = Instant::now();
+        let refused = self.publish_all(rate, count);
+        if refused > 0 {
+            return Err(format!("{refused} of {count} publishes refused"));
+        }
+        let all = (count * self.subscribers) as u64;
+        loop {
+            let (arrived, closed) = self.arrived();
+            if arrived >= before + all {
+                return Ok(started.elapsed().as_secs_f64());
+            }
+            let closed = closed - closed_before;
+            // Whom it closes first is soon followed by others.
+            if started.elapsed() > TIME_MAX || (closed > 0 && self.is_silent(arrived)) {
+                let missing = before + all - arrived;
+                let share = 100.0 * missing as f64 / all as f64;
+                return Err(format!("{closed} subscribers closed, {share:.0} % of the events missing"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Whether nothing more arrives in a second.
+    fn is_silent(&mut self, arrived: u64) -> bool {
+        std::thread::sleep(Duration::from_secs(1));
+        self.arrived().0 == arrived
+    }
+
+    /// Publishes at a rate over several connections; how many publishes were refused.
+    fn publish_all(&mut self, rate: usize, count: usize) -> usize {
         let (start, started) = (unix_ns(), Instant::now());
         let (mut awaiting, mut refused) = (vec![false; self.publishers.len()], 0);
         for index in 0..count {
@@ -240,24 +234,7 @@ impl Peer {
             self.publishers[turn].send(&request);
             awaiting[turn] = true;
         }
-        refused += (0..awaiting.len()).filter(|turn| awaiting[*turn] && !self.is_taken(*turn)).count();
-        if refused > 0 {
-            println!("{}: {refused} of {count} publishes refused at {rate} events/s", self.name);
-            return None;
-        }
-        let expected = before + (count * self.subscribers) as u64;
-        loop {
-            let (arrived, closed) = self.arrived();
-            if arrived >= expected {
-                return Some(started.elapsed().as_secs_f64());
-            }
-            if closed > closed_before || started.elapsed() > TIME_MAX {
-                let (missing, all) = (expected - arrived, count * self.subscribers);
-                println!("{}: {missing} of {all} events missing at {rate} events/s", self.name);
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        refused + (0..awaiting.len()).filter(|turn| awaiting[*turn] && !self.is_taken(*turn)).count()
     }
 
     /// Whether the publish that one of the connections waits for was taken.
@@ -288,11 +265,12 @@ impl Contender for Peer {
 fn table(rows: &[Row], floor: &[Cost]) -> String {
     let mut text =
         "| | user memory per subscriber | CPU per delivered event | ratio to the floor | last of 10,000 reached \
-                    after | most delivered events/s |\n| --- | --: | --: | --: | --: | --: |\n"
+                    after | most delivered events/s | at the first rate above it |\n\
+         | --- | --: | --: | --: | --: | --: | --- |\n"
             .to_owned();
     for row in rows {
         text += &format!(
-            "| {} | {:.2} KiB | {:.1} µs | {:.2} ({:.2} to {:.2}) | {:.0} ms | {:.0} |\n",
+            "| {} | {:.2} KiB | {:.1} µs | {:.2} ({:.2} to {:.2}) | {:.0} ms | {:.0} | {} |\n",
             row.name,
             row.user_bytes / 1024.0,
             row.cpu_ns.median / 1e3,
@@ -300,25 +278,18 @@ fn table(rows: &[Row], floor: &[Cost]) -> String {
             row.ratio.low,
             row.ratio.high,
             row.last_ms.median,
-            (row.burst_per_second / 1e3).round() * 1e3
+            (row.burst_per_second / 1e3).round() * 1e3,
+            row.beyond,
         );
     }
     let cpu = Spread::of(floor.iter().map(|cost| cost.cpu_ns_per_event / 1e3));
     let last = Spread::of(floor.iter().map(|cost| cost.last_ns / 1e6));
-    text += &format!("| bare send loop | | {:.1} µs | 1 | {:.0} ms | |\n", cpu.median, last.median);
+    text += &format!("| bare send loop | | {:.1} µs | 1 | {:.0} ms | | |\n", cpu.median, last.median);
     text
 }
 
-/// Writes the table into the document, between its marks, and the plot beside it.
+/// Writes the table into the document, and the plot beside it.
 fn publish(table: &str, rows: &[Row]) {
-    const MARKS: [&str; 2] = ["<!-- peers: written by benches/peers/run -->\n", "<!-- end of peers -->"];
-    let docs = Path::new(ROOT).join("docs");
-    fs::write(docs.join("peers.svg"), plot::svg(rows)).expect("docs is writable");
-    let path = docs.join("benchmarks.md");
-    let text = fs::read_to_string(&path).expect("it is committed");
-    let replaced = text.split_once(MARKS[0]).and_then(|(before, rest)| {
-        let (_, after) = rest.split_once(MARKS[1])?;
-        Some(format!("{before}{}{table}{}{after}", MARKS[0], MARKS[1]))
-    });
-    fs::write(&path, replaced.expect("the document has its marks")).expect("docs is writable");
+    fs::write(document::path("peers.svg"), plot::svg(rows)).expect("docs is writable");
+    document::replace_table("peers", table);
 }

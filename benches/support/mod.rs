@@ -4,10 +4,11 @@
 //!  the bench ── lines on stdin and stdout ──▶ sink: holds N connections, counts what arrives
 //!      │                                        ▲ TCP over loopback
 //!      ├── POST /publish ──▶ fanfare serve ─────┤
+//!      ├── PUBLISH ──▶ redis-server ──▶ fanfare serve, or a peer
 //!      └── lines ──▶ floor: a bare send loop ───┘
 //! ```
 //!
-//! Every process but the real server is the bench's own binary again, told its role by an environment variable: the
+//! Every process but the servers is the bench's own binary again, told its role by an environment variable: the
 //! client ends of many connections need descriptors of their own. Invariants: each process ends with its parent or
 //! after a bounded time; nothing leaves loopback; nothing here asserts how long something took.
 #![allow(dead_code, reason = "each bench uses its part")]
@@ -17,9 +18,13 @@
 pub mod arena;
 pub mod cases;
 pub mod contest;
+pub mod document;
 pub mod floor;
 pub mod payload;
+pub mod peers;
 pub mod process;
+pub mod publisher;
+pub mod redis;
 pub mod role;
 pub mod server;
 pub mod sink;
@@ -33,6 +38,7 @@ pub fn play_role() -> bool {
         Some((name, arguments)) => {
             match name.as_str() {
                 "sink" => sink::play(&arguments),
+                "publisher" => publisher::play(&arguments),
                 "floor" => floor::play(&arguments),
                 "case" => cases::play(&arguments),
                 other => panic!("no such role: {other}"),

@@ -1,5 +1,6 @@
 //! What the kernel says of a process: CPU time, memory, and of itself: the memory that sockets take.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
@@ -57,11 +58,29 @@ pub fn cpu_ns(pid: u32) -> u64 {
 
 /// As [`cpu_ns`], without waiting for rest.
 pub fn cpu_ns_now(pid: u32) -> u64 {
+    thread_cpu_ns(pid).values().sum()
+}
+
+/// CPU time of each thread of a process, by its name, in nanoseconds and without waiting for rest. Threads of one name
+/// count together.
+pub fn thread_cpu_ns(pid: u32) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap_or_else(|error| panic!("process {pid}: {error}"));
-    tasks
-        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
-        .map(|line| line.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0))
-        .sum()
+    for path in tasks.filter_map(|task| Some(task.ok()?.path())) {
+        // A thread may end meanwhile.
+        let (Ok(name), Ok(line)) = (fs::read_to_string(path.join("comm")), fs::read_to_string(path.join("schedstat")))
+        else {
+            continue;
+        };
+        let ns = line.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+        *found.entry(name.trim_end().to_owned()).or_default() += ns;
+    }
+    found
+}
+
+/// As [`sending_cpu_ns`], without waiting for rest.
+pub fn sending_cpu_ns_now(pid: u32) -> u64 {
+    family(pid).into_iter().map(cpu_ns_now).sum::<u64>() + softirq_thread().map_or(0, cpu_ns_now)
 }
 
 /// CPU time of a sender in nanoseconds, once it has come to rest: its own, and what the kernel did of its work in the
@@ -95,6 +114,17 @@ pub fn resident(pid: u32) -> Resident {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
     let rollup = rollup.unwrap_or_else(|error| panic!("process {pid}: {error}"));
     Resident { all: kilobytes(&rollup, "Rss:"), anonymous: kilobytes(&rollup, "Anonymous:") }
+}
+
+/// What is resident, by a counter that lags a little but costs nothing to read.
+pub fn resident_now(pid: u32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+/// The most that was ever resident, in bytes.
+pub fn resident_peak(pid: u32) -> u64 {
+    kilobytes(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default(), "VmHWM:")
 }
 
 /// Memory of the whole kernel that grows with sockets, in bytes.

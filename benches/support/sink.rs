@@ -5,6 +5,9 @@
 //! - `expect K`: `ok`, and once every connection has K events more than before, `done UNIX_NS`. No stream may end
 //!   meanwhile.
 //! - `events`: `events TOTAL CLOSED`: all that arrived, and the streams that the server has closed.
+//! - `tally K`: `tally COMPLETE LACKING DISORDERED LAST_NS`: connections with at least K events in all, the events that
+//!   the others lack of K each, the events that came no later than their predecessor was made (of a few connections,
+//!   each event of which is looked at), and when the last event of all arrived.
 //! - `latencies`: `latencies COUNT P50 P99 MAX` in microseconds, of a few connections, since it was last asked.
 //! - `stall M`: stops reading the first M connections for good, and says `ok`.
 
@@ -49,6 +52,16 @@ enum Phase {
     Closed,
 }
 
+/// What is known of a connection each event of which is looked at.
+#[derive(Clone, Default)]
+struct Sample {
+    /// What came of a line not complete yet.
+    carry: Vec<u8>,
+    /// When the last event was made.
+    made: u64,
+    disordered: u64,
+}
+
 struct Sink {
     poll: Poll,
     server: SocketAddr,
@@ -66,8 +79,9 @@ struct Sink {
     lacking: usize,
     waiting: bool,
     total: u64,
-    /// What came of a line not complete yet, of every connection whose index is a multiple of the stride.
-    samples: Vec<Vec<u8>>,
+    last_arrival_ns: u64,
+    /// Of every connection whose index is a multiple of the stride.
+    samples: Vec<Sample>,
     sample_stride: usize,
     latencies_us: Histogram<u64>,
     buffer: Vec<u8>,
@@ -97,7 +111,8 @@ pub fn play(arguments: &[String]) {
         lacking: 0,
         waiting: false,
         total: 0,
-        samples: vec![Vec::new(); SAMPLED + 1],
+        last_arrival_ns: 0,
+        samples: vec![Sample::default(); SAMPLED + 1],
         sample_stride: number(count).div_ceil(SAMPLED),
         latencies_us: Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("bounds in order"),
         buffer: vec![0; 256 << 10],
@@ -171,14 +186,16 @@ impl Sink {
         while !matches!(connection.phase, Phase::Stalled | Phase::Closed) {
             let count = match connection.stream.read(&mut self.buffer) {
                 Ok(0) => {
-                    assert!(!self.waiting && connection.phase == Phase::Open, "the server closed stream {index}");
-                    connection.phase = Phase::Closed;
-                    self.closed += 1;
+                    self.close(index);
                     return Ok(());
                 }
-                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    self.close(index);
+                    return Ok(());
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
+                Ok(count) => count,
             };
             if connection.phase == Phase::Asked {
                 assert!(self.buffer.starts_with(b"HTTP/1.1 200"), "stream {index} was refused");
@@ -192,7 +209,8 @@ impl Sink {
             self.total += arrived;
             self.lacking -= usize::from(lacked && connection.events >= self.target);
             if index.is_multiple_of(self.sample_stride) {
-                sample(&mut self.samples[index / self.sample_stride], &self.buffer[..count], &mut self.latencies_us);
+                let sample = &mut self.samples[index / self.sample_stride];
+                sample.read(&self.buffer[..count], &mut self.latencies_us);
             }
             if count < self.buffer.len() {
                 // All there was: what comes later is a new edge.
@@ -202,6 +220,13 @@ impl Sink {
         Ok(())
     }
 
+    fn close(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        assert!(!self.waiting && connection.phase == Phase::Open, "the server closed stream {index}");
+        connection.phase = Phase::Closed;
+        self.closed += 1;
+    }
+
     fn obey(&mut self) -> io::Result<()> {
         let stdin = io::stdin();
         self.poll.registry().register(&mut SourceFd(&stdin.as_raw_fd()), COMMANDS, Interest::READABLE)?;
@@ -209,12 +234,15 @@ impl Sink {
         let mut events = Events::with_capacity(1024);
         loop {
             self.poll.poll(&mut events, None)?;
-            let mut told = false;
+            let (mut told, before) = (false, self.total);
             for event in &events {
                 match event.token() {
                     COMMANDS => told = true,
                     Token(index) => self.serve(index)?,
                 }
+            }
+            if self.total > before {
+                self.last_arrival_ns = unix_ns();
             }
             if told {
                 // The parent waits for the answer before it says anything more, so one line is all there is.
@@ -245,6 +273,12 @@ impl Sink {
                 say("ok");
             }
             "events" => say(format_args!("events {} {}", self.total, self.closed)),
+            "tally" => {
+                let lacking = self.connections.iter().map(|connection| number.saturating_sub(connection.events));
+                let complete = lacking.clone().filter(|lacking| *lacking == 0).count();
+                let disordered: u64 = self.samples.iter().map(|sample| sample.disordered).sum();
+                say(format_args!("tally {complete} {} {disordered} {}", lacking.sum::<u64>(), self.last_arrival_ns));
+            }
             "latencies" => {
                 let histogram = &mut self.latencies_us;
                 let [p50, p99] = [0.5, 0.99].map(|quantile| histogram.value_at_quantile(quantile));
@@ -265,17 +299,22 @@ impl Sink {
     }
 }
 
-/// Notes how old each payload is whose line is complete; keeps what is not for the next read.
-fn sample(carry: &mut Vec<u8>, bytes: &[u8], latencies_us: &mut Histogram<u64>) {
-    let now = unix_ns();
-    carry.extend_from_slice(bytes);
-    let mut rest = &carry[..];
-    while let Some(end) = memchr::memchr(b'\n', rest) {
-        if let Some(made) = payload::stamp(&rest[..end]) {
-            latencies_us.saturating_record(now.saturating_sub(made) / 1000);
+impl Sample {
+    /// Notes how old each payload is whose line is complete, and whether it is in order; keeps what is not complete
+    /// for the next read.
+    fn read(&mut self, bytes: &[u8], latencies_us: &mut Histogram<u64>) {
+        let now = unix_ns();
+        self.carry.extend_from_slice(bytes);
+        let mut rest = &self.carry[..];
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            if let Some(made) = payload::stamp(&rest[..end]) {
+                latencies_us.saturating_record(now.saturating_sub(made) / 1000);
+                self.disordered += u64::from(made <= self.made);
+                self.made = made;
+            }
+            rest = &rest[end + 1..];
         }
-        rest = &rest[end + 1..];
+        let kept = rest.len();
+        self.carry.drain(..self.carry.len() - kept);
     }
-    let kept = rest.len();
-    carry.drain(..carry.len() - kept);
 }
