@@ -123,8 +123,6 @@ impl Flags {
     pub(super) const PACED: Flags = Flags(1 << 2);
     /// It gets only the newest event of each topic.
     pub(super) const LATEST: Flags = Flags(1 << 3);
-    /// It has not caught up since its stream began.
-    pub(super) const REPLAYING: Flags = Flags(1 << 4);
     /// It has several topics.
     pub(super) const SEVERAL_TOPICS: Flags = Flags(1 << 5);
     /// It came through a listener on loopback, which browsers on this host reach with any name that points there.
@@ -148,6 +146,28 @@ impl Flags {
 
     /// It took more than its share of its last visit: others are read before it.
     pub(super) const HEAVY: Flags = Flags(1 << 14);
+    /// It has not caught up since its stream began.
+    pub(super) const REPLAYING: Flags = Flags(1 << 15);
+
+    #[cfg(test)]
+    const ALL: [Flags; 16] = [
+        Flags::BLOCKED,
+        Flags::CATCHING_UP,
+        Flags::PACED,
+        Flags::LATEST,
+        Flags::LOOPBACK,
+        Flags::SEVERAL_TOPICS,
+        Flags::ADMIN,
+        Flags::ON_SPARE,
+        Flags::ENDED,
+        Flags::READABLE,
+        Flags::FRESH,
+        Flags::HAS_CREDENTIAL,
+        Flags::COUNTED,
+        Flags::AWAITS_PROXY_HEADER,
+        Flags::HEAVY,
+        Flags::REPLAYING,
+    ];
 
     /// Flags for which a walk can't just send.
     pub(super) const NOT_PLAIN: Flags =
@@ -357,6 +377,13 @@ mod tests {
         check("[2001:db8:1:2:3:4:5:6]:80", [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 2], "[2001:db8:1:2:3:4:5:6]:80");
         let unix = CompactPeer::new(Peer::Unix);
         assert_eq!((unix.ip(), unix.key(), unix.to_string().as_str()), (None, [0xff; 8], "unix"));
+    }
+
+    #[test]
+    fn every_flag_has_a_bit_of_its_own() {
+        for (index, flag) in Flags::ALL.into_iter().enumerate() {
+            assert_eq!(flag, Flags(1 << index));
+        }
     }
 
     #[test]

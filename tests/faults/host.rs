@@ -48,7 +48,7 @@ fn start_unread(stderr: impl Into<Stdio>) -> Server {
 fn ask_until_lines_are_lost(server: &Server) {
     let mut client = Client::connect(server.address());
     wait_until("lines are lost", || {
-        client.send("GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n".repeat(500));
+        client.send("GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(500));
         (0..500).for_each(|_| assert_eq!(client.answer().status, 200));
         server.metric(QUEUE_FULL) > 0.0
     });
