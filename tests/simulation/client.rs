@@ -1,17 +1,23 @@
 //! The clients: subscribers that come back with their Last-Event-ID, as browsers do, and talkers that ask for
 //! everything else, pipelined, in pieces, and not always well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use fanfare::io::simulated::{PeerId, Random};
 use fanfare::protocol::decoder::{Decoder, Item};
 
-use super::feed::History;
-use super::wire::{Request, find, must};
+use super::census::Census;
+use super::feed::Feed;
+use super::ledger::{Ledger, Opening, Received, must};
+use super::order::History;
+use super::wire::{Request, find};
 
 /// The longest interval that a subscriber asks for.
 pub(crate) const INTERVAL_MAX: Duration = Duration::from_secs(5);
+
+/// What a subscriber's diary holds.
+const DIARY_LINES_MAX: usize = 40;
 
 /// A subscriber, through all its connections.
 pub(crate) struct Subscriber {
@@ -21,12 +27,18 @@ pub(crate) struct Subscriber {
     pub(crate) interval: Duration,
     pub(crate) id_in_query: bool,
     pub(crate) is_event_source: bool,
+    /// How often, in a thousand, its connection is cut while it receives.
+    pub(crate) cuts: u32,
     pub(crate) node: usize,
     pub(crate) link: Link,
     decoder: Decoder,
-    /// Bytes of the head of this connection's answer, until it is whole.
-    head: Option<Vec<u8>>,
+    reading: Reading,
+    /// The id that the connection of this moment was asked for with.
+    asked_with: String,
+    heard_before: u64,
     ledger: Ledger,
+    /// The end of what happened to it, for who reads of a failure.
+    diary: VecDeque<String>,
 }
 
 /// Whether a client is connected.
@@ -36,27 +48,35 @@ pub(crate) enum Link {
     Joined(PeerId),
 }
 
-/// What one subscriber has seen, whichever node and connection it came through.
-#[derive(Default)]
-struct Ledger {
-    /// Of each topic, the place of the newest event.
-    places: BTreeMap<String, usize>,
-    /// Topics of which a gap was told since their last event.
-    gaps: BTreeSet<String>,
-    /// Something was skipped, or repeated: what is remembered from before a gap comes before it, so it is due.
-    gap_is_due: bool,
+/// Which part of the answer comes next, and what has arrived of it.
+#[derive(Debug)]
+enum Reading {
+    Head(Vec<u8>),
+    Preamble(Vec<u8>),
+    Items,
+    /// No stream, or one that only says when to come back.
+    Refusal,
+}
+
+/// What surrounds the bytes that a client receives.
+pub(crate) struct Hearing<'a> {
+    pub(crate) feed: &'a Feed,
+    pub(crate) history: &'a History,
+    /// What had been published when the stream was answered.
+    pub(crate) answered: Option<u64>,
+    pub(crate) now: Duration,
+    pub(crate) census: &'a mut Census,
 }
 
 impl Subscriber {
     pub(crate) fn drawn(random: &mut Random, topics: &[String], nodes: usize) -> Subscriber {
-        let count = if random.chance(500) { 1 } else { 1 + random.below(topics.len().min(4)) };
+        let count = if random.chance(350) { 1 } else { 1 + random.below(topics.len().min(4)) };
         let mut own: Vec<String> = topics.to_vec();
         while own.len() > count {
             own.remove(random.below(own.len()));
         }
         let plain = random.chance(650);
         Subscriber {
-            topics: own,
             replay: if plain { "missed" } else { ["missed", "all", "latest", "none"][random.below(4)] },
             latest: !plain && random.chance(350),
             interval: match random.chance(300) {
@@ -65,16 +85,44 @@ impl Subscriber {
             },
             id_in_query: random.chance(200),
             is_event_source: random.chance(850),
+            cuts: [0, 20, 100, 300][random.below(4)],
             node: random.below(nodes),
-            link: Link::Away { until: Duration::ZERO },
-            decoder: Decoder::new(),
-            head: None,
-            ledger: Ledger::default(),
+            ..Subscriber::new(own)
         }
     }
 
-    /// The request for its stream, and what the checker has to know of it.
-    pub(crate) fn request(&mut self) -> (Vec<u8>, Request) {
+    /// A subscriber that wants everything at once, and was never connected.
+    pub(crate) fn new(topics: Vec<String>) -> Subscriber {
+        Subscriber {
+            ledger: Ledger::new(&topics),
+            topics,
+            replay: "missed",
+            latest: false,
+            interval: Duration::ZERO,
+            id_in_query: false,
+            is_event_source: true,
+            cuts: 0,
+            node: 0,
+            link: Link::Away { until: Duration::ZERO },
+            decoder: Decoder::new(),
+            reading: Reading::Refusal,
+            asked_with: String::new(),
+            heard_before: 0,
+            diary: VecDeque::new(),
+        }
+    }
+
+    fn note(&mut self, line: String) {
+        note(&mut self.diary, line);
+    }
+
+    /// The end of what happened to it.
+    pub(crate) fn diary(&self) -> String {
+        self.diary.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The request for its stream, and what the checker of the wire has to know of it.
+    pub(crate) fn request(&mut self, feed: &Feed) -> (Vec<u8>, Request) {
         let last_event_id = self.decoder.last_event_id().to_owned();
         let mut target = String::from("/events?");
         self.topics.iter().for_each(|topic| target.push_str(&format!("topic={topic}&")));
@@ -93,7 +141,10 @@ impl Subscriber {
             head.push_str(&format!("Last-Event-ID: {last_event_id}\r\n"));
         }
         head.push_str("\r\n");
-        self.head = Some(Vec::new());
+        self.reading = Reading::Head(Vec::new());
+        self.asked_with.clone_from(&last_event_id);
+        self.heard_before = feed.heard();
+        self.note(format!("asks node {} for {target} with {last_event_id:?}", self.node));
         let bytes = head.into_bytes();
         let request = Request {
             topics: self.topics.clone(),
@@ -108,14 +159,11 @@ impl Subscriber {
 
     /// The connection is over; when it comes back.
     pub(crate) fn leave(&mut self, until: Duration) {
+        self.note(format!("leaves until {until:?}"));
         self.link = Link::Away { until };
         self.decoder = std::mem::take(&mut self.decoder).reconnected();
-        self.head = None;
-    }
-
-    /// It asked for less than everything.
-    fn is_lossy(&self) -> bool {
-        self.latest || self.replay == "latest" || self.replay == "none"
+        self.reading = Reading::Refusal;
+        self.ledger.disconnect();
     }
 
     /// How long it was told to stay away.
@@ -123,69 +171,95 @@ impl Subscriber {
         self.decoder.retry().unwrap_or(Duration::from_secs(3))
     }
 
+    /// The id that it would come back with.
+    pub(crate) fn last_event_id(&self) -> &str {
+        self.decoder.last_event_id()
+    }
+
+    /// True while it receives a stream.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.ledger.is_streaming()
+    }
+
     /// Takes what arrived.
-    pub(crate) fn receive(&mut self, bytes: &[u8], history: &History) -> Result<(), String> {
-        let mut bytes = bytes.to_vec();
-        if let Some(head) = &mut self.head {
-            head.extend_from_slice(&bytes);
+    pub(crate) fn receive(&mut self, bytes: &[u8], hearing: &mut Hearing<'_>) -> Result<(), String> {
+        let mut rest = bytes.to_vec();
+        if let Reading::Head(head) = &mut self.reading {
+            head.append(&mut rest);
             let Some(end) = find(head, b"\r\n\r\n") else { return Ok(()) };
-            bytes = head.split_off(end + 4);
-            let streams = find(head, b"text/event-stream").is_some();
-            let status = String::from_utf8_lossy(&head[..12]).into_owned();
-            must(streams || [" 503", " 429", " 408"].iter().any(|refused| status.ends_with(refused)), || status)?;
-            if !streams {
-                return Ok(());
-            }
-            self.head = None;
+            rest = head.split_off(end + 4);
+            let head = String::from_utf8_lossy(head).into_owned();
+            self.take_head(&head)?;
         }
-        let lossy = self.is_lossy();
-        let (ledger, topics) = (&mut self.ledger, &self.topics);
+        if let Reading::Preamble(preamble) = &mut self.reading {
+            preamble.append(&mut rest);
+            let Some(end) = find(preamble, b"\n\n") else { return Ok(()) };
+            rest = preamble.split_off(end + 2);
+            let preamble = std::mem::take(preamble);
+            self.take_preamble(&preamble, hearing)?;
+        }
+        if matches!(self.reading, Reading::Items) { self.take_items(&rest, hearing) } else { Ok(()) }
+    }
+
+    fn take_head(&mut self, head: &str) -> Result<(), String> {
+        let is_stream = head.contains("text/event-stream");
+        let status = head.split(' ').nth(1).unwrap_or_default();
+        must(is_stream || ["503", "429", "408"].contains(&status), || format!("no stream: {head:?}"))?;
+        let goes_on = is_stream && !head.contains("Connection: close");
+        self.reading = if goes_on { Reading::Preamble(Vec::new()) } else { Reading::Refusal };
+        Ok(())
+    }
+
+    fn take_preamble(&mut self, preamble: &[u8], hearing: &mut Hearing<'_>) -> Result<(), String> {
+        self.decoder.feed(preamble, |_| ()).map_err(|error| error.to_string())?;
+        self.reading = Reading::Items;
+        let has_id = preamble.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"id:"));
+        let opening = Opening {
+            last_event_id: self.asked_with.clone(),
+            replay: self.replay,
+            latest: self.latest,
+            preamble_id: has_id.then(|| self.decoder.last_event_id().to_owned()),
+            answered: hearing.answered.ok_or("bytes arrived that were never sent")?,
+            heard: self.heard_before,
+        };
+        self.note(format!("{:?} preamble {:?}, answered at {}", hearing.now, opening.preamble_id, opening.answered));
+        hearing.census.streams += 1;
+        hearing.census.resumes += u64::from(!opening.last_event_id.is_empty());
+        let context = |what| format!("{what}\n{opening:?}");
+        hearing.feed.look(|order| self.ledger.connect(&opening, order, hearing.now)).map_err(context)
+    }
+
+    fn take_items(&mut self, bytes: &[u8], hearing: &mut Hearing<'_>) -> Result<(), String> {
+        let Hearing { feed, history, now, census, .. } = hearing;
+        let Subscriber { ledger, diary, .. } = self;
         let mut outcome = Ok(());
-        let fed = self.decoder.feed(&bytes, |item| {
-            if let Item::Event { event_type, data, .. } = item
-                && outcome.is_ok()
-            {
-                outcome = ledger.take(event_type, data, topics, history, lossy);
+        let fed = self.decoder.feed(bytes, |item| {
+            let Item::Event { event_type, data, id } = item else { return };
+            if outcome.is_err() {
+                return;
+            }
+            census.count(event_type, data);
+            let about = if event_type == "gap" { data.to_owned() } else { format!("{:?}", history.find(data)) };
+            note(diary, format!("  {event_type} {id} {about}"));
+            let received = Received { event_type, data, id };
+            match feed.look(|order| ledger.take(received, order, history, *now)) {
+                Ok(sequence) => feed.note_heard(sequence),
+                Err(what) => outcome = Err(what),
             }
         });
         fed.map_err(|error| error.to_string()).and(outcome)
     }
 
     /// In the end, when nothing keeps it from its events, it has them all.
-    pub(crate) fn check_complete(&self, history: &History) -> Result<(), String> {
-        must(!self.ledger.gap_is_due, || "was never told of the gap in what it has".into())?;
-        // Who does not want all has no claim to what came while it was away and is forgotten: `wire` knows.
-        let topics = if self.is_lossy() { &[] } else { &self.topics[..] };
-        for topic in topics.iter().filter(|topic| !self.ledger.gaps.contains(*topic)) {
-            let Some(place) = self.ledger.places.get(topic) else { continue };
-            let count = history.count(topic);
-            must(*place == count, || format!("has {place} of {count} events of {topic}"))?;
-        }
-        Ok(())
+    pub(crate) fn check_complete(&self, feed: &Feed, now: Duration) -> Result<(), String> {
+        feed.look(|order| self.ledger.check_complete(order, now))
     }
 }
 
-impl Ledger {
-    fn take(
-        &mut self,
-        event_type: &str,
-        data: &str,
-        topics: &[String],
-        history: &History,
-        lossy: bool,
-    ) -> Result<(), String> {
-        if event_type == "gap" {
-            self.gaps = topics.iter().cloned().collect();
-            self.gap_is_due = false;
-            return Ok(());
-        }
-        let (topic, place) = history.place(data).ok_or_else(|| format!("{data:?} was never published"))?;
-        must(topics.contains(&topic), || format!("{topic} is none of mine"))?;
-        let had_gap = self.gaps.remove(&topic);
-        if let Some(last) = self.places.insert(topic, place) {
-            self.gap_is_due |= place != last + 1 && !had_gap && !lossy;
-        }
-        Ok(())
+fn note(diary: &mut VecDeque<String>, line: String) {
+    diary.push_back(line);
+    if diary.len() > DIARY_LINES_MAX {
+        diary.pop_front();
     }
 }
 

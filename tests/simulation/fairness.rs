@@ -6,8 +6,8 @@ use std::time::Duration;
 use fanfare::io::simulated::{Faults, Pace, PeerId, Random};
 use fanfare::io::{Io, ListenerIndex, Peer};
 
-use crate::feed::History;
 use crate::node::{Node, Plan};
+use crate::order::History;
 
 const PUBLIC: ListenerIndex = ListenerIndex(0);
 const ADMIN: ListenerIndex = ListenerIndex(1);

@@ -1,83 +1,17 @@
-//! What is published, and in which order: every node's own record of it, written as the sequencer numbers it.
+//! One node's way in: its sequencer, and the order that the node's publishers see, written as the sequencer numbers it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use fanfare::event::{Event, EventId, RunName, Topic};
 use fanfare::sources::channel::{Accepted, Message, Outlet, Publish, PublishRefusal, Ticket};
 use fanfare::sources::sequencer::Sequencer;
 
-/// Who must be told.
-#[derive(Clone, Debug)]
-pub(crate) enum Scope {
-    /// Subscribers of this topic.
-    Topic(String),
-    /// Subscribers of each of these.
-    Topics(Vec<String>),
-    /// Everybody.
-    All,
-    /// Nobody: the sequence was given to a duplicate.
-    Nobody,
-}
+use super::order::{Bounds, History, Order, Scope};
 
-/// What stands at one sequence of a node's order.
-#[derive(Clone, Debug)]
-pub(crate) struct Record {
-    pub(crate) scope: Scope,
-    pub(crate) is_gap: bool,
-    pub(crate) data: String,
-}
-
-impl Record {
-    pub(crate) fn touches(&self, topics: &[String]) -> bool {
-        match &self.scope {
-            Scope::Topic(topic) => topics.contains(topic),
-            Scope::Topics(lost) => lost.iter().any(|topic| topics.contains(topic)),
-            Scope::All => true,
-            Scope::Nobody => false,
-        }
-    }
-}
-
-/// The order in which the whole world's events were published: topic by topic, by their data, which is unique.
-#[derive(Default)]
-pub(crate) struct History {
-    places: Mutex<HistoryState>,
-}
-
-#[derive(Default)]
-struct HistoryState {
-    of_data: HashMap<String, (String, usize)>,
-    counts: HashMap<String, usize>,
-}
-
-impl History {
-    fn note(&self, event: &Event) {
-        let mut state = self.places.lock().unwrap();
-        if !state.of_data.contains_key(&event.data) {
-            let topic = event.topic.to_string();
-            let count = state.counts.entry(topic.clone()).or_default();
-            *count += 1;
-            let place = *count;
-            state.of_data.insert(event.data.clone(), (topic, place));
-        }
-    }
-
-    /// The topic of the event with this data, and its place there, from 1.
-    pub(crate) fn place(&self, data: &str) -> Option<(String, usize)> {
-        self.places.lock().unwrap().of_data.get(data).cloned()
-    }
-
-    /// How many events of a topic were published.
-    pub(crate) fn count(&self, topic: &str) -> usize {
-        self.places.lock().unwrap().counts.get(topic).copied().unwrap_or(0)
-    }
-}
-
-/// One node's way in: its sequencer, and the record of what it numbered.
+/// A sequencer, and the record of what it numbered.
 pub(crate) struct Feed {
-    pub(crate) run: RunName,
     sequencer: Arc<Sequencer>,
     outlet: Outlet,
     history: Arc<History>,
@@ -86,55 +20,58 @@ pub(crate) struct Feed {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    records: Vec<Arc<Record>>,
-    by_id: HashMap<String, u64>,
+    order: Order,
+    now: Duration,
+    /// The newest sequence that a client of this node has received.
+    heard: u64,
     /// The gap of refused messages that may still grow.
     open_gap: Option<u64>,
 }
 
 impl Feed {
-    pub(crate) fn new(run: RunName, outlet: Outlet, history: Arc<History>) -> Feed {
+    pub(crate) fn new(run: RunName, bounds: Bounds, outlet: Outlet, history: Arc<History>) -> Feed {
+        let order = Order::new(run, bounds, history.counts());
+        let state = State { order, now: Duration::ZERO, heard: 0, open_gap: None };
         let sequencer = Sequencer::new(run, vec![outlet.clone()]);
-        Feed { run, sequencer, outlet, history, head: AtomicU64::new(0), state: Mutex::default() }
+        Feed { sequencer, outlet, history, head: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
+    /// Looks something up in the order.
+    pub(crate) fn look<T>(&self, ask: impl FnOnce(&Order) -> T) -> T {
+        ask(&self.state().order)
+    }
+
     /// The newest sequence given.
     pub(crate) fn last(&self) -> u64 {
-        self.state().records.len() as u64
+        self.state().order.last()
     }
 
-    pub(crate) fn record(&self, sequence: u64) -> Arc<Record> {
-        Arc::clone(&self.state().records[sequence as usize - 1])
+    /// What is published from here on is published now.
+    pub(crate) fn set_now(&self, now: Duration) {
+        self.state().now = now;
     }
 
-    /// The records after `after`, through `through`, that subscribers of `topics` are owed.
-    pub(crate) fn between(&self, after: u64, through: u64, topics: &[String]) -> Vec<(u64, Arc<Record>)> {
-        let state = self.state();
-        let end = (through as usize).min(state.records.len());
-        let range = (after as usize).min(end)..end;
-        let records = range.clone().zip(&state.records[range]);
-        records
-            .filter(|(_, record)| record.touches(topics))
-            .map(|(index, record)| (index as u64 + 1, Arc::clone(record)))
-            .collect()
+    /// The newest sequence that a client of this node has received.
+    pub(crate) fn heard(&self) -> u64 {
+        self.state().heard
     }
 
-    /// The sequence that an id names here, if it names any.
-    pub(crate) fn sequence_of(&self, id: &str) -> Option<u64> {
-        self.run.position(id).map(|sequence| sequence.0).or_else(|| self.state().by_id.get(id).copied())
+    pub(crate) fn note_heard(&self, sequence: u64) {
+        let mut state = self.state();
+        state.heard = state.heard.max(sequence);
     }
 
-    /// An event from a source. Without room it is dropped, and its topic's subscribers are to be told.
+    /// An event from a source. False: there was no room, so it is dropped, and its topic's subscribers are to be told.
     pub(crate) fn publish(&self, event: &Event) -> bool {
         if !self.outlet.has_room(1, event.data.len()) {
-            self.history.note(event);
-            self.refuse(&event.topic);
+            let place = self.history.note(event.topic.as_str(), &event.data);
+            let sequence = self.refuse(&event.topic);
+            self.state().order.lost_event(event.topic.as_str(), place, sequence);
             return false;
         }
         assert!(self.sequencer.publish(event), "there was room");
@@ -143,17 +80,12 @@ impl Feed {
     }
 
     fn note(&self, event: &Event, id: Option<&EventId>) {
-        self.history.note(event);
+        let place = self.history.note(event.topic.as_str(), &event.data);
         let mut state = self.state();
-        state.open_gap = None;
-        let sequence = state.records.len() as u64 + 1;
-        let is_duplicate = match id.filter(|id| self.run.position(id.as_str()).is_none()) {
-            None => false,
-            Some(id) if state.by_id.contains_key(id.as_str()) => true,
-            Some(id) => state.by_id.insert(id.to_string(), sequence).is_some(),
-        };
-        let scope = if is_duplicate { Scope::Nobody } else { Scope::Topic(event.topic.to_string()) };
-        state.records.push(Arc::new(Record { scope, is_gap: false, data: event.data.clone() }));
+        let State { order, now, open_gap, .. } = &mut *state;
+        *open_gap = None;
+        let own_id = id.map(EventId::as_str).filter(|id| order.own_position(id).is_none());
+        order.event((event.topic.as_str(), place), &event.data, own_id, *now);
     }
 
     /// The source was away: anything may be missing here.
@@ -161,24 +93,20 @@ impl Feed {
         self.sequencer.announce_loss();
         let mut state = self.state();
         state.open_gap = None;
-        state.records.push(Arc::new(Record { scope: Scope::All, is_gap: true, data: "source_lost".into() }));
+        state.order.loss(Scope::All, "source_lost");
     }
 
-    /// A message of `topic` can't be an event.
-    pub(crate) fn refuse(&self, topic: &Topic) {
+    /// A message of `topic` can't be an event. The sequence of the loss that says so.
+    pub(crate) fn refuse(&self, topic: &Topic) -> u64 {
         let head = self.head.load(Ordering::SeqCst);
         self.sequencer.announce_refused(topic);
         let mut state = self.state();
-        if let Some(open) = state.open_gap.filter(|open| *open > head) {
-            let record = Arc::make_mut(&mut state.records[open as usize - 1]);
-            if let Scope::Topics(topics) = &mut record.scope {
-                topics.push(topic.to_string());
-            }
-            return;
+        let State { order, open_gap, .. } = &mut *state;
+        if let Some(open) = open_gap.filter(|open| *open > head) {
+            order.widen_loss(open, topic.as_str());
+            return open;
         }
-        let scope = Scope::Topics(vec![topic.to_string()]);
-        state.records.push(Arc::new(Record { scope, is_gap: true, data: "event_refused".into() }));
-        state.open_gap = Some(state.records.len() as u64);
+        *open_gap.insert(order.loss(Scope::Topics(vec![topic.to_string()]), "event_refused"))
     }
 
     /// Notes how far the loop has read.
@@ -227,12 +155,11 @@ impl Bus {
         EventId::new(&format!("bus/{}", state.count)).unwrap()
     }
 
-    /// Publishes to every node.
-    pub(crate) fn publish(&self, event: &Event) {
+    /// Publishes to every node. False: one of them had no room.
+    pub(crate) fn publish(&self, event: &Event) -> bool {
         let nodes = self.state.lock().unwrap().nodes.clone();
-        for feed in nodes {
-            feed.publish(event);
-        }
+        // Each of them is asked, whatever the others say.
+        nodes.iter().filter(|feed| !feed.publish(event)).count() == 0
     }
 
     /// The publishes that wait for an answer, by node.

@@ -1,22 +1,25 @@
-//! Mishaps that a seed has found, told in few words: one node, no faults, and the checkers of the worlds.
+//! Mishaps that a seed or a review has found, told in few words: one node, no faults, and the checkers of the worlds.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use fanfare::event::{Event, Topic};
+use fanfare::event::{Event, EventId, Topic};
 use fanfare::hub::HubLimits;
 use fanfare::io::simulated::{Faults, Pace, PeerId, Random};
 use fanfare::io::{ListenerIndex, Peer};
 use fanfare::server::settings::SlowPolicy;
 use tracing::Dispatch;
 
-use crate::feed::History;
+use crate::census::Census;
+use crate::client::{Hearing, Link, Subscriber};
 use crate::node::{Node, Plan};
-use crate::wire::Request;
+use crate::order::History;
+use crate::wire::{Request, find};
 
 struct Stage {
     node: Node,
+    history: Arc<History>,
     now: Duration,
 }
 
@@ -36,7 +39,7 @@ impl Stage {
         };
         change(&mut plan);
         let history = Arc::<History>::default();
-        Stage { node: Node::start(&plan, 1, Duration::ZERO, None, &history), now: Duration::ZERO }
+        Stage { node: Node::start(&plan, 1, Duration::ZERO, None, &history), history, now: Duration::ZERO }
     }
 
     fn connect(&mut self, pace: Pace, says: &str) -> PeerId {
@@ -74,8 +77,51 @@ impl Stage {
         self.node.feed.publish(&Event::message(Topic::new(topic).unwrap(), data));
     }
 
+    fn publish_as(&mut self, id: &str, topic: &str, data: &str) {
+        let id = Some(EventId::new(id).unwrap());
+        self.node.feed.publish(&Event { id, ..Event::message(Topic::new(topic).unwrap(), data) });
+    }
+
+    /// A client connects, with the id that it holds.
+    fn join(&mut self, client: &mut Subscriber) {
+        let (bytes, request) = client.request(&self.node.feed);
+        let peer = self.node.io().connect(ListenerIndex(0), Peer::Unix, Pace::Eager);
+        self.node.io().peer_send(peer, &bytes);
+        self.node.watch(peer, request);
+        client.link = Link::Joined(peer);
+        self.pass(Duration::from_millis(1));
+    }
+
+    /// The client takes what has arrived, but of the stream's body only the first bytes; how many there were.
+    fn hear(&mut self, client: &mut Subscriber, body_bytes_max: usize) -> usize {
+        let Link::Joined(peer) = client.link else { panic!("it is not connected") };
+        let bytes = self.node.io().take(peer);
+        let head = find(&bytes, b"\r\n\r\n").map_or(0, |end| end + 4);
+        let heard = &bytes[..bytes.len().min(head.saturating_add(body_bytes_max))];
+        let answered = self.node.answered(peer);
+        let (feed, history, census) = (&self.node.feed, &self.history, &mut Census::default());
+        let received = client.receive(heard, &mut Hearing { feed, history, answered, now: self.now, census });
+        received.unwrap_or_else(|what| panic!("{what}\n{}", client.diary()));
+        bytes.len() - head
+    }
+
+    fn cut(&mut self, client: &mut Subscriber) {
+        let Link::Joined(peer) = client.link else { panic!("it is not connected") };
+        self.node.io().peer_reset(peer);
+        client.leave(self.now);
+        self.pass(Duration::from_millis(1));
+    }
+
+    /// The client reads on to the end, and has everything, or knows what it lacks.
+    fn finish(&mut self, client: &mut Subscriber) {
+        self.hear(client, usize::MAX);
+        let checked = client.check_complete(&self.node.feed, self.now);
+        checked.unwrap_or_else(|what| panic!("{what}\n{}", client.diary()));
+    }
+
     fn pass(&mut self, time: Duration) {
         self.now += time;
+        self.node.feed.set_now(self.now);
         self.node.run_until(self.now).unwrap_or_else(|what| panic!("{what}\n{}", self.node.io().trace().join("\n")));
     }
 
@@ -136,9 +182,117 @@ fn check_limited(entries: &[String], text: &str, more: usize) {
     assert!(about.len() == 11 && about[10].ends_with(&told), "{}", entries.join("\n"));
 }
 
+/// Takes a client of these topics through one event, cuts it off, lets things happen, and brings it back. It is cut off
+/// again behind each of the bytes that it then gets, and must have everything in the end, or know what it lacks.
+fn check_resume_cut_at_every_byte(
+    topics: &[&str],
+    change: impl Fn(&mut Plan),
+    wish: impl Fn(&mut Subscriber),
+    first: impl Fn(&mut Stage),
+    then: impl Fn(&mut Stage),
+) {
+    let mut bytes_max = 0;
+    loop {
+        let mut stage = Stage::new(&change);
+        let mut client = Subscriber::new(topics.iter().map(ToString::to_string).collect());
+        wish(&mut client);
+        stage.join(&mut client);
+        first(&mut stage);
+        stage.pass(Duration::from_millis(1));
+        stage.hear(&mut client, usize::MAX);
+        stage.cut(&mut client);
+        then(&mut stage);
+        stage.pass(Duration::from_millis(50));
+        stage.join(&mut client);
+        let bytes = stage.hear(&mut client, bytes_max);
+        stage.cut(&mut client);
+        stage.join(&mut client);
+        stage.finish(&mut client);
+        if bytes_max >= bytes {
+            assert!(bytes > 100, "the client got only {bytes} bytes");
+            return;
+        }
+        bytes_max += 1;
+    }
+}
+
+/// Row 3 of the review: topic a has lost 2, topic c has lost 5, and 3 and 4 are remembered.
+#[test]
+fn a_client_hears_of_each_loss_whatever_byte_it_is_cut_off_at() {
+    check_resume_cut_at_every_byte(
+        &["a", "b", "c", "d"],
+        |plan| plan.hub.history_events_max = Some(1),
+        |_| (),
+        |stage| stage.publish("a", "1"),
+        |stage| "2a 3b 4d 5c 6c 7a".split(' ').for_each(|event| stage.publish(&event[1..], event)),
+    );
+}
+
+/// The same when nothing follows in the topic with the smaller loss: the gap is all that the client ever gets of it.
+#[test]
+fn a_client_hears_of_a_loss_that_nothing_follows() {
+    check_resume_cut_at_every_byte(
+        &["a", "b"],
+        |plan| {
+            plan.hub.history_age_max = Duration::from_secs(3);
+        },
+        |_| (),
+        |stage| stage.publish("a", "1"),
+        |stage| {
+            stage.publish("a", "2");
+            stage.pass(Duration::from_secs(5));
+            stage.publish("b", "3");
+        },
+    );
+}
+
+/// Row 4 of the review: the newest event is forgotten, and a client that wants only the newest comes back.
+#[test]
+fn a_newest_event_that_is_gone_is_a_gap() {
+    let wishes: [fn(&mut Subscriber); 3] = [
+        |client| client.latest = true,
+        |client| client.replay = "latest",
+        |client| {
+            client.replay = "all";
+            client.latest = true;
+        },
+    ];
+    for wish in wishes {
+        check_resume_cut_at_every_byte(
+            &["a", "b"],
+            |plan| plan.hub.history_age_max = Duration::from_secs(3),
+            wish,
+            |stage| stage.publish("a", "1"),
+            |stage| {
+                stage.publish("a", "2");
+                stage.publish("b", "3");
+                stage.pass(Duration::from_secs(5));
+            },
+        );
+    }
+}
+
+/// Row 15 of the review: a publisher uses an id again that a client holds, after the first event of that id is forgotten.
+#[test]
+fn an_id_that_is_used_again_loses_nothing() {
+    for events_max in [1, 2, 3, 10] {
+        check_resume_cut_at_every_byte(
+            &["a", "b"],
+            |plan| plan.hub.history_events_max = Some(events_max),
+            |_| (),
+            |stage| stage.publish_as("X", "a", "1"),
+            |stage| {
+                "2a 3a 4b".split(' ').for_each(|event| stage.publish(&event[1..], event));
+                stage.publish_as("X", "a", "5");
+                stage.publish("a", "6");
+            },
+        );
+    }
+}
+
 #[test]
 fn a_message_that_waits_for_a_walk_is_not_slept_on() {
-    let mut stage = Stage::new(|plan| plan.hub.history_events_max = 1);
+    let mut stage = Stage::new(|plan| plan.hub.history_events_max = Some(1));
     stage.subscribe(&["a"], Pace::Eager);
     (0..5).for_each(|n| stage.publish("a", &format!("event {n}")));
     stage.pass(Duration::from_millis(1));
@@ -157,6 +311,7 @@ fn what_one_turn_has_no_budget_for_is_left_to_the_next() {
 #[test]
 fn a_replay_longer_than_one_run_comes_whole() {
     let mut stage = Stage::new(|plan| {
+        plan.hub.history_events_max = Some(1000);
         plan.channel.messages_max = 2000;
         plan.faults.send_buffer_bytes = (1 << 20, 1 << 20); // it is not the socket that ends a run
     });
@@ -227,7 +382,7 @@ fn a_loss_before_the_walk_came_round_is_noticed_by_the_walk() {
 /// The same for a gap: everybody who reads on is told of it, and nobody is closed for it.
 #[test]
 fn a_gap_does_not_take_the_room_of_what_a_walk_has_yet_to_bring_round() {
-    let mut stage = Stage::new(|plan| plan.hub.history_events_max = 1);
+    let mut stage = Stage::new(|plan| plan.hub.history_events_max = Some(1));
     stage.subscribe(&["a"], Pace::Eager);
     stage.publish("a", "first");
     stage.node.feed.lose();
@@ -368,6 +523,7 @@ fn what_anybody_can_cause_is_logged_a_few_times_and_then_counted() {
             plan.hub.topics_max = 1;
             plan.channel.messages_max = 500;
         });
+        stage.publish("a", "an event");
         stage.subscribe(&["a"], Pace::Eager);
         (0..500).for_each(|n| stage.publish(&format!("b{n}"), "an event"));
         stage.pass(later);

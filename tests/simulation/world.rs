@@ -4,15 +4,21 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare::event::{Event, Topic};
+use fanfare::event::{Event, EventId, Topic};
 use fanfare::io::simulated::{Fate, Pace, PeerId, Random};
 use fanfare::io::{ListenerIndex, Peer};
 use fanfare::sources::channel::{Control, Message, PublishRefusal};
 
-use super::client::{INTERVAL_MAX, Link, Subscriber, Talker};
-use super::feed::{Bus, History};
+use super::census::Census;
+use super::client::{Hearing, INTERVAL_MAX, Link, Subscriber, Talker};
+use super::feed::Bus;
+use super::ledger::must;
 use super::node::{Node, Plan};
-use super::wire::must;
+use super::order::History;
+use super::wire::find;
+
+/// What a world leaves behind: a hash of everything that happened, and what was checked.
+pub(crate) type Outcome = Result<(u64, Census), String>;
 
 /// A world and the hash of everything that happened in it.
 pub(crate) struct World {
@@ -26,8 +32,13 @@ pub(crate) struct World {
     talkers: Vec<Talker>,
     now: Duration,
     serial: u64,
+    /// Ids that every node of now was given an event of.
+    used_ids: Vec<(EventId, Topic)>,
     starts: u64,
     hash: u64,
+    census: Census,
+    /// Clients cut their connections: until everything is to arrive.
+    may_cut: bool,
 }
 
 impl World {
@@ -48,31 +59,37 @@ impl World {
             nodes: Vec::new(),
             now: Duration::ZERO,
             serial: 0,
+            used_ids: Vec::new(),
             starts: 0,
             hash: 0,
+            census: Census { worlds: 1, clients: subscribers as u64, ..Census::default() },
+            may_cut: true,
         };
         world.nodes = (0..world.plan.nodes).map(|index| world.start(index)).collect();
         world.connect_bus();
         world
     }
 
-    /// Lives through it all; the hash of what happened.
-    pub(crate) fn live(mut self) -> Result<u64, String> {
+    /// Lives through it all.
+    pub(crate) fn live(mut self) -> Outcome {
         let outcome = self.live_through();
         for node in &mut self.nodes {
             self.hash = self.hash.rotate_left(7) ^ node.io().trace_hash();
         }
         let mut trace =
             || self.nodes.iter_mut().map(|node| node.io().trace().join("\n")).collect::<Vec<_>>().join("\n--\n");
-        outcome.map(|()| self.hash).map_err(|what| format!("{}\n\n{what}\n\n{:#?}", trace(), self.plan))
+        outcome
+            .map(|()| (self.hash, self.census.clone()))
+            .map_err(|what| format!("{}\n\n{what}\n\n{:#?}", trace(), self.plan))
     }
 
     fn live_through(&mut self) -> Result<(), String> {
         let steps = 40 + self.random.below(120);
         for _ in 0..steps {
-            self.mishap();
+            self.nodes.iter().for_each(|node| node.feed.set_now(self.now));
+            self.mishap()?;
             self.publish();
-            self.stir_clients();
+            self.stir_clients()?;
             let step = match self.random.below(100) {
                 0 => Duration::from_secs(10 + self.random.below(200) as u64),
                 1..4 => Duration::from_secs(1 + self.random.below(9) as u64),
@@ -100,13 +117,13 @@ impl World {
 
     // ---- what happens ----
 
-    fn mishap(&mut self) {
+    fn mishap(&mut self) -> Result<(), String> {
         let index = self.random.below(self.nodes.len());
         let topic = self.a_topic();
         match self.random.below(100) {
-            0..2 => self.restart(index),
+            0..2 => return self.restart(index),
             2..6 => self.nodes[index].feed.lose(),
-            6..9 => self.nodes[index].feed.refuse(&topic),
+            6..9 => _ = self.nodes[index].feed.refuse(&topic),
             9..12 => {
                 let descriptors = 1 + self.random.below(12);
                 self.nodes[index].io().set_descriptors_max(descriptors);
@@ -114,10 +131,14 @@ impl World {
             12..30 => self.nodes[index].io().set_descriptors_max(usize::MAX),
             _ => {}
         }
+        Ok(())
     }
 
     /// The process ends, and another takes its place: nothing is remembered, and its ids are new.
-    fn restart(&mut self, index: usize) {
+    fn restart(&mut self, index: usize) -> Result<(), String> {
+        self.census.restarts += 1;
+        // The new node was given no event under any of them.
+        self.used_ids.clear();
         let node = self.start(index);
         let mut old = std::mem::replace(&mut self.nodes[index], node);
         self.hash = self.hash.rotate_left(7) ^ old.io().trace_hash();
@@ -125,16 +146,20 @@ impl World {
             bus.forget_tickets(index);
         }
         self.connect_bus();
-        for subscriber in self.subscribers.iter_mut().filter(|subscriber| subscriber.node == index) {
+        let World { subscribers, census, history, now, .. } = self;
+        for subscriber in subscribers.iter_mut().filter(|subscriber| subscriber.node == index) {
             if let Link::Joined(peer) = subscriber.link {
                 let bytes = old.io().take(peer);
-                let _ = subscriber.receive(&bytes, &self.history);
-                subscriber.leave(self.now);
+                let (feed, answered) = (Arc::clone(&old.feed), old.answered(peer));
+                let mut hearing = Hearing { feed: &feed, history, answered, now: *now, census };
+                subscriber.receive(&bytes, &mut hearing)?;
+                subscriber.leave(*now);
             }
         }
         for talker in self.talkers.iter_mut().filter(|talker| talker.node == index) {
             talker.leave(self.now, index);
         }
+        Ok(())
     }
 
     fn a_topic(&mut self) -> Topic {
@@ -154,34 +179,56 @@ impl World {
             let topic = self.a_topic();
             let data = format!("source {} {}", self.serial, "y".repeat(self.random.below(padding + 1)));
             let mut event = Event::message(topic, data);
-            let times = if self.random.chance(30) { 2 } else { 1 };
-            match &self.bus {
+            if self.random.chance(600) {
+                event.id = Some(self.some_id(&mut event.topic));
+            }
+            let times = if event.id.is_some() && self.random.chance(30) { 2 } else { 1 };
+            let was_taken = (0..times).all(|_| match &self.bus {
                 // What comes without an id gets one on each node, in the same order.
-                Some(bus) => {
-                    event.id = self.random.chance(600).then(|| bus.next_id());
-                    let times = if event.id.is_some() { times } else { 1 };
-                    (0..times).for_each(|_| bus.publish(&event));
-                }
-                None => {
-                    self.nodes[0].feed.publish(&event);
-                }
+                Some(bus) => bus.publish(&event),
+                None => self.nodes[0].feed.publish(&event),
+            });
+            if let Some(id) = event.id.filter(|_| was_taken) {
+                self.used_ids.push((id, event.topic));
             }
         }
     }
 
+    /// An id for an event of `topic`: new, or used before. The publisher that reuses one likes the ids that clients hold, and
+    /// the topic that an id was used in.
+    fn some_id(&mut self, topic: &mut Topic) -> EventId {
+        if self.used_ids.is_empty() || !self.random.chance(60) {
+            return match &self.bus {
+                Some(bus) => bus.next_id(),
+                None => EventId::new(&format!("source/{}", self.serial)).unwrap(),
+            };
+        }
+        self.census.reused_ids += 1;
+        let client = self.random.below(self.subscribers.len());
+        let held = self.subscribers[client].last_event_id();
+        let is_held = |used: &&(EventId, Topic)| used.0.as_str() == held;
+        let any = self.random.below(self.used_ids.len());
+        let (id, used_topic) = self.used_ids.iter().find(is_held).unwrap_or(&self.used_ids[any]).clone();
+        if self.random.chance(700) {
+            *topic = used_topic;
+        }
+        id
+    }
+
     // ---- clients ----
 
-    fn stir_clients(&mut self) {
+    fn stir_clients(&mut self) -> Result<(), String> {
         for index in 0..self.subscribers.len() {
             match self.subscribers[index].link {
                 Link::Away { until } if until <= self.now => self.join(index),
                 Link::Away { .. } => {}
-                Link::Joined(peer) => self.stir(index, peer),
+                Link::Joined(peer) => self.stir(index, peer)?,
             }
         }
         for index in 0..self.talkers.len() {
             self.let_talk(index);
         }
+        Ok(())
     }
 
     fn pace(&mut self) -> Pace {
@@ -207,7 +254,8 @@ impl World {
             subscriber.node = self.random.below(self.nodes.len());
         }
         let node = &mut self.nodes[subscriber.node];
-        let (bytes, mut request) = subscriber.request();
+        self.census.connections += 1;
+        let (bytes, mut request) = subscriber.request(&node.feed);
         request.interval = request.interval.max(self.plan.interval_floor);
         let peer = node.io().connect(ListenerIndex(0), address, pace);
         subscriber.link = Link::Joined(peer);
@@ -217,7 +265,7 @@ impl World {
         node.watch(peer, request);
     }
 
-    fn stir(&mut self, index: usize, peer: PeerId) {
+    fn stir(&mut self, index: usize, peer: PeerId) -> Result<(), String> {
         let (pace, draw) = (self.pace(), self.random.below(1000));
         let away = self.now + self.random.up_to(Duration::from_secs(3));
         let subscriber = &mut self.subscribers[index];
@@ -226,13 +274,36 @@ impl World {
             0..8 => io.peer_reset(peer),
             8..16 => io.peer_end(peer),
             16..20 => io.peer_vanish(peer),
-            20..60 => return io.set_pace(peer, pace),
-            60..70 => return io.peer_send(peer, b"what nobody reads"),
-            _ => return,
+            20..60 => io.set_pace(peer, pace),
+            60..70 => io.peer_send(peer, b"what nobody reads"),
+            _ => {}
         }
-        let bytes = io.take(peer);
-        let _ = subscriber.receive(&bytes, &self.history);
-        subscriber.leave(away);
+        if draw < 20 {
+            let bytes = io.take(peer);
+            self.receive(index, peer, &bytes)?;
+            self.subscribers[index].leave(away);
+        }
+        Ok(())
+    }
+
+    /// A client takes what has arrived.
+    fn receive(&mut self, index: usize, peer: PeerId, bytes: &[u8]) -> Result<(), String> {
+        let World { subscribers, nodes, history, census, now, .. } = self;
+        let subscriber = &mut subscribers[index];
+        let node = &nodes[subscriber.node];
+        let mut hearing = Hearing { feed: &node.feed, history, answered: node.answered(peer), now: *now, census };
+        let received = subscriber.receive(bytes, &mut hearing);
+        received.map_err(|what| format!("subscriber {index}, peer {}: {what}\n{}", peer.0, subscriber.diary()))
+    }
+
+    /// Where a connection is cut that has brought these bytes: anywhere, and gladly around a gap.
+    fn cut(&mut self, bytes: &[u8]) -> usize {
+        let anywhere = self.random.below(bytes.len() + 1);
+        let Some(gap) = find(bytes, b"event: gap").filter(|_| self.random.chance(700)) else { return anywhere };
+        let before = bytes[..gap].windows(2).rposition(|window| window == b"\n\n").map_or(0, |end| end + 2);
+        let after = find(&bytes[gap..], b"\n\n").map_or(bytes.len(), |end| gap + end + 2);
+        let next = find(&bytes[after..], b"\n\n").map_or(bytes.len(), |end| after + end + 2);
+        [before, gap, after - 1, after, next][self.random.below(5)]
     }
 
     fn let_talk(&mut self, index: usize) {
@@ -287,13 +358,23 @@ impl World {
         for index in 0..self.subscribers.len() {
             let Link::Joined(peer) = self.subscribers[index].link else { continue };
             let away = self.random.up_to(Duration::from_secs(2));
-            let subscriber = &mut self.subscribers[index];
-            let io = self.nodes[subscriber.node].io();
-            let bytes = io.take(peer);
-            subscriber.receive(&bytes, &self.history).map_err(|what| format!("subscriber {index}: {what}"))?;
-            if io.fate(peer) != Fate::Open {
+            let node = self.subscribers[index].node;
+            let mut bytes = self.nodes[node].io().take(peer);
+            let cuts = self.may_cut && !bytes.is_empty() && self.random.chance(self.subscribers[index].cuts);
+            if cuts {
+                let cut = self.cut(&bytes);
+                bytes.truncate(cut);
+            }
+            self.receive(index, peer, &bytes)?;
+            if cuts {
+                self.census.cuts += 1;
+                self.nodes[node].io().peer_reset(peer);
+            }
+            if self.nodes[node].io().fate(peer) != Fate::Open {
+                let subscriber = &mut self.subscribers[index];
                 let retry = if self.random.chance(500) { subscriber.retry() } else { away };
-                subscriber.leave(self.now + retry);
+                let at_once = cuts && self.random.chance(500);
+                subscriber.leave(self.now + if at_once { Duration::ZERO } else { retry });
             }
         }
         for index in 0..self.talkers.len() {
@@ -317,6 +398,7 @@ impl World {
         for node in &mut self.nodes {
             node.io().set_descriptors_max(usize::MAX);
         }
+        self.may_cut = false;
         let (mut head, mut rounds_since_event) = (0, 0);
         // Publishers finish what they began, one answer after the other: then everybody's interval has its time.
         for round in 0.. {
@@ -350,12 +432,10 @@ impl World {
         for (index, subscriber) in self.subscribers.iter().enumerate() {
             let Link::Joined(peer) = subscriber.link else { continue };
             let node = &mut self.nodes[subscriber.node];
-            let streams = node.wires.iter().any(|wire| wire.peer == peer && wire.is_streaming());
-            if streams && node.io().is_open(peer) && !node.io().is_ended(peer) {
-                let wire = node.wires.iter().find(|wire| wire.peer == peer).map(|wire| &wire.request);
-                subscriber
-                    .check_complete(&self.history)
-                    .map_err(|what| format!("subscriber {index}: {what} {peer:?} {wire:?}"))?;
+            if subscriber.is_streaming() && node.io().is_open(peer) && !node.io().is_ended(peer) {
+                let checked = subscriber.check_complete(&node.feed, self.now);
+                checked
+                    .map_err(|what| format!("subscriber {index}, peer {}: {what}\n{}", peer.0, subscriber.diary()))?;
             }
         }
         for talker in self.talkers.iter().filter(|talker| talker.is_sane) {

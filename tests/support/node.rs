@@ -1,5 +1,6 @@
 //! A node without its server: the Redis source, the sequencer, and the channel that a loop would read.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Node {
     pub status: Arc<SourceStatus>,
     publisher: RedisPublisher,
     inbox: Inbox,
+    /// One that was read, and waits for the events before it.
+    answer: RefCell<Option<Message>>,
     woken: crossbeam_channel::Receiver<()>,
     pub handle: RedisHandle,
 }
@@ -45,7 +48,7 @@ impl Node {
         let sequencer = Sequencer::new(run, vec![outlet.clone()]);
         let status = SourceStatus::new("redis");
         let handle = source::spawn(settings, sequencer, Arc::clone(&status)).unwrap();
-        Node { status, publisher: handle.publisher(outlet), inbox, woken, handle }
+        Node { status, publisher: handle.publisher(outlet), inbox, answer: RefCell::default(), woken, handle }
     }
 
     /// One that is subscribed.
@@ -66,7 +69,7 @@ impl Node {
     pub fn next(&self) -> Heard {
         loop {
             self.inbox.rearm();
-            if let Some(message) = self.inbox.next() {
+            if let Some(message) = self.next_message() {
                 return heard(message);
             }
             self.woken.recv_timeout(DEADLINE).expect("something is heard");
@@ -74,7 +77,16 @@ impl Node {
     }
 
     pub fn heard_so_far(&self) -> impl Iterator<Item = Heard> {
-        std::iter::from_fn(|| self.inbox.next()).map(heard)
+        std::iter::from_fn(|| self.next_message()).map(heard)
+    }
+
+    /// An answer was given behind the events that it is about: those come first, though they have a lane of their own.
+    fn next_message(&self) -> Option<Message> {
+        let mut answer = self.answer.borrow_mut();
+        if answer.is_none() {
+            *answer = self.inbox.next_urgent();
+        }
+        self.inbox.next().or_else(|| answer.take())
     }
 
     pub fn next_event(&self) -> (String, String) {
