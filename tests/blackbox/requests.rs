@@ -70,7 +70,7 @@ fn what_follows_a_stream_request_is_discarded() {
     subscriber.client.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n\0\0\0 and anything else\n");
     server.publish("a", "x");
     subscriber.expect(&["x"]);
-    subscriber.client.send(vec![b'x'; 1 << 20]);
+    subscriber.client.send(vec![b'x'; 32 << 10]);
     server.publish("a", "y");
     subscriber.expect(&["y"]);
 }
