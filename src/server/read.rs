@@ -20,7 +20,7 @@ use crate::protocol::response::{self, Response};
 /// back at once.
 const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
 /// What connections that took more than their share before may take of one turn: so soon it is the others' turn again.
-const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(250);
+const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(100);
 /// While events go out, those connections have one part in so many of the time.
 const HEAVY_SHARE_BESIDE_WALKS: u32 = 8;
 /// The share of one visit to a connection; one request is always taken up.
