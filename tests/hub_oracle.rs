@@ -167,6 +167,8 @@ struct Oracle {
     losses: Vec<Announced>,
     /// The newest loss of all topics that is forgotten.
     lost_of_all: u64,
+    /// The newest loss that is forgotten of topics that don't exist.
+    lost_of_absent: BTreeMap<usize, u64>,
     head: u64,
     now: Duration,
     ids: Vec<(String, u64)>,
@@ -196,6 +198,7 @@ impl Oracle {
             floor: 0,
             losses: Vec::new(),
             lost_of_all: 0,
+            lost_of_absent: BTreeMap::new(),
             head: 0,
             now: Duration::ZERO,
             ids: Vec::new(),
@@ -224,7 +227,7 @@ impl Oracle {
         self.check_logs();
     }
 
-    /// What nothing was published to vanishes with its last subscriber; what it missed is a floor for new topics.
+    /// What nothing was published to vanishes with its last subscriber; what it missed stays known.
     fn note_vanished(&mut self) {
         for topic in self.order.clone() {
             let is_used = self.subscribers.values().any(|subscriber| subscriber.topics.contains(&topic));
@@ -232,7 +235,9 @@ impl Oracle {
                 let twin = self.twins.remove(&topic).expect("it was there");
                 assert!(twin.all.is_empty() && !is_used, "{topic} vanished");
                 self.order.retain(|other| *other != topic);
-                self.floor = self.floor.max(twin.floor).max(twin.lost);
+                if twin.lost > twin.floor {
+                    self.lost_of_absent.insert(topic, twin.lost);
+                }
             }
         }
     }
@@ -272,7 +277,9 @@ impl Oracle {
         if !self.order.contains(&topic) {
             self.order.push(topic);
         }
-        self.twins.entry(topic).or_insert_with(|| Twin { floor, ..Twin::default() })
+        let lost_of_absent = &mut self.lost_of_absent;
+        let mut lost = || lost_of_absent.remove(&topic).unwrap_or(0);
+        self.twins.entry(topic).or_insert_with(|| Twin { floor, lost: lost(), ..Twin::default() })
     }
 
     /// Forgets what the bounds ask for, then holds the record.
@@ -310,7 +317,7 @@ impl Oracle {
                 None => self.lost_of_all = sequence,
                 Some(topics) => topics.iter().for_each(|topic| match self.twins.get_mut(topic) {
                     Some(twin) => twin.lost = sequence,
-                    None => self.floor = self.floor.max(sequence),
+                    None => _ = self.lost_of_absent.insert(*topic, sequence),
                 }),
             }
         }
@@ -389,11 +396,21 @@ impl Oracle {
         twin.evicted_through().max(twin.lost).max(self.lost_of_all)
     }
 
+    /// Where something of a topic is missing: where its newest evicted event was, and where its newest forgotten loss was,
+    /// if it holds events from before that.
+    fn places_of(&self, topic: usize) -> Vec<u64> {
+        let (evicted, lost) = (self.twins[&topic].evicted_through(), self.lost_of(topic));
+        let has_between = self.twins[&topic].held().iter().any(|event| event.sequence < lost);
+        if has_between && evicted < lost { vec![evicted, lost] } else { vec![lost] }
+    }
+
     /// What a subscriber gets that resumes, with a gap at each place at which some of its topics miss something.
     fn held_with_gaps(&self, topics: &[usize], position: u64, silent_through: u64) -> Vec<String> {
         let mut gaps = BTreeMap::<u64, Vec<usize>>::new();
-        for topic in topics.iter().copied().filter(|topic| self.lost_of(*topic) > position.max(silent_through)) {
-            gaps.entry(self.lost_of(topic)).or_default().push(topic);
+        for topic in topics {
+            for place in self.places_of(*topic).into_iter().filter(|place| *place > position.max(silent_through)) {
+                gaps.entry(place).or_default().push(*topic);
+            }
         }
         let mut all = self.held_after(topics, position);
         all.extend(gaps.into_iter().map(|(place, topics)| (place, format!("missed {topics:?}"))));
@@ -472,10 +489,21 @@ impl Oracle {
             None => (position, is_known, gap),
             Some(last_cut) => {
                 let cut = newer[last_cut];
-                let reason = gap.map_or(MissedReason::ReplayLimit, |(_, reason, _)| reason);
-                (cut, is_known, Some((cut, reason, all_topics())))
+                let silent_through = if id.is_empty() { self.lost_through(topics) } else { 0 };
+                let skipped = topics.iter().filter(|topic| self.skips(**topic, position, silent_through, cut));
+                let skipped = (MissedReason::ReplayLimit, skipped.map(|topic| name(*topic)).collect());
+                let (reason, names) = gap.map_or(skipped, |(_, reason, names)| (reason, names));
+                (cut, is_known, Some((cut, reason, names)))
             }
         }
+    }
+
+    /// True when a subscriber that goes on behind `cut` misses something of this topic.
+    fn skips(&self, topic: usize, position: u64, silent_through: u64, cut: u64) -> bool {
+        let is_within = |after: u64, place: u64| after < place && place <= cut;
+        let held = self.held_after(&[topic], position);
+        held.iter().any(|(sequence, _)| *sequence <= cut)
+            || self.places_of(topic).into_iter().any(|place| is_within(position.max(silent_through), place))
     }
 
     /// The hub holds exactly what the twin holds, and counts it right.

@@ -82,12 +82,7 @@ impl Hub {
             match loss.scope {
                 LossScope::All => self.losses_forgotten_through = loss.sequence,
                 LossScope::Topics(topics) => {
-                    for topic in &topics {
-                        match self.topics.find(topic.as_str()) {
-                            Some(key) => self.topics.get_mut(key).log.lose_through(loss.sequence),
-                            None => self.topics.raise_floor(loss.sequence),
-                        }
-                    }
+                    topics.iter().for_each(|topic| self.topics.note_forgotten_loss(topic, loss.sequence));
                 }
             }
             self.pin(loss.frame);

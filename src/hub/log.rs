@@ -35,8 +35,8 @@ pub(super) struct TopicLog {
     bytes: usize,
     foreign: HashMap<EventId, Sequence>,
     evicted_through: Sequence,
-    /// The newest position at or before which something is missing: an evicted event, or a loss that is forgotten.
-    lost_through: Sequence,
+    /// The newest loss of this topic alone that the loss log has forgotten.
+    loss_forgotten_at: Sequence,
     last_evicted_id: Option<EventId>,
 }
 
@@ -48,7 +48,7 @@ impl TopicLog {
             bytes: 0,
             foreign: HashMap::new(),
             evicted_through: floor,
-            lost_through: floor,
+            loss_forgotten_at: Sequence::ZERO,
             last_evicted_id: None,
         }
     }
@@ -66,7 +66,6 @@ impl TopicLog {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.cost_bytes();
         self.evicted_through = entry.sequence;
-        self.lose_through(entry.sequence);
         if let Some(id) = &entry.foreign_id {
             self.foreign.remove(id);
         }
@@ -79,9 +78,9 @@ impl TopicLog {
         Some(entry)
     }
 
-    /// Something at or before `position` is missing, whatever the log holds.
-    pub(super) fn lose_through(&mut self, position: Sequence) {
-        self.lost_through = self.lost_through.max(position);
+    /// The loss log has forgotten a loss of this topic.
+    pub(super) fn note_forgotten_loss(&mut self, position: Sequence) {
+        self.loss_forgotten_at = self.loss_forgotten_at.max(position);
     }
 
     /// The position of the event that `id`, not one of the run's own, names: remembered, or the last one evicted. Of
@@ -155,9 +154,9 @@ impl TopicLog {
         self.evicted_through
     }
 
-    /// The newest position at or before which something is missing.
-    pub(super) fn lost_through(&self) -> Sequence {
-        self.lost_through
+    /// The newest loss of this topic alone that the loss log has forgotten; zero if there is none.
+    pub(super) fn loss_forgotten_at(&self) -> Sequence {
+        self.loss_forgotten_at
     }
 
     pub(super) fn len(&self) -> usize {

@@ -287,9 +287,9 @@ impl Hub {
         run.finish(fitted, after, self.head);
         if !run.is_empty() {
             let before = first.checked_sub(1).and_then(|index| log.get(index));
-            let before = before.map_or(log.lost_through(), |entry| entry.sequence.max(log.lost_through()));
+            let before = before.map_or(log.evicted_through(), |entry| entry.sequence);
             // A loss of other topics only narrows what the run covers.
-            let lowest = before.max(self.losses_forgotten_through).max(self.losses.last_through(after));
+            let lowest = before.max(self.loss_forgotten_of(entry)).max(self.losses.last_through(after));
             run.cover(lowest, Sequence(run.position(0).0 - 1));
         }
     }

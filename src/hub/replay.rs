@@ -1,10 +1,11 @@
 //! Replay: where a stream starts, and the gaps that its subscriber is due.
 //!
 //! A gap is due if and only if the id that a client names is unknown, or something after its position is gone from one
-//! of its topics. Each topic has one such place: the newest position at or before which something of it is missing. The
-//! gap stands there in the order, behind what is still remembered from before, and its id is that place. So a client
-//! that is cut off before a gap hears of it when it resumes, and one that is cut off behind it does not hear it twice.
-//! Topics with different places have a gap each, in ascending order.
+//! of its topics. A topic has such a place where its newest evicted event was, and another at its newest loss that the
+//! loss log has forgotten, if it remembers events from before that. The gap stands there in the order, behind what is
+//! still remembered from before, and its id is that place. So a client that is cut off before a gap hears of it when it
+//! resumes, and one that is cut off behind it does not hear it twice. Places of several topics have a gap each, in
+//! ascending order.
 
 use crate::event::{EventId, Frame, Sequence, Topic};
 use crate::hub::keys::Subscriber;
@@ -140,9 +141,9 @@ impl Hub {
             |entry: &&TopicEntry| entry.log.newest().is_some_and(|event| event.sequence > self.lost_of(entry));
         let lacking = self.entries_of(subscriber).filter(|entry| !has_newest(entry));
         let topics: Vec<_> = lacking.map(|entry| entry.name.clone()).collect();
-        let start = self.start_before_all(subscriber);
-        let opening = MissedGap { at: start.position, reason: MissedReason::UnknownId, topics, last_id: None };
-        Start { opening: Some(opening).filter(|gap| !gap.topics.is_empty()), ..start }
+        let start = self.start_unknown(subscriber);
+        let opening = start.opening.map(|gap| MissedGap { topics, ..gap }).filter(|gap| !gap.topics.is_empty());
+        Start { opening, ..start }
     }
 
     // ---- what is missing ----
@@ -155,7 +156,8 @@ impl Hub {
         position: Sequence,
         last_id: Option<&EventId>,
     ) -> Vec<MissedGap> {
-        let places = self.entries_of(subscriber).map(|entry| (self.lost_of(entry), entry));
+        let places =
+            self.entries_of(subscriber).flat_map(|entry| self.places_of(entry).map(move |place| (place, entry)));
         let mut places: Vec<_> = places.filter(|(place, _)| *place > position).collect();
         places.sort_by_key(|(place, _)| *place);
         let of_place = |places: &[(Sequence, &TopicEntry)]| MissedGap {
@@ -167,10 +169,22 @@ impl Hub {
         places.chunk_by(|(one, _), (other, _)| one == other).map(of_place).collect()
     }
 
-    /// The gap due to a subscriber that is moved on to the newest event, whatever it missed.
-    pub fn missed_through_head(&self, subscriber: Subscriber) -> MissedGap {
-        let topics = self.names_of(subscriber);
+    /// The gap due to a subscriber at `position` that is moved on to the newest event: of the topics that have anything
+    /// in between.
+    pub fn missed_through_head(&self, subscriber: Subscriber, position: Sequence) -> MissedGap {
+        let topics = self.names_of_skipped(subscriber, position, Sequence::ZERO, self.head());
         MissedGap { at: self.head(), reason: MissedReason::TooSlow, topics, last_id: None }
+    }
+
+    fn names_of_skipped(
+        &self,
+        subscriber: Subscriber,
+        after: Sequence,
+        silent_through: Sequence,
+        through: Sequence,
+    ) -> Vec<Topic> {
+        let is_skipped = |entry: &&TopicEntry| self.has_anything(entry, after, silent_through, through);
+        self.entries_of(subscriber).filter(is_skipped).map(|entry| entry.name.clone()).collect()
     }
 
     /// The newest position at or before which something of the subscriber's topics is missing.
@@ -188,8 +202,30 @@ impl Hub {
         self.lost_through(subscriber) > position
     }
 
+    /// The newest position at or before which something of a topic is missing.
     fn lost_of(&self, entry: &TopicEntry) -> Sequence {
-        entry.log.lost_through().max(self.losses_forgotten_through)
+        entry.log.evicted_through().max(self.loss_forgotten_of(entry))
+    }
+
+    /// The newest loss of a topic that the loss log has forgotten.
+    pub(super) fn loss_forgotten_of(&self, entry: &TopicEntry) -> Sequence {
+        entry.log.loss_forgotten_at().max(self.losses_forgotten_through)
+    }
+
+    /// Where something of a topic is missing: one place, or two with events between them.
+    fn places_of(&self, entry: &TopicEntry) -> impl Iterator<Item = Sequence> + use<> {
+        let (evicted, forgotten) = (entry.log.evicted_through(), self.loss_forgotten_of(entry));
+        let has_between = evicted < forgotten && entry.log.oldest().is_some_and(|event| event.sequence < forgotten);
+        let first = if has_between { Some(evicted) } else { None };
+        first.into_iter().chain([evicted.max(forgotten)])
+    }
+
+    /// True when something of a topic lies between two positions, or is missing there beyond `silent_through`.
+    fn has_anything(&self, entry: &TopicEntry, after: Sequence, silent_through: Sequence, through: Sequence) -> bool {
+        let is_within = |position: Sequence| after.max(silent_through) < position && position <= through;
+        entry.log.after(after).next().is_some_and(|event| event.sequence <= through)
+            || self.places_of(entry).any(is_within)
+            || self.losses.after(after).any(|loss| loss.sequence <= through && loss.scope.touches(&entry.name))
     }
 
     /// The newest position before everything that the subscriber's topics remember.
@@ -230,8 +266,13 @@ impl Hub {
         let mut sequences: Vec<_> = logs.map(|entry| entry.sequence).collect();
         sequences.sort_unstable();
         let at = sequences[remembered - replay_max - 1];
-        let reason = start.opening.as_ref().map_or(MissedReason::ReplayLimit, |gap| gap.reason);
-        let opening = MissedGap { at, reason, topics: self.names_of(subscriber), last_id: start.owed.last_id.clone() };
+        let opening = match start.opening {
+            Some(unknown) => MissedGap { at, ..unknown },
+            None => {
+                let topics = self.names_of_skipped(subscriber, start.position, start.owed.silent_through, at);
+                MissedGap { at, reason: MissedReason::ReplayLimit, topics, last_id: start.owed.last_id.clone() }
+            }
+        };
         Start { position: at, opening: Some(opening), ..start }
     }
 
@@ -262,8 +303,14 @@ impl Hub {
     }
 
     /// Adds to `run` a gap that moves the subscriber on to the newest event.
-    pub fn run_of_skip(&self, subscriber: Subscriber, format: impl Fn(&MissedGap) -> Frame, run: &mut Run) {
-        let gap = self.missed_through_head(subscriber);
+    pub fn run_of_skip(
+        &self,
+        subscriber: Subscriber,
+        after: Sequence,
+        format: impl Fn(&MissedGap) -> Frame,
+        run: &mut Run,
+    ) {
+        let gap = self.missed_through_head(subscriber, after);
         run.push_gap(&format(&gap), (gap.at, gap.reason), RunLimits::NONE);
         run.end_at(gap.at);
     }

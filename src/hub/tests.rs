@@ -269,6 +269,27 @@ fn a_loss_that_is_forgotten_is_missed_by_those_it_touched() {
 }
 
 #[test]
+fn a_loss_that_is_forgotten_before_an_older_event_has_a_place_of_its_own() {
+    let mut stage = Stage::new(HubLimits { history_events_max: Some(2), ..HubLimits::default() });
+    stage.append_all("a", 3); // 1 is gone
+    stage.gap(Some(&["a", "later"])); // 4
+    stage.append("b"); // 5
+    stage.subscribe(0, &["a", "b"]).unwrap();
+    // As many losses as are remembered, and one more.
+    (0..super::losses::LOSSES_MAX).for_each(|_| stage.gap(Some(&["other"])));
+    assert_eq!(stage.missed(0, 0), [(1, "a".into()), (4, "a".into())]);
+    assert_eq!(stage.resumed(0, 0), ["missed 1 a", "a 2", "a 3", "missed 4 a", "b 5"]);
+    // A topic that did not exist then, and only that, has it too.
+    stage.subscribe(1, &["later"]).unwrap();
+    stage.subscribe(2, &["yet another"]).unwrap();
+    assert_eq!([stage.missed(1, 3), stage.missed(2, 3)], [vec![(4, "later".into())], vec![]]);
+    // It is not lost with the topic.
+    stage.hub.unsubscribe(Subscriber(1));
+    stage.subscribe(1, &["later"]).unwrap();
+    assert_eq!(stage.missed(1, 3), [(4, "later".into())]);
+}
+
+#[test]
 fn each_loss_has_a_gap_at_its_place_in_ascending_order() {
     let mut stage = Stage::new(HubLimits { history_events_max: Some(1), ..HubLimits::default() });
     for topic in ["a", "a", "b", "c", "c"] {
@@ -323,7 +344,7 @@ fn a_topic_whose_newest_event_is_gone_has_a_gap_where_only_the_newest_is_wanted(
     assert_eq!(latest(&stage.id(1)), ["missed 3 a", "b 4"]);
     assert_eq!(latest(&stage.id(3)), ["b 4"]);
     assert_eq!(latest(&stage.id(4)), [""; 0]);
-    assert_eq!(latest("nobody-knows"), ["unknown a", "b 4"]);
+    assert_eq!(latest("nobody-knows"), ["unknown a", "missed 3 a", "b 4"]);
     assert_eq!(latest(""), ["b 4"]);
 }
 

@@ -20,6 +20,9 @@ use crate::hub::walk::Walk;
 /// How many unused topics are looked at for one without recent events, before any is taken.
 const LOOKS_MAX: usize = 8;
 
+/// Topics that don't exist whose forgotten losses are known one by one; with more, every new topic counts as touched.
+const ABSENT_MAX: usize = 10_000;
+
 /// Why a topic is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -55,6 +58,8 @@ pub(super) struct Topics {
     reserved: usize,
     subscribed: usize,
     floor: Sequence,
+    /// The newest forgotten loss of topics that don't exist.
+    losses_of_absent: HashMap<Topic, Sequence>,
 }
 
 impl Topics {
@@ -68,6 +73,7 @@ impl Topics {
             reserved: 0,
             subscribed: 0,
             floor: Sequence::ZERO,
+            losses_of_absent: HashMap::new(),
         }
     }
 
@@ -136,6 +142,22 @@ impl Topics {
         false
     }
 
+    /// The loss log has forgotten a loss of this topic.
+    pub(super) fn note_forgotten_loss(&mut self, name: &Topic, position: Sequence) {
+        match self.names.get(name.as_str()) {
+            Some(key) => self.entries[key.0 as usize].log.note_forgotten_loss(position),
+            None => self.note_loss_of_absent(name, position),
+        }
+    }
+
+    fn note_loss_of_absent(&mut self, name: &Topic, position: Sequence) {
+        if self.losses_of_absent.len() >= ABSENT_MAX {
+            let newest = self.losses_of_absent.drain().map(|(_, position)| position).max();
+            self.raise_floor(newest.unwrap_or_default());
+        }
+        self.losses_of_absent.insert(name.clone(), position);
+    }
+
     /// New topics start at `position` or later: a client that names an earlier one gets a gap.
     pub(super) fn raise_floor(&mut self, position: Sequence) {
         self.floor = self.floor.max(position);
@@ -143,9 +165,13 @@ impl Topics {
 
     pub(super) fn insert(&mut self, name: &Topic, origin: Origin) -> TopicKey {
         let origin = if self.reserved_names.contains(name) { Origin::Reserved } else { origin };
+        let mut log = TopicLog::new(self.floor);
+        if let Some(position) = self.losses_of_absent.remove(name.as_str()) {
+            log.note_forgotten_loss(position);
+        }
         let entry = TopicEntry {
             name: name.clone(),
-            log: TopicLog::new(self.floor),
+            log,
             subscribers: Vec::new(),
             walk: None,
             walked_through: Sequence::ZERO,
@@ -222,7 +248,10 @@ impl Topics {
     fn remove(&mut self, key: TopicKey) -> TopicEntry {
         let entry = self.entries.remove(key.0 as usize);
         self.names.remove(&entry.name);
-        self.raise_floor(entry.log.last().max(entry.log.lost_through()));
+        self.raise_floor(entry.log.last());
+        if entry.log.loss_forgotten_at() > self.floor {
+            self.note_loss_of_absent(&entry.name, entry.log.loss_forgotten_at());
+        }
         entry
     }
 }

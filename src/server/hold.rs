@@ -46,9 +46,9 @@ impl Hold {
 }
 
 impl<I: Io> Server<I> {
-    /// True while sources wait for subscribers that keep reading.
+    /// True while an event waits for subscribers that keep reading, and not only for a walk.
     pub fn is_holding(&self) -> bool {
-        self.held.is_some() && !self.hub.is_walking()
+        self.held.is_some() && self.hold.is_some_and(|hold| hold.verdict == Some(true))
     }
 
     /// True when an event of so many bytes has to wait before it is appended to the log of `topic`.

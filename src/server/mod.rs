@@ -331,6 +331,7 @@ impl<I: Io> Server<I> {
     fn wait_max(&self) -> Duration {
         let undone = !self.readable.is_empty()
             || self.inbox_has_more
+            || (self.held.is_some() && !self.is_holding())
             || self.hub.is_walking()
             || !self.closing.is_empty()
             || !self.sweeps.is_empty()
@@ -346,7 +347,7 @@ impl<I: Io> Server<I> {
         let next = next.into_iter().flatten().min().expect("housekeeping always comes");
         let wait = next.saturating_sub(self.io.now());
         // Who is waited for may stop reading, of which no readiness tells.
-        if self.held.is_some() { wait.min(HOLD_INTERVAL) } else { wait }
+        if self.is_holding() { wait.min(HOLD_INTERVAL) } else { wait }
     }
 
     /// Sorts what the wait reported into the queues of the phases to come.

@@ -113,7 +113,9 @@ impl<I: Io> Server<I> {
         let connection = &self.connections[slot as usize];
         let takes_nothing = connection.flags.has(Flags::BLOCKED);
         let is_due_more = connection.flags.has(Flags::CATCHING_UP)
-            || self.hub.has_news_for(Subscriber(slot), connection.delivered_through);
+            // What waits for a pace may wait for an hour.
+            || !connection.flags.has(Flags::PACED)
+                && self.hub.has_news_for(Subscriber(slot), connection.delivered_through);
         // Silence is counted anew although nothing was said: slow subscribers are watched elsewhere, and an event that is
         // on its way breaks the silence.
         if takes_nothing || is_due_more {

@@ -143,7 +143,7 @@ impl<I: Io> Server<I> {
         laggard.unsent.iter().for_each(|frame| run.push_unlogged(frame.clone(), after));
         match (fate, &laggard.owed) {
             (None, _) => run.end_at(after),
-            (Some(Fate::Skip), _) => self.hub.run_of_skip(subscriber, format, run),
+            (Some(Fate::Skip), _) => self.hub.run_of_skip(subscriber, after, format, run),
             (_, owed) if connection.flags.has(Flags::LATEST) => {
                 let owed = owed.clone().unwrap_or_default();
                 self.hub.latest_run_for(subscriber, after, &owed, format, RUN_LIMITS, run);
