@@ -377,7 +377,11 @@ impl Oracle {
 
     /// What these topics hold after a position, and the losses that touch them, in order.
     fn held_after(&self, topics: &[usize], position: u64) -> Vec<(u64, String)> {
-        let events = topics.iter().flat_map(|topic| self.twins[topic].held());
+        // What is older than a forgotten loss is held, but no longer sent.
+        let is_sent = |topic: usize, record: &&Record| record.sequence > self.twins[&topic].lost.max(self.lost_of_all);
+        let events = topics
+            .iter()
+            .flat_map(|topic| self.twins[topic].held().iter().filter(move |record| is_sent(*topic, record)));
         let events = events.map(|record| (record.sequence, record.text.clone()));
         let losses = self.losses.iter().filter(|loss| loss.touches(topics));
         let losses = losses.map(|loss| (loss.sequence, loss.text.clone()));
@@ -396,21 +400,11 @@ impl Oracle {
         twin.evicted_through().max(twin.lost).max(self.lost_of_all)
     }
 
-    /// Where something of a topic is missing: where its newest evicted event was, and where its newest forgotten loss was,
-    /// if it holds events from before that.
-    fn places_of(&self, topic: usize) -> Vec<u64> {
-        let (evicted, lost) = (self.twins[&topic].evicted_through(), self.lost_of(topic));
-        let has_between = self.twins[&topic].held().iter().any(|event| event.sequence < lost);
-        if has_between && evicted < lost { vec![evicted, lost] } else { vec![lost] }
-    }
-
     /// What a subscriber gets that resumes, with a gap at each place at which some of its topics miss something.
     fn held_with_gaps(&self, topics: &[usize], position: u64, silent_through: u64) -> Vec<String> {
         let mut gaps = BTreeMap::<u64, Vec<usize>>::new();
-        for topic in topics {
-            for place in self.places_of(*topic).into_iter().filter(|place| *place > position.max(silent_through)) {
-                gaps.entry(place).or_default().push(*topic);
-            }
+        for topic in topics.iter().copied().filter(|topic| self.lost_of(*topic) > position.max(silent_through)) {
+            gaps.entry(self.lost_of(topic)).or_default().push(topic);
         }
         let mut all = self.held_after(topics, position);
         all.extend(gaps.into_iter().map(|(place, topics)| (place, format!("missed {topics:?}"))));
@@ -503,7 +497,7 @@ impl Oracle {
         let is_within = |after: u64, place: u64| after < place && place <= cut;
         let held = self.held_after(&[topic], position);
         held.iter().any(|(sequence, _)| *sequence <= cut)
-            || self.places_of(topic).into_iter().any(|place| is_within(position.max(silent_through), place))
+            || is_within(position.max(silent_through), self.lost_of(topic))
     }
 
     /// The hub holds exactly what the twin holds, and counts it right.

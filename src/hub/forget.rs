@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Hub;
 use super::keys::TopicKey;
 use super::log::{ENTRY_OVERHEAD_BYTES, Entry};
-use super::losses::LossScope;
+use super::losses::{Loss, LossScope};
 use super::topics::TopicEntry;
 use crate::event::Frame;
 
@@ -71,22 +71,27 @@ impl Hub {
             self.evict_oldest_of(topic, EvictionReason::Age);
             budget -= 1;
         }
-        self.forget_losses(now);
+        let has_aged_all = budget > 0;
+        // No loss is forgotten before the events that are older.
+        while has_aged_all
+            && let Some(oldest) = now.checked_sub(age_max)
+            && let Some(loss) = self.losses.take_older(oldest)
+        {
+            self.forget_loss(loss);
+        }
         self.unpin();
-        budget > 0
+        has_aged_all
     }
 
-    /// Forgets the losses that are too old or too many: what they touched is incomplete through there from now on.
-    pub(super) fn forget_losses(&mut self, now: Duration) {
-        while let Some(loss) = self.losses.forget_one(now, self.limits.history_age_max) {
-            match loss.scope {
-                LossScope::All => self.losses_forgotten_through = loss.sequence,
-                LossScope::Topics(topics) => {
-                    topics.iter().for_each(|topic| self.topics.note_forgotten_loss(topic, loss.sequence));
-                }
+    /// From now on, what a loss touched is incomplete through there.
+    pub(super) fn forget_loss(&mut self, loss: Loss) {
+        match loss.scope {
+            LossScope::All => self.losses_forgotten_through = loss.sequence,
+            LossScope::Topics(topics) => {
+                topics.iter().for_each(|topic| self.topics.note_forgotten_loss(topic, loss.sequence));
             }
-            self.pin(loss.frame);
         }
+        self.pin(loss.frame);
     }
 
     /// Lets go of the pinned frames that nobody holds any more.

@@ -77,13 +77,19 @@ impl LossLog {
         self.losses.push_back(loss);
     }
 
-    /// Takes out the oldest loss if the bounds ask for it, or its age at `now`.
-    pub(super) fn forget_one(&mut self, now: Duration, age_max: Duration) -> Option<Loss> {
-        let oldest = self.losses.front()?;
-        let is_over = self.losses.len() > 1 && (self.losses.len() > LOSSES_MAX || self.bytes > LOSS_BYTES_MAX);
-        if !is_over && oldest.announced_at + age_max > now {
-            return None;
-        }
+    /// Takes out the oldest loss if there are too many.
+    pub(super) fn take_surplus(&mut self) -> Option<Loss> {
+        let is_over = self.losses.len() > LOSSES_MAX || self.bytes > LOSS_BYTES_MAX;
+        if is_over && self.losses.len() > 1 { self.take_oldest() } else { None }
+    }
+
+    /// Takes out the oldest loss if it was announced at `time` or before.
+    pub(super) fn take_older(&mut self, time: Duration) -> Option<Loss> {
+        self.losses.front().filter(|loss| loss.announced_at <= time)?;
+        self.take_oldest()
+    }
+
+    fn take_oldest(&mut self) -> Option<Loss> {
         let oldest = self.losses.pop_front()?;
         self.bytes -= oldest.cost_bytes();
         if self.losses.is_empty() {
@@ -125,15 +131,17 @@ impl LossLog {
 mod tests {
     use super::*;
 
-    const AGE_MAX: Duration = Duration::from_secs(10);
-
     fn loss(sequence: u64, topics: Option<&[Topic]>, bytes: usize) -> Loss {
         let (sequence, scope, frame) = (Sequence(sequence), LossScope::new(topics), vec![b'x'; bytes].into());
         Loss { sequence, scope, frame, announced_at: Duration::from_secs(sequence.0) }
     }
 
-    fn forgotten(log: &mut LossLog, now: u64) -> Vec<u64> {
-        std::iter::from_fn(|| log.forget_one(Duration::from_secs(now), AGE_MAX)).map(|loss| loss.sequence.0).collect()
+    fn older(log: &mut LossLog, time: u64) -> Vec<u64> {
+        std::iter::from_fn(|| log.take_older(Duration::from_secs(time))).map(|loss| loss.sequence.0).collect()
+    }
+
+    fn surplus(log: &mut LossLog) -> Vec<u64> {
+        std::iter::from_fn(|| log.take_surplus()).map(|loss| loss.sequence.0).collect()
     }
 
     #[test]
@@ -142,14 +150,14 @@ mod tests {
         for sequence in [1, 3, 5] {
             log.append(loss(sequence, None, 1));
         }
-        assert!(forgotten(&mut log, 10).is_empty());
-        assert_eq!(forgotten(&mut log, 13), [1, 3]);
+        assert!(older(&mut log, 0).is_empty() && surplus(&mut log).is_empty());
+        assert_eq!(older(&mut log, 3), [1, 3]);
         log.append(loss(14, None, LOSS_BYTES_MAX));
-        assert_eq!(forgotten(&mut log, 14), [5], "the newest stays whatever its size");
-        assert_eq!(forgotten(&mut log, 24), [14]);
+        assert_eq!(surplus(&mut log), [5], "the newest stays whatever its size");
+        assert_eq!(older(&mut log, 14), [14]);
         assert_eq!((log.bytes(), log.last()), (0, Sequence::ZERO));
         (1..=LOSSES_MAX as u64 + 2).for_each(|sequence| log.append(loss(sequence, None, 1)));
-        assert_eq!(forgotten(&mut log, 0), [1, 2]);
+        assert_eq!(surplus(&mut log), [1, 2]);
     }
 
     #[test]

@@ -215,7 +215,9 @@ impl Hub {
             }
         }
         self.losses.append(Loss { sequence, scope, frame, announced_at: now });
-        self.forget_losses(now);
+        while let Some(surplus) = self.losses.take_surplus() {
+            self.forget_loss(surplus);
+        }
     }
 
     /// True while the topic remembers an event of this id.
@@ -307,7 +309,8 @@ impl Hub {
         let seats = self.subscriptions.of(subscriber);
         let fitted = match seats {
             [seat] if self.losses.last() <= after => {
-                let entries = self.topics.get(seat.topic).log.after(after);
+                let entry = self.topics.get(seat.topic);
+                let entries = entry.log.after(after.max(self.loss_forgotten_of(entry)));
                 let mut entries = entries.take_while(|entry| entry.sequence <= through);
                 entries.all(|entry| run.push(&entry.frame, entry.sequence, limits))
             }
@@ -319,7 +322,8 @@ impl Hub {
         run.finish(fitted, after, through.min(self.head));
     }
 
-    /// Adds the entries of several logs, and the losses that touch them, in order; false when not all of them fitted.
+    /// Adds the entries of several logs, and the losses that touch them, in order; false when not all of them fitted. What
+    /// is older than a forgotten loss is left out: a client that got it would not know of the loss before the next gap.
     fn merge(
         &self,
         topics: &[&TopicEntry],
@@ -328,7 +332,8 @@ impl Hub {
         limits: RunLimits,
         run: &mut Run,
     ) -> bool {
-        let mut indexes: Vec<_> = topics.iter().map(|topic| topic.log.index_after(after)).collect();
+        let first_of = |topic: &&TopicEntry| topic.log.index_after(after.max(self.loss_forgotten_of(topic)));
+        let mut indexes: Vec<_> = topics.iter().map(first_of).collect();
         let touches = |loss: &&Loss| topics.iter().any(|topic| loss.scope.touches(&topic.name));
         let mut losses = self.losses.after(after).filter(touches).peekable();
         loop {

@@ -1,11 +1,10 @@
 //! Replay: where a stream starts, and the gaps that its subscriber is due.
 //!
 //! A gap is due if and only if the id that a client names is unknown, or something after its position is gone from one
-//! of its topics. A topic has such a place where its newest evicted event was, and another at its newest loss that the
-//! loss log has forgotten, if it remembers events from before that. The gap stands there in the order, behind what is
-//! still remembered from before, and its id is that place. So a client that is cut off before a gap hears of it when it
-//! resumes, and one that is cut off behind it does not hear it twice. Places of several topics have a gap each, in
-//! ascending order.
+//! of its topics. Each topic has one such place: the newest position at or before which something of it is missing. The
+//! gap stands there in the order, behind what other topics remember from before, and its id is that place. So a client
+//! that is cut off before a gap hears of it when it resumes, and one that is cut off behind it does not hear it twice.
+//! Topics with different places have a gap each, in ascending order.
 
 use crate::event::{EventId, Frame, Sequence, Topic};
 use crate::hub::keys::Subscriber;
@@ -156,8 +155,7 @@ impl Hub {
         position: Sequence,
         last_id: Option<&EventId>,
     ) -> Vec<MissedGap> {
-        let places =
-            self.entries_of(subscriber).flat_map(|entry| self.places_of(entry).map(move |place| (place, entry)));
+        let places = self.entries_of(subscriber).map(|entry| (self.lost_of(entry), entry));
         let mut places: Vec<_> = places.filter(|(place, _)| *place > position).collect();
         places.sort_by_key(|(place, _)| *place);
         let of_place = |places: &[(Sequence, &TopicEntry)]| MissedGap {
@@ -212,19 +210,11 @@ impl Hub {
         entry.log.loss_forgotten_at().max(self.losses_forgotten_through)
     }
 
-    /// Where something of a topic is missing: one place, or two with events between them.
-    fn places_of(&self, entry: &TopicEntry) -> impl Iterator<Item = Sequence> + use<> {
-        let (evicted, forgotten) = (entry.log.evicted_through(), self.loss_forgotten_of(entry));
-        let has_between = evicted < forgotten && entry.log.oldest().is_some_and(|event| event.sequence < forgotten);
-        let first = if has_between { Some(evicted) } else { None };
-        first.into_iter().chain([evicted.max(forgotten)])
-    }
-
     /// True when something of a topic lies between two positions, or is missing there beyond `silent_through`.
     fn has_anything(&self, entry: &TopicEntry, after: Sequence, silent_through: Sequence, through: Sequence) -> bool {
         let is_within = |position: Sequence| after.max(silent_through) < position && position <= through;
         entry.log.after(after).next().is_some_and(|event| event.sequence <= through)
-            || self.places_of(entry).any(is_within)
+            || is_within(self.lost_of(entry))
             || self.losses.after(after).any(|loss| loss.sequence <= through && loss.scope.touches(&entry.name))
     }
 
