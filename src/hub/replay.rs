@@ -41,12 +41,19 @@ pub struct Start {
 /// What a subscriber gets to know of what its topics have forgotten already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owed {
-    /// What is missing through here it did not ask for: no gap.
-    pub silent_through: Sequence,
+    /// Of each of its topics, in the order of its seats: what is missing through here it did not ask for, so that there is
+    /// no gap. Empty if it asked for everything.
+    pub silent: Box<[Sequence]>,
     /// What is missing through here is told as gaps, and is no reason to end its stream.
     pub through: Sequence,
     /// The id that it came with.
     pub last_id: Option<EventId>,
+}
+
+impl Owed {
+    fn silent_through(&self, seat: usize) -> Sequence {
+        self.silent.get(seat).copied().unwrap_or_default()
+    }
 }
 
 /// A gap in what one subscriber receives.
@@ -121,8 +128,9 @@ impl Hub {
     }
 
     fn start_before_all(&self, subscriber: Subscriber) -> Start {
-        let lost = self.lost_through(subscriber);
-        let owed = Owed { silent_through: lost, through: lost, last_id: None };
+        let silent: Box<[_]> = self.entries_of(subscriber).map(|entry| self.lost_of(entry)).collect();
+        let through = silent.iter().copied().max().unwrap_or_default();
+        let owed = Owed { silent, through, last_id: None };
         Start { position: self.before_all(subscriber), opening: None, owed, id_is_known: false }
     }
 
@@ -148,21 +156,17 @@ impl Hub {
     // ---- what is missing ----
 
     /// The gaps due to a subscriber at `position`, in ascending order: one for each place at which some of its topics
-    /// miss something.
-    pub fn missed_after(
-        &self,
-        subscriber: Subscriber,
-        position: Sequence,
-        last_id: Option<&EventId>,
-    ) -> Vec<MissedGap> {
-        let places = self.entries_of(subscriber).map(|entry| (self.lost_of(entry), entry));
-        let mut places: Vec<_> = places.filter(|(place, _)| *place > position).collect();
+    /// miss something that it is owed.
+    pub fn missed_after(&self, subscriber: Subscriber, position: Sequence, owed: &Owed) -> Vec<MissedGap> {
+        let entries = self.entries_of(subscriber).enumerate();
+        let due = entries.filter(|(seat, entry)| self.lost_of(entry) > position.max(owed.silent_through(*seat)));
+        let mut places: Vec<_> = due.map(|(_, entry)| (self.lost_of(entry), entry)).collect();
         places.sort_by_key(|(place, _)| *place);
         let of_place = |places: &[(Sequence, &TopicEntry)]| MissedGap {
             at: places[0].0,
             reason: MissedReason::Evicted,
             topics: places.iter().map(|(_, entry)| entry.name.clone()).collect(),
-            last_id: last_id.cloned(),
+            last_id: owed.last_id.clone(),
         };
         places.chunk_by(|(one, _), (other, _)| one == other).map(of_place).collect()
     }
@@ -170,19 +174,15 @@ impl Hub {
     /// The gap due to a subscriber at `position` that is moved on to the newest event: of the topics that have anything
     /// in between.
     pub fn missed_through_head(&self, subscriber: Subscriber, position: Sequence) -> MissedGap {
-        let topics = self.names_of_skipped(subscriber, position, Sequence::ZERO, self.head());
+        let topics = self.names_of_skipped(subscriber, position, &Owed::default(), self.head());
         MissedGap { at: self.head(), reason: MissedReason::TooSlow, topics, last_id: None }
     }
 
-    fn names_of_skipped(
-        &self,
-        subscriber: Subscriber,
-        after: Sequence,
-        silent_through: Sequence,
-        through: Sequence,
-    ) -> Vec<Topic> {
-        let is_skipped = |entry: &&TopicEntry| self.has_anything(entry, after, silent_through, through);
-        self.entries_of(subscriber).filter(is_skipped).map(|entry| entry.name.clone()).collect()
+    fn names_of_skipped(&self, subscriber: Subscriber, after: Sequence, owed: &Owed, through: Sequence) -> Vec<Topic> {
+        let entries = self.entries_of(subscriber).enumerate();
+        let skipped =
+            entries.filter(|(seat, entry)| self.has_anything(entry, after, owed.silent_through(*seat), through));
+        skipped.map(|(_, entry)| entry.name.clone()).collect()
     }
 
     /// The newest position at or before which something of the subscriber's topics is missing.
@@ -259,7 +259,7 @@ impl Hub {
         let opening = match start.opening {
             Some(unknown) => MissedGap { at, ..unknown },
             None => {
-                let topics = self.names_of_skipped(subscriber, start.position, start.owed.silent_through, at);
+                let topics = self.names_of_skipped(subscriber, start.position, &start.owed, at);
                 MissedGap { at, reason: MissedReason::ReplayLimit, topics, last_id: start.owed.last_id.clone() }
             }
         };
@@ -268,7 +268,7 @@ impl Hub {
 
     // ---- runs with gaps in them ----
 
-    /// Adds to `run` what a subscriber at `after` gets next, with the gaps that are due to it beyond `owed`'s silence.
+    /// Adds to `run` what a subscriber at `after` gets next, with the gaps that are due to it.
     pub fn run_with_gaps(
         &self,
         subscriber: Subscriber,
@@ -279,7 +279,7 @@ impl Hub {
         run: &mut Run,
     ) {
         let mut position = after;
-        for gap in self.missed_after(subscriber, after.max(owed.silent_through), owed.last_id.as_ref()) {
+        for gap in self.missed_after(subscriber, after, owed) {
             self.run_for(subscriber, position, gap.at, limits, run);
             if !run.is_complete() {
                 return;
@@ -319,13 +319,13 @@ impl Hub {
     ) {
         let mut newest: Vec<(Sequence, Frame, bool)> = Vec::new();
         let mut lacking: Vec<(Sequence, Topic)> = Vec::new();
-        for entry in self.entries_of(subscriber) {
+        for (seat, entry) in self.entries_of(subscriber).enumerate() {
             let event = entry.log.newest().filter(|event| event.sequence > after);
             let loss = self.losses.after(after).rev().find(|loss| loss.scope.touches(&entry.name));
             newest.extend(event.map(|event| (event.sequence, event.frame.clone(), false)));
             newest.extend(loss.map(|loss| (loss.sequence, loss.frame.clone(), false)));
             let lost = self.lost_of(entry);
-            if lost > event.map_or(after, |event| event.sequence).max(owed.silent_through) {
+            if lost > event.map_or(after, |event| event.sequence).max(owed.silent_through(seat)) {
                 lacking.push((lost, entry.name.clone()));
             }
         }

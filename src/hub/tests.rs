@@ -56,7 +56,7 @@ impl Stage {
 
     /// The gaps due to a subscriber that stands at `position`: their places and topics.
     fn missed(&self, slot: u32, position: u64) -> Vec<(u64, String)> {
-        let gaps = self.hub.missed_after(Subscriber(slot), Sequence(position), None);
+        let gaps = self.hub.missed_after(Subscriber(slot), Sequence(position), &Owed::default());
         gaps.iter().map(|gap| (gap.at.0, names(gap))).collect()
     }
 
@@ -307,7 +307,12 @@ fn each_loss_has_a_gap_at_its_place_in_ascending_order() {
     assert_eq!((opening.at.0, opening.reason, names(&opening)), (0, MissedReason::UnknownId, "a+b+c".into()));
     assert_eq!((unknown.position.0, unknown.owed.through.0), (0, 4));
     let wanted = stage.start(0, "", Replay::All);
-    assert_eq!((wanted.opening, wanted.owed.silent_through.0), (None, 4));
+    assert_eq!((wanted.opening, wanted.owed.through.0), (None, 4));
+    assert_eq!(wanted.owed.silent.iter().map(|place| place.0).collect::<Vec<_>>(), [2, 0, 4]);
+    // What a topic forgets later is no less a loss for having been before another's.
+    stage.append("b"); // 7: 3 is gone
+    let after = stage.hub.missed_after(Subscriber(0), Sequence::ZERO, &wanted.owed);
+    assert_eq!(after.iter().map(|gap| (gap.at.0, names(gap))).collect::<Vec<_>>(), [(3, "b".into())]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::support::server::{Server, TOKEN};
 use crate::support::stream::Subscriber;
 use crate::support::wait::{eventually, wait_until};
 
-const DISCONNECTED: &str = ": disconnected by an operator\n\n";
+const DISCONNECTED: &str = ": disconnected by an operator\n";
 
 fn server(options: &[&str]) -> Server {
     guarded_server_with_env(options, &[("FANFARE_PUBLISH_TOKEN", TOKEN), ("FANFARE_OPERATOR_TOKEN", "operator")])
@@ -178,7 +178,7 @@ fn only_operators_disconnect() {
         .request(&format!("POST /disconnect?{query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{body}"));
     assert_eq!(in_query.status, 401, "{in_query}");
     // A body of no length is no way round.
-    assert_eq!(server.request("POST /disconnect HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").status, 401);
+    assert_eq!(server.request("POST /disconnect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").status, 401);
     assert_eq!(server.get("/disconnect").status, 405);
     stays(&server, std::slice::from_mut(&mut stream), "orders.1");
     assert_eq!(post(&server, &body, &bearer(&operator)).json(), json!({ "disconnected": 1 }));
@@ -219,7 +219,8 @@ fn without_operators_the_admin_listener_disconnects_and_no_page_does() {
 fn post_admin_subject(server: &Server) -> Answer {
     let mut client = server.connect_admin();
     let body = r#"{"subject":"me"}"#;
-    client.send(format!("POST /disconnect HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    client
+        .send(format!("POST /disconnect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
     client.answer()
 }
 

@@ -10,7 +10,7 @@ use crate::support::server::{Server, TOKEN};
 use crate::support::stream::Subscriber;
 use crate::support::wait::{eventually, wait_until};
 
-const REVOKED: &str = ": access was revoked\n\n";
+const REVOKED: &str = ": access was revoked\n";
 pub(crate) const ORDERS: &str = "/events?topic=orders.1";
 
 /// A server whose settings are all in a file, to be changed by a reload.
