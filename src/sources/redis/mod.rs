@@ -43,6 +43,7 @@ mod answer;
 mod backoff;
 mod copies;
 mod echo;
+mod gathering;
 mod intake;
 mod publisher;
 mod queue;

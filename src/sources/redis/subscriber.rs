@@ -13,6 +13,7 @@ use crate::sources::channel::SourceStatus;
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::backoff::Backoff;
 use crate::sources::redis::echo::Echoes;
+use crate::sources::redis::gathering::Gathering;
 use crate::sources::redis::intake::Intake;
 use crate::sources::redis::role::{self, RoleCheck};
 use crate::sources::sequencer::Sequencer;
@@ -170,6 +171,7 @@ impl Subscriber {
         }
         let mut heard_at = Instant::now();
         let mut pinged_at = None;
+        let mut gathering = Gathering::default();
         while !stop.is_asked() {
             self.intake.log_left_out();
             if !self.echoes.is_live(session) {
@@ -179,10 +181,14 @@ impl Subscriber {
             let now = Instant::now();
             match connection.receive() {
                 Ok(true) => {
-                    if let Err(error) = self.take_replies(connection) {
-                        return self.lost(&error);
-                    }
+                    let replies = match self.take_replies(connection) {
+                        Ok(replies) => replies,
+                        Err(error) => return self.lost(&error),
+                    };
                     (heard_at, pinged_at) = (Instant::now(), None);
+                    if let Some(pause) = gathering.pause_after(replies, heard_at) {
+                        std::thread::sleep(pause);
+                    }
                 }
                 Ok(false) => match pinged_at {
                     Some(pinged_at) if now.duration_since(pinged_at) >= timing.reply_timeout => {
@@ -204,14 +210,16 @@ impl Subscriber {
         End::Stopped
     }
 
-    /// Takes the replies that one read brought.
-    fn take_replies(&mut self, connection: &mut RedisConnection) -> Result<(), RedisError> {
+    /// Takes the replies that one read brought, and says how many there were.
+    fn take_replies(&mut self, connection: &mut RedisConnection) -> Result<u32, RedisError> {
+        let mut replies = 0;
         let outcome = loop {
             match connection.next() {
                 Ok(Some(reply)) => self.intake.take(reply),
-                Ok(None) => break Ok(()),
+                Ok(None) => break Ok(replies),
                 Err(error) => break Err(error),
             }
+            replies += 1;
         };
         self.intake.flush();
         outcome

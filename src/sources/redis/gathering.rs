@@ -1,0 +1,52 @@
+//! Gathering: where messages come fast, a read brings several of them. Pure.
+//!
+//! A read for each message wakes this thread and then the loop, which costs several times as much as the message itself. So
+//! behind a message that came soon after the one before, the thread pauses before it reads again. The pause bounds what
+//! that adds to a message's way. A message that comes alone is not delayed.
+
+use std::time::{Duration, Instant};
+
+/// Messages that come closer than this, on the average of a read, are gathered.
+const SPACING_MAX: Duration = Duration::from_micros(250);
+/// The pause between two reads then.
+const PAUSE: Duration = Duration::from_micros(300);
+/// A read that brings so many needs no pause to bring more.
+const MESSAGES_MAX: u32 = 32;
+
+/// When messages were read last.
+#[derive(Debug, Default)]
+pub(super) struct Gathering {
+    read_at: Option<Instant>,
+}
+
+impl Gathering {
+    /// How long to pause after a read that brought so many messages.
+    pub(super) fn pause_after(&mut self, messages: u32, now: Instant) -> Option<Duration> {
+        let before = self.read_at.replace(now)?;
+        let spacing = now.duration_since(before) / messages.max(1);
+        (spacing < SPACING_MAX && messages < MESSAGES_MAX).then_some(PAUSE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_messages_that_come_fast_and_few_at_a_time_are_gathered() {
+        let mut gathering = Gathering::default();
+        let mut now = Instant::now();
+        let mut check = |after_us: u64, messages: u32, expected: bool| {
+            now += Duration::from_micros(after_us);
+            assert_eq!(gathering.pause_after(messages, now).is_some(), expected, "{messages} after {after_us} us");
+        };
+        check(0, 1, false);
+        check(1_000_000, 1, false);
+        check(250, 1, false);
+        check(249, 1, true);
+        check(300, 3, true);
+        check(1_000, 4, false);
+        check(300, MESSAGES_MAX, false);
+        check(300, MESSAGES_MAX - 1, true);
+    }
+}
