@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Messages that come closer than this, on the average of a read, are gathered.
 const SPACING_MAX: Duration = Duration::from_micros(250);
 /// The pause between two reads then.
-const PAUSE: Duration = Duration::from_micros(500);
+const PAUSE: Duration = Duration::from_millis(1);
 /// A read that brings so many needs no pause to bring more.
 const MESSAGES_MAX: u32 = 32;
 
