@@ -28,7 +28,9 @@ impl Target {
         let query = query.split('&').filter(|pair| !pair.is_empty()).map(parse_pair).collect::<Result<_, _>>()?;
         // RFC 9112, 3.2.2: `http://host?query` names the root.
         let path = if path.is_empty() { "/" } else { path };
-        decode(path, false)?;
+        if path.contains(['%', '\0']) {
+            decode(path, false)?;
+        }
         Ok(Target { path: path.to_owned(), query })
     }
 
