@@ -37,8 +37,7 @@ impl Draft {
         scratch: &mut Vec<u8>,
     ) -> Draft {
         scratch.clear();
-        // Ids of this run's own form would be read as positions when a client sends them back.
-        let foreign_id = id.filter(|id| run.position(id.as_str()).is_none());
+        let foreign_id = foreign_id(run, id);
         let mut own_id = [0; OWN_ID_BYTES_MAX];
         let (id, digits) = match &foreign_id {
             Some(id) => (id.as_str(), None),
@@ -90,11 +89,11 @@ impl Draft {
     pub(super) fn topic(&self) -> &Topic {
         &self.topic
     }
+}
 
-    /// Its id, unless that will be made of its number.
-    pub(super) fn foreign_id(&self) -> Option<&EventId> {
-        self.foreign_id.as_ref()
-    }
+/// The id that an event keeps: none of the run's own form, which would be read as a position when a client sends it back.
+pub(super) fn foreign_id(run: RunName, id: Option<EventId>) -> Option<EventId> {
+    id.filter(|id| run.position(id.as_str()).is_none())
 }
 
 fn digits_of(sequence: Sequence) -> usize {

@@ -19,7 +19,7 @@ use crate::protocol::encoder::Fields;
 use crate::sources::channel::{
     Accepted, Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Publish, PublishRefusal, Ticket,
 };
-use crate::sources::draft::Draft;
+use crate::sources::draft::{Draft, foreign_id};
 
 /// How long a source's thread waits for room, while the loop makes no progress, before it drops. Longer than the loop
 /// waits for subscribers that no longer read.
@@ -171,7 +171,6 @@ impl Sequencer {
 impl Publish for Sequencer {
     fn publish(&self, events: Vec<Event>, _: Ticket) -> Result<Accepted, PublishRefusal> {
         let Batch { mut drafts, .. } = self.draft(&events);
-        let foreign_ids: Vec<_> = drafts.iter().map(|draft| draft.foreign_id().cloned()).collect();
         let first = loop {
             let mut state = self.lock();
             match state.take_all(&mut drafts) {
@@ -187,8 +186,8 @@ impl Publish for Sequencer {
             }
         };
         let numbers = (first.0..).map(Sequence);
-        let ids = std::iter::zip(foreign_ids, numbers).map(|(id, number)| id.unwrap_or_else(|| self.run.id(number)));
-        Ok(Accepted::Now(ids.collect()))
+        let id = |(event, number): (Event, _)| foreign_id(self.run, event.id).unwrap_or_else(|| self.run.id(number));
+        Ok(Accepted::Now(std::iter::zip(events, numbers).map(id).collect()))
     }
 }
 
