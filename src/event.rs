@@ -256,6 +256,8 @@ pub struct RunName([u8; RunName::LEN]);
 impl RunName {
     /// Bytes of every name.
     pub const LEN: usize = 12;
+    /// Bytes of the longest id that a run makes: its name, a hyphen, and the 20 digits of `u64::MAX`.
+    pub const ID_BYTES_MAX: usize = Self::LEN + 1 + 20;
 
     /// Names a run from random bits.
     pub fn from_bits(bits: u64) -> RunName {
@@ -270,7 +272,18 @@ impl RunName {
 
     /// The id of the position `sequence` in this run: `<run>-<sequence>`.
     pub fn id(&self, sequence: Sequence) -> EventId {
-        EventId(format!("{self}-{sequence}").into())
+        EventId(self.write_id(&mut [0; Self::ID_BYTES_MAX], sequence).into())
+    }
+
+    /// As [`RunName::id`], written into `buffer` instead of an allocation.
+    pub fn write_id<'a>(&self, buffer: &'a mut [u8; Self::ID_BYTES_MAX], Sequence(number): Sequence) -> &'a str {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(number).as_bytes();
+        let id = &mut buffer[..Self::LEN + 1 + digits.len()];
+        id[..Self::LEN].copy_from_slice(&self.0);
+        id[Self::LEN] = b'-';
+        id[Self::LEN + 1..].copy_from_slice(digits);
+        std::str::from_utf8(id).expect("a run's name and digits are ASCII")
     }
 
     /// The position that `id` names, if this run made it. Canonical decimals only: `x-07` is nobody's id.

@@ -12,10 +12,6 @@ use crate::protocol::encoder::{self, Fields};
 
 /// Where the digits of a number stand in a frame under an id of the run's own.
 const DIGITS_AT: usize = encoder::ID_AT + RunName::LEN + "-".len();
-/// Digits of the largest number.
-const DIGITS_MAX: usize = 20;
-/// The longest id of the run's own.
-const OWN_ID_BYTES_MAX: usize = RunName::LEN + "-".len() + DIGITS_MAX;
 
 /// An event that lacks nothing but its number.
 #[derive(Debug)]
@@ -38,13 +34,10 @@ impl Draft {
     ) -> Draft {
         scratch.clear();
         let foreign_id = foreign_id(run, id);
-        let mut own_id = [0; OWN_ID_BYTES_MAX];
+        let mut own_id = [0; RunName::ID_BYTES_MAX];
         let (id, digits) = match &foreign_id {
             Some(id) => (id.as_str(), None),
-            None => {
-                let id = write_own_id(&mut own_id, run, expected);
-                (id, Some(digits_of(expected)))
-            }
+            None => (run.write_id(&mut own_id, expected), Some(digits_of(expected))),
         };
         encoder::write_event(scratch, id, fields);
         Draft { topic, foreign_id, digits, frame: Frame::from(&scratch[..]) }
@@ -69,8 +62,8 @@ impl Draft {
     pub(super) fn expect(&mut self, sequence: Sequence) {
         let Some(digits) = self.digits else { return };
         let bytes = self.frame.bytes();
-        let mut number = [0; DIGITS_MAX];
-        let number = write_number(&mut number, sequence);
+        let mut number = itoa::Buffer::new();
+        let number = number.format(sequence.0).as_bytes();
         self.frame = [&bytes[..DIGITS_AT], number, &bytes[DIGITS_AT + digits..]].concat().into();
         self.digits = Some(number.len());
     }
@@ -79,8 +72,7 @@ impl Draft {
     pub(super) fn number(mut self, sequence: Sequence) -> Broadcast {
         debug_assert!(self.fits(sequence), "a draft is made to fit before it is numbered");
         if self.digits.is_some() {
-            let mut number = [0; DIGITS_MAX];
-            self.frame.overwrite(DIGITS_AT, write_number(&mut number, sequence));
+            self.frame.overwrite(DIGITS_AT, itoa::Buffer::new().format(sequence.0).as_bytes());
         }
         Broadcast { sequence, topic: self.topic, foreign_id: self.foreign_id, frame: self.frame }
     }
@@ -98,31 +90,6 @@ pub(super) fn foreign_id(run: RunName, id: Option<EventId>) -> Option<EventId> {
 
 fn digits_of(sequence: Sequence) -> usize {
     sequence.0.checked_ilog10().map_or(1, |log| log as usize + 1)
-}
-
-/// The number in decimals, as [`RunName::id`] has it.
-fn write_number(room: &mut [u8; DIGITS_MAX], Sequence(mut rest): Sequence) -> &[u8] {
-    let mut start = DIGITS_MAX;
-    loop {
-        start -= 1;
-        room[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            return &room[start..];
-        }
-    }
-}
-
-/// [`RunName::id`], without an allocation.
-fn write_own_id(room: &mut [u8; OWN_ID_BYTES_MAX], run: RunName, sequence: Sequence) -> &str {
-    let mut number = [0; DIGITS_MAX];
-    let number = write_number(&mut number, sequence);
-    let name = run.as_str().as_bytes();
-    room[..RunName::LEN].copy_from_slice(name);
-    room[RunName::LEN] = b'-';
-    let end = RunName::LEN + 1 + number.len();
-    room[RunName::LEN + 1..end].copy_from_slice(number);
-    std::str::from_utf8(&room[..end]).expect("a run's name and digits are ASCII")
 }
 
 #[cfg(test)]
