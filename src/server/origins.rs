@@ -157,12 +157,10 @@ fn is_address(authority: &str) -> bool {
 /// True for a name (RFC 6761, 6.3) or an address that never leaves this host, with any port or none.
 fn is_loopback(authority: &str) -> bool {
     let host = without_port(authority);
-    let name = host.to_ascii_lowercase();
     let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+    host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
         || in_brackets.is_some_and(|host| host.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()))
+        || host.rsplit('.').next().is_some_and(|domain| domain.eq_ignore_ascii_case("localhost"))
 }
 
 #[cfg(test)]
