@@ -51,6 +51,9 @@ impl<I: Io> Server<I> {
 
     /// Visits connections that may have something, each at most once: class by class, at least one of each.
     pub(super) fn read(&mut self) {
+        if self.readable.is_empty() {
+            return;
+        }
         let started_at = self.io.now();
         let reading_until = started_at + READING_PER_TURN_MAX / self.share_beside_walks() as u32;
         let counts = Class::ALL.map(|class| (class, self.readable.count(class)));
@@ -76,8 +79,11 @@ impl<I: Io> Server<I> {
     /// Visits those that took more than their share before. One of their requests alone may take longer than a turn has for
     /// all of them: while events go out, the next ones wait until that is made up for.
     fn read_heavy(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
         let started_at = self.io.now();
-        if count == 0 || (self.hub.is_walking() && started_at < self.heavy_again_at) {
+        if self.hub.is_walking() && started_at < self.heavy_again_at {
             return;
         }
         self.read_class(Class::Heavy, count, started_at + HEAVY_PER_TURN_MAX);
@@ -202,7 +208,6 @@ impl<I: Io> Server<I> {
             if self.connections[slot as usize].flags.has(Flags::AWAITS_PROXY_HEADER) && !self.take_proxy_header(slot) {
                 return true;
             }
-            let is_over = taken > 0 && self.is_visit_over();
             let connection = &mut self.connections[slot as usize];
             let Phase::Requesting(request) = &mut connection.phase else { return true };
             if request.is_empty() {
@@ -210,7 +215,7 @@ impl<I: Io> Server<I> {
                 connection.since = Tick::of(self.now);
                 return true;
             }
-            if is_over {
+            if taken > 0 && self.io.now() >= self.visit_until {
                 return false;
             }
             match request.advance(&self.settings.limits) {

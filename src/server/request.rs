@@ -1,5 +1,7 @@
 //! A request being read: its bytes until they are a head, its body until it is whole. Exists only meanwhile.
 
+use std::sync::Arc;
+
 use super::access::PublishGrant;
 use super::settings::Limits;
 use crate::protocol::body::{BodyFraming, BodyReader};
@@ -20,7 +22,7 @@ pub(super) struct Request {
 
 #[derive(Debug)]
 struct Current {
-    head: Box<RequestHead>,
+    head: Arc<RequestHead>,
     reader: BodyReader,
     body: Vec<u8>,
     admitted: bool,
@@ -32,9 +34,9 @@ struct Current {
 pub(super) enum Progress {
     NeedMore,
     /// A body is to come: [`Request::admit_body`] says that it may.
-    Head(Box<RequestHead>),
+    Head(Arc<RequestHead>),
     Complete {
-        head: Box<RequestHead>,
+        head: Arc<RequestHead>,
         body: Vec<u8>,
         /// What the body was admitted for: a token is checked once.
         grant: Option<PublishGrant>,
@@ -86,17 +88,17 @@ impl Request {
             if head.framing == BodyFraming::None {
                 self.taken += 1;
                 self.release();
-                return Ok(Progress::Complete { head: Box::new(head), body: Vec::new(), grant: None });
+                return Ok(Progress::Complete { head: Arc::new(head), body: Vec::new(), grant: None });
             }
             let reader = BodyReader::new(head.framing, limits.body_bytes_max);
-            let current = Current { head: Box::new(head), reader, body: Vec::new(), admitted: false, grant: None };
+            let current = Current { head: Arc::new(head), reader, body: Vec::new(), admitted: false, grant: None };
             let current = self.current.insert(current);
             // A length over the limit is known now: nobody is invited to send what will be refused.
             current.reader.feed(&[], &mut current.body)?;
         }
         let current = self.current.as_mut().expect("set above, unless it was already");
         if !current.admitted {
-            return Ok(Progress::Head(current.head.clone()));
+            return Ok(Progress::Head(Arc::clone(&current.head)));
         }
         let progress = current.reader.feed(&self.unparsed, &mut current.body)?;
         self.unparsed.drain(..progress.consumed);
