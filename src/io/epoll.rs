@@ -77,15 +77,21 @@ impl EpollIo {
         move || waker.wake().expect("an eventfd that is open takes a wake")
     }
 
-    fn send_joined(&self, bytes: &[u8], targets: &[Socket], outcomes: &mut Vec<Sent>) {
+    fn send_joined(&self, bytes: &[u8], targets: impl Iterator<Item = Socket>, outcomes: &mut Vec<Sent>) {
         const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        outcomes.extend(targets.iter().map(|socket| {
+        outcomes.extend(targets.map(|socket| {
             // SAFETY: the pointer and length are those of a live slice, which the call only reads.
             sent(unsafe { libc::send(socket.0, bytes.as_ptr().cast(), bytes.len(), FLAGS) })
         }));
     }
 
-    fn send_vector(&mut self, run: &[Frame], skip_bytes: usize, targets: &[Socket], outcomes: &mut Vec<Sent>) {
+    fn send_vector(
+        &mut self,
+        run: &[Frame],
+        skip_bytes: usize,
+        targets: impl Iterator<Item = Socket>,
+        outcomes: &mut Vec<Sent>,
+    ) {
         const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         self.vector.extend(
             unsent(run, skip_bytes)
@@ -95,7 +101,7 @@ impl EpollIo {
         let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
         message.msg_iov = self.vector.as_mut_ptr();
         message.msg_iovlen = self.vector.len();
-        outcomes.extend(targets.iter().map(|socket| {
+        outcomes.extend(targets.map(|socket| {
             // SAFETY: the message points to the vector, and that into `run`; both outlive the call, which reads them.
             sent(unsafe { libc::sendmsg(socket.0, &message, FLAGS) })
         }));
@@ -189,7 +195,13 @@ impl Io for EpollIo {
         }
     }
 
-    fn send(&mut self, run: &[Frame], skip_bytes: usize, targets: &[Socket], outcomes: &mut Vec<Sent>) {
+    fn send(
+        &mut self,
+        run: &[Frame],
+        skip_bytes: usize,
+        targets: impl ExactSizeIterator<Item = Socket>,
+        outcomes: &mut Vec<Sent>,
+    ) {
         debug_assert!(!run.is_empty() && run.len() <= FRAMES_PER_SEND_MAX);
         if let [frame] = run {
             return self.send_joined(&frame.bytes()[skip_bytes..], targets, outcomes);

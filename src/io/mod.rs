@@ -154,7 +154,13 @@ pub trait Io {
 
     /// Sends the same run of frames, from byte `skip_bytes` of it on, to each of `targets`, and appends what each
     /// came to, in their order, to `outcomes`. At most [`FRAMES_PER_SEND_MAX`] frames.
-    fn send(&mut self, run: &[Frame], skip_bytes: usize, targets: &[Socket], outcomes: &mut Vec<Sent>);
+    fn send(
+        &mut self,
+        run: &[Frame],
+        skip_bytes: usize,
+        targets: impl ExactSizeIterator<Item = Socket>,
+        outcomes: &mut Vec<Sent>,
+    );
 
     /// Tells the peer that nothing more will be sent; reading goes on.
     fn end(&mut self, socket: Socket);

@@ -332,10 +332,16 @@ impl Io for SimulatedIo {
         Read::Bytes(count)
     }
 
-    fn send(&mut self, run: &[Frame], skip_bytes: usize, targets: &[Socket], outcomes: &mut Vec<Sent>) {
+    fn send(
+        &mut self,
+        run: &[Frame],
+        skip_bytes: usize,
+        targets: impl ExactSizeIterator<Item = Socket>,
+        outcomes: &mut Vec<Sent>,
+    ) {
         assert!(!run.is_empty() && run.len() <= super::FRAMES_PER_SEND_MAX, "a run of {} frames", run.len());
         assert!(skip_bytes < run[0].len(), "a frame that was sent whole is in no run");
-        for &socket in targets {
+        for socket in targets {
             let sent = self.send_to(run, skip_bytes, socket);
             let bytes = run.iter().map(Frame::len).sum::<usize>() - skip_bytes;
             self.note(format_args!("send {bytes} in {} to peer {}: {sent:?}", run.len(), self.link_of(socket).0));
@@ -408,7 +414,7 @@ mod tests {
 
     fn send(io: &mut SimulatedIo, socket: Socket, bytes: usize) -> Sent {
         let mut outcomes = Vec::new();
-        io.send(&[vec![b'x'; bytes].into()], 0, &[socket], &mut outcomes);
+        io.send(&[vec![b'x'; bytes].into()], 0, [socket].into_iter(), &mut outcomes);
         outcomes[0]
     }
 

@@ -20,12 +20,8 @@ const VISITS_PER_SLICE: usize = 256;
 /// What catching up leaves of its budget to live delivery: all but one part in this many.
 const SHARE_BESIDE_WALKS: usize = 4;
 
-/// The connections that one run is sent to, and their sockets.
-#[derive(Default)]
-pub(super) struct Batch {
-    slots: Vec<u32>,
-    sockets: Vec<Socket>,
-}
+/// The connections that one run is sent to, by slot, and their sockets.
+pub(super) type Batch = Vec<(u32, Socket)>;
 
 impl<I: Io> Server<I> {
     /// The part, one in so many, of a budget that others have in this turn: those who stayed come first.
@@ -81,8 +77,7 @@ impl<I: Io> Server<I> {
                 self.hub.run_for_topic(topic, position, RUN_LIMITS, &mut run);
             }
             if run.covers(position) {
-                batch.slots.push(slot);
-                batch.sockets.push(socket);
+                batch.push((slot, socket));
             } else if self.hub.is_evicted(Subscriber(slot), position) {
                 // What it should get next is forgotten already, all of it perhaps: that wants a decision, not a send.
                 self.queue_catching_up(slot);
@@ -111,7 +106,7 @@ impl<I: Io> Server<I> {
 
     /// Sends the run to everybody gathered so far; notes where it ends, if that is not all there is.
     fn send_batch(&mut self, run: &Run, batch: &mut Batch) {
-        if batch.slots.is_empty() {
+        if batch.is_empty() {
             return;
         }
         if !run.is_complete() {
@@ -119,10 +114,10 @@ impl<I: Io> Server<I> {
             self.scratch.cut_at = Some(self.scratch.cut_at.map_or(through, |cut_at| cut_at.min(through)));
         }
         let mut outcomes = std::mem::take(&mut self.scratch.outcomes);
-        self.io.send(run.frames(), 0, &batch.sockets, &mut outcomes);
+        self.io.send(run.frames(), 0, batch.iter().map(|&(_, socket)| socket), &mut outcomes);
         let now = Tick::of(self.now);
         let mut whole = 0;
-        for (&slot, &sent) in batch.slots.iter().zip(&outcomes) {
+        for (&(slot, _), &sent) in batch.iter().zip(&outcomes) {
             if sent == Sent::Bytes(run.bytes()) {
                 let connection = &mut self.connections[slot as usize];
                 connection.delivered_through = run.through();
@@ -135,8 +130,7 @@ impl<I: Io> Server<I> {
         self.counters.sends += whole;
         self.counters.sent_bytes += whole * run.bytes() as u64;
         self.counters.delivered_events += whole * run.frames().len() as u64;
-        batch.slots.clear();
-        batch.sockets.clear();
+        batch.clear();
         outcomes.clear();
         self.scratch.outcomes = outcomes;
     }

@@ -107,7 +107,7 @@ impl<I: Io> Server<I> {
         }
         let socket = self.connections[slot as usize].socket;
         let mut outcomes = std::mem::take(&mut self.scratch.outcomes);
-        self.io.send(run.frames(), laggard.offset, &[socket], &mut outcomes);
+        self.io.send(run.frames(), laggard.offset, [socket].into_iter(), &mut outcomes);
         let sent = outcomes.pop().expect("one outcome for one target");
         self.scratch.outcomes = outcomes;
         let done = self.record_send_result(slot, laggard, &run, sent);
