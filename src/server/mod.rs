@@ -191,7 +191,7 @@ pub struct Server<I: Io> {
     inbox_has_more: bool,
     /// The connection that is being read takes up no further request from then on.
     visit_until: Duration,
-    /// While events go out, connections that took more than their share are not read before then.
+    /// Connections that took more than their share are not read before this time.
     heavy_again_at: Duration,
     catching_up: VecDeque<Token>,
     dead: Vec<u32>,

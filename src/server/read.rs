@@ -21,8 +21,11 @@ use crate::protocol::response::{self, Response};
 const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
 /// What connections that took more than their share before may take of one turn: so soon it is the others' turn again.
 const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(100);
-/// While events go out, those connections have one part in so many of the time.
+/// While events go out, those connections have one part in this many of the time.
 const HEAVY_SHARE_BESIDE_WALKS: u32 = 8;
+/// And where a visit takes longer than this, half of the time: a request that arrives meanwhile seldom waits for one of
+/// theirs. Publishers are exempt: what they send is what the server is for.
+const EXPENSIVE_VISIT_MIN: Duration = Duration::from_micros(200);
 /// The share of one visit to a connection; one request is always taken up.
 const VISIT_MAX: Duration = Duration::from_micros(100);
 /// Reads in one visit.
@@ -76,19 +79,27 @@ impl<I: Io> Server<I> {
         }
     }
 
-    /// Visits those that took more than their share before. One of their requests alone may take longer than a turn has for
-    /// all of them: while events go out, the next ones wait until that is made up for.
+    /// Visits connections that took more than their share before. One of their requests alone may take longer than a turn
+    /// has for all of them: the next ones wait until that is made up for.
     fn read_heavy(&mut self, count: usize) {
         if count == 0 {
             return;
         }
         let started_at = self.io.now();
-        if self.hub.is_walking() && started_at < self.heavy_again_at {
+        if started_at < self.heavy_again_at {
             return;
         }
+        let published = self.counters.published_http;
         self.read_class(Class::Heavy, count, started_at + HEAVY_PER_TURN_MAX);
         let ended_at = self.io.now();
-        self.heavy_again_at = ended_at + (ended_at - started_at) * (HEAVY_SHARE_BESIDE_WALKS - 1);
+        let took = ended_at - started_at;
+        let has_published = self.counters.published_http > published;
+        self.heavy_again_at = ended_at
+            + match self.hub.is_walking() {
+                true => took * (HEAVY_SHARE_BESIDE_WALKS - 1),
+                false if took >= EXPENSIVE_VISIT_MIN && !has_published => took,
+                false => Duration::ZERO,
+            };
     }
 
     /// Reads one connection for its share of a turn, and notes whether it wanted more.

@@ -3,8 +3,8 @@
 //! Connections stand in classes, and a turn of the loop visits the classes in order: operators first, then first
 //! requests (a health check's, a newcomer's), then the others, and last those that took more than their share of the
 //! visit before: who sends requests faster than they are answered, or expensive ones. So neither can make the others
-//! wait longer than for the visit in progress. A turn makes at least one visit in each class, but in the last one only an
-//! eighth of the time while events go out: nobody waits for ever.
+//! wait longer than for the visit in progress. A turn makes at least one visit in each class, but the last one has only an
+//! eighth of the time while events go out, and half of it while its requests are expensive.
 //!
 //! Invariant: a connection that has [`Flags::READABLE`] stands in the queue, or is being answered and put back then.
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 const SPACING_MAX: Duration = Duration::from_micros(250);
 /// The pause between two reads then.
 const PAUSE: Duration = Duration::from_millis(1);
-/// A read that brings so many needs no pause to bring more.
-const MESSAGES_MAX: u32 = 32;
+/// Messages that come closer than this gather without a pause, while the thread works.
+const SPACING_MIN: Duration = Duration::from_micros(20);
 
 /// When messages were read last.
 #[derive(Debug, Default)]
@@ -20,11 +20,11 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    /// How long to pause after a read that brought so many messages.
+    /// How long to pause after a read that brought this many messages.
     pub(super) fn pause_after(&mut self, messages: u32, now: Instant) -> Option<Duration> {
         let before = self.read_at.replace(now)?;
         let spacing = now.duration_since(before) / messages.max(1);
-        (spacing < SPACING_MAX && messages < MESSAGES_MAX).then_some(PAUSE)
+        (SPACING_MIN..SPACING_MAX).contains(&spacing).then_some(PAUSE)
     }
 }
 
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_messages_that_come_fast_and_few_at_a_time_are_gathered() {
+    fn only_messages_that_come_fast_but_leave_time_between_them_are_gathered() {
         let mut gathering = Gathering::default();
         let mut now = Instant::now();
         let mut check = |after_us: u64, messages: u32, expected: bool| {
@@ -46,7 +46,7 @@ mod tests {
         check(249, 1, true);
         check(300, 3, true);
         check(1_000, 4, false);
-        check(300, MESSAGES_MAX, false);
-        check(300, MESSAGES_MAX - 1, true);
+        check(200, 10, true);
+        check(199, 10, false);
     }
 }
