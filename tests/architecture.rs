@@ -1,6 +1,7 @@
 //! The module map as a test: which module may know which, where `unsafe` may stand, and who has no clock or chance of
 //! its own. A new arrow fails here first; adding it to the table wants a reason.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -197,6 +198,153 @@ fn every_arrow_is_one_that_the_design_draws() {
         })
         .collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+// ---- inside the server ----
+
+/// The files of the crate that a file of it names, by paths through `crate::`, `super::`, or the modules that it declares.
+fn named_files(path: &str, source: &str, files: &BTreeSet<String>) -> BTreeSet<String> {
+    let code = without_comments(source.split("#[cfg(test)]").next().unwrap_or_default());
+    let module = module_of(path);
+    let declared: Vec<&str> = code
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(';')?.rsplit_once("mod ").map(|(_, name)| name))
+        .collect();
+    let mut named = BTreeSet::new();
+    let mut rest = &*code;
+    while let Some(at) = rest.find("::") {
+        let start = rest[..at].rfind(|letter: char| !is_of_a_name(letter)).map_or(0, |before| before + 1);
+        let (first, mut tail) = (&rest[start..at], &rest[at + 2..]);
+        let mut base = match first {
+            "crate" => Some(Vec::new()),
+            "super" => Some(module[..module.len() - 1].to_vec()),
+            name if declared.contains(&name) => Some([&module[..], &[name.to_owned()]].concat()),
+            _ => None,
+        };
+        let chain = tail.find(|letter: char| !is_of_a_name(letter) && letter != ':').unwrap_or(tail.len());
+        rest = &tail[chain..];
+        if let Some(base) = &mut base {
+            while let Some(further) = tail.strip_prefix("super::") {
+                (tail, _) = (further, base.pop());
+            }
+            let mut paths = Vec::new();
+            flatten(tail, "", &mut paths);
+            let whole = |path: String| base.iter().cloned().chain(path.split("::").map(str::to_owned)).collect();
+            named.extend(paths.into_iter().map(whole).filter_map(|path: Vec<String>| file_of(&path, files)));
+        }
+    }
+    named.remove(path);
+    named
+}
+
+/// The module that a file is: `server/transport/mod.rs` is `server::transport`.
+fn module_of(path: &str) -> Vec<String> {
+    let parts = path.trim_end_matches(".rs").split('/').filter(|part| !matches!(*part, "mod" | "lib" | "main"));
+    parts.map(str::to_owned).collect()
+}
+
+/// The file where a path is declared: that of its innermost module.
+fn file_of(path: &[String], files: &BTreeSet<String>) -> Option<String> {
+    (1..=path.len()).rev().find_map(|length| {
+        let module = path[..length].join("/");
+        [format!("{module}.rs"), format!("{module}/mod.rs")].into_iter().find(|file| files.contains(file))
+    })
+}
+
+/// Files that name each other in a circle, if there are any.
+fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit(
+        file: &str,
+        graph: &BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> bool {
+        if let Some(start) = path.iter().position(|earlier| earlier == file) {
+            path.drain(..start);
+            return true;
+        }
+        if done.contains(file) {
+            return false;
+        }
+        path.push(file.to_owned());
+        if graph.get(file).into_iter().flatten().any(|next| visit(next, graph, path, done)) {
+            return true;
+        }
+        done.insert(path.pop().expect("it was pushed"));
+        false
+    }
+    let (mut path, mut done) = (Vec::new(), BTreeSet::new());
+    graph.keys().any(|file| visit(file, graph, &mut path, &mut done)).then_some(path)
+}
+
+fn sources() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let named = |file: PathBuf| {
+        let path = file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        (path, fs::read_to_string(&file).unwrap())
+    };
+    files_below(&root).into_iter().map(named).collect()
+}
+
+#[test]
+fn files_of_the_server_depend_on_each_other_one_way() {
+    let sources = sources();
+    let files: BTreeSet<_> = sources.keys().cloned().collect();
+    let of_server = sources.iter().filter(|(path, _)| path.starts_with("server/"));
+    let graph: BTreeMap<_, _> =
+        of_server.map(|(path, source)| (path.clone(), named_files(path, source, &files))).collect();
+    assert!(graph.len() > 40 && graph.values().map(BTreeSet::len).sum::<usize>() > 200, "the arrows are found");
+    let circle = circle(&graph);
+    assert!(circle.is_none(), "these files depend on each other: {circle:#?}");
+}
+
+#[test]
+fn a_circle_of_files_is_caught() {
+    let check = |sources: &[(&str, &str)], expected: Option<&[&str]>| {
+        let files: BTreeSet<_> = sources.iter().map(|(path, _)| (*path).to_owned()).collect();
+        let graph = sources.iter().map(|(path, source)| ((*path).to_owned(), named_files(path, source, &files)));
+        let found = circle(&graph.collect());
+        assert_eq!(
+            found.as_deref(),
+            expected.map(|files| files.iter().map(|file| (*file).to_owned()).collect::<Vec<_>>()).as_deref()
+        );
+    };
+    let child = ("a/b.rs", "use super::c::D;");
+    check(&[child, ("a/c.rs", "use crate::x::Y;")], None);
+    check(&[child, ("a/c.rs", "use crate::a::b::{E, F};")], Some(&["a/b.rs", "a/c.rs"]));
+    check(&[("a/mod.rs", "mod b;\nuse b::E;"), ("a/b.rs", "use super::A;")], Some(&["a/b.rs", "a/mod.rs"]));
+    check(&[("a/mod.rs", "mod b;"), ("a/b.rs", "use super::A;")], None);
+    check(&[("a/b.rs", "use super::super::d::D;"), ("d.rs", "fn f() { crate::a::b::g() }")], Some(&["a/b.rs", "d.rs"]));
+    check(&[("a/b.rs", "// use super::b;\n#[cfg(test)]\nuse super::c::D;"), ("a/c.rs", "use super::b::E;")], None);
+}
+
+#[test]
+fn only_the_turn_sees_the_whole_server() {
+    for (path, source) in sources() {
+        if path.starts_with("server/") && path != "server/mod.rs" {
+            let code = without_comments(&source);
+            assert!(!words(&code).any(|word| word == "Server"), "{path} is to take the parts that it needs");
+        }
+    }
+}
+
+/// The walks through the source that docs/architecture.md lists: their names, how many files each may have, and the files.
+#[test]
+fn the_walks_of_the_map_are_short_and_their_files_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    for (name, files_max) in
+        [("A message to a socket", 12), ("A GET to its replay", 12), ("A slow subscriber", 5), ("A drain", 6)]
+    {
+        let walk = map.split_once(&format!("### {name}\n")).unwrap_or_else(|| panic!("no walk {name:?}")).1;
+        let walk = walk.split("\n#").next().unwrap_or_default();
+        let files: Vec<_> = walk.lines().filter_map(|line| line.split_once(". `")?.1.split('`').next()).collect();
+        assert!((3..=files_max).contains(&files.len()), "{name}: {} files, at most {files_max}", files.len());
+        assert_eq!(files.iter().collect::<BTreeSet<_>>().len(), files.len(), "{name} names a file twice");
+        for file in files {
+            assert!(root.join(file).is_file(), "{name}: {file} is not there");
+        }
+    }
 }
 
 #[test]

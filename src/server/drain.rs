@@ -4,10 +4,13 @@
 
 use std::time::Duration;
 
-use super::connection::Phase;
-use super::{CloseReason, News, Server};
+use super::node::{Leaving, Node};
+use super::streams::Streams;
+use super::transport::Transport;
+use super::transport::connection::CloseReason;
+use super::transport::connection::Phase;
 use crate::event::STATISTICS_TOPIC;
-use crate::hub::Subscriber;
+use crate::hub::{Hub, Subscriber};
 use crate::io::Io;
 use crate::protocol::encoder;
 
@@ -44,111 +47,103 @@ enum Pass {
 }
 
 impl Drain {
+    /// Begins to leave.
+    pub(super) fn new(streams: usize, node: &mut Node) -> Drain {
+        let until = node.now + node.settings.drain.notice;
+        tracing::info!(streams, notice = ?node.settings.drain.notice, over = ?node.settings.drain.duration, "leaving");
+        node.leaving = Leaving::Notice;
+        Drain { stage: Stage::Notice { until }, next_step: node.now, at_once: false }
+    }
+
+    /// Leaves at once: it was asked for a second time.
+    pub(super) fn hurry(&mut self) {
+        tracing::info!("asked again: leaving at once");
+        self.at_once = true;
+    }
+
     pub(super) fn next_step(&self) -> Duration {
         self.next_step
     }
-}
-
-impl<I: Io> Server<I> {
-    pub(super) fn is_draining(&self) -> bool {
-        self.drain.is_some()
-    }
-
-    /// True once no new stream may start.
-    pub(super) fn is_closing_streams(&self) -> bool {
-        self.drain_stage() == 2
-    }
-
-    pub(super) fn drain_stage(&self) -> u8 {
-        match self.drain.as_ref().map(|drain| &drain.stage) {
-            None => 0,
-            Some(Stage::Notice { .. }) => 1,
-            Some(Stage::Closing { .. } | Stage::LastAnswers { .. }) => 2,
-        }
-    }
-
-    /// Begins to leave; asked again, leaves at once.
-    pub(super) fn start_drain(&mut self) {
-        if let Some(drain) = &mut self.drain {
-            tracing::info!("asked again: leaving at once");
-            drain.at_once = true;
-            return;
-        }
-        let until = self.now + self.settings.drain.notice;
-        tracing::info!(streams = self.streams, notice = ?self.settings.drain.notice,
-            over = ?self.settings.drain.duration, "leaving");
-        self.supervisor.tell(News::Leaving);
-        self.drain = Some(Drain { stage: Stage::Notice { until }, next_step: self.now, at_once: false });
-    }
 
     /// Takes the next step of leaving; false when it was the last.
-    pub(super) fn leave(&mut self) -> bool {
-        let Some(mut drain) = self.drain.take() else { return true };
-        let stays = !drain.at_once && (self.now < drain.next_step || self.step(&mut drain));
+    pub(super) fn advance<I: Io>(
+        &mut self,
+        streams: &mut Streams,
+        transport: &mut Transport<I>,
+        hub: &mut Hub,
+        node: &mut Node,
+    ) -> bool {
+        let stays = !self.at_once && (node.now < self.next_step || self.step(streams, transport, hub, node));
         if !stays {
-            let open: Vec<_> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
-            open.into_iter().for_each(|slot| self.close(slot, CloseReason::Drained));
+            transport.close_all(CloseReason::Drained, node);
             tracing::info!("left");
         }
-        self.drain = Some(drain);
         stays
     }
 
-    fn step(&mut self, drain: &mut Drain) -> bool {
-        drain.next_step = self.now + STEP;
-        match &mut drain.stage {
-            Stage::Notice { until } if self.now < *until => true,
+    fn step<I: Io>(&mut self, of: &mut Streams, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) -> bool {
+        self.next_step = node.now + STEP;
+        match &mut self.stage {
+            Stage::Notice { until } if node.now < *until => true,
             Stage::Notice { .. } => {
-                for listener in self.acceptor.close_public() {
-                    self.io.stop_listening(listener);
-                }
-                let (started_at, streams) = (self.now, self.streams);
-                drain.stage = Stage::Closing { started_at, streams, closed: 0, pass: Pass::Others, next_slot: 0 };
+                transport.close_public_listeners();
+                node.leaving = Leaving::ClosingStreams;
+                let (started_at, streams) = (node.now, transport.stream_count());
+                self.stage = Stage::Closing { started_at, streams, closed: 0, pass: Pass::Others, next_slot: 0 };
                 true
             }
             Stage::Closing { started_at, streams, closed, pass, next_slot } => {
-                let duration = self.settings.drain.duration;
-                let passed = self.now - *started_at;
+                let duration = node.settings.drain.duration;
+                let passed = node.now - *started_at;
                 let share = if duration.is_zero() { 1.0 } else { passed.as_secs_f64() / duration.as_secs_f64() };
                 let wanted = if share >= 1.0 { usize::MAX } else { (*streams as f64 * share) as usize };
                 let due = wanted.min(*closed + CLOSES_PER_TURN_MAX);
-                while *closed < due && *next_slot < self.connections.capacity() {
-                    *closed += usize::from(self.send_away(*next_slot, *pass, duration.saturating_sub(passed)));
+                while *closed < due && *next_slot < transport.slots_end() {
+                    let drain_left = duration.saturating_sub(passed);
+                    if pass.covers(*next_slot as u32, transport, hub) {
+                        send_away(*next_slot as u32, drain_left, of, transport, hub, node);
+                        *closed += 1;
+                    }
                     *next_slot += 1;
-                    if *pass == Pass::Others && *next_slot == self.connections.capacity() {
+                    if *pass == Pass::Others && *next_slot == transport.slots_end() {
                         (*pass, *next_slot) = (Pass::Statistics, 0);
                     }
                 }
-                if *closed < wanted && *next_slot < self.connections.capacity() {
-                    drain.next_step = self.now;
-                } else if share >= 1.0 || self.streams == 0 {
-                    drain.stage = Stage::LastAnswers { until: self.now + LAST_ANSWERS };
+                if *closed < wanted && *next_slot < transport.slots_end() {
+                    self.next_step = node.now;
+                } else if share >= 1.0 || transport.stream_count() == 0 {
+                    self.stage = Stage::LastAnswers { until: node.now + LAST_ANSWERS };
                 }
                 true
             }
             Stage::LastAnswers { until } => {
-                let answering = |phase: &Phase| !matches!(phase, Phase::Idle | Phase::Dead);
-                self.now < *until && self.connections.iter().any(|(_, connection)| answering(&connection.phase))
+                let is_answering = |phase: &Phase| !matches!(phase, Phase::Idle | Phase::Dead);
+                node.now < *until && transport.connections().any(|connection| is_answering(&connection.phase))
             }
         }
     }
+}
 
-    /// Tells one subscriber to come back when this server is surely gone, and not all at once then: they return over as
-    /// long as they were closed over. False: the slot holds none that this pass closes.
-    fn send_away(&mut self, slot: usize, pass: Pass, drain_left: Duration) -> bool {
-        let phase = self.connections.get(slot).map(|connection| &connection.phase);
-        if !matches!(phase, Some(Phase::Streaming)) {
-            return false;
-        }
-        let slot = slot as u32;
-        let is_of_statistics = self.hub.topics_of(Subscriber(slot)).any(|topic| topic.as_str() == STATISTICS_TOPIC);
-        if is_of_statistics != (pass == Pass::Statistics) {
-            return false;
-        }
-        let spread = self.jitter.up_to(self.settings.drain.duration);
-        let retry = drain_left + spread + self.jitter.around(self.settings.delivery.retry);
-        self.flush_stream(slot);
-        self.end_stream(slot, encoder::retry_only(retry), CloseReason::Drained);
-        true
+impl Pass {
+    /// True if the slot holds a stream that this pass closes.
+    fn covers<I: Io>(self, slot: u32, transport: &Transport<I>, hub: &Hub) -> bool {
+        let is_of_statistics = || hub.topics_of(Subscriber(slot)).any(|topic| topic.as_str() == STATISTICS_TOPIC);
+        transport.stream(slot).is_some() && is_of_statistics() == (self == Pass::Statistics)
     }
+}
+
+/// Tells one subscriber to come back when this server is surely gone, and not all at once then: they return over as long
+/// as they were closed over.
+fn send_away<I: Io>(
+    slot: u32,
+    drain_left: Duration,
+    streams: &mut Streams,
+    transport: &mut Transport<I>,
+    hub: &mut Hub,
+    node: &mut Node,
+) {
+    let spread = node.jitter.up_to(node.settings.drain.duration);
+    let retry = drain_left + spread + node.jitter.around(node.settings.delivery.retry);
+    streams.flush_stream(slot, transport, hub, node);
+    streams.end_stream(slot, encoder::retry_only(retry), CloseReason::Drained, transport, hub, node);
 }

@@ -11,10 +11,10 @@
 
 use std::time::Duration;
 
-use super::Server;
-use super::connection::{Flags, Phase};
+use super::transport::Transport;
+use super::transport::connection::{Flags, StreamMode};
 use crate::event::Sequence;
-use crate::hub::{Pressure, Subscriber, TopicKey};
+use crate::hub::{Hub, Pressure, Subscriber, TopicKey};
 use crate::io::Io;
 
 /// Subscribers of a topic that are looked at: enough to tell most from few, in about 50 us.
@@ -43,75 +43,85 @@ impl Hold {
     pub(super) fn look_again(&mut self) {
         self.verdict = None;
     }
-}
 
-impl<I: Io> Server<I> {
-    /// True while an event waits for subscribers that keep reading, and not only for a walk.
-    pub fn is_holding(&self) -> bool {
-        self.held.is_some() && self.hold.is_some_and(|hold| hold.verdict == Some(true))
+    /// True if subscribers that keep reading were found to be waited for.
+    pub(super) fn is_holding(&self) -> bool {
+        self.verdict == Some(true)
     }
 
-    /// True when an event of so many bytes has to wait before it is appended to the log of `topic`.
-    pub(super) fn must_hold(&mut self, topic: Option<TopicKey>, frame_bytes: usize) -> bool {
-        let on_topic = topic.and_then(|topic| self.hub.pressure_on_topic(topic, frame_bytes));
-        let on_all = self.hub.pressure_on_all(frame_bytes);
-        on_topic.into_iter().chain(on_all).any(|pressure| self.holds(pressure))
+    /// True when an event of `frame_bytes` has to wait before it is appended to the log of `topic`.
+    pub(super) fn must_hold<I: Io>(
+        hold: &mut Option<Hold>,
+        topic: Option<TopicKey>,
+        frame_bytes: usize,
+        transport: &Transport<I>,
+        hub: &Hub,
+        now: Duration,
+    ) -> bool {
+        let on_topic = topic.and_then(|topic| hub.pressure_on_topic(topic, frame_bytes));
+        let on_all = hub.pressure_on_all(frame_bytes);
+        on_topic.into_iter().chain(on_all).any(|pressure| Hold::holds(hold, pressure, transport, hub, now))
     }
 
-    fn holds(&mut self, pressure: Pressure) -> bool {
-        if self.hub.is_walk_behind(pressure) {
+    fn holds<I: Io>(
+        held: &mut Option<Hold>,
+        pressure: Pressure,
+        transport: &Transport<I>,
+        hub: &Hub,
+        now: Duration,
+    ) -> bool {
+        if hub.is_walk_behind(pressure) {
             return true;
         }
-        let is_anybody_behind = !self.laggards.is_empty() || !self.catching_up.is_empty();
-        if !is_anybody_behind {
+        if !transport.is_any_behind() {
             return false;
         }
         let topic = pressure.topic;
-        let hold = self.hold.filter(|hold| hold.topic == topic);
+        let hold = held.filter(|hold| hold.topic == topic);
         if let Some(verdict) = hold.and_then(|hold| hold.verdict) {
             return verdict;
         }
-        let (established, waiting) = self.count_waiting(topic);
+        let (established, waiting) = count_waiting(topic, transport, hub, now);
         let are_most = 2 * waiting > established;
         let patient_until = match hold {
-            _ if are_most => self.now + PATIENCE,
+            _ if are_most => now + PATIENCE,
             Some(hold) => hold.patient_until,
             None => Duration::ZERO,
         };
-        let are_last_ones = LAST_ONES * waiting > established && self.now < patient_until;
+        let are_last_ones = LAST_ONES * waiting > established && now < patient_until;
         let verdict = are_most || are_last_ones;
-        self.hold = Some(Hold { topic, verdict: Some(verdict), patient_until });
+        *held = Some(Hold { topic, verdict: Some(verdict), patient_until });
         verdict
     }
+}
 
-    /// Of a sample of the topic's subscribers: how many have caught up since they began, and how many of those are
-    /// behind though they keep reading.
-    fn count_waiting(&self, topic: TopicKey) -> (usize, usize) {
-        let newest = self.hub.newest_of(topic);
-        let (mut established, mut waiting) = (0, 0);
-        for Subscriber(slot) in self.hub.sample(topic, SAMPLE_MAX) {
-            if !self.connections[slot as usize].flags.has(Flags::REPLAYING) {
-                established += 1;
-                waiting += usize::from(self.is_reading_and_behind(slot, newest));
-            }
+/// Of a sample of the topic's subscribers: how many have caught up since they began, and how many of those are behind
+/// though they keep reading.
+fn count_waiting<I: Io>(topic: TopicKey, transport: &Transport<I>, hub: &Hub, now: Duration) -> (usize, usize) {
+    let newest = hub.newest_of(topic);
+    let (mut established, mut waiting) = (0, 0);
+    for Subscriber(slot) in hub.sample(topic, SAMPLE_MAX) {
+        if transport.stream(slot).is_none_or(|stream| !stream.is_replaying) {
+            established += 1;
+            waiting += usize::from(is_reading_and_behind(slot, newest, transport, now));
         }
-        (established, waiting)
     }
+    (established, waiting)
+}
 
-    fn is_reading_and_behind(&self, slot: u32, newest: Sequence) -> bool {
-        let connection = &self.connections[slot as usize];
-        let is_behind = matches!(connection.phase, Phase::Streaming) && connection.delivered_through < newest;
-        // A paced subscriber is behind by its own wish.
-        if !is_behind || connection.flags.has(Flags::PACED) {
-            return false;
-        }
-        if !connection.flags.has(Flags::BLOCKED) {
-            // Its socket has room. Without a place in the queue a walk will come by, and that is waited for anyway.
-            return connection.flags.has(Flags::CATCHING_UP);
-        }
-        self.laggards.get(&slot).is_some_and(|laggard| match laggard.writable_at {
-            Some(writable_at) => self.now.saturating_sub(writable_at) <= READING_WINDOW,
-            None => self.now.saturating_sub(laggard.progress_at) <= FIRST_BLOCK_GRACE,
-        })
+fn is_reading_and_behind<I: Io>(slot: u32, newest: Sequence, transport: &Transport<I>, now: Duration) -> bool {
+    let Some(stream) = transport.stream(slot) else { return false };
+    // A paced subscriber is behind by its own wish.
+    if stream.delivered_through >= newest || stream.mode.has(StreamMode::PACED) {
+        return false;
     }
+    let flags = transport.at(slot).flags;
+    if !flags.has(Flags::BLOCKED) {
+        // Its socket has room. Without a place in the queue a walk will come by, and that is waited for anyway.
+        return flags.has(Flags::CATCHING_UP);
+    }
+    transport.outbox(slot).is_some_and(|outbox| match outbox.writable_at {
+        Some(writable_at) => now.saturating_sub(writable_at) <= READING_WINDOW,
+        None => now.saturating_sub(outbox.progress_at) <= FIRST_BLOCK_GRACE,
+    })
 }

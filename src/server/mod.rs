@@ -1,123 +1,78 @@
-//! The event loop's story: one thread, every socket, one turn after the other.
+//! The event loop: one thread, every socket, one turn after the other.
 //!
 //! ```text
-//!  wait ─▶ accept ─▶ read (requests, routes, publishes) ─▶ inbox (append to logs) ─▶ sweep (streams that may not stay)
+//!  wait ─▶ accept ─▶ read (requests) ─▶ take messages (append to logs) ─▶ sweep (streams that may not stay)
 //!     ▲                                                                                        │
-//!     │                                                                          walks (live delivery, sliced)
+//!     │                                                                          walk (live delivery, in slices)
 //!     │                                                                                        │
-//!     └── reap ◀── leave (drain) ◀── housekeeping ◀── timers (heartbeats, timeouts) ◀── catch up (budgeted) ◀──┘
+//!     └── reap ◀── drain ◀── housekeeping ◀── deadlines (heartbeats, timeouts) ◀── catch up (budgeted) ◀──┘
 //! ```
 //!
+//! Each part owns its state: `transport` the sockets, `streams` what subscribers receive, `api` what requests mean, `node`
+//! what all of them read and count. A phase's signature says which parts it may change. Only the turn, in this file, sees
+//! all of them.
+//!
 //! Invariants:
-//! - Nothing blocks but the wait, and each phase has a budget, so that no one's work keeps all others waiting.
+//! - Only the wait blocks, and each phase has a budget, so that the work for one client never delays all others for long.
 //! - What a turn leaves undone makes the next wait zero.
-//! - A closed connection keeps its slot until the end of the turn; a late event is told from its slot's next tenant
-//!   by the generation.
-//! - No send is attempted on a socket that awaits writability, and none starts a frame before the last one ended.
 //!
 //! Absent: system calls (they are [`Io`]'s), who receives what (the hub's), time and randomness (passed in).
 
-mod accept;
-mod access;
-mod age;
 mod allowance;
-mod answers;
-mod catch_up;
-mod clients;
-mod connection;
-mod credentials;
-mod deliver;
-mod disconnect;
+mod api;
+mod desk;
 mod drain;
+mod grant;
 mod hold;
-mod housekeeping;
-mod inbox;
-mod listing;
-mod log_entries;
-mod origins;
-mod pace;
-mod page;
-mod publish;
-mod publish_rate;
-mod read;
-mod reading_queue;
-mod refusal;
-mod reload;
-mod reports;
-mod request;
-mod respond;
-mod routes;
+mod hosts;
+mod intake;
+mod jitter;
+mod node;
 pub mod settings;
-mod slow;
-mod statistics;
-mod stream;
-mod supervisor;
-mod sweep;
-mod timers;
-mod transmit;
+mod shrink;
+mod streams;
+mod transport;
 mod wheel;
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use slab::Slab;
-
-use crate::auth::denials::Denials;
-use crate::event::{Frame, Sequence};
-use crate::hub::{Hub, MissedReason, Run, Subscriber};
-use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Token};
+use crate::hub::{Hub, MissedReason};
+use crate::io::{Io, Readiness, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
-use crate::protocol::encoder;
-use crate::sources::channel::{GapReason, Inbox, Message, Publish, SourceStatus};
-pub use connection::CloseReason;
-use connection::{AddressKey, Connection, Flags, Phase};
-use log_entries::LogEntry;
-use pace::Pace;
-pub use reload::Reloads;
-pub use routes::Route;
-use settings::Settings;
-use stream::Preambles;
-pub use supervisor::{News, Supervisor};
-use transmit::Laggard;
-use wheel::{Tick, Wheel};
+use crate::protocol::response::Response;
+use crate::sources::channel::{Control, GapReason, Inbox, Message, Publish, SourceStatus};
+use api::Api;
 
-/// How much one read takes; shared by all connections.
-const READ_BYTES: usize = 64 << 10;
+pub use api::routes::Route;
+use api::statistics::{Statistics, Watched};
+use api::waiting::{answer_of_broker, answer_of_silence, answer_of_sweep, ticket_token};
+use desk::Desk;
+use drain::Drain;
+use intake::Intake;
+use node::Node;
+use node::refusal::Refusal;
+pub use node::reload::Reloads;
+pub use node::supervisor::{News, Supervisor};
+use settings::Settings;
+use streams::Streams;
+use streams::sweep::{Sweeps, Swept};
+use transport::Transport;
+use transport::acceptor::PauseReason;
+pub use transport::acceptor::{Entrance, ListenerRole, Reach};
+pub use transport::connection::CloseReason;
+use transport::connection::{Awaited, Phase};
+use transport::deadlines::Due;
+
 /// How soon to look again at an event that waits for subscribers.
 const HOLD_INTERVAL: Duration = Duration::from_millis(5);
 /// The longest wait: housekeeping is due then.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A listener's part in the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenerRole {
-    /// Everything, within the limits.
-    Public,
-    /// Health, metrics and debug view, outside the limits of streams and during a drain.
-    Admin,
-}
-
-/// Who can reach a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Programs on this host, and browsers on it with whatever page they show.
-    Loopback,
-    /// Who may open the file: a proxy, as a rule.
-    UnixSocket,
-    /// Everybody on a network.
-    Network,
-}
-
-/// One listener, as the server knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entrance {
-    /// Its part.
-    pub role: ListenerRole,
-    /// Who can reach it.
-    pub reach: Reach,
-}
+/// How soon housekeeping goes on that one turn left undone.
+const HOUSEKEEPING_REST: Duration = Duration::from_millis(5);
+/// Deadlines in one turn: about 2 ms of heartbeats. After a host was stopped for a while, all of them have passed.
+const DEADLINES_PER_TURN_MAX: usize = 512;
 
 /// What a server is put together from.
 pub struct Parts {
@@ -147,80 +102,19 @@ pub struct Parts {
 
 /// The event loop and everything it owns.
 pub struct Server<I: Io> {
-    io: I,
-    settings: Settings,
+    node: Node,
+    transport: Transport<I>,
+    streams: Streams,
+    api: Api,
+    statistics: Statistics,
     hub: Hub,
-    inbox: Inbox,
-    publisher: Arc<dyn Publish + Send + Sync>,
-    own_events: Arc<dyn Publish + Send + Sync>,
-    sources: Vec<Arc<SourceStatus>>,
-    live: Arc<Live>,
-    supervisor: Box<dyn Supervisor>,
+    intake: Intake,
+    sweeps: Sweeps,
+    drain: Option<Drain>,
     reloads: Reloads,
-    jitter: Jitter,
-    now: Duration,
-
-    connections: Slab<Connection>,
-    generation: u32,
-    streams: usize,
-    addresses: HashMap<AddressKey, u32>,
-    /// What only those need that have something half written, or a gap coming.
-    laggards: HashMap<u32, Laggard>,
-    paces: HashMap<u32, Pace>,
-    publish_rates: publish_rate::PublishRates,
-    /// Bytes received from those subscribers that sent any.
-    uploads: HashMap<u32, usize>,
-    /// What those streams were opened with that needed a token.
-    credentials: credentials::Credentials,
-    denials: Denials,
-    sweeps: sweep::Sweeps,
-    wheel: Wheel,
-    pace_wheel: Wheel,
-    /// Heartbeats that this turn may still send.
-    heartbeats_left: usize,
-
-    ready: Vec<Readiness>,
-    acceptor: accept::Acceptor,
-    /// Connections that may have more to read.
-    readable: reading_queue::ReadingQueue,
-    /// An event that waits for subscribers.
-    held: Option<Message>,
-    hold: Option<hold::Hold>,
-    /// Subscribers that are to be closed for being slow, a few in each turn.
-    closing: VecDeque<Token>,
-    inbox_has_more: bool,
-    /// The connection that is being read takes up no further request from then on.
-    visit_until: Duration,
-    /// Connections that took more than their share are not read before this time.
-    heavy_again_at: Duration,
-    catching_up: VecDeque<Token>,
-    dead: Vec<u32>,
-    drain: Option<drain::Drain>,
+    supervisor: Box<dyn Supervisor>,
     next_housekeeping: Duration,
-
-    counters: Counters,
-    log_limits: log_entries::LogLimits,
-    answers: answers::WaitingAnswers,
-    /// The counters of a second ago, while somebody watches.
-    last_sample: Option<statistics::Sample>,
-    resident_at_start: Option<u64>,
-    preambles: Preambles,
-    heartbeat: Frame,
-    continue_frame: Frame,
-    date: respond::Date,
-    refused_origins: origins::RefusedOrigins,
-    scratch: Scratch,
-}
-
-/// Buffers that every turn uses again.
-struct Scratch {
-    read: Box<[u8]>,
-    slice: Vec<Subscriber>,
-    run: Run,
-    batch: deliver::Batch,
-    outcomes: Vec<Sent>,
-    /// Where the shortest run of a slice ended that did not hold all there was.
-    cut_at: Option<Sequence>,
+    ready: Vec<Readiness>,
 }
 
 impl<I: Io> Server<I> {
@@ -229,65 +123,21 @@ impl<I: Io> Server<I> {
         let Parts { settings, hub, inbox, publisher, own_events, sources, live, supervisor, reloads, listeners, seed } =
             parts;
         let now = io.now();
-        let denied_tokens_max = settings.jwt.as_ref().map_or(0, |jwt| jwt.denied_tokens_max);
+        let node = Node::new(settings, new_counters(), seed, now);
         Server {
-            acceptor: accept::Acceptor::new(listeners, settings.limits.accepts_per_second_max),
-            counters: new_counters(),
-            log_limits: Default::default(),
-            answers: answers::WaitingAnswers::default(),
-            last_sample: None,
-            resident_at_start: live.resident_bytes.known(),
-            jitter: Jitter(seed),
-            publish_rates: publish_rate::PublishRates::new(settings.limits.events_per_second_max),
-            io,
-            settings,
+            transport: Transport::new(io, listeners, &node.settings),
+            streams: Streams::new(),
+            api: Api::new(publisher, sources.clone(), Arc::clone(&live), &node),
+            statistics: Statistics::new(own_events, sources, live),
             hub,
-            inbox,
-            publisher,
-            own_events,
-            sources,
-            live,
-            supervisor,
-            reloads,
-            now,
-            connections: Slab::new(),
-            generation: 0,
-            streams: 0,
-            addresses: HashMap::new(),
-            laggards: HashMap::new(),
-            paces: HashMap::new(),
-            uploads: HashMap::new(),
-            credentials: Default::default(),
-            denials: Denials::new(denied_tokens_max),
-            sweeps: Default::default(),
-            wheel: Wheel::new(),
-            pace_wheel: Wheel::new(),
-            heartbeats_left: 0,
-            ready: Vec::new(),
-            readable: reading_queue::ReadingQueue::default(),
-            held: None,
-            hold: None,
-            closing: VecDeque::new(),
-            inbox_has_more: false,
-            visit_until: Duration::ZERO,
-            heavy_again_at: Duration::ZERO,
-            catching_up: VecDeque::new(),
-            dead: Vec::new(),
+            intake: Intake::new(inbox),
+            sweeps: Sweeps::default(),
             drain: None,
+            reloads,
+            supervisor,
             next_housekeeping: now + HOUSEKEEPING_INTERVAL,
-            preambles: Preambles::default(),
-            heartbeat: encoder::HEARTBEAT.into(),
-            continue_frame: crate::protocol::response::CONTINUE.into(),
-            date: respond::Date::default(),
-            refused_origins: origins::RefusedOrigins::default(),
-            scratch: Scratch {
-                read: vec![0; READ_BYTES].into(),
-                slice: Vec::new(),
-                run: Run::default(),
-                batch: deliver::Batch::default(),
-                outcomes: Vec::new(),
-                cut_at: None,
-            },
+            ready: Vec::new(),
+            node,
         }
     }
 
@@ -300,148 +150,214 @@ impl<I: Io> Server<I> {
 
     /// One turn of the loop; false when the server has left.
     pub fn turn(&mut self) -> std::io::Result<bool> {
-        self.io.wait(Some(self.wait_max()), &mut self.ready)?;
-        self.now = self.io.now();
-        self.note_readiness();
-        self.accept();
+        let timeout = self.wait_max();
+        self.transport.wait(timeout, &mut self.ready)?;
+        self.node.now = self.transport.now();
+        self.transport.note_readiness(&mut self.ready, self.node.now);
+        self.transport.accept(&mut self.node);
         self.read();
-        self.take_from_inbox();
+        self.take_messages();
         self.sweep();
-        let sent_bytes = self.counters.sent_bytes;
-        self.walk();
-        self.catch_up();
-        self.note_progress(sent_bytes);
-        self.fire_timers();
-        self.fire_paces();
-        self.keep_house();
-        let stays = self.leave();
-        self.reap();
-        self.counters.turn_duration.observe(self.io.now().saturating_sub(self.now));
-        Ok(stays)
-    }
-
-    /// Lets waiting sources know that the loop brings its subscribers forward.
-    fn note_progress(&self, sent_bytes_before: u64) {
-        if self.held.is_some() && self.counters.sent_bytes > sent_bytes_before {
-            self.inbox.note_progress();
+        self.deliver();
+        self.fire_deadlines();
+        self.streams.fire_paces(&mut self.transport, self.node.now);
+        self.streams.close_slow(&mut self.transport, &self.hub, &mut self.node);
+        if self.node.now >= self.next_housekeeping {
+            self.run_housekeeping();
         }
+        let stays = self.advance_drain();
+        self.reap();
+        let took = self.transport.now().saturating_sub(self.node.now);
+        self.node.counters.turn_duration.observe(took);
+        Ok(stays)
     }
 
     /// How long the next wait may last: not at all if anything was left undone.
     fn wait_max(&self) -> Duration {
-        let undone = !self.readable.is_empty()
-            || self.inbox_has_more
-            || (self.held.is_some() && !self.is_holding())
-            || self.hub.is_walking()
-            || !self.closing.is_empty()
+        let has_work = self.hub.is_walking()
+            || self.intake.has_work()
+            || self.streams.has_work()
             || !self.sweeps.is_empty()
-            || !self.catching_up.is_empty()
-            || self.acceptor.is_due(self.io.now(), self.has_slot());
-        if undone {
+            || self.transport.has_work(&self.node);
+        if has_work {
             return Duration::ZERO;
         }
-        let next_timer = self.wheel.next_armed().map(Tick::time);
-        let next_pace = self.pace_wheel.next_armed().map(Tick::time);
-        let next_step = self.drain.as_ref().map(drain::Drain::next_step);
-        let next = [Some(self.next_housekeeping), next_timer, next_pace, next_step, self.acceptor.next_try()];
-        let next = next.into_iter().flatten().min().expect("housekeeping always comes");
-        let wait = next.saturating_sub(self.io.now());
-        // Who is waited for may stop reading, of which no readiness tells.
-        if self.is_holding() { wait.min(HOLD_INTERVAL) } else { wait }
+        let next_step = self.drain.as_ref().map(Drain::next_step);
+        let next = [self.transport.next_deadline(), self.streams.next_pace(), next_step];
+        let next = next.into_iter().flatten().fold(self.next_housekeeping, Duration::min);
+        let wait = next.saturating_sub(self.transport.now());
+        // A subscriber that is waited for may stop reading, of which no readiness tells.
+        if self.intake.is_holding() { wait.min(HOLD_INTERVAL) } else { wait }
     }
 
-    /// Sorts what the wait reported into the queues of the phases to come.
-    fn note_readiness(&mut self) {
-        for ready in std::mem::take(&mut self.ready) {
-            match ready {
-                Readiness::Acceptable(listener) => self.acceptor.note_acceptable(listener),
-                Readiness::Readable(token) => self.queue_reading(token),
-                Readiness::Writable(token) => {
-                    if let Some(connection) = self.connection(token)
-                        && connection.flags.has(Flags::BLOCKED)
-                    {
-                        connection.flags.clear(Flags::BLOCKED);
-                        if let Some(laggard) = self.laggards.get_mut(&token.slot) {
-                            laggard.writable_at = Some(self.now);
-                        }
-                        self.queue_catching_up(token.slot);
-                    }
+    // ---- the phases that involve several parts ----
+
+    fn read(&mut self) {
+        let Server { transport, node, api, streams, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, sweeps, hub, inbox: &intake.inbox };
+        transport.read(&mut desk, node);
+    }
+
+    fn take_messages(&mut self) {
+        for message in self.intake.take_urgent() {
+            match message {
+                Message::Published { ticket, outcome } => {
+                    let answer = |awaited: &mut Awaited, node: &mut Node| answer_of_broker(awaited, outcome, node);
+                    self.answer_waiting(ticket_token(ticket), answer);
+                }
+                Message::Control(Control::Drain) => self.start_drain(),
+                Message::Control(Control::Reload) => self.reload(),
+                Message::Control(Control::Disconnect(disconnect)) => {
+                    let now_s = self.transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                    self.api.deny_passed(&disconnect, now_s, &mut self.node);
+                    self.sweeps.disconnect(disconnect, None);
+                }
+                Message::Broadcast(_) | Message::Gap(_) => debug_assert!(false, "events have a lane of their own"),
+            }
+        }
+        self.intake.take_events(&mut self.transport, &mut self.hub, &mut self.node);
+    }
+
+    /// Answers a request that waits for a broker or a sweep, once `answer` has one for it. Its client may have left.
+    fn answer_waiting(&mut self, token: Token, answer: impl FnOnce(&mut Awaited, &mut Node) -> Option<Response>) {
+        let Some(connection) = self.transport.connection_mut(token) else { return };
+        let Phase::Publishing(publishing) = &mut connection.phase else { return };
+        let Some(response) = answer(&mut publishing.answer, &mut self.node) else { return };
+        let head = publishing.head.clone();
+        let client = self.transport.client(token.slot, &head, &self.node.settings);
+        let Server { transport, node, api, streams, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, sweeps, hub, inbox: &intake.inbox };
+        desk.respond(&client, &head, response, transport, node);
+        transport.resume_after_answer(token, node);
+    }
+
+    fn sweep(&mut self) {
+        let Server { transport, node, api, streams, sweeps, hub, .. } = self;
+        let swept = Swept { streams, denials: &mut api.access.denials, transport, hub, node };
+        for (token, count) in sweeps.sweep(swept) {
+            self.answer_waiting(token, |awaited, _| answer_of_sweep(awaited, count));
+        }
+    }
+
+    fn deliver(&mut self) {
+        let Server { transport, node, streams, hub, .. } = self;
+        let sent_bytes = node.counters.sent_bytes;
+        streams.walk(transport, hub, node);
+        streams.catch_up(transport, hub, node);
+        if node.counters.sent_bytes > sent_bytes {
+            self.intake.note_progress();
+        }
+    }
+
+    /// Acts on deadlines that have passed, one turn's worth of them.
+    fn fire_deadlines(&mut self) {
+        self.streams.budget_heartbeats(self.hub.is_walking());
+        for _ in 0..DEADLINES_PER_TURN_MAX {
+            match self.transport.fire_deadline(&mut self.node) {
+                None => return,
+                Some(Due::Handled) => {}
+                Some(Due::Stream(slot)) => {
+                    self.streams.act_on_deadline(slot, &mut self.transport, &mut self.hub, &mut self.node);
+                }
+                Some(Due::BrokerAnswer(slot)) => {
+                    let token = self.transport.token(slot);
+                    self.answer_waiting(token, |awaited, _| Some(answer_of_silence(awaited)));
                 }
             }
         }
     }
 
-    // ---- connections ----
+    // ---- housekeeping, reload, drain ----
 
-    /// The connection a token means, unless it has ended.
-    fn connection(&mut self, token: Token) -> Option<&mut Connection> {
-        let connection = self.connections.get_mut(token.slot as usize)?;
-        let current = connection.generation == token.generation && !matches!(connection.phase, Phase::Dead);
-        current.then_some(connection)
-    }
-
-    fn token(&self, slot: u32) -> Token {
-        Token { slot, generation: self.connections[slot as usize].generation }
-    }
-
-    /// Leaves it to the end of the walks to bring this subscriber, or this response, forward.
-    fn queue_catching_up(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
-        if !connection.flags.has(Flags::CATCHING_UP) {
-            connection.flags.set(Flags::CATCHING_UP);
-            let token = Token { slot, generation: connection.generation };
-            self.catching_up.push_back(token);
-        }
-    }
-
-    /// Closes a connection's socket at once; its slot is reaped at the end of the turn.
-    fn close(&mut self, slot: u32, reason: CloseReason) {
-        let connection = &mut self.connections[slot as usize];
-        if matches!(connection.phase, Phase::Dead) {
+    /// Once a second: forgets what is too old, finds slow subscribers, reports, and frees memory.
+    fn run_housekeeping(&mut self) {
+        let Server { transport, node, statistics, streams, hub, .. } = self;
+        self.next_housekeeping = node.now + HOUSEKEEPING_INTERVAL;
+        self.supervisor.tell(News::Alive { streams: transport.stream_count(), is_leaving: node.is_leaving() });
+        node.log_omitted();
+        if !hub.age(node.now) {
+            self.next_housekeeping = node.now + HOUSEKEEPING_REST;
             return;
         }
-        self.streams -= usize::from(matches!(connection.phase, Phase::Streaming));
-        // Who takes nothing would make the kernel hold its data, and the connection, for minutes more.
-        let takes_nothing = reason.is_eviction() || reason == CloseReason::AnswerTimeout;
-        let how = if takes_nothing { Close::Reset } else { Close::Graceful };
-        self.io.close(connection.socket, how);
-        if let Phase::Responding(responding) = std::mem::replace(&mut connection.phase, Phase::Dead) {
-            self.answers.release(&responding);
+        streams.find_slow(transport, hub, node);
+        hub.look_for_busiest();
+        let watched = Watched { transport, hub, channel_messages: self.intake.inbox.len(), node };
+        statistics.leave_figures(&watched);
+        statistics.publish(&watched);
+        transport.shrink();
+        streams.shrink();
+    }
+
+    /// Puts the settings in force that were left, if any. The supervisor hears of it either way.
+    fn reload(&mut self) {
+        if let Some(settings) = self.reloads.take() {
+            self.put_in_force(settings);
+            tracing::info!(streams = self.transport.stream_count(), "reloaded");
         }
-        let (peer, position) = (connection.peer, connection.delivered_through);
-        if !reason.is_eviction() {
-            tracing::debug!(%peer, reason = reason.as_str(), "closed");
-        } else if self.may_log(LogEntry::SlowReaderClosed) {
-            let lagging_bytes = self.laggards.get(&slot).map_or(0, Laggard::unsent_bytes);
-            let text = LogEntry::SlowReaderClosed.text();
-            tracing::info!(%peer, reason = reason.as_str(), position = position.0, lagging_bytes, "{text}");
+        self.supervisor.tell(News::Reloaded);
+    }
+
+    fn put_in_force(&mut self, settings: Settings) {
+        let Server { transport, node, api, streams, sweeps, .. } = self;
+        let old = std::mem::replace(&mut node.settings, settings).limits;
+        let Settings { limits, jwt, .. } = &node.settings;
+        if old.accepts_per_second_max != limits.accepts_per_second_max {
+            transport.limit_accept_rate(limits.accepts_per_second_max, node.now);
         }
-        self.counters.closed.count(reason.as_str());
-        self.laggards.remove(&slot);
-        self.dead.push(slot);
+        if old.events_per_second_max != limits.events_per_second_max {
+            api.limit_publish_rate(limits.events_per_second_max);
+        }
+        transport.recount_addresses(&node.settings);
+        if let Some(jwt) = jwt {
+            api.access.denials.limit(jwt.denied_tokens_max);
+        }
+        // Without a key, before and now, every stream needed no token, and needs none.
+        if jwt.is_some() || !streams.credentials.is_empty() {
+            sweeps.review();
+        }
+        streams.forget_preambles();
+        api.refused_origins = Default::default();
+    }
+
+    /// Begins to leave; asked again, leaves at once.
+    fn start_drain(&mut self) {
+        match &mut self.drain {
+            Some(drain) => drain.hurry(),
+            None => {
+                self.drain = Some(Drain::new(self.transport.stream_count(), &mut self.node));
+                self.supervisor.tell(News::Leaving);
+            }
+        }
+    }
+
+    /// Takes the next step of leaving; false when it was the last.
+    fn advance_drain(&mut self) -> bool {
+        let Server { drain, streams, transport, hub, node, .. } = self;
+        drain.as_mut().is_none_or(|drain| drain.advance(streams, transport, hub, node))
     }
 
     /// Frees what closed connections still hold. Last in the turn: until here their slots had no other tenant.
     fn reap(&mut self) {
-        for slot in std::mem::take(&mut self.dead) {
-            let connection = self.connections.remove(slot as usize);
-            self.paces.remove(&slot);
-            self.uploads.remove(&slot);
-            self.credentials.remove(slot);
-            self.laggards.remove(&slot);
-            self.hub.unsubscribe(Subscriber(slot));
-            self.forget_address(connection.peer, connection.flags);
+        for slot in self.transport.reap() {
+            self.streams.remove(slot, &mut self.hub);
         }
+    }
+
+    // ---- what tests and the process look at ----
+
+    /// True while an event waits for subscribers that keep reading, and not only for a walk.
+    pub fn is_holding(&self) -> bool {
+        self.intake.is_holding()
     }
 
     /// How many addresses have connections, as far as they are counted.
     pub fn addresses(&self) -> usize {
-        self.addresses.len()
+        self.transport.address_count()
     }
 
     /// What the server counted.
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.node.counters
     }
 
     /// The hub, to look at.
@@ -451,52 +367,12 @@ impl<I: Io> Server<I> {
 
     /// The outside world, as tests steer it.
     pub fn io_mut(&mut self) -> &mut I {
-        &mut self.io
+        self.transport.io_mut()
     }
 
     /// Open connections and, among them, streams.
     pub fn open(&self) -> (usize, usize) {
-        (self.connections.len(), self.streams)
-    }
-}
-
-impl<I: Io> Drop for Server<I> {
-    fn drop(&mut self) {
-        for (_, connection) in &self.connections {
-            if !matches!(connection.phase, Phase::Dead) {
-                self.io.close(connection.socket, Close::Graceful);
-            }
-        }
-        for listener in 0..self.acceptor.listener_count() {
-            self.io.stop_listening(ListenerIndex(listener));
-        }
-    }
-}
-
-/// A small seeded generator (SplitMix64): for spreading things out, not for secrets.
-struct Jitter(u64);
-
-impl Jitter {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A duration from nothing to all of `max`.
-    fn up_to(&mut self, max: Duration) -> Duration {
-        max.mul_f64((self.next() >> 11) as f64 / (1u64 << 53) as f64)
-    }
-
-    /// A duration from half of `max` to all of it.
-    fn upper_half(&mut self, max: Duration) -> Duration {
-        max / 2 + self.up_to(max / 2)
-    }
-
-    /// A duration between 80 and 120 percent of `mean`.
-    fn around(&mut self, mean: Duration) -> Duration {
-        mean * (800 + (self.next() % 401) as u32) / 1000
+        (self.transport.connection_count(), self.transport.stream_count())
     }
 }
 
@@ -505,10 +381,10 @@ fn new_counters() -> Counters {
     let lost = GapReason::ALL.map(GapReason::as_str);
     Counters {
         accepted: 0,
-        accept_pauses: Labelled::new(accept::PauseReason::ALL.map(accept::PauseReason::as_str)),
+        accept_pauses: Labelled::new(PauseReason::ALL.map(PauseReason::as_str)),
         closed: Labelled::new(CloseReason::ALL.map(CloseReason::as_str)),
         streams: 0,
-        refused: Labelled::new(refusal::Refusal::labels()),
+        refused: Labelled::new(Refusal::labels()),
         denied: Labelled::new(["missing_token", "invalid_token", "insufficient_scope", "closed_report"]),
         responses: Labelled::new([]),
         published_http: 0,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-pub use super::origins::Cors;
-use super::origins::is_same;
+pub use super::hosts::Cors;
+use super::hosts::is_same;
 use crate::auth::proxies::TrustedProxies;
 use crate::auth::{Patterns, Tokens, Verifier};
 use crate::event::Topic;

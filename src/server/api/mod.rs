@@ -1,0 +1,76 @@
+//! The API: what a request means, who may make it, and the answer.
+//!
+//! The input is a request and a view of the server. The output is an [`context::Outcome`]: an answer, a stream to be opened, or
+//! something that is answered later.
+//!
+//! Absent: sockets. What an outcome does to its connection, others carry out.
+
+pub(super) mod access;
+pub(super) mod context;
+mod disconnect;
+mod listing;
+pub(super) mod origins;
+mod page;
+mod publish;
+mod publish_rate;
+mod reports;
+pub(super) mod routes;
+pub(super) mod statistics;
+mod subscribe;
+pub(super) mod waiting;
+
+use std::sync::Arc;
+
+use super::node::Node;
+use crate::auth::denials::Denials;
+use crate::observe::live::Live;
+use crate::protocol::response::{self, Response};
+use crate::sources::channel::{Publish, SourceStatus};
+use access::Access;
+use origins::RefusedOrigins;
+use publish_rate::PublishRates;
+
+/// What answers need that only they need.
+pub(super) struct Api {
+    pub(super) access: Access,
+    pub(super) refused_origins: RefusedOrigins,
+    publish_rates: PublishRates,
+    /// Where clients' events go.
+    publisher: Arc<dyn Publish + Send + Sync>,
+    sources: Vec<Arc<SourceStatus>>,
+    live: Arc<Live>,
+}
+
+impl Api {
+    pub(super) fn new(
+        publisher: Arc<dyn Publish + Send + Sync>,
+        sources: Vec<Arc<SourceStatus>>,
+        live: Arc<Live>,
+        node: &Node,
+    ) -> Api {
+        let denied_tokens_max = node.settings.jwt.as_ref().map_or(0, |jwt| jwt.denied_tokens_max);
+        Api {
+            access: Access { denials: Denials::new(denied_tokens_max) },
+            refused_origins: RefusedOrigins::default(),
+            publish_rates: PublishRates::new(node.settings.limits.events_per_second_max),
+            publisher,
+            sources,
+            live,
+        }
+    }
+
+    /// Counts what tokens publish anew, for another limit.
+    pub(super) fn limit_publish_rate(&mut self, events_per_second_max: Option<u32>) {
+        self.publish_rates = PublishRates::new(events_per_second_max);
+    }
+}
+
+fn problem(status: u16, title: &str, detail: &str) -> context::Outcome {
+    context::Outcome::Answer(response::problem(status, title, detail))
+}
+
+/// A response with a body that is JSON.
+fn json(status: u16, value: &impl serde::Serialize) -> Response {
+    let text = serde_json::to_string(value).expect("maps with names as keys, and no value that can refuse");
+    Response::new(status).with_body("application/json", text)
+}

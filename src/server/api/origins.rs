@@ -1,0 +1,101 @@
+//! What pages of other origins may read (CORS), and under which host names a listener on loopback is asked.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use crate::observe::clip::clip;
+use crate::protocol::head::RequestHead;
+use crate::protocol::response::{self, Response};
+use crate::server::hosts::{is_address, is_loopback, is_name, is_same};
+use crate::server::node::Node;
+use crate::server::node::log_entries::LogEntry;
+use crate::server::settings::Settings;
+use crate::server::transport::clients::Client;
+
+/// Refused origins that are remembered, so that the same ones are not logged again and again.
+const REFUSED_ORIGINS_MAX: usize = 100;
+
+/// The refused origins that were logged last, clipped as they are logged.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedOrigins(VecDeque<String>);
+
+impl RefusedOrigins {
+    /// What a page's origin may read; a refused one is logged, with what would permit it.
+    pub(crate) fn cors_headers(&mut self, head: &RequestHead, node: &mut Node) -> Vec<(&'static str, String)> {
+        let Some(origin) = &head.origin else { return Vec::new() };
+        let exposed = ("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate".to_owned());
+        if node.settings.cors.any {
+            // Never with credentials: what is for every page is nobody's in particular.
+            return vec![("Access-Control-Allow-Origin", "*".to_owned()), exposed];
+        }
+        let vary = ("Vary", "Origin".to_owned());
+        if node.settings.cors.allows(origin) {
+            let credentials = ("Access-Control-Allow-Credentials", "true".to_owned());
+            return vec![("Access-Control-Allow-Origin", origin.clone()), credentials, exposed, vary];
+        }
+        if !is_same(origin, head) {
+            self.log_refused(origin, node);
+        }
+        vec![vary]
+    }
+
+    fn log_refused(&mut self, origin: &str, node: &mut Node) {
+        let origin = clip(origin);
+        if !self.has(&origin) && node.may_log(LogEntry::OriginRefused) {
+            // Not as it is: it may hold what moves a terminal's cursor or turns its text round.
+            tracing::warn!(
+                origin = &*origin,
+                "{}; --cors-origin {origin:?} would permit it",
+                LogEntry::OriginRefused.text()
+            );
+            self.remember(origin);
+        }
+    }
+
+    /// True for one of them.
+    fn has(&self, origin: &str) -> bool {
+        self.0.iter().any(|logged| logged == origin)
+    }
+
+    /// Remembers one more, and forgets the oldest for it: whatever strangers invent, there is room for a real one.
+    fn remember(&mut self, origin: Cow<'_, str>) {
+        if self.0.len() >= REFUSED_ORIGINS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(origin.into_owned());
+    }
+}
+
+/// The answer to OPTIONS: what a route takes and, to a page that may, what it may send.
+pub(crate) fn preflight(head: &RequestHead, methods: &'static str, settings: &Settings) -> Response {
+    let response = Response::new(204).with_header("Allow", methods);
+    let allowed = head.origin.as_ref().is_some_and(|origin| settings.cors.allows(origin));
+    if !allowed || head.access_control_request_method.is_none() {
+        return response;
+    }
+    response
+        .with_header("Access-Control-Allow-Methods", methods)
+        .with_header("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Last-Event-ID")
+        .with_header("Access-Control-Max-Age", "600")
+}
+
+/// On loopback, refuses requests for a host that is not this one. A page whose name was made to point here (DNS
+/// rebinding) would else be of our own origin, and free to read and to publish.
+///
+/// A trusted proxy passes on public names, and what it lets through is for the public anyway. Forwarding headers alone
+/// prove no proxy: a page may send most of them. Under `--dev`, where no token is needed, no proxy is trusted so far.
+pub(crate) fn check_host(client: &Client, head: &RequestHead, settings: &Settings) -> Result<(), Response> {
+    let Some(host) = head.host.as_deref().filter(|_| client.is_on_loopback) else { return Ok(()) };
+    let is_dev = settings.is_dev();
+    let is_proxied =
+        !client.is_admin && (settings.proxies.protocol || settings.proxies.trusted.trusts(client.peer.ip()));
+    // No page has a name that is an address. Under --dev even the addresses of this host's networks are not its own.
+    let is_own = is_loopback(host) || (!is_dev && is_address(host));
+    let is_allowed = || settings.allowed_hosts.iter().any(|allowed| is_name(host, allowed));
+    if (is_proxied && !is_dev) || is_own || is_allowed() {
+        return Ok(());
+    }
+    let detail = "this listener on loopback answers to localhost, to addresses, and to the names of --allowed-host; a \
+                  proxy in front of it is named by --trusted-proxy";
+    Err(response::problem(421, "Not this host", detail))
+}

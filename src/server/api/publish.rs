@@ -1,0 +1,107 @@
+//! `POST /publish`: who may, what it says, and the answer once the events are on their way.
+
+use super::access::deny_topic;
+use super::context::{Outcome, RequestContext};
+use super::publish_rate::OverRate;
+use super::subscribe::check_exact;
+use super::waiting::{accept, refused, ticket};
+use super::{Api, problem};
+use crate::auth;
+use crate::event::{Event, EventId};
+use crate::hub::Hub;
+use crate::io::Io;
+use crate::protocol::head::RequestHead;
+use crate::protocol::publish;
+use crate::protocol::response::{self, Response};
+use crate::server::grant::PublishGrant;
+use crate::server::node::Node;
+use crate::server::node::refusal::Refusal;
+use crate::server::settings::Settings;
+use crate::server::transport::connection::{Awaited, PublishAnswer};
+use crate::sources::channel::Accepted;
+
+impl Api {
+    pub(super) fn publish<I: Io>(
+        &mut self,
+        asked: &mut RequestContext<'_, I>,
+        body: &[u8],
+        grant: Option<PublishGrant>,
+        node: &mut Node,
+    ) -> Result<Outcome, Response> {
+        let grant = match grant {
+            Some(grant) => grant,
+            // Without a body nothing was admitted yet.
+            None => self.access.may_publish(asked, node)?,
+        };
+        let events = match publish::parse(body, &node.settings.limits.publish) {
+            Ok(events) => events,
+            Err(error) => {
+                error.reason().into_iter().for_each(|reason| node.counters.refused.count(reason));
+                return Ok(problem(error.status(), "Bad publish body", &error.to_string()));
+            }
+        };
+        if let Some(detail) = events.iter().find_map(|event| check_exact(event.topic.as_str()).err()) {
+            return Ok(problem(400, "Bad publish body", &detail));
+        }
+        if let Some(outside) = events.iter().find(|event| !grant.covers(&event.topic)) {
+            return Err(deny_topic(asked.client.peer, outside.topic.as_str(), "publish", node));
+        }
+        if events.iter().any(|event| !asked.hub.has_room_for(event.topic.as_str())) {
+            let refusal = Refusal::TopicLimit;
+            node.count_refusal(refusal);
+            return Ok(problem(refusal.status(), "Too many topics", refusal.detail()));
+        }
+        let publisher = publisher_of(asked.head, &node.settings);
+        if let Err(over) = self.publish_rates.take(publisher, events.len(), node.now) {
+            node.count_refusal(Refusal::PublishRate);
+            return Err(refuse_rate(over));
+        }
+        let batch = body.trim_ascii_start().starts_with(b"[");
+        let (fresh, duplicates) = split_duplicates(events, asked.hub);
+        let answer = |ids| PublishAnswer { ids, duplicates, batch };
+        if fresh.is_empty() {
+            return Ok(accept(&answer(Vec::new()), node).into());
+        }
+        Ok(match self.publisher.publish(fresh, ticket(asked.client.token)) {
+            Ok(Accepted::Now(ids)) => accept(&answer(ids), node).into(),
+            Ok(Accepted::Later(ids)) => Outcome::Await(Awaited::Publish(answer(ids))),
+            Err(refusal) => refused(refusal).into(),
+        })
+    }
+}
+
+/// Whose rate counts: the token's; of those who need none, one for all.
+fn publisher_of<'a>(head: &'a RequestHead, settings: &Settings) -> &'a str {
+    let token = head.authorization.as_deref().and_then(auth::bearer);
+    token.filter(|_| !settings.is_open_to(head)).unwrap_or_default()
+}
+
+fn refuse_rate(over: OverRate) -> Response {
+    match over {
+        OverRate::For(wait) => {
+            let seconds = wait.as_secs_f64().ceil().max(1.0).to_string();
+            let refusal = Refusal::PublishRate;
+            let problem = response::problem(refusal.status(), "Too many events", refusal.detail());
+            problem.with_header("Retry-After", seconds)
+        }
+        OverRate::Always { events_max } => {
+            let detail = format!("one token may publish {events_max} events in a second: this array has more");
+            response::problem(413, "Too many events", &detail)
+        }
+    }
+}
+
+/// Leaves out the events whose id their topic still remembers, or that stands in the same array before.
+fn split_duplicates(events: Vec<Event>, hub: &Hub) -> (Vec<Event>, Vec<EventId>) {
+    let (mut fresh, mut duplicates) = (Vec::<Event>::with_capacity(events.len()), Vec::new());
+    let mut seen = std::collections::HashSet::new();
+    for event in events {
+        match &event.id {
+            Some(id) if hub.remembers(event.topic.as_str(), id) || !seen.insert((event.topic.clone(), id.clone())) => {
+                duplicates.push(id.clone());
+            }
+            _ => fresh.push(event),
+        }
+    }
+    (fresh, duplicates)
+}

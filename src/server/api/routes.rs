@@ -1,0 +1,263 @@
+//! Routes: which path means what, and who may ask for it through which listener.
+
+use super::context::{Outcome, RequestContext};
+use super::origins::{check_host, preflight};
+use super::{Api, page};
+use crate::event::{STATISTICS_TOPIC, Topic};
+use crate::io::Io;
+use crate::observe::clip::clip;
+use crate::protocol::body::BodyFraming;
+use crate::protocol::head::{Method, RequestHead};
+use crate::protocol::response::{self, Response};
+use crate::protocol::target::decode_path;
+use crate::server::grant::PublishGrant;
+use crate::server::node::Node;
+use crate::server::settings::Settings;
+use crate::server::transport::clients::Client;
+
+/// What a path means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The page for browsers, the list of endpoints for others.
+    Index,
+    /// A stream of one topic, or of those that the query names.
+    Stream(Option<Topic>),
+    /// Where events are posted to.
+    Publish,
+    /// Where operators say which streams are to end.
+    Disconnect,
+    /// A health check.
+    Health(Probe),
+    /// The view for whoever debugs a server.
+    Debug,
+    /// The snapshot.
+    Data,
+    /// The list of topics.
+    Topics,
+    /// One topic.
+    Topic(String),
+    /// The Prometheus page.
+    Metrics,
+    /// A file of the live page.
+    File(&'static page::File),
+}
+
+/// What a health check asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Everything.
+    Whole,
+    /// Does the loop turn?
+    Live,
+    /// Should requests be sent here?
+    Ready,
+}
+
+impl Route {
+    /// What `path`, as it was sent, means where `stream_endpoint` is another path for the default stream. Only the name
+    /// of a topic is decoded: a proxy's rules are about the path as it was sent, too.
+    pub fn of(path: &str, stream_endpoint: Option<&str>, dashboard_topic: &Topic) -> Option<Route> {
+        if stream_endpoint == Some(path) {
+            return Some(Route::Stream(None));
+        }
+        Some(match path {
+            "/" => Route::Index,
+            "/events" => Route::Stream(None),
+            "/dashboard/stream" => Route::Stream(Some(dashboard_topic.clone())),
+            "/publish" => Route::Publish,
+            "/disconnect" => Route::Disconnect,
+            "/health" => Route::Health(Probe::Whole),
+            "/health/live" => Route::Health(Probe::Live),
+            "/health/ready" => Route::Health(Probe::Ready),
+            "/dashboard/debug" => Route::Debug,
+            "/dashboard/data" => Route::Data,
+            "/topics" => Route::Topics,
+            "/metrics" => Route::Metrics,
+            _ => match page::find(path) {
+                Some(file) => Route::File(file),
+                None => {
+                    Route::Topic(path.strip_prefix("/topics/").filter(|name| !name.is_empty()).and_then(decode_path)?)
+                }
+            },
+        })
+    }
+
+    /// True for what operators watch a server with: the admin listener answers this and nothing else. Of streams it
+    /// has only that of the statistics, which is looked at where topics are.
+    fn is_admin(&self) -> bool {
+        self.is_for_operators()
+            || matches!(
+                self,
+                Route::Index | Route::Health(_) | Route::File(_) | Route::Stream(None) | Route::Disconnect
+            )
+    }
+
+    /// True for what tells who uses a server and for what.
+    fn is_for_operators(&self) -> bool {
+        matches!(self, Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_))
+    }
+
+    fn methods(&self) -> &'static str {
+        match self {
+            Route::Publish | Route::Disconnect => "POST, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
+        }
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        match self {
+            Route::Publish | Route::Disconnect => matches!(method, Method::Post | Method::Options),
+            _ => matches!(method, Method::Get | Method::Head | Method::Options),
+        }
+    }
+}
+
+impl Api {
+    /// Says what becomes of one request. With a body, it has a grant already.
+    pub(crate) fn answer<I: Io>(
+        &mut self,
+        asked: &mut RequestContext<'_, I>,
+        body: &[u8],
+        grant: Option<PublishGrant>,
+        node: &mut Node,
+    ) -> Outcome {
+        let head = asked.head;
+        tracing::trace!(peer = %asked.client.address, method = head.method.as_str(), path = &*clip(&head.target.path),
+            "request");
+        let route = route(&asked.client, head, &node.settings);
+        if head.method == Method::Options {
+            let methods = route.map_or("GET, HEAD, POST, OPTIONS", |route| route.methods());
+            return preflight(head, methods, &node.settings).into();
+        }
+        let route = match route {
+            Ok(route) => route,
+            Err(refusal) => return refusal.into(),
+        };
+        match self.answer_route(route, asked, body, grant, node) {
+            Ok(outcome) => outcome,
+            Err(refusal) => refusal.into(),
+        }
+    }
+
+    fn answer_route<I: Io>(
+        &mut self,
+        route: Route,
+        asked: &mut RequestContext<'_, I>,
+        body: &[u8],
+        grant: Option<PublishGrant>,
+        node: &mut Node,
+    ) -> Result<Outcome, Response> {
+        match &route {
+            _ if asked.client.is_admin => {}
+            Route::Topic(name) => self.access.may_see_topic(asked, name, node)?,
+            route if route.is_for_operators() => self.access.may_operate(asked, node)?,
+            _ => {}
+        }
+        Ok(match route {
+            Route::Stream(topic) => self.subscribe(asked, topic, node)?,
+            Route::Publish => self.publish(asked, body, grant, node)?,
+            Route::Disconnect => self.disconnect(asked, body, node)?,
+            Route::Index => page::index(asked.head, &endpoints(&node.settings, asked.client.is_admin)).into(),
+            Route::Health(probe) => self.health(probe, asked.transport.stream_count(), node).into(),
+            Route::Debug => self.debug_view(asked, node)?.into(),
+            Route::Data => self.snapshot(asked, node)?.into(),
+            Route::Topics => self.topic_list(asked, node)?.into(),
+            Route::Topic(name) => self.topic_view(&name, asked.hub).into(),
+            Route::Metrics => self.metrics_page(asked, node)?.into(),
+            Route::File(file) => file.response(asked.head).into(),
+        })
+    }
+
+    /// Whether a request's body is to be read: only what is published has one, and only from a client that may.
+    pub(crate) fn admit_body<I: Io>(
+        &mut self,
+        asked: &RequestContext<'_, I>,
+        node: &mut Node,
+    ) -> Result<Option<PublishGrant>, Response> {
+        let head = asked.head;
+        // Many clients send the length of nothing with every method; that is no body, and answered as any request.
+        if head.framing == BodyFraming::Length(0) {
+            return Ok(None);
+        }
+        match route(&asked.client, head, &node.settings)? {
+            Route::Publish if head.method == Method::Post => self.access.may_publish(asked, node).map(Some),
+            Route::Disconnect if head.method == Method::Post => self.access.may_disconnect(asked, node).map(|()| None),
+            _ => Err(response::problem(413, "Unexpected body", "only POST /publish and POST /disconnect take a body")),
+        }
+    }
+}
+
+/// What a request names, if that is there for its listener and its method.
+fn route(client: &Client, head: &RequestHead, settings: &Settings) -> Result<Route, Response> {
+    check_host(client, head, settings)?;
+    let (path, method) = (&head.target.path, &head.method);
+    let Settings { stream_endpoint, dashboard_topic, .. } = settings;
+    let route = Route::of(path, stream_endpoint.as_deref(), dashboard_topic);
+    let route = route.filter(|route| !client.is_admin || route.is_admin());
+    let Some(route) = route else {
+        let detail = format!("nothing is at {path:?}; GET / lists what there is");
+        return Err(response::problem(404, "Not found", &detail));
+    };
+    if !route.takes(method) {
+        let detail = format!("{path:?} is not for {}", method.as_str());
+        let problem = response::problem(405, "Method not allowed", &detail);
+        return Err(problem.with_header("Allow", route.methods()));
+    }
+    Ok(route)
+}
+
+/// The list of what a listener has, for whoever comes without a path.
+fn endpoints(settings: &Settings, is_admin: bool) -> serde_json::Value {
+    let statistics = format!("/events?topic={STATISTICS_TOPIC}");
+    let mut streams = vec!["/events?topic=NAME", "/dashboard/stream"];
+    streams.extend(settings.stream_endpoint.as_deref());
+    serde_json::json!({
+        "server": "fanfare",
+        "version": env!("CARGO_PKG_VERSION"),
+        "page": "/dashboard",
+        "streams": if is_admin { vec![&*statistics] } else { streams },
+        "publish": (!is_admin).then_some("/publish"),
+        "disconnect": "/disconnect",
+        "snapshot": (!is_admin).then_some("/dashboard/data"),
+        "topics": ["/topics", "/topics/NAME"],
+        "health": ["/health", "/health/live", "/health/ready"],
+        "metrics": "/metrics",
+        "debug": "/dashboard/debug",
+        "client": ["/fanfare.js", "/fanfare.d.ts"],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_its_path_as_sent_and_only_a_topics_name_is_decoded() {
+        let board = Topic::new("board").unwrap();
+        let check = |path: &str, expected: Option<Route>| {
+            assert_eq!(Route::of(path, Some("/sse"), &board), expected, "{path}");
+        };
+        check("/metrics", Some(Route::Metrics));
+        check("/sse", Some(Route::Stream(None)));
+        check("/topics/a%2Fb", Some(Route::Topic("a/b".into())));
+        check("/topics/caf%c3%a9", Some(Route::Topic("café".into())));
+        for alias in [
+            "/%6detrics",
+            "/m%65trics",
+            "/dashboard%2fdebug",
+            "/dashboard/%64ebug",
+            "/%74opics",
+            "/%74opics/a",
+            "/topics%2fa",
+            "/%70ublish",
+            "/events%2f",
+            "/ss%65",
+            "/%66anfare.js",
+            "//metrics",
+            "/metrics/",
+            "/METRICS",
+        ] {
+            check(alias, None);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Requests that are answered later: when a broker has answered, and the streams that are to end have ended.
+
+use super::json;
+use crate::event::EventId;
+use crate::io::Token;
+use crate::protocol::response::{self, Response};
+use crate::server::node::Node;
+use crate::server::transport::connection::{Awaited, DisconnectAnswer, PublishAnswer};
+use crate::sources::channel::{PublishRefusal, Ticket};
+
+/// A publish's ticket is the connection that waits for its answer.
+pub(crate) fn ticket(token: Token) -> Ticket {
+    Ticket(u64::from(token.slot) | u64::from(token.generation) << 32)
+}
+
+pub(crate) fn ticket_token(Ticket(ticket): Ticket) -> Token {
+    Token { slot: ticket as u32, generation: (ticket >> 32) as u32 }
+}
+
+/// The answer to what a broker has accepted or refused. None: the request waits for more than the broker.
+pub(crate) fn answer_of_broker(
+    awaited: &mut Awaited,
+    outcome: Result<(), PublishRefusal>,
+    node: &mut Node,
+) -> Option<Response> {
+    match awaited {
+        Awaited::Publish(answer) => Some(match outcome {
+            Ok(()) => accept(&std::mem::take(answer), node),
+            Err(refusal) => refused(refusal),
+        }),
+        Awaited::Disconnect(answer) => {
+            answer.passed_on = Some(outcome);
+            answer_if_complete(answer)
+        }
+    }
+}
+
+/// The answer when the broker has not answered in time.
+pub(crate) fn answer_of_silence(awaited: &Awaited) -> Response {
+    let response = match awaited {
+        Awaited::Publish(_) => refused(PublishRefusal::BrokerDown),
+        Awaited::Disconnect(DisconnectAnswer { disconnected, .. }) => {
+            not_passed_on(*disconnected, PublishRefusal::BrokerDown)
+        }
+    };
+    response.closing()
+}
+
+/// The answer once this node's streams have ended: `count` of them. None: the broker has not answered yet.
+pub(crate) fn answer_of_sweep(awaited: &mut Awaited, count: usize) -> Option<Response> {
+    let Awaited::Disconnect(answer) = awaited else { return None };
+    answer.disconnected = Some(count);
+    answer_if_complete(answer)
+}
+
+/// The answer once the streams of this node have ended and the other nodes know.
+fn answer_if_complete(answer: &DisconnectAnswer) -> Option<Response> {
+    let DisconnectAnswer { disconnected: Some(count), passed_on: Some(outcome) } = *answer else { return None };
+    Some(match outcome {
+        Ok(()) => json(202, &serde_json::json!({ "disconnected": count })),
+        Err(refusal) => not_passed_on(Some(count), refusal),
+    })
+}
+
+/// This node did it, and the others may not have heard.
+fn not_passed_on(count: Option<usize>, refusal: PublishRefusal) -> Response {
+    let here = count.map_or("this node disconnects them".to_owned(), |count| format!("this node disconnected {count}"));
+    let detail = format!("{here}, but other nodes may not know: {refusal}; ask again");
+    response::problem(503, "Disconnected here alone", &detail).with_header("Retry-After", "1")
+}
+
+pub(super) fn accept(answer: &PublishAnswer, node: &mut Node) -> Response {
+    node.counters.published_http += answer.ids.len() as u64;
+    accepted(answer)
+}
+
+fn accepted(answer: &PublishAnswer) -> Response {
+    let texts = |ids: &[EventId]| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
+    let (ids, duplicates) = (texts(&answer.ids), texts(&answer.duplicates));
+    let body = match (answer.batch, &ids[..], &duplicates[..]) {
+        (false, [id], _) => serde_json::json!({ "id": id }),
+        (false, _, [id, ..]) => serde_json::json!({ "id": id, "duplicate": true }),
+        _ if duplicates.is_empty() => serde_json::json!({ "ids": ids }),
+        _ => serde_json::json!({ "ids": ids, "duplicates": duplicates }),
+    };
+    json(202, &body)
+}
+
+pub(super) fn refused(refusal: PublishRefusal) -> Response {
+    response::problem(503, "Not published", &refusal.to_string()).with_header("Retry-After", "1")
+}

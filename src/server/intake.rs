@@ -1,0 +1,139 @@
+//! The intake: what sources and signals sent. Events are appended to the logs in order, within a budget, and wait while
+//! subscribers that keep reading need what they would evict. What signals ask, and answers to publishers, have a lane of
+//! their own and never wait behind events.
+
+use super::hold::Hold;
+use super::node::Node;
+use super::node::log_entries::LogEntry;
+use super::transport::Transport;
+use super::transport::connection::CloseReason;
+use crate::event::{Broadcast, EventId, Sequence};
+use crate::hub::{Appended, Hub};
+use crate::io::Io;
+use crate::observe::clip::clip;
+use crate::protocol::encoder;
+use crate::sources::channel::{Gap, GapScope, Inbox, Message};
+
+/// Messages of each lane in one turn.
+const MESSAGES_PER_TURN_MAX: usize = 512;
+
+/// The loop's end of the channel, and the event that waits.
+pub(super) struct Intake {
+    pub(super) inbox: Inbox,
+    /// An event that waits for subscribers.
+    held: Option<Broadcast>,
+    hold: Option<Hold>,
+    has_more: bool,
+}
+
+impl Intake {
+    pub(super) fn new(inbox: Inbox) -> Intake {
+        Intake { inbox, held: None, hold: None, has_more: false }
+    }
+
+    /// True while something can be done without another message.
+    pub(super) fn has_work(&self) -> bool {
+        self.has_more || (self.held.is_some() && !self.is_holding())
+    }
+
+    /// True while an event waits for subscribers that keep reading, and not only for a walk.
+    pub(super) fn is_holding(&self) -> bool {
+        self.held.is_some() && self.hold.as_ref().is_some_and(Hold::is_holding)
+    }
+
+    /// Lets waiting sources know that the loop brings its subscribers forward.
+    pub(super) fn note_progress(&self) {
+        if self.held.is_some() {
+            self.inbox.note_progress();
+        }
+    }
+
+    /// Controls and answers to publishers, up to a turn's worth.
+    pub(super) fn take_urgent(&mut self) -> Vec<Message> {
+        self.inbox.rearm();
+        let messages: Vec<_> = std::iter::from_fn(|| self.inbox.next_urgent()).take(MESSAGES_PER_TURN_MAX).collect();
+        self.has_more = messages.len() == MESSAGES_PER_TURN_MAX;
+        messages
+    }
+
+    /// Appends events and losses to the logs, until the budget is spent or an event has to wait for subscribers.
+    pub(super) fn take_events<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
+        self.hold.iter_mut().for_each(Hold::look_again);
+        for _ in 0..MESSAGES_PER_TURN_MAX {
+            let message = self.held.take().map(Message::Broadcast).or_else(|| self.inbox.next());
+            match message {
+                None => return,
+                Some(Message::Broadcast(broadcast)) => {
+                    let topic = hub.locate(broadcast.topic.as_str());
+                    let frame_bytes = broadcast.frame.len();
+                    if Hold::must_hold(&mut self.hold, topic, frame_bytes, transport, hub, node.now) {
+                        self.held = Some(broadcast);
+                        return;
+                    }
+                    if hub.is_pinned_over(frame_bytes) {
+                        close_pinners(transport, hub, node);
+                    }
+                    let name = broadcast.topic.clone();
+                    let appended = hub.append_at(topic, broadcast, node.now);
+                    note_appended(appended, name.as_str(), node);
+                }
+                Some(Message::Gap(gap)) => append_loss(&gap, hub, node),
+                Some(Message::Published { .. } | Message::Control(_)) => {
+                    debug_assert!(false, "these have a lane of their own");
+                }
+            }
+        }
+        self.has_more = true;
+    }
+}
+
+fn note_appended(appended: Appended, topic: &str, node: &mut Node) {
+    match appended {
+        Appended::Logged => node.counters.broadcasts += 1,
+        Appended::Duplicate => node.counters.dropped.count("duplicate"),
+        Appended::NoTopic => {
+            node.counters.dropped.count("topics_exhausted");
+            if node.may_log(LogEntry::EventDropped) {
+                tracing::warn!(topic = &*clip(topic), "{}", LogEntry::EventDropped.text());
+            }
+        }
+    }
+}
+
+/// Takes note of a loss that a source announced.
+fn append_loss(gap: &Gap, hub: &mut Hub, node: &mut Node) {
+    let topics = match &gap.scope {
+        GapScope::All => None,
+        GapScope::Topics(lost) => lost.seal(),
+    };
+    // Every subscriber reads the same frame. It names a topic only if it is of that one alone: not all topics are
+    // everybody's to know of.
+    let name = match topics.as_deref() {
+        Some([topic]) => topic.as_str(),
+        _ => "*",
+    };
+    let before = Sequence(gap.sequence.0 - 1);
+    let last_id = (before > Sequence::ZERO).then(|| hub.run().id(before));
+    let reason = gap.reason.as_str();
+    let frame = encoder::gap(&gap.id, reason, &[name], last_id.as_ref().map(EventId::as_str));
+    if node.may_log(LogEntry::GapTold) {
+        let count = topics.as_ref().map(Vec::len);
+        let topic = &*clip(name);
+        tracing::warn!(reason, topic, topics = count, id = %gap.id, "{}", LogEntry::GapTold.text());
+    }
+    node.counters.gaps.count(reason);
+    hub.append_loss(gap.sequence, topics.as_deref(), frame, node.now);
+}
+
+/// Memory is needed that evicted frames still take: whoever holds them goes first.
+fn close_pinners<I: Io>(transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
+    hub.unpin();
+    let holds_pinned =
+        transport.outboxes().filter(|(_, outbox)| outbox.unsent().iter().any(|frame| hub.is_pinned(frame)));
+    let mut holders: Vec<u32> = holds_pinned.map(|(slot, _)| slot).collect();
+    holders.sort_unstable();
+    for slot in holders {
+        transport.close(slot, CloseReason::MemoryBound, node);
+    }
+    hub.unpin();
+}

@@ -1,0 +1,78 @@
+//! Log entries that strangers and publishers can cause at will: a few of each kind in ten seconds, then a number. What
+//! happens once for each thing that an operator does, or for each outage, is not among them; nor is what is logged for
+//! `debug` and `trace`, which are turned on to see every single one.
+
+use std::time::Duration;
+
+use crate::observe::log_limit::{INTERVAL, LogLimit};
+
+/// A kind of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogEntry {
+    SlotsTaken,
+    DescriptorsTaken,
+    AcceptFailed,
+    NotWatched,
+    EventDropped,
+    GapTold,
+    SlowReaderClosed,
+    OriginRefused,
+}
+
+impl LogEntry {
+    const ALL: [LogEntry; 8] = [
+        LogEntry::SlotsTaken,
+        LogEntry::DescriptorsTaken,
+        LogEntry::AcceptFailed,
+        LogEntry::NotWatched,
+        LogEntry::EventDropped,
+        LogEntry::GapTold,
+        LogEntry::SlowReaderClosed,
+        LogEntry::OriginRefused,
+    ];
+
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            LogEntry::SlotsTaken => "every slot is taken: accepting pauses",
+            LogEntry::DescriptorsTaken => "no descriptor is left: accepting pauses",
+            LogEntry::AcceptFailed => "a listener can't accept: it pauses",
+            LogEntry::NotWatched => "a new connection can't be watched: it is reset",
+            LogEntry::EventDropped => "dropped an event: as many topics as are allowed have subscribers",
+            LogEntry::GapTold => "events may be missing: subscribers are told of a gap",
+            LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",
+            LogEntry::OriginRefused => "a page of this origin may not read",
+        }
+    }
+}
+
+/// The limits of all kinds.
+#[derive(Debug, Default)]
+pub(crate) struct LogLimits([LogLimit; LogEntry::ALL.len()]);
+
+impl LogLimits {
+    /// True when one more entry of this kind may be written.
+    pub(super) fn may_log(&mut self, entry: LogEntry, now: Duration) -> bool {
+        self.log_omitted_of(entry, now);
+        self.0[entry as usize].admit(now)
+    }
+
+    /// Logs how many entries were left out, of the kinds whose interval is over.
+    pub(super) fn log_omitted(&mut self, now: Duration) {
+        LogEntry::ALL.into_iter().for_each(|entry| self.log_omitted_of(entry, now));
+    }
+
+    fn log_omitted_of(&mut self, entry: LogEntry, now: Duration) {
+        let Some(count) = self.0[entry as usize].left_out(now) else { return };
+        let message = format!("{count} more like this in the last {} s: {}", INTERVAL.as_secs(), entry.text());
+        match entry {
+            LogEntry::SlowReaderClosed => tracing::info!("{message}"),
+            LogEntry::SlotsTaken
+            | LogEntry::DescriptorsTaken
+            | LogEntry::AcceptFailed
+            | LogEntry::NotWatched
+            | LogEntry::EventDropped
+            | LogEntry::GapTold
+            | LogEntry::OriginRefused => tracing::warn!("{message}"),
+        }
+    }
+}

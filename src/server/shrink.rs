@@ -1,0 +1,23 @@
+//! Frees the memory of tables that a crowd which has left made large.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+/// Tables up to this size keep their memory.
+const KEPT_MAX: usize = 1024;
+
+pub(super) fn shrink_map<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    if is_spare(map.len(), map.capacity()) {
+        map.shrink_to(map.len() * 2);
+    }
+}
+
+pub(super) fn shrink_set<T: Eq + Hash>(set: &mut HashSet<T>) {
+    if is_spare(set.len(), set.capacity()) {
+        set.shrink_to(set.len() * 2);
+    }
+}
+
+fn is_spare(len: usize, capacity: usize) -> bool {
+    capacity > KEPT_MAX && len < capacity / 4
+}

@@ -1,0 +1,34 @@
+//! The maximum age: streams that are old end while all is well, to be resumed at once, so that clients spread anew over the
+//! servers behind a balancer.
+
+use std::time::Duration;
+
+use super::Streams;
+use crate::hub::Hub;
+use crate::io::Io;
+use crate::protocol::encoder;
+use crate::server::node::Node;
+use crate::server::transport::Transport;
+use crate::server::transport::connection::CloseReason;
+use crate::server::wheel::Tick;
+
+/// When a stream that ended for its age may come back: soon, since nothing is wrong, but not all at the same moment.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// When a stream that starts now is to end: between half the maximum age and all of it, so that those who came together
+/// don't leave together.
+pub(super) fn retirement(is_admin: bool, node: &mut Node) -> Tick {
+    match node.settings.limits.connection_age_max.filter(|_| !is_admin) {
+        Some(age_max) => Tick::of(node.now).after(node.jitter.upper_half(age_max)),
+        None => Tick::NEVER,
+    }
+}
+
+impl Streams {
+    /// Ends a stream for its age; its subscriber resumes where it was.
+    pub(super) fn retire<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
+        let retry = node.jitter.upper_half(RETRY_MAX);
+        self.flush_stream(slot, transport, hub, node);
+        self.end_stream(slot, encoder::retry_only(retry), CloseReason::Aged, transport, hub, node);
+    }
+}

@@ -1,0 +1,65 @@
+//! Catching up: replays, subscribers that are writable again, responses half written. After live delivery, within a
+//! budget for each turn, in turns among all of them: ten thousand that return at once delay nobody who stayed.
+
+use std::time::Duration;
+
+use super::Streams;
+use super::deliver::SHARE_BESIDE_WALKS;
+use crate::hub::Hub;
+use crate::io::Io;
+use crate::server::node::Node;
+use crate::server::transport::Transport;
+use crate::server::transport::connection::Flags;
+use crate::server::wheel::Tick;
+
+/// Sends in one turn, for when each is small.
+const SENDS_PER_TURN_MAX: usize = 256;
+/// Intervals that end in one turn: about 1 ms.
+const PACES_PER_TURN_MAX: usize = 512;
+
+impl Streams {
+    pub(crate) fn catch_up<I: Io>(&mut self, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
+        let share = if hub.is_walking() { SHARE_BESIDE_WALKS } else { 1 };
+        let bytes_before = node.counters.sent_bytes;
+        let bytes_max = (node.settings.delivery.catch_up_bytes_per_tick / share) as u64;
+        for _ in 0..transport.catching_up_count().min(SENDS_PER_TURN_MAX / share) {
+            if node.counters.sent_bytes - bytes_before >= bytes_max {
+                return;
+            }
+            let Some(token) = transport.next_catching_up() else { return };
+            if transport.stream(token.slot).is_none() {
+                transport.continue_response(token.slot, node);
+                continue;
+            }
+            let sent_before = node.counters.sent_bytes;
+            let caught_up = self.transmit(token.slot, transport, hub, node);
+            let Some(connection) = transport.connection_mut(token) else { continue };
+            if caught_up {
+                if let Some(stream) = connection.stream_mut() {
+                    stream.is_replaying = false;
+                }
+                if node.counters.sent_bytes > sent_before {
+                    self.paces.restart(token.slot, Tick::of(node.now));
+                }
+            } else if !connection.flags.has(Flags::BLOCKED) {
+                transport.queue_catching_up(token.slot);
+            }
+        }
+    }
+
+    /// Lets paced subscribers catch up whose interval has passed, one turn's worth of them.
+    pub(crate) fn fire_paces<I: Io>(&mut self, transport: &mut Transport<I>, now: Duration) {
+        for _ in 0..PACES_PER_TURN_MAX {
+            match self.paces.fire(Tick::of(now)) {
+                None => return,
+                Some(None) => {}
+                Some(Some(slot)) => {
+                    let connection = transport.at(slot);
+                    if connection.is_streaming() && !connection.flags.has(Flags::BLOCKED) {
+                        transport.queue_catching_up(slot);
+                    }
+                }
+            }
+        }
+    }
+}

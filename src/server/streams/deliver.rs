@@ -1,0 +1,154 @@
+//! Live delivery: walks over the subscribers of topics that have something new, in slices.
+//!
+//! Nearly all subscribers are at the same position, so one run serves a whole batch of sockets. A subscriber that does
+//! not fit (it has several topics, a pace, something half written) is sent its own run, or left to catch up.
+
+use super::Streams;
+use super::transmit::RUN_LIMITS;
+use crate::hub::{Hub, Run, Subscriber, TopicKey};
+use crate::io::{Io, Sent};
+use crate::server::node::Node;
+use crate::server::transport::Transport;
+use crate::server::transport::connection::{Connection, Flags, Phase, StreamMode};
+use crate::server::transport::outbox::{Outbox, Sending};
+use crate::server::wheel::Tick;
+
+/// Visits in one turn: about 2 ms of sends, so that accepting, health checks and other topics get their turn.
+const VISITS_PER_TURN_MAX: usize = 512;
+/// Bytes in one turn, for the same reason, when frames are large.
+const BYTES_PER_TURN_MAX: usize = 4 << 20;
+/// Visits between two topics' turns.
+const VISITS_PER_SLICE: usize = 256;
+
+/// What catching up leaves of its budget to live delivery: all but one part in this many.
+pub(super) const SHARE_BESIDE_WALKS: usize = 4;
+
+impl Streams {
+    /// Brings walks forward by one turn's worth.
+    pub(crate) fn walk<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
+        let mut visits = 0;
+        let bytes_before = node.counters.sent_bytes;
+        while visits < VISITS_PER_TURN_MAX && node.counters.sent_bytes - bytes_before < BYTES_PER_TURN_MAX as u64 {
+            let mut slice = std::mem::take(&mut self.scratch.slice);
+            let Some(taken) = hub.next_slice(VISITS_PER_SLICE, node.now, &mut slice) else {
+                self.scratch.slice = slice;
+                return;
+            };
+            visits += slice.len().max(1);
+            self.visit(taken.topic, &slice, transport, hub, node);
+            if let Some(through) = self.scratch.cut_at.take() {
+                hub.cut_walk(&taken, through, node.now);
+            }
+            // One look at the clock for a whole slice: it tells of each delivery what its slice's last one took.
+            let took = transport.now().saturating_sub(taken.started_at);
+            node.counters.delivery_duration.observe_many(took, slice.len() as u32);
+            self.scratch.slice = slice;
+            if taken.ends_walk {
+                node.counters.broadcast_duration.observe(took);
+            }
+        }
+    }
+
+    fn visit<I: Io>(
+        &mut self,
+        topic: TopicKey,
+        slice: &[Subscriber],
+        transport: &mut Transport<I>,
+        hub: &Hub,
+        node: &mut Node,
+    ) {
+        let mut run = std::mem::take(&mut self.scratch.run);
+        run.clear();
+        let mut batch = std::mem::take(&mut self.scratch.batch);
+        let head = hub.head();
+        for &Subscriber(slot) in slice {
+            let Connection { flags, socket, phase, .. } = transport.at(slot);
+            let Phase::Streaming(stream) = phase else { continue };
+            let (position, socket) = (stream.delivered_through, *socket);
+            if position >= head {
+                continue;
+            }
+            if flags.has(Flags::BEHIND) || stream.mode != StreamMode::PLAIN {
+                self.send_batch(&run, &mut batch, transport, node);
+                self.scratch.run = run;
+                self.visit_special(slot, transport, hub, node);
+                run = std::mem::take(&mut self.scratch.run);
+                continue;
+            }
+            if !run.covers(position) {
+                self.send_batch(&run, &mut batch, transport, node);
+                hub.run_for_topic(topic, position, RUN_LIMITS, &mut run);
+            }
+            if run.covers(position) {
+                batch.push((slot, socket));
+            } else if hub.is_evicted(Subscriber(slot), position) {
+                // What it should get next is forgotten already, all of it perhaps: that wants a decision, not a send.
+                transport.queue_catching_up(slot);
+            }
+        }
+        self.send_batch(&run, &mut batch, transport, node);
+        self.scratch.batch = batch;
+        // A frame kept here would look as if a subscriber still held it.
+        run.clear();
+        self.scratch.run = run;
+    }
+
+    /// Visits a subscriber to which a shared run can't just be sent.
+    fn visit_special<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
+        let flags = transport.at(slot).flags;
+        let is_paced = transport.stream(slot).is_some_and(|stream| stream.mode.has(StreamMode::PACED));
+        if flags.has(Flags::BLOCKED) {
+            node.counters.skipped_blocked += 1;
+        } else if flags.has(Flags::CATCHING_UP) {
+            // Its turn comes after the walks.
+        } else if is_paced {
+            if self.paces.is_due(slot, Tick::of(node.now)) {
+                transport.queue_catching_up(slot);
+            }
+        } else if !self.transmit(slot, transport, hub, node) && !transport.at(slot).flags.has(Flags::BLOCKED) {
+            transport.queue_catching_up(slot);
+        }
+    }
+
+    /// Sends the run to everybody gathered so far; notes where it ends, if that is not all there is.
+    fn send_batch<I: Io>(
+        &mut self,
+        run: &Run,
+        batch: &mut Vec<(u32, crate::io::Socket)>,
+        transport: &mut Transport<I>,
+        node: &mut Node,
+    ) {
+        if batch.is_empty() {
+            return;
+        }
+        if !run.is_complete() {
+            let through = run.through();
+            self.scratch.cut_at = Some(self.scratch.cut_at.map_or(through, |cut_at| cut_at.min(through)));
+        }
+        let mut outcomes = std::mem::take(&mut self.scratch.outcomes);
+        transport.broadcast(run.frames(), batch.iter().map(|&(_, socket)| socket), &mut outcomes);
+        let now = Tick::of(node.now);
+        let mut whole = 0;
+        for (&(slot, _), &sent) in batch.iter().zip(&outcomes) {
+            if sent == Sent::Bytes(run.bytes()) {
+                let connection = transport.at_mut(slot);
+                connection.since = now;
+                if let Phase::Streaming(stream) = &mut connection.phase {
+                    stream.delivered_through = run.through();
+                }
+                whole += 1;
+                continue;
+            }
+            let sending = Sending { frames: run.frames(), unlogged: 0, is_event: |_| true };
+            if let Some(progress) = transport.record_send_result(slot, Outbox::new(node.now), &sending, sent, node) {
+                self.note_progress(slot, run, 0, &progress, transport, node);
+            }
+        }
+        node.counters.sends += whole;
+        node.counters.sent_bytes += whole * run.bytes() as u64;
+        node.counters.delivered_events += whole * run.frames().len() as u64;
+        batch.clear();
+        outcomes.clear();
+        self.scratch.outcomes = outcomes;
+    }
+}

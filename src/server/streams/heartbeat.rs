@@ -1,0 +1,73 @@
+//! What is due on a stream: its end, or a heartbeat.
+
+use std::time::Duration;
+
+use super::Streams;
+use crate::hub::{Hub, Subscriber};
+use crate::io::Io;
+use crate::protocol::encoder;
+use crate::server::node::Node;
+use crate::server::transport::Transport;
+use crate::server::transport::connection::{CloseReason, Flags, StreamMode};
+use crate::server::transport::deadlines::heartbeat_wait;
+use crate::server::wheel::Tick;
+
+/// Heartbeats in one turn.
+const HEARTBEATS_PER_TURN_MAX: usize = 512;
+/// Heartbeats in one turn beside walks: events come first, and one that reaches a subscriber is as good as a heartbeat.
+const HEARTBEATS_BESIDE_WALKS_MAX: usize = 32;
+/// How soon a heartbeat follows that gave way to events.
+const HEARTBEAT_DELAY: Duration = Duration::from_secs(1);
+
+impl Streams {
+    /// Sets how many heartbeats this turn may send.
+    pub(crate) fn budget_heartbeats(&mut self, is_walking: bool) {
+        self.heartbeats_left = if is_walking { HEARTBEATS_BESIDE_WALKS_MAX } else { HEARTBEATS_PER_TURN_MAX };
+    }
+
+    /// Acts on the deadline of a stream.
+    pub(crate) fn act_on_deadline<I: Io>(
+        &mut self,
+        slot: u32,
+        transport: &mut Transport<I>,
+        hub: &mut Hub,
+        node: &mut Node,
+    ) {
+        let now = Tick::of(node.now);
+        let Some(stream) = transport.stream(slot) else { return };
+        if stream.ends_at > now {
+            self.beat(slot, transport, hub, node);
+        } else if self.credentials.expiry(slot) <= now {
+            let reason = CloseReason::TokenExpired;
+            self.end_stream(slot, encoder::TOKEN_EXPIRED.into(), reason, transport, hub, node);
+        } else {
+            self.retire(slot, transport, hub, node);
+        }
+        transport.arm_deadline(slot, node);
+    }
+
+    fn beat<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
+        let now = Tick::of(node.now);
+        let flags = transport.at(slot).flags;
+        let Some(stream) = transport.stream(slot) else { return };
+        let takes_nothing = flags.has(Flags::BLOCKED);
+        let is_due_more = flags.has(Flags::CATCHING_UP)
+            // What waits for a pace may wait for an hour.
+            || !stream.mode.has(StreamMode::PACED) && hub.has_news_for(Subscriber(slot), stream.delivered_through);
+        // Silence is counted anew although nothing was said: slow subscribers are watched elsewhere, and an event that is
+        // on its way breaks the silence.
+        if takes_nothing || is_due_more {
+            transport.at_mut(slot).since = now;
+        } else if self.heartbeats_left == 0 {
+            // Counts the silence so that the heartbeat is due a little later.
+            let wait = Tick(0).after(heartbeat_wait(slot, &node.settings));
+            let due = now.after(HEARTBEAT_DELAY);
+            transport.at_mut(slot).since = Tick(due.0.saturating_sub(wait.0));
+        } else {
+            self.heartbeats_left -= 1;
+            node.counters.heartbeats += 1;
+            transport.at_mut(slot).since = now;
+            transport.send_frame(slot, self.heartbeat.clone(), node);
+        }
+    }
+}

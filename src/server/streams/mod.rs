@@ -1,0 +1,109 @@
+//! Streams: what each subscriber receives, and when. Live delivery, replay, pace, heartbeats, and the end of a stream.
+//!
+//! ```text
+//!  walk ─▶ a shared run to everyone at the same position (deliver)
+//!    └──▶ one with a pace, several topics, or something half written ─▶ its own run (transmit)
+//!  writable again, or replaying ─▶ catch up, within a budget
+//! ```
+//!
+//! Invariant: a stream's position rises, and everything of its topics through it was sent or begun, or is announced by a
+//! gap that is owed.
+//!
+//! Absent: HTTP, sockets, and who may subscribe to what.
+
+mod age;
+mod catch_up;
+pub(super) mod credentials;
+mod deliver;
+mod eviction;
+mod heartbeat;
+
+pub(super) mod open;
+mod pace;
+mod preambles;
+mod slow;
+pub(super) mod sweep;
+mod transmit;
+
+use std::collections::{HashMap, VecDeque};
+
+use super::shrink::shrink_map;
+use crate::event::{Frame, Sequence};
+use crate::hub::{Hub, Owed, Run, Subscriber};
+use crate::io::{Sent, Socket, Token};
+use crate::protocol::encoder;
+use credentials::Credentials;
+use pace::Paces;
+use preambles::Preambles;
+
+/// What streams need beyond their connection. Most have nothing here.
+pub(super) struct Streams {
+    /// Gaps that were not sent yet.
+    owed: HashMap<u32, Owed>,
+    paces: Paces,
+    pub(super) credentials: Credentials,
+    /// Subscribers that are to be closed for being slow, a few in each turn.
+    closing: VecDeque<Token>,
+    preambles: Preambles,
+    heartbeat: Frame,
+    /// Heartbeats that this turn may still send.
+    heartbeats_left: usize,
+    scratch: Scratch,
+}
+
+/// Buffers that every turn uses again.
+#[derive(Default)]
+struct Scratch {
+    slice: Vec<Subscriber>,
+    run: Run,
+    /// The connections that one run is sent to, by slot, and their sockets.
+    batch: Vec<(u32, Socket)>,
+    outcomes: Vec<Sent>,
+    /// Where the shortest run of a slice ended that did not hold all there was.
+    cut_at: Option<Sequence>,
+}
+
+impl Streams {
+    pub(super) fn new() -> Streams {
+        Streams {
+            owed: HashMap::new(),
+            paces: Paces::new(),
+            credentials: Credentials::default(),
+            closing: VecDeque::new(),
+            preambles: Preambles::default(),
+            heartbeat: encoder::HEARTBEAT.into(),
+            heartbeats_left: 0,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// True while something can be done without another readiness.
+    pub(super) fn has_work(&self) -> bool {
+        !self.closing.is_empty()
+    }
+
+    /// When the next pace's interval ends.
+    pub(super) fn next_pace(&self) -> Option<std::time::Duration> {
+        self.paces.next()
+    }
+
+    /// Forgets the stream of a slot, if it had one.
+    pub(super) fn remove(&mut self, slot: u32, hub: &mut Hub) {
+        self.owed.remove(&slot);
+        self.paces.remove(slot);
+        self.credentials.remove(slot);
+        hub.unsubscribe(Subscriber(slot));
+    }
+
+    /// Formats the first frames of streams anew, for another reconnection time.
+    pub(super) fn forget_preambles(&mut self) {
+        self.preambles = Preambles::default();
+    }
+
+    /// Frees the memory that a crowd which has left took.
+    pub(super) fn shrink(&mut self) {
+        shrink_map(&mut self.owed);
+        self.paces.shrink();
+        self.credentials.shrink();
+    }
+}

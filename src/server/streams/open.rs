@@ -1,0 +1,185 @@
+//! The start and the end of a stream: where it starts, its first frames, and its last.
+
+use std::time::Duration;
+
+use super::Streams;
+use super::age::retirement;
+use super::credentials::Credential;
+use super::transmit::gap_frame;
+use crate::event::{EventId, Frame, Sequence, Topic};
+use crate::hub::{Hub, MissedGap, Replay, Run, RunLimits, Start, Subscriber, TopicsExhausted};
+use crate::io::Io;
+use crate::protocol::encoder;
+use crate::server::node::Node;
+use crate::server::transport::Transport;
+use crate::server::transport::connection::{CloseReason, Flags, Stream, StreamMode};
+use crate::server::transport::outbox::Outbox;
+use crate::server::wheel::Tick;
+
+/// What a client asks of a stream.
+#[derive(Debug)]
+pub(crate) struct StreamParams {
+    pub(crate) topics: Vec<Topic>,
+    pub(crate) last_event_id: Vec<u8>,
+    pub(crate) replay: Replay,
+    /// The shortest time between two deliveries.
+    pub(crate) interval: Duration,
+    /// Only the newest event of each topic matters.
+    pub(crate) latest: bool,
+    /// What it is let in by, if it needed a token.
+    pub(crate) credential: Option<Credential>,
+}
+
+impl StreamParams {
+    /// What of the past is looked for. A subscriber that gets only the newest events needs no cap.
+    fn replay_mode(&self) -> Replay {
+        match self.replay {
+            Replay::Missed if self.latest && !self.last_event_id.is_empty() => Replay::Latest,
+            Replay::All if self.latest => Replay::Latest,
+            replay => replay,
+        }
+    }
+
+    fn mode(&self) -> StreamMode {
+        let mut mode = StreamMode::PLAIN;
+        if self.topics.len() > 1 {
+            mode.set(StreamMode::SEVERAL_TOPICS);
+        }
+        if self.latest {
+            mode.set(StreamMode::LATEST);
+        }
+        if self.latest || !self.interval.is_zero() {
+            mode.set(StreamMode::PACED);
+        }
+        mode
+    }
+}
+
+impl Streams {
+    /// Makes a subscriber of a connection: after `head`, the head of the response, follow its first frames.
+    pub(crate) fn open<I: Io>(
+        &mut self,
+        slot: u32,
+        head: Frame,
+        mut params: StreamParams,
+        transport: &mut Transport<I>,
+        hub: &mut Hub,
+        node: &mut Node,
+    ) -> Result<(), TopicsExhausted> {
+        hub.subscribe(Subscriber(slot), &params.topics)?;
+        let credential = params.credential.take();
+        let expires_at = credential.as_ref().map_or(Tick::NEVER, |credential| credential.expires_at);
+        if let Some(credential) = credential {
+            self.credentials.insert(slot, credential);
+        }
+        // A `100 Continue` may be half written still.
+        let mut outbox = transport.take_outbox(slot, node.now);
+        outbox.push(head);
+        let start = hub.start(Subscriber(slot), &params.last_event_id, params.replay_mode());
+        let position = self.push_start(slot, &mut outbox, &params, start, hub, node);
+        let mode = params.mode();
+        if mode.has(StreamMode::PACED) {
+            self.paces.insert(slot, params.interval);
+        }
+        let ends_at = expires_at.min(retirement(transport.at(slot).flags.has(Flags::ADMIN), node));
+        let is_behind = position < hub.head();
+        let stream = Stream { delivered_through: position, ends_at, mode, is_replaying: is_behind };
+        transport.start_stream(slot, stream, node.now);
+        node.counters.streams += 1;
+        transport.send_outbox(slot, outbox, node);
+        // The rest of a replay goes out under the budget for catching up; what is blocked waits to be writable.
+        let connection = transport.at(slot);
+        if is_behind && connection.is_streaming() && !connection.flags.has(Flags::BLOCKED) {
+            transport.queue_catching_up(slot);
+        }
+        Ok(())
+    }
+
+    /// Queues what comes before the log: the preamble, a gap, the newest events if they are asked for. The position behind it.
+    fn push_start(
+        &mut self,
+        slot: u32,
+        outbox: &mut Outbox,
+        params: &StreamParams,
+        start: Start,
+        hub: &Hub,
+        node: &mut Node,
+    ) -> Sequence {
+        self.push_preamble(outbox, &start, &params.last_event_id, hub, node);
+        if let Some(opening) = &start.opening {
+            node.counters.gaps.count(opening.reason.as_str());
+            outbox.push(gap_frame(hub, opening));
+        }
+        if params.replay == Replay::Latest {
+            push_latest(outbox, Subscriber(slot), &start, hub, node);
+            return hub.head();
+        }
+        if start.owed.through > start.position {
+            self.owed.insert(slot, start.owed);
+        }
+        start.position
+    }
+
+    /// The `retry:` and, as the position from which a drop before the first event is resumed, the `id:`.
+    fn push_preamble(&mut self, outbox: &mut Outbox, start: &Start, last_event_id: &[u8], hub: &Hub, node: &mut Node) {
+        let retry = node.settings.delivery.retry;
+        let named = std::str::from_utf8(last_event_id).ok().and_then(|id| EventId::new(id).ok());
+        let frame = match named.filter(|_| start.id_is_known) {
+            // A source's own id means something to other nodes too, so it is not replaced by ours.
+            Some(id) => encoder::preamble(node.jitter.around(retry), &id),
+            // The gap's own id follows at once.
+            None if start.opening.is_some() => encoder::retry_only(node.jitter.around(retry)),
+            None => {
+                let id = hub.run().id(start.position);
+                self.preambles.get(start.position, &id, retry, &mut node.jitter)
+            }
+        };
+        outbox.push(frame);
+    }
+
+    /// Sends what a stream has not received yet, before it ends in good order.
+    pub(crate) fn flush_stream<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
+        let is_behind = transport.stream(slot).is_some_and(|stream| stream.delivered_through < hub.head());
+        if is_behind && !transport.at(slot).flags.has(Flags::BLOCKED) {
+            self.transmit(slot, transport, hub, node);
+        }
+    }
+
+    /// Ends a stream in good order, with a last frame.
+    pub(crate) fn end_stream<I: Io>(
+        &mut self,
+        slot: u32,
+        last_frame: Frame,
+        reason: CloseReason,
+        transport: &mut Transport<I>,
+        hub: &mut Hub,
+        node: &mut Node,
+    ) {
+        if transport.stream(slot).is_none() {
+            return;
+        }
+        transport.send_frame(slot, last_frame, node);
+        if transport.stream(slot).is_none() {
+            return;
+        }
+        if transport.outbox(slot).is_some() || self.owed.contains_key(&slot) {
+            // It takes nothing now: it will find the end, and its last id, when it reads on.
+            transport.close(slot, reason, node);
+        } else {
+            hub.unsubscribe(Subscriber(slot));
+            transport.linger(slot, reason, node);
+        }
+    }
+}
+
+/// The newest event of each topic, all of them at once: what follows is live.
+fn push_latest(outbox: &mut Outbox, subscriber: Subscriber, start: &Start, hub: &Hub, node: &mut Node) {
+    let mut run = Run::default();
+    let format = |gap: &MissedGap| gap_frame(hub, gap);
+    hub.latest_run_for(subscriber, start.position, &start.owed, format, RunLimits::NONE, &mut run);
+    run.gaps_among(0..run.frames().len()).for_each(|reason| node.counters.gaps.count(reason.as_str()));
+    // One frame, so that one send takes it, however many topics there are.
+    if !run.is_empty() {
+        outbox.push(run.frames().iter().flat_map(Frame::bytes).copied().collect::<Vec<_>>().into());
+    }
+}

@@ -1,0 +1,222 @@
+//! Accepting: within a budget, at a rate, while there are slots; and what to do when descriptors run out.
+//!
+//! Listeners are edge-triggered, so one that has more is remembered until an accept would block. At EMFILE the
+//! spare descriptor lets one connection in at a time: a health check is answered, a stream told to come back. The
+//! admin listener comes first, and takes the spare from a public connection that has it.
+
+use std::time::Duration;
+
+use super::Transport;
+use super::acceptor::{ListenerRole, Listening, PauseReason, Reach};
+use super::connection::{CloseReason, Connection, Flags, Phase};
+use super::peer::CompactPeer;
+use crate::io::{Accept, Close, Io, ListenerIndex, Peer, Socket, Token};
+use crate::server::node::Node;
+use crate::server::node::log_entries::LogEntry;
+use crate::server::wheel::Tick;
+
+/// Connections accepted in one turn, about 2 ms of it; as many beside live delivery. What returns all at once must not
+/// overflow the listener's queue: the kernel drops those beyond it without a word, and they try again after 1, 3 and 7
+/// seconds. Their requests wait for their own budget.
+const ACCEPTS_PER_TURN_MAX: usize = 256;
+/// When nothing of ours is freed: how soon to look whether others freed descriptors.
+const EXHAUSTED_RETRY: Duration = Duration::from_millis(500);
+/// How soon a listener that could not accept is tried again.
+const FAILED_RETRY: Duration = Duration::from_millis(500);
+
+impl<I: Io> Transport<I> {
+    /// True while a public connection may take a slot.
+    pub(super) fn has_slot(&self, node: &Node) -> bool {
+        self.connections.len() < node.settings.connections_total_max
+    }
+
+    /// Accepts what waits, as far as budget, rate, slots and descriptors allow.
+    pub(crate) fn accept(&mut self, node: &mut Node) {
+        if let Some(until) = self.acceptor.exhausted_until {
+            // Also when nobody waits to be accepted: a time that has passed would end every wait at once.
+            let again = if until <= node.now { node.now + EXHAUSTED_RETRY } else { until };
+            self.acceptor.exhausted_until = (!self.io.keep_spare()).then_some(again);
+        }
+        for listening in &mut self.acceptor.listeners {
+            listening.failed_until.take_if(|until| *until <= node.now);
+        }
+        if let Some(allowance) = &mut self.acceptor.allowance {
+            allowance.refill(node.now);
+            if self.acceptor.over_rate && allowance.has(1) {
+                self.acceptor.over_rate = false;
+                self.acceptor.was_over_rate = true;
+            }
+        }
+        let mut budget = ACCEPTS_PER_TURN_MAX;
+        for turn in 0..self.acceptor.turns.len() {
+            let index = self.acceptor.turns[turn];
+            while budget > 0 && self.acceptor.listeners[index].has_more && self.may_accept(index, node) {
+                budget -= 1;
+                if !self.accept_one(ListenerIndex(index), node) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn may_accept(&mut self, index: usize, node: &mut Node) -> bool {
+        if self.acceptor.listeners[index].is_failing(node.now) {
+            return false;
+        }
+        if self.acceptor.listeners[index].role == ListenerRole::Admin {
+            return true;
+        }
+        if self.acceptor.exhausted_until.is_some_and(|until| until > node.now) {
+            return false;
+        }
+        let has_slot = self.has_slot(node);
+        if !has_slot {
+            self.note_pause(PauseReason::Slots, node);
+        }
+        let Some(allowance) = &self.acceptor.allowance else { return has_slot };
+        self.acceptor.over_rate |= !allowance.has(1);
+        has_slot && !self.acceptor.over_rate
+    }
+
+    /// Counts a pause and tells of it, unless it is still the same one: each slot that is freed lets one in, and the
+    /// next of a thousand waits again.
+    fn note_pause(&mut self, reason: PauseReason, node: &mut Node) {
+        if self.acceptor.paused_for.contains(&reason) {
+            return;
+        }
+        self.acceptor.paused_for.push(reason);
+        node.counters.accept_pauses.count(reason.as_str());
+        let entry = match reason {
+            PauseReason::Slots => LogEntry::SlotsTaken,
+            PauseReason::Descriptors => LogEntry::DescriptorsTaken,
+            // An operator has asked for it; an error is logged with its cause.
+            PauseReason::Rate | PauseReason::Error => return,
+        };
+        if node.may_log(entry) {
+            tracing::warn!(connections = self.connections.len(), "{}", entry.text());
+        }
+    }
+
+    /// Accepts one connection; false when there is no descriptor for another.
+    fn accept_one(&mut self, listener: ListenerIndex, node: &mut Node) -> bool {
+        match self.io.accept(listener) {
+            Accept::Connection(socket, peer) => {
+                self.admit(socket, peer, listener, Flags::FRESH, node);
+            }
+            Accept::Aborted => {}
+            Accept::WouldBlock => {
+                self.acceptor.note_nobody_waits(listener);
+                self.acceptor.was_over_rate &= self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
+            }
+            Accept::Exhausted => {
+                self.accept_on_spare(listener, node);
+                return false;
+            }
+            Accept::Failed(error) => {
+                self.pause_failing(listener, error, node);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A listener can't accept, and would say so again at once: it pauses, and others go on.
+    fn pause_failing(&mut self, listener: ListenerIndex, error: i32, node: &mut Node) {
+        self.acceptor.listeners[listener.0].failed_until = Some(node.now + FAILED_RETRY);
+        self.note_pause(PauseReason::Error, node);
+        if node.may_log(LogEntry::AcceptFailed) {
+            let error = std::io::Error::from_raw_os_error(error);
+            tracing::warn!(listener = listener.0, %error, "{}", LogEntry::AcceptFailed.text());
+        }
+    }
+
+    /// No descriptor is left: lets one connection in on the spare one, and pauses until there is a spare again.
+    fn accept_on_spare(&mut self, listener: ListenerIndex, node: &mut Node) {
+        let has_spare = self.io.release_spare() || self.take_spare_for(listener, node);
+        let accepted = if has_spare { self.io.accept(listener) } else { Accept::Exhausted };
+        if accepted == Accept::WouldBlock {
+            // The table is full to the last, and the kernel says so even when nobody waits: no reason to pause.
+            self.acceptor.note_nobody_waits(listener);
+            self.io.keep_spare();
+            return;
+        }
+        if let Accept::Failed(error) = accepted {
+            self.io.keep_spare();
+            return self.pause_failing(listener, error, node);
+        }
+        self.acceptor.exhausted_until = Some(node.now + EXHAUSTED_RETRY);
+        self.note_pause(PauseReason::Descriptors, node);
+        if let Accept::Connection(socket, peer) = accepted {
+            self.acceptor.on_spare = self.admit(socket, peer, listener, Flags::ON_SPARE, node);
+        }
+    }
+
+    /// Frees the spare descriptor for an operator if a public connection has it.
+    fn take_spare_for(&mut self, listener: ListenerIndex, node: &mut Node) -> bool {
+        let is_admin = self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
+        let Some(holder) = self.acceptor.on_spare.take_if(|_| is_admin) else { return false };
+        let is_public = self.connection_mut(holder).is_some_and(|connection| !connection.flags.has(Flags::ADMIN));
+        if is_public {
+            self.close(holder.slot, CloseReason::Refused, node);
+        }
+        is_public
+    }
+
+    /// Makes a connection of a socket, unless its peer may not have one.
+    fn admit(
+        &mut self,
+        socket: Socket,
+        peer: Peer,
+        listener: ListenerIndex,
+        mut flags: Flags,
+        node: &mut Node,
+    ) -> Option<Token> {
+        node.counters.accepted += 1;
+        let Listening { role, reach, .. } = self.acceptor.listeners[listener.0];
+        let is_admin = role == ListenerRole::Admin;
+        if reach == Reach::Loopback {
+            flags.set(Flags::LOOPBACK);
+        }
+        if is_admin {
+            flags.set(Flags::ADMIN);
+        } else if let Some(allowance) = &mut self.acceptor.allowance {
+            allowance.take(1);
+            // Only now it is known that somebody waited.
+            if std::mem::take(&mut self.acceptor.was_over_rate) {
+                self.note_pause(PauseReason::Rate, node);
+            }
+        }
+        let peer = CompactPeer::new(peer);
+        // An operator's look is in nobody's way, not even in that of a subscriber at the same address.
+        if !is_admin && let Err(refusal) = self.admit_peer(peer, &mut flags, &node.settings) {
+            node.count_refusal(refusal);
+            node.counters.closed.count(CloseReason::Refused.as_str());
+            self.io.close(socket, Close::Reset);
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.connections.vacant_key() as u32;
+        let token = Token { slot, generation: self.generation };
+        if let Err(error) = self.io.watch(socket, token) {
+            if node.may_log(LogEntry::NotWatched) {
+                tracing::warn!(%peer, %error, "{}", LogEntry::NotWatched.text());
+            }
+            node.counters.closed.count(CloseReason::SocketError.as_str());
+            self.io.close(socket, Close::Reset);
+            self.forget_address(peer, flags);
+            return None;
+        }
+        let since = Tick::of(node.now);
+        self.connections.insert(Connection {
+            socket,
+            generation: self.generation,
+            phase: Phase::Idle,
+            peer,
+            flags,
+            since,
+            armed_for: Tick::NEVER,
+        });
+        self.arm_deadline(slot, node);
+        Some(token)
+    }
+}

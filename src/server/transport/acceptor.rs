@@ -1,0 +1,179 @@
+//! The state of accepting: which listeners have more, and what holds them up.
+
+use std::time::Duration;
+
+use crate::io::{ListenerIndex, Token};
+use crate::server::allowance::Allowance;
+
+/// A listener's part in the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerRole {
+    /// Everything, within the limits.
+    Public,
+    /// Health, metrics and debug view, outside the limits of streams and during a drain.
+    Admin,
+}
+
+/// Who can reach a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Programs on this host, and browsers on it with whatever page they show.
+    Loopback,
+    /// Who may open the file: a proxy, as a rule.
+    UnixSocket,
+    /// Everybody on a network.
+    Network,
+}
+
+/// One listener, as the server knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// Its part.
+    pub role: ListenerRole,
+    /// Who can reach it.
+    pub reach: Reach,
+}
+
+/// Why accepting pauses. The connections wait in the kernel's backlog meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PauseReason {
+    /// No descriptor is left.
+    Descriptors,
+    /// Every slot is taken, the reserve for refusals and health checks too.
+    Slots,
+    /// As many as are allowed were accepted in this second.
+    Rate,
+    /// A listener can't accept: the kernel, a firewall or a security module says so.
+    Error,
+}
+
+impl PauseReason {
+    pub(crate) const ALL: [PauseReason; 4] =
+        [PauseReason::Descriptors, PauseReason::Slots, PauseReason::Rate, PauseReason::Error];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            PauseReason::Descriptors => "descriptors",
+            PauseReason::Slots => "slots",
+            PauseReason::Rate => "rate",
+            PauseReason::Error => "error",
+        }
+    }
+}
+
+/// Which listeners have more, and what holds them up.
+pub(crate) struct Acceptor {
+    pub(super) listeners: Vec<Listening>,
+    /// The listeners in the order in which they are looked at, those of operators first: whatever is short, they see it.
+    pub(super) turns: Vec<usize>,
+    /// No descriptor is left; look again then.
+    pub(super) exhausted_until: Option<Duration>,
+    /// Who got the spare descriptor last.
+    pub(super) on_spare: Option<Token>,
+    /// What accepting has paused for since somebody waited: until nobody does, that is one pause.
+    pub(super) paused_for: Vec<PauseReason>,
+    pub(super) allowance: Option<Allowance>,
+    /// The allowance is used up.
+    pub(super) over_rate: bool,
+    /// It was, until now: whoever is accepted next had to wait for that.
+    pub(super) was_over_rate: bool,
+}
+
+pub(super) struct Listening {
+    pub(super) role: ListenerRole,
+    pub(super) reach: Reach,
+    pub(super) has_more: bool,
+    /// It could not accept; look again then.
+    pub(super) failed_until: Option<Duration>,
+}
+
+impl Listening {
+    pub(super) fn is_failing(&self, now: Duration) -> bool {
+        self.failed_until.is_some_and(|until| until > now)
+    }
+}
+
+impl Acceptor {
+    pub(crate) fn new(entrances: Vec<Entrance>, accepts_per_second_max: Option<u32>) -> Acceptor {
+        // Whoever connected before the first wait was reported to nobody: start by looking.
+        let mut turns: Vec<_> = (0..entrances.len()).collect();
+        turns.sort_by_key(|index| entrances[*index].role == ListenerRole::Public);
+        let listening = |Entrance { role, reach }| Listening { role, reach, has_more: true, failed_until: None };
+        let listeners = entrances.into_iter().map(listening).collect();
+        Acceptor {
+            listeners,
+            turns,
+            exhausted_until: None,
+            on_spare: None,
+            paused_for: Vec::new(),
+            allowance: accepts_per_second_max.map(|per_second_max| Allowance::new(per_second_max, Duration::ZERO)),
+            over_rate: false,
+            was_over_rate: false,
+        }
+    }
+
+    /// Accepts at another rate from now on.
+    pub(crate) fn limit_rate(&mut self, accepts_per_second_max: Option<u32>, now: Duration) {
+        self.allowance = accepts_per_second_max.map(|per_second_max| Allowance::new(per_second_max, now));
+        self.over_rate = false;
+        self.was_over_rate = false;
+    }
+
+    /// True when others than programs on this host reach a public listener.
+    pub(crate) fn is_exposed(&self) -> bool {
+        let is_exposed = |it: &Listening| it.role == ListenerRole::Public && it.reach != Reach::Loopback;
+        self.listeners.iter().any(is_exposed)
+    }
+
+    pub(crate) fn listener_count(&self) -> usize {
+        self.listeners.len()
+    }
+
+    pub(crate) fn note_acceptable(&mut self, listener: ListenerIndex) {
+        if let Some(listening) = self.listeners.get_mut(listener.0) {
+            listening.has_more = true;
+        }
+    }
+
+    /// The public listeners, which are to be closed; they have no more.
+    pub(crate) fn close_public(&mut self) -> Vec<ListenerIndex> {
+        let is_public = |(_, listening): &(usize, &mut Listening)| listening.role == ListenerRole::Public;
+        let public = self.listeners.iter_mut().enumerate().filter(is_public);
+        public
+            .map(|(index, listening)| {
+                listening.has_more = false;
+                ListenerIndex(index)
+            })
+            .collect()
+    }
+
+    /// True when an accept would be tried now.
+    pub(crate) fn is_due(&self, now: Duration, has_slot: bool) -> bool {
+        let exhausted = self.exhausted_until.is_some_and(|until| until > now);
+        let waits = |listening: &Listening| {
+            listening.has_more && !listening.is_failing(now) && !self.is_paused_for(listening.role, has_slot)
+        };
+        !exhausted && self.listeners.iter().any(waits)
+    }
+
+    /// When to look again, if that depends on time.
+    pub(crate) fn next_try(&self) -> Option<Duration> {
+        // Rounded up: at a time that is a hair too early the allowance is as good as there and never is.
+        let rate = |allowance: &Allowance| allowance.time_of(1) + Duration::from_millis(1);
+        let rate = self.allowance.as_ref().filter(|_| self.over_rate).map(rate);
+        let failing = self.listeners.iter().filter_map(|listening| listening.failed_until);
+        self.exhausted_until.into_iter().chain(rate).chain(failing).min()
+    }
+
+    /// An accept said so; whatever holds up the next who comes is another pause.
+    pub(super) fn note_nobody_waits(&mut self, listener: ListenerIndex) {
+        self.listeners[listener.0].has_more = false;
+        if self.listeners.iter().all(|listening| !listening.has_more) {
+            self.paused_for.clear();
+        }
+    }
+
+    fn is_paused_for(&self, role: ListenerRole, has_slot: bool) -> bool {
+        role == ListenerRole::Public && (self.over_rate || !has_slot)
+    }
+}

@@ -1,0 +1,128 @@
+//! Answers that clients have not read yet: how many bytes may wait, and whose they are.
+//!
+//! The public listeners share `--answer-bytes`. One client address may hold a quarter of it, so that no single one
+//! makes the server refuse all others. The admin listener has an allowance of its own, which no stranger can use up.
+//! Peers that stand for many clients (a trusted proxy that names none, a unix socket) have no share, only the whole.
+//!
+//! Invariant: what was charged is released once, to the same account, when the answer is written or its connection
+//! closes. Absent: answers that the kernel took at once; they wait for nobody and are not counted.
+
+use std::collections::HashMap;
+
+use super::peer::AddressKey;
+
+/// What one client address may hold of `--answer-bytes`: one part in four.
+const ADDRESS_SHARE: usize = 4;
+/// What the admin listener's clients may leave unread. No view that it has is larger than a few hundred KiB.
+const ADMIN_BYTES_MAX: usize = 4 << 20;
+/// An answer that is always given: a health check's, a refusal's.
+pub(crate) const SMALL_ANSWER_BYTES: usize = 1 << 10;
+
+/// Who pays for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Account {
+    /// The admin listener.
+    Admin,
+    /// A client of a public listener, by its address; none: a peer that stands for many.
+    Public(Option<AddressKey>),
+}
+
+/// Bytes of the answers that are being written.
+#[derive(Debug, Default)]
+pub(crate) struct WaitingAnswers {
+    public_bytes: usize,
+    admin_bytes: usize,
+    of_addresses: HashMap<AddressKey, usize>,
+}
+
+impl WaitingAnswers {
+    /// Those of the public listeners.
+    pub(crate) fn public_bytes(&self) -> usize {
+        self.public_bytes
+    }
+
+    /// True if an answer of this size may wait. Where none waits, one of any size may.
+    pub(crate) fn has_room(&self, account: Account, bytes: usize, public_max: usize) -> bool {
+        let fits = |waiting: usize, max: usize| waiting == 0 || waiting.saturating_add(bytes) <= max;
+        match account {
+            Account::Admin => fits(self.admin_bytes, ADMIN_BYTES_MAX),
+            Account::Public(address) => {
+                let of_address = address.and_then(|address| self.of_addresses.get(&address)).copied().unwrap_or(0);
+                fits(self.public_bytes, public_max) && fits(of_address, public_max / ADDRESS_SHARE)
+            }
+        }
+    }
+
+    pub(crate) fn charge(&mut self, account: Account, bytes: usize) {
+        match account {
+            Account::Admin => self.admin_bytes += bytes,
+            Account::Public(address) => {
+                self.public_bytes += bytes;
+                if let Some(address) = address {
+                    *self.of_addresses.entry(address).or_insert(0) += bytes;
+                }
+            }
+        }
+    }
+
+    /// Takes back what an answer was charged; nothing, if it never had to wait.
+    pub(crate) fn release(&mut self, account: Account, bytes: usize) {
+        match account {
+            _ if bytes == 0 => {}
+            Account::Admin => self.admin_bytes -= bytes,
+            Account::Public(address) => {
+                self.public_bytes -= bytes;
+                let Some(address) = address else { return };
+                let of_address = self.of_addresses.get_mut(&address).expect("it was charged");
+                *of_address -= bytes;
+                if *of_address == 0 {
+                    self.of_addresses.remove(&address);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLIC_MAX: usize = 400;
+
+    fn charged(answers: &mut WaitingAnswers, account: Account, bytes: usize) -> (Account, usize) {
+        answers.charge(account, bytes);
+        (account, bytes)
+    }
+
+    #[test]
+    fn one_address_holds_its_share_and_all_together_the_whole() {
+        let mut answers = WaitingAnswers::default();
+        let address = |n: u8| Account::Public(Some([n; 8]));
+        let first = charged(&mut answers, address(1), 60);
+        assert!(answers.has_room(address(1), 40, PUBLIC_MAX));
+        assert!(!answers.has_room(address(1), 41, PUBLIC_MAX));
+        assert!(answers.has_room(address(2), 340, PUBLIC_MAX), "whose first answer it is may have one of any size");
+        let others: Vec<_> = (2..5).map(|n| charged(&mut answers, address(n), 100)).collect();
+        assert!(answers.has_room(address(5), 40, PUBLIC_MAX));
+        assert!(!answers.has_room(address(5), 41, PUBLIC_MAX));
+        assert!(!answers.has_room(Account::Public(None), 41, PUBLIC_MAX));
+        others.into_iter().for_each(|(account, bytes)| answers.release(account, bytes));
+        assert!(answers.has_room(Account::Public(None), 340, PUBLIC_MAX), "who stands for many may have the whole");
+        answers.release(first.0, first.1);
+        assert_eq!((answers.public_bytes(), answers.of_addresses.len()), (0, 0));
+        assert!(answers.has_room(address(1), 10 * PUBLIC_MAX, PUBLIC_MAX), "one of any size, where none waits");
+    }
+
+    #[test]
+    fn the_admin_listener_and_the_public_ones_do_not_share() {
+        let mut answers = WaitingAnswers::default();
+        let public = charged(&mut answers, Account::Public(None), PUBLIC_MAX);
+        assert!(answers.has_room(Account::Admin, ADMIN_BYTES_MAX, PUBLIC_MAX));
+        let admin = charged(&mut answers, Account::Admin, ADMIN_BYTES_MAX - 1);
+        assert!(answers.has_room(Account::Admin, 1, PUBLIC_MAX) && !answers.has_room(Account::Admin, 2, PUBLIC_MAX));
+        answers.release(public.0, public.1);
+        assert!(answers.has_room(Account::Public(None), PUBLIC_MAX, PUBLIC_MAX));
+        answers.release(admin.0, admin.1);
+        assert_eq!(answers.admin_bytes, 0);
+    }
+}

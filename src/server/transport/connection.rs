@@ -1,0 +1,352 @@
+//! A connection: what the loop stores for one socket, in at most 64 bytes. A subscriber's stream is a part of it, so that
+//! a walk reads one place in memory for each delivery.
+//!
+//! What only few connections need (a request half read, a frame half written, a pace) is stored elsewhere, and only
+//! while it is needed.
+
+use super::answers::Account;
+use super::peer::CompactPeer;
+use super::request::Request;
+use crate::event::{EventId, Sequence};
+use crate::io::{Gone, Socket};
+use crate::protocol::head::RequestHead;
+use crate::server::wheel::Tick;
+use crate::sources::channel::PublishRefusal;
+
+/// One connection; its slot in the slab is its name, with `generation` to tell it from the slot's other tenants.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) socket: Socket,
+    pub(crate) generation: u32,
+    pub(crate) phase: Phase,
+    /// Its other end, or whom a trusted proxy names there.
+    pub(crate) peer: CompactPeer,
+    pub(crate) flags: Flags,
+    /// When its phase began, or of a stream when something was last written.
+    pub(crate) since: Tick,
+    /// The one tick at which the wheel's entry for it counts.
+    pub(crate) armed_for: Tick,
+}
+
+const _: () = assert!(size_of::<Option<Connection>>() <= 64, "a slab entry");
+
+impl Connection {
+    /// Its stream, if it is a subscriber's.
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        match &self.phase {
+            Phase::Streaming(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> Option<&mut Stream> {
+        match &mut self.phase {
+            Phase::Streaming(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_streaming(&self) -> bool {
+        matches!(self.phase, Phase::Streaming(_))
+    }
+
+    /// Takes the request out of its phase, with what arrived behind it; the caller sets the next phase.
+    pub(crate) fn take_request(&mut self) -> Request {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Requesting(request) => *request,
+            Phase::Publishing(publishing) => publishing.request,
+            _ => Request::default(),
+        }
+    }
+}
+
+/// A subscriber's stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stream {
+    /// Every event of its topics through here was sent, or at least begun.
+    pub(crate) delivered_through: Sequence,
+    /// When its token expires or its age is reached, whichever comes first.
+    pub(crate) ends_at: Tick,
+    pub(crate) mode: StreamMode,
+    /// It has not caught up since it began.
+    pub(crate) is_replaying: bool,
+}
+
+// The boxes of the other phases share its bytes.
+const _: () = assert!(size_of::<Phase>() <= 16, "a phase with its stream");
+
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Between requests; no byte of the next one is here.
+    Idle,
+    /// A request is being read.
+    Requesting(Box<Request>),
+    /// A response is being written.
+    Responding(Box<Responding>),
+    /// A broker has what it published; the answer waits for it.
+    Publishing(Box<Publishing>),
+    /// A subscriber.
+    Streaming(Stream),
+    /// Everything was said, for this reason; what the peer still sends is discarded until it closes too.
+    Lingering(CloseReason),
+    /// Its socket is closed; its slot is reaped at the end of the tick.
+    Dead,
+}
+
+/// What follows a response that is being written.
+#[derive(Debug)]
+pub(crate) struct Responding {
+    /// What arrived behind the request that it answers.
+    pub(crate) request: Request,
+    /// It is the connection's last, for this reason.
+    pub(crate) last: Option<CloseReason>,
+    /// Who pays for it while it waits.
+    pub(crate) account: Account,
+    /// Its size, once the kernel did not take it whole; 0 until then.
+    pub(crate) waiting_bytes: usize,
+}
+
+/// What is needed to answer once the broker has.
+#[derive(Debug)]
+pub(crate) struct Publishing {
+    pub(crate) answer: Awaited,
+    pub(crate) head: RequestHead,
+    pub(crate) request: Request,
+}
+
+/// The answer that is to be given.
+#[derive(Debug)]
+pub(crate) enum Awaited {
+    Publish(PublishAnswer),
+    Disconnect(DisconnectAnswer),
+}
+
+/// What is known of streams that an operator disconnects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DisconnectAnswer {
+    /// How many there were on this node, once all have ended.
+    pub(crate) disconnected: Option<usize>,
+    /// Whether the other nodes are told, once the broker says so.
+    pub(crate) passed_on: Option<Result<(), PublishRefusal>>,
+}
+
+/// The ids a publish is answered with.
+#[derive(Debug, Default)]
+pub(crate) struct PublishAnswer {
+    pub(crate) ids: Vec<EventId>,
+    pub(crate) duplicates: Vec<EventId>,
+    /// It came as an array.
+    pub(crate) batch: bool,
+}
+
+/// What a subscriber asked for beyond plain delivery. A walk sends a shared run only to a stream with none of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StreamMode(u8);
+
+impl StreamMode {
+    pub(crate) const PLAIN: StreamMode = StreamMode(0);
+    /// It gets events at most once per interval.
+    pub(crate) const PACED: StreamMode = StreamMode(1);
+    /// It gets only the newest event of each topic.
+    pub(crate) const LATEST: StreamMode = StreamMode(1 << 1);
+    /// It has several topics.
+    pub(crate) const SEVERAL_TOPICS: StreamMode = StreamMode(1 << 2);
+
+    pub(crate) fn has(self, any: StreamMode) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, mode: StreamMode) {
+        self.0 |= mode.0;
+    }
+}
+
+/// Small facts about a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags(u16);
+
+impl Flags {
+    /// The last send took less than all: no other is attempted before the socket is writable.
+    pub(crate) const BLOCKED: Flags = Flags(1);
+    /// It is in the queue of connections that are behind; walks leave it to that.
+    pub(crate) const CATCHING_UP: Flags = Flags(1 << 1);
+    /// It came through a listener on loopback, which browsers on this host reach with any name that points there.
+    pub(crate) const LOOPBACK: Flags = Flags(1 << 2);
+    /// It came through the admin listener.
+    pub(crate) const ADMIN: Flags = Flags(1 << 3);
+    /// It has the descriptor that is kept for when there is no other.
+    pub(crate) const ON_SPARE: Flags = Flags(1 << 4);
+    /// It has not sent a request yet.
+    pub(crate) const FRESH: Flags = Flags(1 << 5);
+    /// The peer will send no more.
+    pub(crate) const ENDED: Flags = Flags(1 << 6);
+    /// It is in the queue of connections that may have more to read.
+    pub(crate) const READABLE: Flags = Flags(1 << 7);
+    /// It counts for its peer's address.
+    pub(crate) const COUNTED: Flags = Flags(1 << 8);
+    /// It has not sent the header of the PROXY protocol that it begins with.
+    pub(crate) const AWAITS_PROXY_HEADER: Flags = Flags(1 << 9);
+    /// It took more than its share of its last visit: others are read before it.
+    pub(crate) const HEAVY: Flags = Flags(1 << 10);
+
+    #[cfg(test)]
+    const ALL: [Flags; 11] = [
+        Flags::BLOCKED,
+        Flags::CATCHING_UP,
+        Flags::LOOPBACK,
+        Flags::ADMIN,
+        Flags::ON_SPARE,
+        Flags::FRESH,
+        Flags::ENDED,
+        Flags::READABLE,
+        Flags::COUNTED,
+        Flags::AWAITS_PROXY_HEADER,
+        Flags::HEAVY,
+    ];
+
+    /// Flags for which nothing is sent outside of the queue of those that are behind.
+    pub(crate) const BEHIND: Flags = Flags(Flags::BLOCKED.0 | Flags::CATCHING_UP.0);
+
+    pub(crate) fn has(self, any: Flags) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, flags: Flags) {
+        self.0 |= flags.0;
+    }
+
+    pub(crate) fn clear(&mut self, flags: Flags) {
+        self.0 &= !flags.0;
+    }
+}
+
+/// Why a connection ended. Each has its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The peer closed it.
+    PeerClosed,
+    /// The peer reset it.
+    Reset,
+    /// The kernel gave up on an unresponsive peer.
+    TimedOut,
+    /// Another error on the socket.
+    SocketError,
+    /// It took no byte for the stall timeout.
+    Stalled,
+    /// It was so slow that its next event is forgotten.
+    Evicted,
+    /// It held a forgotten frame while the memory was needed.
+    MemoryBound,
+    /// Its request took too long.
+    RequestTimeout,
+    /// It took too long to read an answer.
+    AnswerTimeout,
+    /// It kept a connection without a request for too long.
+    IdleTimeout,
+    /// It asked for that, or spoke HTTP/1.0.
+    Answered,
+    /// Its request could not be understood.
+    BadRequest,
+    /// It did not begin with a header of the PROXY protocol, as configured.
+    ProxyHeader,
+    /// A limit; told to come back.
+    Refused,
+    /// The server is leaving.
+    Drained,
+    /// The token that it subscribed with has expired.
+    TokenExpired,
+    /// Its stream was as old as streams may get.
+    Aged,
+    /// It sent data on its stream, where nothing is expected.
+    Upload,
+    /// A reload took away what it was let in by.
+    Revoked,
+    /// An operator disconnected it.
+    Disconnected,
+}
+
+impl CloseReason {
+    /// All of them, in the order of their counters.
+    pub const ALL: [CloseReason; 20] = [
+        CloseReason::PeerClosed,
+        CloseReason::Reset,
+        CloseReason::TimedOut,
+        CloseReason::SocketError,
+        CloseReason::Stalled,
+        CloseReason::Evicted,
+        CloseReason::MemoryBound,
+        CloseReason::RequestTimeout,
+        CloseReason::AnswerTimeout,
+        CloseReason::IdleTimeout,
+        CloseReason::Answered,
+        CloseReason::BadRequest,
+        CloseReason::ProxyHeader,
+        CloseReason::Refused,
+        CloseReason::Drained,
+        CloseReason::TokenExpired,
+        CloseReason::Aged,
+        CloseReason::Upload,
+        CloseReason::Revoked,
+        CloseReason::Disconnected,
+    ];
+
+    /// As it stands in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::PeerClosed => "peer_closed",
+            CloseReason::Reset => "reset",
+            CloseReason::TimedOut => "timed_out",
+            CloseReason::SocketError => "socket_error",
+            CloseReason::Stalled => "stalled",
+            CloseReason::Evicted => "evicted",
+            CloseReason::MemoryBound => "memory_bound",
+            CloseReason::RequestTimeout => "request_timeout",
+            CloseReason::AnswerTimeout => "answer_timeout",
+            CloseReason::IdleTimeout => "idle_timeout",
+            CloseReason::Answered => "answered",
+            CloseReason::BadRequest => "bad_request",
+            CloseReason::ProxyHeader => "proxy_header",
+            CloseReason::Refused => "refused",
+            CloseReason::Drained => "drained",
+            CloseReason::TokenExpired => "token_expired",
+            CloseReason::Aged => "aged",
+            CloseReason::Upload => "upload",
+            CloseReason::Revoked => "revoked",
+            CloseReason::Disconnected => "disconnected",
+        }
+    }
+
+    /// The server gave up on this peer: an operator may want to know whom.
+    pub(crate) fn is_eviction(self) -> bool {
+        matches!(self, CloseReason::Stalled | CloseReason::Evicted | CloseReason::MemoryBound)
+    }
+}
+
+impl From<Gone> for CloseReason {
+    fn from(gone: Gone) -> CloseReason {
+        match gone {
+            Gone::Reset => CloseReason::Reset,
+            Gone::TimedOut => CloseReason::TimedOut,
+            Gone::Error(_) => CloseReason::SocketError,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_has_a_bit_of_its_own() {
+        for (index, flag) in Flags::ALL.into_iter().enumerate() {
+            assert_eq!(flag, Flags(1 << index));
+        }
+    }
+
+    #[test]
+    fn every_close_reason_has_its_own_counter() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Transport: the sockets. It accepts connections, reads requests, writes answers and frames, and closes.
+//!
+//! ```text
+//!  accept ─▶ connection ─▶ read ─▶ request ─▶ a Service (routes, streams) ─▶ respond, or a stream
+//!                             ▲                                                │
+//!                             └──────────── the next request ◀────────────────┘
+//! ```
+//!
+//! Invariants:
+//! - A closed connection keeps its slot until the end of the turn. A late event for the slot's next tenant is recognized
+//!   by the generation.
+//! - No send is attempted on a socket that awaits writability, and none starts a frame before the last one ended.
+//!
+//! Absent: topics, routes and tokens. What a request means, and what a stream gets, others decide.
+
+mod accept;
+pub(super) mod acceptor;
+pub(super) mod answers;
+pub(super) mod clients;
+pub(super) mod connection;
+mod date;
+pub(super) mod deadlines;
+pub(super) mod outbox;
+pub(super) mod peer;
+pub(super) mod read;
+mod reading_queue;
+mod request;
+pub(super) mod respond;
+mod send;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use slab::Slab;
+
+use super::node::Node;
+use super::node::log_entries::LogEntry;
+use super::settings::Settings;
+use super::shrink::shrink_map;
+use super::wheel::{Tick, Wheel};
+use crate::event::Frame;
+use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
+use acceptor::{Acceptor, Entrance};
+use answers::WaitingAnswers;
+use connection::{CloseReason, Connection, Flags, Phase, Stream};
+use date::Date;
+use outbox::Outbox;
+use peer::AddressKey;
+use reading_queue::ReadingQueue;
+
+/// How much one read takes; shared by all connections.
+const READ_BYTES: usize = 64 << 10;
+
+/// Every socket, and what is half read or half written on it.
+pub(super) struct Transport<I: Io> {
+    io: I,
+    connections: Slab<Connection>,
+    generation: u32,
+    /// How many of the connections are streams.
+    streams: usize,
+    acceptor: Acceptor,
+    addresses: HashMap<AddressKey, u32>,
+    /// Connections that may have more to read.
+    readable: ReadingQueue,
+    read_buffer: Box<[u8]>,
+    /// The connection that is being read takes up no further request after this time.
+    visit_until: Duration,
+    /// While events go out, connections that took more than their share are not read before this time.
+    heavy_again_at: Duration,
+    /// Bytes received from those subscribers that sent any.
+    uploads: HashMap<u32, usize>,
+    /// What is half written.
+    outboxes: HashMap<u32, Outbox>,
+    /// Connections that have something to be sent after live delivery: replays, and what was half written.
+    catching_up: VecDeque<Token>,
+    answers: WaitingAnswers,
+    date: Date,
+    continue_frame: Frame,
+    deadlines: Wheel,
+    outcomes: Vec<Sent>,
+    dead: Vec<u32>,
+}
+
+impl<I: Io> Transport<I> {
+    pub(super) fn new(io: I, listeners: Vec<Entrance>, settings: &Settings) -> Transport<I> {
+        Transport {
+            io,
+            connections: Slab::new(),
+            generation: 0,
+            streams: 0,
+            acceptor: Acceptor::new(listeners, settings.limits.accepts_per_second_max),
+            addresses: HashMap::new(),
+            readable: ReadingQueue::default(),
+            read_buffer: vec![0; READ_BYTES].into(),
+            visit_until: Duration::ZERO,
+            heavy_again_at: Duration::ZERO,
+            uploads: HashMap::new(),
+            outboxes: HashMap::new(),
+            catching_up: VecDeque::new(),
+            answers: WaitingAnswers::default(),
+            date: Date::default(),
+            continue_frame: crate::protocol::response::CONTINUE.into(),
+            deadlines: Wheel::new(),
+            outcomes: Vec::new(),
+            dead: Vec::new(),
+        }
+    }
+
+    // ---- time and readiness ----
+
+    pub(super) fn now(&self) -> Duration {
+        self.io.now()
+    }
+
+    pub(super) fn unix_time(&self) -> SystemTime {
+        self.io.unix_time()
+    }
+
+    /// Waits, and sorts what became ready into the queues of the phases to come.
+    pub(super) fn wait(&mut self, timeout: Duration, ready: &mut Vec<Readiness>) -> std::io::Result<()> {
+        self.io.wait(Some(timeout), ready)
+    }
+
+    /// Sorts what the wait reported into the queues of the phases to come.
+    pub(super) fn note_readiness(&mut self, ready: &mut Vec<Readiness>, now: Duration) {
+        for ready in ready.drain(..) {
+            match ready {
+                Readiness::Acceptable(listener) => self.acceptor.note_acceptable(listener),
+                Readiness::Readable(token) => self.queue_reading(token),
+                Readiness::Writable(token) => self.note_writable(token, now),
+            }
+        }
+    }
+
+    fn note_writable(&mut self, token: Token, now: Duration) {
+        if let Some(connection) = self.connection_mut(token)
+            && connection.flags.has(Flags::BLOCKED)
+        {
+            connection.flags.clear(Flags::BLOCKED);
+            if let Some(outbox) = self.outboxes.get_mut(&token.slot) {
+                outbox.writable_at = Some(now);
+            }
+            self.queue_catching_up(token.slot);
+        }
+    }
+
+    /// True while something can be done without another readiness.
+    pub(super) fn has_work(&self, node: &Node) -> bool {
+        !self.readable.is_empty()
+            || !self.catching_up.is_empty()
+            || self.acceptor.is_due(self.io.now(), self.has_slot(node))
+    }
+
+    /// When something is to be done, whatever becomes ready.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        let deadline = self.deadlines.next_armed().map(Tick::time);
+        deadline.into_iter().chain(self.acceptor.next_try()).min()
+    }
+
+    // ---- connections ----
+
+    /// The connection of a slot that has one.
+    pub(super) fn at(&self, slot: u32) -> &Connection {
+        &self.connections[slot as usize]
+    }
+
+    pub(super) fn at_mut(&mut self, slot: u32) -> &mut Connection {
+        &mut self.connections[slot as usize]
+    }
+
+    /// The connection that a token means, unless it has ended.
+    pub(super) fn connection_mut(&mut self, token: Token) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(token.slot as usize)?;
+        let current = connection.generation == token.generation && !matches!(connection.phase, Phase::Dead);
+        current.then_some(connection)
+    }
+
+    pub(super) fn token(&self, slot: u32) -> Token {
+        Token { slot, generation: self.connections[slot as usize].generation }
+    }
+
+    /// The stream of a slot, if it has one.
+    pub(super) fn stream(&self, slot: u32) -> Option<&Stream> {
+        self.connections.get(slot as usize)?.stream()
+    }
+
+    /// The slots end before this one.
+    pub(super) fn slots_end(&self) -> usize {
+        self.connections.capacity()
+    }
+
+    pub(super) fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter().map(|(_, connection)| connection)
+    }
+
+    pub(super) fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(super) fn stream_count(&self) -> usize {
+        self.streams
+    }
+
+    pub(super) fn address_count(&self) -> usize {
+        self.addresses.len()
+    }
+
+    pub(super) fn catching_up_count(&self) -> usize {
+        self.catching_up.len()
+    }
+
+    /// True while a connection has something half written, or is about to be sent what it is behind with.
+    pub(super) fn is_any_behind(&self) -> bool {
+        !self.outboxes.is_empty() || !self.catching_up.is_empty()
+    }
+
+    /// Bytes of answers that wait for clients of the public listeners.
+    pub(super) fn waiting_answer_bytes(&self) -> usize {
+        self.answers.public_bytes()
+    }
+
+    /// True when others than programs on this host reach a public listener.
+    pub(super) fn is_exposed(&self) -> bool {
+        self.acceptor.is_exposed()
+    }
+
+    /// The connection is a stream now.
+    pub(super) fn start_stream(&mut self, slot: u32, stream: Stream, now: Duration) {
+        let connection = &mut self.connections[slot as usize];
+        connection.phase = Phase::Streaming(stream);
+        connection.since = Tick::of(now);
+        self.streams += 1;
+    }
+
+    /// Leaves it to the phase after live delivery to send what this subscriber, or this response, is behind with.
+    pub(super) fn queue_catching_up(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if !connection.flags.has(Flags::CATCHING_UP) {
+            connection.flags.set(Flags::CATCHING_UP);
+            let token = Token { slot, generation: connection.generation };
+            self.catching_up.push_back(token);
+        }
+    }
+
+    /// The next one that is behind.
+    pub(super) fn next_catching_up(&mut self) -> Option<Token> {
+        while let Some(token) = self.catching_up.pop_front() {
+            if let Some(connection) = self.connection_mut(token) {
+                connection.flags.clear(Flags::CATCHING_UP);
+                return Some(token);
+            }
+        }
+        None
+    }
+
+    // ---- the end ----
+
+    /// Closes a connection's socket at once; its slot is freed at the end of the turn.
+    pub(super) fn close(&mut self, slot: u32, reason: CloseReason, node: &mut Node) {
+        let connection = &mut self.connections[slot as usize];
+        if matches!(connection.phase, Phase::Dead) {
+            return;
+        }
+        // Who takes nothing would make the kernel hold its data, and the connection, for minutes more.
+        let takes_nothing = reason.is_eviction() || reason == CloseReason::AnswerTimeout;
+        let how = if takes_nothing { Close::Reset } else { Close::Graceful };
+        self.io.close(connection.socket, how);
+        let peer = connection.peer;
+        let mut position = Default::default();
+        match std::mem::replace(&mut connection.phase, Phase::Dead) {
+            Phase::Responding(answer) => self.answers.release(answer.account, answer.waiting_bytes),
+            Phase::Streaming(stream) => {
+                self.streams -= 1;
+                position = stream.delivered_through;
+            }
+            _ => {}
+        }
+        let outbox = self.outboxes.remove(&slot);
+        if !reason.is_eviction() {
+            tracing::debug!(%peer, reason = reason.as_str(), "closed");
+        } else if node.may_log(LogEntry::SlowReaderClosed) {
+            let lagging_bytes = outbox.map_or(0, |outbox| outbox.unsent_bytes());
+            let text = LogEntry::SlowReaderClosed.text();
+            tracing::info!(%peer, reason = reason.as_str(), position = position.0, lagging_bytes, "{text}");
+        }
+        node.counters.closed.count(reason.as_str());
+        self.dead.push(slot);
+    }
+
+    /// Closes everything.
+    pub(super) fn close_all(&mut self, reason: CloseReason, node: &mut Node) {
+        let open: Vec<_> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
+        open.into_iter().for_each(|slot| self.close(slot, reason, node));
+    }
+
+    /// Stops listening where clients connect.
+    pub(super) fn close_public_listeners(&mut self) {
+        for listener in self.acceptor.close_public() {
+            self.io.stop_listening(listener);
+        }
+    }
+
+    /// Frees the slots of closed connections, and returns them. Last in the turn: until here they had no other tenant.
+    pub(super) fn reap(&mut self) -> Vec<u32> {
+        let dead = std::mem::take(&mut self.dead);
+        for &slot in &dead {
+            let connection = self.connections.remove(slot as usize);
+            self.uploads.remove(&slot);
+            self.outboxes.remove(&slot);
+            self.forget_address(connection.peer, connection.flags);
+        }
+        dead
+    }
+
+    /// Frees the memory that a crowd which has left took.
+    pub(super) fn shrink(&mut self) {
+        shrink_map(&mut self.outboxes);
+        shrink_map(&mut self.addresses);
+        if self.catching_up.is_empty() && self.catching_up.capacity() > 1024 {
+            self.catching_up.shrink_to(1024);
+        }
+    }
+
+    /// Accepts at another rate.
+    pub(super) fn limit_accept_rate(&mut self, accepts_per_second_max: Option<u32>, now: Duration) {
+        self.acceptor.limit_rate(accepts_per_second_max, now);
+    }
+
+    /// The outside world, as tests steer it.
+    pub(super) fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// Sends the same run to each target, and appends the outcomes in their order.
+    #[inline]
+    pub(super) fn broadcast(
+        &mut self,
+        run: &[Frame],
+        targets: impl ExactSizeIterator<Item = Socket>,
+        outcomes: &mut Vec<Sent>,
+    ) {
+        self.io.send(run, 0, targets, outcomes);
+    }
+}
+
+impl<I: Io> Drop for Transport<I> {
+    fn drop(&mut self) {
+        for (_, connection) in &self.connections {
+            if !matches!(connection.phase, Phase::Dead) {
+                self.io.close(connection.socket, Close::Graceful);
+            }
+        }
+        for listener in 0..self.acceptor.listener_count() {
+            self.io.stop_listening(ListenerIndex(listener));
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Reading: requests as they arrive, and whatever subscribers send, to be discarded.
+//!
+//! A socket is read until it would block, because edge-triggered readiness will not be told again; but only a share of
+//! one turn, in the order of [`ReadingQueue`](super::reading_queue), and not while an earlier request of it is being
+//! answered.
+
+use std::time::Duration;
+
+use super::Transport;
+use super::connection::{CloseReason, Flags, Phase};
+use super::reading_queue::Class;
+use super::request::{Progress, Request};
+use super::respond::Answer;
+use crate::io::{Io, Read, Token};
+use crate::protocol::head::{Method, RequestHead};
+use crate::protocol::response;
+use crate::server::grant::PublishGrant;
+use crate::server::node::Node;
+use crate::server::node::refusal::Refusal;
+use crate::server::wheel::Tick;
+
+/// What reading and answering may take of one turn: a signature takes 0.2 ms, and thousands of connections may come
+/// back at once.
+const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
+/// While events go out, reading has one part in this many of that time.
+const SHARE_BESIDE_WALKS: u32 = 4;
+/// What connections that took more than their share before may take of one turn: so soon it is the others' turn again.
+const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(100);
+/// While events go out, those connections have one part in this many of the time.
+const HEAVY_SHARE_BESIDE_WALKS: u32 = 8;
+/// And where a visit takes longer than this, half of the time: a request that arrives meanwhile seldom waits for one of
+/// theirs. Publishers are exempt: what they send is what the server is for.
+const EXPENSIVE_VISIT_MIN: Duration = Duration::from_micros(200);
+/// The share of one visit to a connection; one request is always taken up.
+const VISIT_MAX: Duration = Duration::from_micros(100);
+/// Reads in one visit.
+const READS_PER_VISIT_MAX: usize = 4;
+/// What a subscriber may send on its stream, which is discarded.
+const UPLOAD_BYTES_MAX: usize = 64 << 10;
+/// Requests answered in one visit.
+const REQUESTS_PER_VISIT_MAX: usize = 32;
+
+/// Who answers requests.
+pub(crate) trait Service<I: Io> {
+    /// Decides, from the head of a request, whether its body is read, and what the body was admitted for.
+    fn admit_body(
+        &mut self,
+        transport: &Transport<I>,
+        slot: u32,
+        head: &RequestHead,
+        node: &mut Node,
+    ) -> Result<Option<PublishGrant>, Answer>;
+
+    /// Answers a request, or makes a stream of its connection. With a body, it has been admitted.
+    fn answer(&mut self, transport: &mut Transport<I>, slot: u32, request: Arrived<'_>, node: &mut Node);
+
+    /// True while walks have subscribers to visit: these come first.
+    fn is_delivering(&self) -> bool;
+}
+
+/// A request that is complete.
+pub(crate) struct Arrived<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) body: &'a [u8],
+    /// What its body was admitted for.
+    pub(crate) grant: Option<PublishGrant>,
+}
+
+impl<I: Io> Transport<I> {
+    pub(super) fn queue_reading(&mut self, token: Token) {
+        if let Some(connection) = self.connection_mut(token)
+            && !connection.flags.has(Flags::READABLE)
+        {
+            self.push_readable(token.slot);
+        }
+    }
+
+    /// Puts a connection into the queue, where it does not stand yet.
+    pub(super) fn push_readable(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        connection.flags.set(Flags::READABLE);
+        let class = Class::of(connection.flags);
+        self.readable.push(class, self.token(slot));
+    }
+
+    /// Visits connections that may have something, each at most once: class by class, at least one of each.
+    pub(crate) fn read(&mut self, service: &mut impl Service<I>, node: &mut Node) {
+        if self.readable.is_empty() {
+            return;
+        }
+        let started_at = self.io.now();
+        let reading_until =
+            started_at + READING_PER_TURN_MAX / if service.is_delivering() { SHARE_BESIDE_WALKS } else { 1 };
+        let counts = Class::ALL.map(|class| (class, self.readable.count(class)));
+        for (class, count) in counts {
+            match class {
+                Class::Heavy => self.read_heavy(count, service, node),
+                Class::Operator | Class::First | Class::Light => {
+                    self.read_class(class, count, reading_until, service, node);
+                }
+            }
+        }
+    }
+
+    /// Visits so many connections of a class, but only one once the time is over.
+    fn read_class(
+        &mut self,
+        class: Class,
+        count: usize,
+        until: Duration,
+        service: &mut impl Service<I>,
+        node: &mut Node,
+    ) {
+        for visit in 0..count {
+            if visit > 0 && self.io.now() >= until {
+                return;
+            }
+            let Some(token) = self.readable.pop(class) else { return };
+            self.visit_to_read(token, service, node);
+        }
+    }
+
+    /// Visits connections that took more than their share before. One of their requests alone may take longer than a turn
+    /// has for all of them: the next ones wait until that is made up for.
+    fn read_heavy(&mut self, count: usize, service: &mut impl Service<I>, node: &mut Node) {
+        if count == 0 {
+            return;
+        }
+        let started_at = self.io.now();
+        if started_at < self.heavy_again_at {
+            return;
+        }
+        let published = node.counters.published_http;
+        self.read_class(Class::Heavy, count, started_at + HEAVY_PER_TURN_MAX, service, node);
+        let ended_at = self.io.now();
+        let took = ended_at - started_at;
+        let has_published = node.counters.published_http > published;
+        self.heavy_again_at = ended_at
+            + match service.is_delivering() {
+                true => took * (HEAVY_SHARE_BESIDE_WALKS - 1),
+                false if took >= EXPENSIVE_VISIT_MIN && !has_published => took,
+                false => Duration::ZERO,
+            };
+    }
+
+    /// Reads one connection for its share of a turn, and notes whether it wanted more.
+    fn visit_to_read(&mut self, token: Token, service: &mut impl Service<I>, node: &mut Node) {
+        if self.connection_mut(token).is_none() {
+            return;
+        }
+        self.visit_until = self.io.now() + VISIT_MAX;
+        let is_done = self.read_connection(token, service, node);
+        let is_over_share = self.is_visit_over();
+        let Some(connection) = self.connection_mut(token) else { return };
+        match is_done && !is_over_share {
+            true => connection.flags.clear(Flags::HEAVY),
+            false => connection.flags.set(Flags::HEAVY),
+        }
+        if !is_done {
+            self.push_readable(token.slot);
+        }
+    }
+
+    fn is_visit_over(&self) -> bool {
+        self.io.now() >= self.visit_until
+    }
+
+    /// Reads one connection; false when it may have more for the next turn.
+    fn read_connection(&mut self, token: Token, service: &mut impl Service<I>, node: &mut Node) -> bool {
+        for read in 0..READS_PER_VISIT_MAX {
+            if read > 0 && self.is_visit_over() {
+                return false;
+            }
+            if !self.advance_and_arm(token.slot, service, node) {
+                return false;
+            }
+            let Some(connection) = self.connection_mut(token) else { return true };
+            if matches!(connection.phase, Phase::Responding(_) | Phase::Publishing(_)) {
+                // One request at a time: the rest waits in the kernel until this one is answered.
+                return true;
+            }
+            let socket = connection.socket;
+            let mut buffer = std::mem::take(&mut self.read_buffer);
+            let read = self.io.read(socket, &mut buffer);
+            if let Read::Bytes(count) = read {
+                self.receive(token.slot, &buffer[..count], node);
+            }
+            self.read_buffer = buffer;
+            match read {
+                Read::Bytes(_) => {
+                    if !self.advance_and_arm(token.slot, service, node) {
+                        return false;
+                    }
+                }
+                Read::WouldBlock => {
+                    self.connections[token.slot as usize].flags.clear(Flags::READABLE);
+                    return true;
+                }
+                Read::Ended => {
+                    self.end_of_input(token.slot, node);
+                    return true;
+                }
+                Read::Gone(gone) => {
+                    self.close(token.slot, gone.into(), node);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Takes requests; also what the budget leaves for the next turn has its deadline.
+    fn advance_and_arm(&mut self, slot: u32, service: &mut impl Service<I>, node: &mut Node) -> bool {
+        let done = self.advance_requests(slot, service, node);
+        self.arm_deadline(slot, node);
+        done
+    }
+
+    fn receive(&mut self, slot: u32, bytes: &[u8], node: &mut Node) {
+        let connection = &mut self.connections[slot as usize];
+        match &mut connection.phase {
+            Phase::Idle => {
+                let mut request = Box::<Request>::default();
+                request.receive(bytes);
+                connection.phase = Phase::Requesting(request);
+                connection.since = Tick::of(node.now);
+            }
+            Phase::Requesting(request) => request.receive(bytes),
+            Phase::Responding(_) | Phase::Publishing(_) => debug_assert!(false, "not read while it is answered"),
+            Phase::Streaming(_) => self.note_upload(slot, bytes.len(), node),
+            Phase::Lingering(_) | Phase::Dead => {}
+        }
+    }
+
+    /// Discards what a subscriber sends, up to a bound: reading it for ever would cost the others their turns.
+    fn note_upload(&mut self, slot: u32, bytes: usize, node: &mut Node) {
+        let received = self.uploads.entry(slot).or_insert(0);
+        *received += bytes;
+        if *received > UPLOAD_BYTES_MAX {
+            self.close(slot, CloseReason::Upload, node);
+        }
+    }
+
+    /// The peer will send no more: a subscriber has left, a request that is being answered is answered still.
+    fn end_of_input(&mut self, slot: u32, node: &mut Node) {
+        let connection = &mut self.connections[slot as usize];
+        connection.flags.clear(Flags::READABLE);
+        connection.flags.set(Flags::ENDED);
+        match connection.phase {
+            Phase::Responding(_) | Phase::Publishing(_) | Phase::Dead => {}
+            Phase::Idle | Phase::Requesting(_) | Phase::Streaming(_) => self.close(slot, CloseReason::PeerClosed, node),
+            Phase::Lingering(reason) => self.close(slot, reason, node),
+        }
+    }
+
+    /// Takes requests from what has arrived, until one needs more or must be waited for. False: there are more, but
+    /// others are to have their turn first.
+    fn advance_requests(&mut self, slot: u32, service: &mut impl Service<I>, node: &mut Node) -> bool {
+        for taken in 0..REQUESTS_PER_VISIT_MAX {
+            if self.connections[slot as usize].flags.has(Flags::AWAITS_PROXY_HEADER)
+                && !self.take_proxy_header(slot, node)
+            {
+                return true;
+            }
+            let connection = &mut self.connections[slot as usize];
+            let Phase::Requesting(request) = &mut connection.phase else { return true };
+            if request.is_empty() {
+                connection.phase = Phase::Idle;
+                connection.since = Tick::of(node.now);
+                return true;
+            }
+            if taken > 0 && self.io.now() >= self.visit_until {
+                return false;
+            }
+            match request.advance(&node.settings.limits) {
+                Ok(Progress::NeedMore) => return true,
+                Ok(Progress::Head(head)) => self.admit_body(slot, &head, service, node),
+                Ok(Progress::Complete { head, .. }) if request.pipelined() > node.settings.limits.pipelined_max => {
+                    self.refuse_pipeline(slot, &head, node);
+                }
+                Ok(Progress::Complete { head, body, grant }) => {
+                    self.connections[slot as usize].flags.clear(Flags::FRESH);
+                    service.answer(self, slot, Arrived { head: &head, body: &body, grant }, node);
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %connection.peer, %error, "refused a request");
+                    let head_only = request.is_head();
+                    node.counters.refused.count(error.reason());
+                    self.refuse_request(slot, Answer::from(response::Response::from(error)), head_only, node);
+                }
+            }
+        }
+        false
+    }
+
+    /// Lets a body come if it has a purpose and its sender may; else answers at once, so that nobody's is kept.
+    fn admit_body(&mut self, slot: u32, head: &RequestHead, service: &mut impl Service<I>, node: &mut Node) {
+        let grant = match service.admit_body(self, slot, head, node) {
+            Ok(grant) => grant,
+            Err(answer) => return self.refuse_request(slot, answer, head.method == Method::Head, node),
+        };
+        let Phase::Requesting(request) = &mut self.connections[slot as usize].phase else { return };
+        if request.admit_body(grant) {
+            self.send_frame(slot, self.continue_frame.clone(), node);
+        }
+    }
+
+    /// Ends a connection on which so many requests came ahead of their answers that it may as well wait for some.
+    fn refuse_pipeline(&mut self, slot: u32, head: &RequestHead, node: &mut Node) {
+        node.count_refusal(Refusal::Pipelined);
+        let detail = Refusal::Pipelined.detail();
+        let problem = response::problem(Refusal::Pipelined.status(), "Too many requests", detail);
+        let answer = Answer::from(problem.with_header("Retry-After", "1"));
+        self.refuse_request(slot, answer, head.method == Method::Head, node);
+    }
+
+    /// Answers, discards what follows, since where the next request would start is not sure, and ends.
+    fn refuse_request(&mut self, slot: u32, answer: Answer, head_only: bool, node: &mut Node) {
+        self.connections[slot as usize].phase = Phase::Requesting(Box::default());
+        self.respond_last(slot, answer, head_only, CloseReason::BadRequest, node);
+    }
+
+    /// After an answer: the requests that arrived meanwhile, and then whatever the kernel still holds, have their turn
+    /// like those of all others.
+    pub(super) fn resume_reading(&mut self, slot: u32, node: &mut Node) {
+        let connection = &mut self.connections[slot as usize];
+        match &connection.phase {
+            Phase::Requesting(request) if request.is_empty() => {
+                connection.phase = Phase::Idle;
+                connection.since = Tick::of(node.now);
+            }
+            Phase::Idle | Phase::Requesting(_) | Phase::Streaming(_) => {}
+            Phase::Responding(_) | Phase::Publishing(_) | Phase::Lingering(_) | Phase::Dead => return,
+        }
+        if connection.flags.has(Flags::READABLE) || matches!(connection.phase, Phase::Requesting(_)) {
+            self.push_readable(slot);
+        } else if connection.flags.has(Flags::ENDED) {
+            self.close(slot, CloseReason::PeerClosed, node);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Whose turn it is to be read.
+//!
+//! Connections stand in classes, and a turn of the loop visits the classes in order: operators first, then first
+//! requests (a health check's, a newcomer's), then the others, and last those that took more than their share of the
+//! visit before: who sends requests faster than they are answered, or expensive ones. So neither can make the others
+//! wait longer than for the visit in progress. A turn makes at least one visit in each class, but the last one has only an
+//! eighth of the time while events go out, and half of it while its requests are expensive.
+//!
+//! Invariant: a connection that has [`Flags::READABLE`] stands in the queue, or is being answered and put back then.
+
+use std::collections::VecDeque;
+
+use super::connection::Flags;
+use crate::io::Token;
+
+/// The classes, in the order in which they are visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Came through the admin listener.
+    Operator,
+    /// Sends its first request.
+    First,
+    /// Took no more than its share of its last visit.
+    Light,
+    /// Took more.
+    Heavy,
+}
+
+impl Class {
+    pub(crate) const ALL: [Class; 4] = [Class::Operator, Class::First, Class::Light, Class::Heavy];
+
+    pub(crate) fn of(flags: Flags) -> Class {
+        if flags.has(Flags::ADMIN) {
+            Class::Operator
+        } else if flags.has(Flags::HEAVY) {
+            Class::Heavy
+        } else if flags.has(Flags::FRESH) || flags.has(Flags::ON_SPARE) {
+            Class::First
+        } else {
+            Class::Light
+        }
+    }
+}
+
+/// The connections that may have something to read.
+#[derive(Debug, Default)]
+pub(crate) struct ReadingQueue([VecDeque<Token>; Class::ALL.len()]);
+
+impl ReadingQueue {
+    pub(crate) fn push(&mut self, class: Class, token: Token) {
+        self.0[class as usize].push_back(token);
+    }
+
+    pub(crate) fn pop(&mut self, class: Class) -> Option<Token> {
+        self.0[class as usize].pop_front()
+    }
+
+    pub(crate) fn count(&self, class: Class) -> usize {
+        self.0[class as usize].len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(VecDeque::is_empty)
+    }
+}
