@@ -101,7 +101,7 @@ fn count_waiting<I: Io>(topic: TopicKey, transport: &Transport<I>, hub: &Hub, no
     let newest = hub.newest_of(topic);
     let (mut established, mut waiting) = (0, 0);
     for Subscriber(slot) in hub.sample(topic, SAMPLE_MAX) {
-        if transport.stream(slot).is_none_or(|stream| !stream.is_replaying) {
+        if transport.stream(slot).is_none_or(|stream| !stream.mode.has(StreamMode::REPLAYING)) {
             established += 1;
             waiting += usize::from(is_reading_and_behind(slot, newest, transport, now));
         }

@@ -9,7 +9,7 @@ use crate::hub::Hub;
 use crate::io::Io;
 use crate::server::node::Node;
 use crate::server::transport::Transport;
-use crate::server::transport::connection::Flags;
+use crate::server::transport::connection::{Flags, StreamMode};
 use crate::server::wheel::Tick;
 
 /// Sends in one turn, for when each is small.
@@ -36,7 +36,7 @@ impl Streams {
             let Some(connection) = transport.connection_mut(token) else { continue };
             if caught_up {
                 if let Some(stream) = connection.stream_mut() {
-                    stream.is_replaying = false;
+                    stream.mode.clear(StreamMode::REPLAYING);
                 }
                 if node.counters.sent_bytes > sent_before {
                     self.paces.restart(token.slot, Tick::of(node.now));

@@ -68,7 +68,7 @@ impl Streams {
             if position >= head {
                 continue;
             }
-            if flags.has(Flags::BEHIND) || stream.mode != StreamMode::PLAIN {
+            if flags.has(Flags::BEHIND) || stream.mode.has(StreamMode::SPECIAL) {
                 self.send_batch(&run, &mut batch, transport, node);
                 self.scratch.run = run;
                 self.visit_special(slot, transport, hub, node);
@@ -127,21 +127,14 @@ impl Streams {
         }
         let mut outcomes = std::mem::take(&mut self.scratch.outcomes);
         transport.broadcast(run.frames(), batch.iter().map(|&(_, socket)| socket), &mut outcomes);
-        let now = Tick::of(node.now);
+        let (now, bytes, through) = (Tick::of(node.now), run.bytes(), run.through());
         let mut whole = 0;
         for (&(slot, _), &sent) in batch.iter().zip(&outcomes) {
-            if sent == Sent::Bytes(run.bytes()) {
-                let connection = transport.at_mut(slot);
-                connection.since = now;
-                if let Phase::Streaming(stream) = &mut connection.phase {
-                    stream.delivered_through = run.through();
-                }
+            if sent == Sent::Bytes(bytes) {
+                transport.note_delivered(slot, through, now);
                 whole += 1;
-                continue;
-            }
-            let sending = Sending { frames: run.frames(), unlogged: 0, is_event: |_| true };
-            if let Some(progress) = transport.record_send_result(slot, Outbox::new(node.now), &sending, sent, node) {
-                self.note_progress(slot, run, 0, &progress, transport, node);
+            } else {
+                self.note_short_send(slot, run, sent, transport, node);
             }
         }
         node.counters.sends += whole;
@@ -150,5 +143,20 @@ impl Streams {
         batch.clear();
         outcomes.clear();
         self.scratch.outcomes = outcomes;
+    }
+
+    #[cold]
+    fn note_short_send<I: Io>(
+        &mut self,
+        slot: u32,
+        run: &Run,
+        sent: Sent,
+        transport: &mut Transport<I>,
+        node: &mut Node,
+    ) {
+        let sending = Sending { frames: run.frames(), unlogged: 0, is_event: |_| true };
+        if let Some(progress) = transport.record_send_result(slot, Outbox::new(node.now), &sending, sent, node) {
+            self.note_progress(slot, run, 0, &progress, transport, node);
+        }
     }
 }

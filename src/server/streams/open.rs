@@ -41,7 +41,7 @@ impl StreamParams {
     }
 
     fn mode(&self) -> StreamMode {
-        let mut mode = StreamMode::PLAIN;
+        let mut mode = StreamMode::default();
         if self.topics.len() > 1 {
             mode.set(StreamMode::SEVERAL_TOPICS);
         }
@@ -77,13 +77,16 @@ impl Streams {
         outbox.push(head);
         let start = hub.start(Subscriber(slot), &params.last_event_id, params.replay_mode());
         let position = self.push_start(slot, &mut outbox, &params, start, hub, node);
-        let mode = params.mode();
+        let mut mode = params.mode();
         if mode.has(StreamMode::PACED) {
             self.paces.insert(slot, params.interval);
         }
         let ends_at = expires_at.min(retirement(transport.at(slot).flags.has(Flags::ADMIN), node));
         let is_behind = position < hub.head();
-        let stream = Stream { delivered_through: position, ends_at, mode, is_replaying: is_behind };
+        if is_behind {
+            mode.set(StreamMode::REPLAYING);
+        }
+        let stream = Stream { delivered_through: position, ends_at, mode };
         transport.start_stream(slot, stream, node.now);
         node.counters.streams += 1;
         transport.send_outbox(slot, outbox, node);

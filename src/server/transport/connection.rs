@@ -68,12 +68,7 @@ pub(crate) struct Stream {
     /// When its token expires or its age is reached, whichever comes first.
     pub(crate) ends_at: Tick,
     pub(crate) mode: StreamMode,
-    /// It has not caught up since it began.
-    pub(crate) is_replaying: bool,
 }
-
-// The boxes of the other phases share its bytes.
-const _: () = assert!(size_of::<Phase>() <= 16, "a phase with its stream");
 
 #[derive(Debug)]
 pub(crate) enum Phase {
@@ -139,18 +134,23 @@ pub(crate) struct PublishAnswer {
     pub(crate) batch: bool,
 }
 
-/// What a subscriber asked for beyond plain delivery. A walk sends a shared run only to a stream with none of these.
+/// Small facts about a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StreamMode(u8);
 
 impl StreamMode {
-    pub(crate) const PLAIN: StreamMode = StreamMode(0);
     /// It gets events at most once per interval.
     pub(crate) const PACED: StreamMode = StreamMode(1);
     /// It gets only the newest event of each topic.
     pub(crate) const LATEST: StreamMode = StreamMode(1 << 1);
     /// It has several topics.
     pub(crate) const SEVERAL_TOPICS: StreamMode = StreamMode(1 << 2);
+    /// It has not caught up since it began.
+    pub(crate) const REPLAYING: StreamMode = StreamMode(1 << 3);
+
+    /// What a subscriber asked for beyond plain delivery: a walk sends a shared run to a stream with none of these.
+    pub(crate) const SPECIAL: StreamMode =
+        StreamMode(StreamMode::PACED.0 | StreamMode::LATEST.0 | StreamMode::SEVERAL_TOPICS.0);
 
     pub(crate) fn has(self, any: StreamMode) -> bool {
         self.0 & any.0 != 0
@@ -158,6 +158,10 @@ impl StreamMode {
 
     pub(crate) fn set(&mut self, mode: StreamMode) {
         self.0 |= mode.0;
+    }
+
+    pub(crate) fn clear(&mut self, mode: StreamMode) {
+        self.0 &= !mode.0;
     }
 }
 

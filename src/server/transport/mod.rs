@@ -38,7 +38,7 @@ use super::node::log_entries::LogEntry;
 use super::settings::Settings;
 use super::shrink::shrink_map;
 use super::wheel::{Tick, Wheel};
-use crate::event::Frame;
+use crate::event::{Frame, Sequence};
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
 use acceptor::{Acceptor, Entrance};
 use answers::WaitingAnswers;
@@ -230,6 +230,16 @@ impl<I: Io> Transport<I> {
         connection.phase = Phase::Streaming(stream);
         connection.since = Tick::of(now);
         self.streams += 1;
+    }
+
+    /// Everything through a position was sent to a subscriber.
+    #[inline]
+    pub(super) fn note_delivered(&mut self, slot: u32, through: Sequence, now: Tick) {
+        let connection = &mut self.connections[slot as usize];
+        connection.since = now;
+        if let Phase::Streaming(stream) = &mut connection.phase {
+            stream.delivered_through = through;
+        }
     }
 
     /// Leaves it to the phase after live delivery to send what this subscriber, or this response, is behind with.
