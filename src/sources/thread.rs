@@ -120,11 +120,15 @@ mod tests {
 
     #[test]
     fn a_drop_does_not_wait_for_a_thread_that_is_stuck() {
-        let (release, stuck) = bounded::<()>(0);
+        let ((enter, entered), (release, stuck)) = (bounded(1), bounded(0));
         let thread = SourceThread::spawn("test", drop, move |_| {
-            let _ = stuck.recv();
+            enter.send(()).unwrap();
+            stuck.recv().unwrap();
         });
+        let deadline = Duration::from_secs(30);
+        entered.recv_timeout(deadline).unwrap();
         drop(thread);
-        drop(release);
+        release.send_timeout((), deadline).expect("it was left behind, stuck as it was");
+        assert_eq!(entered.recv_timeout(deadline), Err(RecvTimeoutError::Disconnected), "it ends by itself");
     }
 }

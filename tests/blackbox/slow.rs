@@ -119,10 +119,14 @@ fn stalled_subscribers_cost_no_memory_beyond_the_written_bound() {
     let mut healthy = Subscriber::open(&server, "/events?topic=a");
     let _slow: Vec<_> = (0..100).map(|_| slow_subscriber(&server, "")).collect();
     let skipped = "fanfare_skipped_blocked_total";
+    let resident_before = server.resident_bytes();
     publish_until(&server, &mut healthy, || {
         let bounded = server.metric("fanfare_retained_bytes") + server.metric("fanfare_pinned_bytes");
         assert!(bounded <= f64::from(2 << 20), "{bounded}");
         server.metric(skipped) >= 20_000.0
     });
+    // The kernel's word for it. A copy of each event for each subscriber would be hundreds of MiB.
+    let grown = server.resident_bytes().saturating_sub(resident_before);
+    assert!(grown < 16 << 20, "{grown} bytes");
     assert_eq!(server.metric("fanfare_lagging_subscribers"), 100.0);
 }

@@ -206,7 +206,14 @@ impl Cable {
             format!("ip netns exec {name} ip addr add {far}/30 dev {name}b"),
             format!("ip netns exec {name} ip link set {name}b up"),
         ];
-        steps.iter().all(|step| run(step)).then_some(cable)
+        let is_root = shell("id -u").output().is_ok_and(|output| output.stdout == b"0\n");
+        let failed = steps.iter().find_map(|step| failure(step));
+        match failed {
+            None => Some(cable),
+            // Nothing else is an excuse.
+            Some(why) if !is_root || why.contains("not permitted") => None,
+            Some(why) => panic!("{why}"),
+        }
     }
 
     fn address(&self, host: u32) -> String {
@@ -285,6 +292,12 @@ impl Drop for Peer {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Why a command fails, if it does.
+fn failure(command: &str) -> Option<String> {
+    let output = shell(command).output().unwrap();
+    (!output.status.success()).then(|| format!("{command}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
 fn run(command: &str) -> bool {

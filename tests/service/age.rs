@@ -19,10 +19,12 @@ fn a_stream_that_is_old_ends_in_good_order_and_is_resumed_without_a_gap() {
 }
 
 #[test]
-fn without_a_maximum_streams_stay() {
-    let server = Server::start(&[]);
-    let mut subscriber = Subscriber::open(&server, "/events?topic=a");
-    server.publish("a", "x");
-    subscriber.expect(&["x"]);
-    assert_eq!(server.metric("fanfare_closed_total{reason=\"aged\"}"), 0.0);
+fn without_a_maximum_streams_stay_longer_than_with_one() {
+    let [without, with] = [&[][..], &["--max-connection-age", "1s"]].map(Server::start);
+    let [mut stays, _ends] = [&without, &with].map(|server| Subscriber::open(server, "/events?topic=a"));
+    let aged = "fanfare_closed_total{reason=\"aged\"}";
+    with.wait_for_metric(aged, |closed| closed == 1.0);
+    without.publish("a", "x");
+    stays.expect(&["x"]);
+    assert_eq!(without.metric(aged), 0.0);
 }

@@ -119,6 +119,13 @@ impl Server {
         format!("http://{}{target}", self.public[listener])
     }
 
+    /// Its memory, as the kernel counts it.
+    pub fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
     pub fn process_id(&self) -> u32 {
         self.child.id()
     }

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use crate::event::Frame;
-use crate::observe::metrics::Counters;
 
 /// Frames that no log will supply again, for one connection.
 #[derive(Debug)]
@@ -74,14 +73,14 @@ impl Outbox {
         &mut self,
         sending: &Sending<'_, F>,
         taken: usize,
-        counters: &mut Counters,
+        delivered_events: &mut u64,
     ) -> Progress {
         let Sending { frames, unlogged, is_event } = sending;
         let Reached { whole, offset } = reached(frames, self.offset + taken);
         let begun = whole + usize::from(offset > 0);
         if self.has_begun_event && whole > 0 {
             self.has_begun_event = false;
-            counters.delivered_events += 1;
+            *delivered_events += 1;
         }
         if whole >= *unlogged && offset > 0 {
             self.has_begun_event = is_event(whole);
@@ -117,6 +116,69 @@ fn reached(frames: &[Frame], bytes: usize) -> Reached {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is left of an outbox, and how far the send came.
+    #[derive(Debug, PartialEq)]
+    struct Left<'a> {
+        unsent: Vec<&'a str>,
+        offset: usize,
+        whole: usize,
+        begun: usize,
+        delivered: u64,
+    }
+
+    /// Sends `unsent`, of which `offset` bytes are sent already, before the event "cd" and the gap "ef".
+    fn check(unsent: &[&str], offset: usize, taken: usize, expected: &Left<'_>) {
+        let frames_of = |texts: &[&str]| texts.iter().map(|text| Frame::from(text.as_bytes())).collect::<Vec<_>>();
+        let mut outbox = Outbox::new(Duration::ZERO);
+        (outbox.unsent, outbox.offset, outbox.has_begun_event) = (frames_of(unsent), offset, offset > 0);
+        let frames = frames_of(&[unsent, &["cd", "ef"]].concat());
+        let sending = Sending { frames: &frames, unlogged: unsent.len(), is_event: |index| index == unsent.len() };
+        let mut delivered = 0;
+        let Progress { whole, begun, is_all } = outbox.advance(&sending, taken, &mut delivered);
+        let left = outbox.unsent.iter().map(|frame| std::str::from_utf8(frame.bytes()).unwrap()).collect();
+        let left = Left { unsent: left, offset: outbox.offset, whole, begun, delivered };
+        assert_eq!(&left, expected, "{unsent:?} from {offset}, {taken} taken");
+        assert_eq!(is_all, whole == frames.len());
+    }
+
+    #[test]
+    fn what_the_kernel_did_not_take_is_kept() {
+        let left = |unsent: &[&'static str], offset, whole, begun, delivered| Left {
+            unsent: unsent.to_vec(),
+            offset,
+            whole,
+            begun,
+            delivered,
+        };
+        check(&[], 0, 0, &left(&[], 0, 0, 0, 0));
+        check(&[], 0, 1, &left(&["cd"], 1, 0, 1, 0));
+        check(&[], 0, 2, &left(&[], 0, 1, 1, 0));
+        check(&[], 0, 3, &left(&["ef"], 1, 1, 2, 0));
+        check(&[], 0, 4, &left(&[], 0, 2, 2, 0));
+        check(&["ab"], 0, 0, &left(&["ab"], 0, 0, 0, 0));
+        check(&["ab"], 0, 1, &left(&["ab"], 1, 0, 1, 0));
+        check(&["ab"], 1, 0, &left(&["ab"], 1, 0, 1, 0));
+        check(&["ab"], 1, 1, &left(&[], 0, 1, 1, 1));
+        check(&["ab"], 1, 2, &left(&["cd"], 1, 1, 2, 1));
+        check(&["ab", "x"], 1, 1, &left(&["x"], 0, 1, 1, 1));
+        check(&["ab", "x"], 0, 3, &left(&[], 0, 2, 2, 0));
+        check(&["ab", "x"], 1, 6, &left(&[], 0, 4, 4, 1));
+    }
+
+    #[test]
+    fn an_event_that_was_begun_counts_once_it_is_through_and_a_gap_does_not() {
+        let frames = ["cd", "ef"].map(|text| Frame::from(text.as_bytes()));
+        for (index_of_event, expected) in [(0, 1), (1, 0)] {
+            let (mut outbox, mut delivered) = (Outbox::new(Duration::ZERO), 0);
+            let sending = Sending { frames: &frames, unlogged: 0, is_event: |index| index == index_of_event };
+            outbox.advance(&sending, 1, &mut delivered);
+            let rest = outbox.unsent.clone();
+            let sending = Sending { frames: &rest, unlogged: 1, is_event: |_| false };
+            outbox.advance(&sending, 1, &mut delivered);
+            assert_eq!((outbox.unsent.len(), delivered), (0, expected));
+        }
+    }
 
     #[test]
     fn bytes_reach_whole_frames_and_into_the_next_one() {

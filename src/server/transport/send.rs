@@ -98,7 +98,7 @@ impl<I: Io> Transport<I> {
                 connection.since = Tick::of(node.now);
             }
         }
-        let progress = outbox.advance(sending, taken, &mut node.counters);
+        let progress = outbox.advance(sending, taken, &mut node.counters.delivered_events);
         if !progress.is_all {
             connection.flags.set(Flags::BLOCKED);
             node.counters.short_sends += 1;
