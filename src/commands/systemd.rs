@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sd_notify::NotifyState;
 
-use crate::server::{News, Supervisor};
+use crate::server::{Lifecycle, Supervisor};
 
 /// How often the status is told.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -32,22 +32,22 @@ impl Systemd {
 }
 
 impl Supervisor for Systemd {
-    fn tell(&mut self, news: News) {
-        match news {
-            News::Serving => notify(&[NotifyState::Ready, NotifyState::Status("Serving")]),
-            News::Reloaded => {
+    fn notify(&mut self, event: Lifecycle) {
+        match event {
+            Lifecycle::Serving => notify(&[NotifyState::Ready, NotifyState::Status("Serving")]),
+            Lifecycle::Reloaded => {
                 // A reload may end while the server leaves, and that is what systemd is to know.
                 if !self.is_leaving {
                     notify(&[NotifyState::Ready]);
                 }
                 let _ = self.reloaded.try_send(()); // one reload is under way at a time: there is room
             }
-            News::Leaving => {
+            Lifecycle::Leaving => {
                 self.is_leaving = true;
                 notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(STOP_EXTENSION_US)]);
             }
-            News::Alive { .. } if self.told_at.elapsed() < self.interval => {}
-            News::Alive { streams, is_leaving } => {
+            Lifecycle::Alive { .. } if self.told_at.elapsed() < self.interval => {}
+            Lifecycle::Alive { streams, is_leaving } => {
                 self.told_at = Instant::now();
                 let status = format!("{}, {streams} streams", if is_leaving { "Leaving" } else { "Serving" });
                 let alive = [NotifyState::Watchdog, NotifyState::Status(&status)];

@@ -162,11 +162,11 @@ impl Io for EpollIo {
         }
     }
 
-    fn release_spare(&mut self) -> bool {
+    fn release_reserved_fd(&mut self) -> bool {
         self.spare.take().is_some()
     }
 
-    fn keep_spare(&mut self) -> bool {
+    fn reserve_fd(&mut self) -> bool {
         if self.spare.is_none() {
             self.spare = open_spare().ok();
         }

@@ -141,10 +141,10 @@ pub trait Io {
     fn accept(&mut self, listener: ListenerIndex) -> Accept;
 
     /// Gives up the descriptor kept for this, so that one more [`Io::accept`] succeeds. False: there is none.
-    fn release_spare(&mut self) -> bool;
+    fn release_reserved_fd(&mut self) -> bool;
 
     /// Takes a descriptor to keep again. False: none is left.
-    fn keep_spare(&mut self) -> bool;
+    fn reserve_fd(&mut self) -> bool;
 
     /// Starts to report a connection's readiness, reading and writing, under `token`.
     fn watch(&mut self, socket: Socket, token: Token) -> std::io::Result<()>;

@@ -281,11 +281,11 @@ impl Io for SimulatedIo {
         Accept::Connection(socket, address)
     }
 
-    fn release_spare(&mut self) -> bool {
+    fn release_reserved_fd(&mut self) -> bool {
         std::mem::take(&mut self.has_spare)
     }
 
-    fn keep_spare(&mut self) -> bool {
+    fn reserve_fd(&mut self) -> bool {
         self.has_spare |= self.sockets.len() < self.descriptors_max;
         self.has_spare
     }

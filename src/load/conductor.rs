@@ -21,7 +21,7 @@ use super::crew::Crew;
 use super::plan::Plan;
 use super::publisher::{Audience, Published, Publisher};
 use super::publishing::Pace;
-use super::tally::{News, Order, Snapshot, Tally, Timetable};
+use super::tally::{Lifecycle, Order, Snapshot, Tally, Timetable};
 use super::timeline::Timeline;
 use super::watch::{self, KernelUse, ProcessUse};
 
@@ -165,18 +165,18 @@ impl Conductor<'_> {
         Ok(())
     }
 
-    fn take(&mut self, part: usize, item: News) -> anyhow::Result<()> {
+    fn take(&mut self, part: usize, item: Lifecycle) -> anyhow::Result<()> {
         match item {
-            News::Snapshot(snapshot) => {
+            Lifecycle::Snapshot(snapshot) => {
                 self.outcome.timeline.take(&snapshot.latency);
                 self.snapshots[part] = *snapshot;
             }
-            News::Line(line) => self.display.line(&line),
-            News::Done(tally) => {
+            Lifecycle::Line(line) => self.display.line(&line),
+            Lifecycle::Done(tally) => {
                 self.outcome.tally.add(*tally);
                 self.tallies += 1;
             }
-            News::Failed(reason) => bail!("{reason}"),
+            Lifecycle::Failed(reason) => bail!("{reason}"),
         }
         Ok(())
     }

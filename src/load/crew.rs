@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 use super::clock::Clock;
 use super::fleet::{self, Part};
 use super::plan::FleetPlan;
-use super::tally::{News, Order};
+use super::tally::{Lifecycle, Order};
 
 /// All fleets of a test.
 pub(super) struct Crew {
     /// Fleets in all.
     pub(super) parts: u32,
     /// What they tell, and which of them.
-    pub(super) news: Receiver<(u32, News)>,
+    pub(super) news: Receiver<(u32, Lifecycle)>,
     /// Grows by every event delivered in this process.
     pub(super) delivered: Arc<AtomicU64>,
     threads: Threads,
@@ -99,7 +99,12 @@ impl Drop for Worker {
 }
 
 impl Threads {
-    fn start(assignment: &Assignment, clock: Clock, delivered: &Arc<AtomicU64>, news: &Sender<(u32, News)>) -> Threads {
+    fn start(
+        assignment: &Assignment,
+        clock: Clock,
+        delivered: &Arc<AtomicU64>,
+        news: &Sender<(u32, Lifecycle)>,
+    ) -> Threads {
         let mut threads = Threads { orders: Vec::new(), joins: Vec::new() };
         for thread in 0..assignment.plan.threads {
             let (sender, orders) = unbounded();
@@ -129,7 +134,7 @@ impl Threads {
 }
 
 impl Worker {
-    fn start(assignment: &Assignment, news: &Sender<(u32, News)>) -> anyhow::Result<Worker> {
+    fn start(assignment: &Assignment, news: &Sender<(u32, Lifecycle)>) -> anyhow::Result<Worker> {
         let program = std::env::current_exe().context("can't find this program to start it again")?;
         let mut process = Command::new(program)
             .args(["load", "--worker"])
@@ -144,14 +149,14 @@ impl Worker {
         let mut unfinished = assignment.plan.threads;
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(output).lines() {
-                let Some(item) = line.ok().and_then(|line| serde_json::from_str::<(u32, News)>(&line).ok()) else {
+                let Some(item) = line.ok().and_then(|line| serde_json::from_str::<(u32, Lifecycle)>(&line).ok()) else {
                     break;
                 };
-                unfinished -= u32::from(matches!(item.1, News::Done(_) | News::Failed(_)));
+                unfinished -= u32::from(matches!(item.1, Lifecycle::Done(_) | Lifecycle::Failed(_)));
                 let _ = news.send(item);
             }
             if unfinished > 0 {
-                let _ = news.send((first_part, News::Failed("a worker process ended early".to_owned())));
+                let _ = news.send((first_part, Lifecycle::Failed("a worker process ended early".to_owned())));
             }
         });
         Ok(Worker { process, orders: Some(orders), reader: Some(reader) })

@@ -21,7 +21,7 @@ use super::histogram::Latencies;
 use super::ledger::Tail;
 use super::plan::{FleetPlan, Role};
 use super::stamp::StampReader;
-use super::tally::{News, Order, Snapshot, Tally};
+use super::tally::{Lifecycle, Order, Snapshot, Tally};
 use super::target::Target;
 use super::watch::resident_bytes;
 use crate::io::dialer::{Dial, Dialer, Line, Readiness};
@@ -60,14 +60,14 @@ pub(super) fn run(
     started_us: u64,
     progress: &AtomicU64,
     orders: &Receiver<Order>,
-    news: &Sender<(u32, News)>,
+    news: &Sender<(u32, Lifecycle)>,
 ) {
-    let tell = |item: News| news.send((part.index, item)).is_ok();
+    let tell = |item: Lifecycle| news.send((part.index, item)).is_ok();
     let ran = Fleet::new(plan, part, clock, started_us).and_then(|mut fleet| fleet.run(progress, orders, &tell));
     // A conductor that is gone needs no news.
     let _ = tell(match ran {
-        Ok(tally) => News::Done(Box::new(tally)),
-        Err(error) => News::Failed(format!("the event loop failed: {error}")),
+        Ok(tally) => Lifecycle::Done(Box::new(tally)),
+        Err(error) => Lifecycle::Failed(format!("the event loop failed: {error}")),
     });
 }
 
@@ -142,7 +142,7 @@ impl Fleet {
         &mut self,
         progress: &AtomicU64,
         orders: &Receiver<Order>,
-        tell: &dyn Fn(News) -> bool,
+        tell: &dyn Fn(Lifecycle) -> bool,
     ) -> io::Result<Tally> {
         let mut scratch = Scratch::new(SCRATCH_BYTES);
         let mut ready: Vec<Readiness> = Vec::with_capacity(EVENTS_PER_WAIT);
@@ -396,11 +396,11 @@ impl Fleet {
     }
 
     /// False if nobody takes the news any more.
-    fn report(&mut self, now_us: u64, tell: &dyn Fn(News) -> bool) -> bool {
+    fn report(&mut self, now_us: u64, tell: &dyn Fn(Lifecycle) -> bool) -> bool {
         self.next_snapshot_us = now_us + SNAPSHOT_INTERVAL_US;
         let lines = std::mem::take(&mut self.shared.lines);
-        let told = lines.into_iter().all(|line| tell(News::Line(line)));
-        told && tell(News::Snapshot(Box::new(self.snapshot(now_us))))
+        let told = lines.into_iter().all(|line| tell(Lifecycle::Line(line)));
+        told && tell(Lifecycle::Snapshot(Box::new(self.snapshot(now_us))))
     }
 
     fn snapshot(&mut self, now_us: u64) -> Snapshot {

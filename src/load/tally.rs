@@ -66,7 +66,7 @@ pub enum Order {
 
 /// What a loop tells the conductor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum News {
+pub enum Lifecycle {
     /// How it stands.
     Snapshot(Box<Snapshot>),
     /// Something to show to the user as it is.

@@ -54,7 +54,7 @@ use intake::Intake;
 use node::Node;
 use node::refusal::Refusal;
 pub use node::reload::Reloads;
-pub use node::supervisor::{News, Supervisor};
+pub use node::supervisor::{Lifecycle, Supervisor};
 use settings::Settings;
 use streams::Streams;
 use streams::sweep::{Sweeps, Swept};
@@ -143,7 +143,7 @@ impl<I: Io> Server<I> {
 
     /// Turns until a drain has ended.
     pub fn run(&mut self) -> std::io::Result<()> {
-        self.supervisor.tell(News::Serving);
+        self.supervisor.notify(Lifecycle::Serving);
         while self.turn()? {}
         Ok(())
     }
@@ -273,7 +273,7 @@ impl<I: Io> Server<I> {
     fn run_housekeeping(&mut self) {
         let Server { transport, node, statistics, streams, hub, .. } = self;
         self.next_housekeeping = node.now + HOUSEKEEPING_INTERVAL;
-        self.supervisor.tell(News::Alive { streams: transport.stream_count(), is_leaving: node.is_leaving() });
+        self.supervisor.notify(Lifecycle::Alive { streams: transport.stream_count(), is_leaving: node.is_leaving() });
         node.log_omitted();
         if !hub.age(node.now) {
             self.next_housekeeping = node.now + HOUSEKEEPING_REST;
@@ -294,7 +294,7 @@ impl<I: Io> Server<I> {
             self.put_in_force(settings);
             tracing::info!(streams = self.transport.stream_count(), "reloaded");
         }
-        self.supervisor.tell(News::Reloaded);
+        self.supervisor.notify(Lifecycle::Reloaded);
     }
 
     fn put_in_force(&mut self, settings: Settings) {
@@ -325,7 +325,7 @@ impl<I: Io> Server<I> {
             Some(drain) => drain.hurry(),
             None => {
                 self.drain = Some(Drain::new(self.transport.stream_count(), &mut self.node));
-                self.supervisor.tell(News::Leaving);
+                self.supervisor.notify(Lifecycle::Leaving);
             }
         }
     }

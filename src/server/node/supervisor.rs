@@ -3,12 +3,12 @@
 /// The one who is told; systemd, or nobody.
 pub trait Supervisor {
     /// Takes note. Called from the loop, so it must not block.
-    fn tell(&mut self, news: News);
+    fn notify(&mut self, event: Lifecycle);
 }
 
 /// What there is to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum Lifecycle {
     /// Connections are accepted from now on.
     Serving,
     /// The loop turns; once a second, and never while it hangs.
@@ -25,5 +25,5 @@ pub enum News {
 }
 
 impl Supervisor for () {
-    fn tell(&mut self, _: News) {}
+    fn notify(&mut self, _: Lifecycle) {}
 }

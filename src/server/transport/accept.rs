@@ -35,7 +35,7 @@ impl<I: Io> Transport<I> {
         if let Some(until) = self.acceptor.exhausted_until {
             // Also when nobody waits to be accepted: a time that has passed would end every wait at once.
             let again = if until <= node.now { node.now + EXHAUSTED_RETRY } else { until };
-            self.acceptor.exhausted_until = (!self.io.keep_spare()).then_some(again);
+            self.acceptor.exhausted_until = (!self.io.reserve_fd()).then_some(again);
         }
         for listening in &mut self.acceptor.listeners {
             listening.failed_until.take_if(|until| *until <= node.now);
@@ -132,16 +132,16 @@ impl<I: Io> Transport<I> {
 
     /// No descriptor is left: lets one connection in on the spare one, and pauses until there is a spare again.
     fn accept_on_spare(&mut self, listener: ListenerIndex, node: &mut Node) {
-        let has_spare = self.io.release_spare() || self.take_spare_for(listener, node);
+        let has_spare = self.io.release_reserved_fd() || self.take_spare_for(listener, node);
         let accepted = if has_spare { self.io.accept(listener) } else { Accept::Exhausted };
         if accepted == Accept::WouldBlock {
             // The table is full to the last, and the kernel says so even when nobody waits: no reason to pause.
             self.acceptor.note_nobody_waits(listener);
-            self.io.keep_spare();
+            self.io.reserve_fd();
             return;
         }
         if let Accept::Failed(error) = accepted {
-            self.io.keep_spare();
+            self.io.reserve_fd();
             return self.pause_failing(listener, error, node);
         }
         self.acceptor.exhausted_until = Some(node.now + EXHAUSTED_RETRY);
