@@ -205,16 +205,15 @@ impl Frame {
         all[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// True while somebody besides the caller still holds these bytes.
-    pub fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
-    }
-
-    /// True when both are the same allocation, not merely equal bytes.
-    pub fn is_same(&self, other: &Frame) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// What tells this allocation from others, also from those with equal bytes, while a clone of the frame exists.
+    pub fn key(&self) -> FrameKey {
+        FrameKey(self.0.as_ptr() as usize)
     }
 }
+
+/// The identity of a frame's bytes: their address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FrameKey(usize);
 
 impl From<Vec<u8>> for Frame {
     fn from(bytes: Vec<u8>) -> Frame {

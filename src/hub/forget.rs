@@ -1,7 +1,8 @@
 //! Forgetting: by count and bytes of a topic, by age, and by bytes of all topics together, the oldest first. Losses by
 //! their log's own bounds.
 //!
-//! A frame that is evicted while half written to someone is pinned: it counts towards the bound until it is let go.
+//! A frame that is evicted while it is half written to a connection is pinned ([`super::holds`]): it counts towards the
+//! bound until it is released.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::log::{ENTRY_OVERHEAD_BYTES, Entry};
 use super::losses::{Loss, LossScope};
 use super::topics::TopicEntry;
 use crate::event::Frame;
+use crate::hub::holds::HoldChange;
 
 /// Evictions in one go: about 2 ms. A burst of events ages in a burst, too.
 const EVICTIONS_PER_AGING_MAX: usize = 8192;
@@ -58,8 +60,7 @@ impl Hub {
         EvictionReason::ALL.into_iter().map(|reason| (reason.as_str(), self.evictions[reason as usize]))
     }
 
-    /// Evicts what is older than the age limit, and lets go of pinned frames that nobody holds any more. False: there
-    /// may be more that is too old.
+    /// Evicts what is older than the age limit. False: there may be more that is too old.
     pub fn age(&mut self, now: Duration) -> bool {
         let age_max = self.limits.history_age_max;
         let too_old = |entry: &Entry| entry.appended_at + age_max <= now;
@@ -79,7 +80,6 @@ impl Hub {
         {
             self.forget_loss(loss);
         }
-        self.unpin();
         has_aged_all
     }
 
@@ -91,29 +91,24 @@ impl Hub {
                 topics.iter().for_each(|topic| self.topics.note_forgotten_loss(topic, loss.sequence));
             }
         }
-        self.pin(loss.frame);
+        self.holds.note_evicted(&loss.frame);
     }
 
-    /// Lets go of the pinned frames that nobody holds any more.
-    pub fn unpin(&mut self) {
-        let bytes = &mut self.pinned_bytes;
-        self.pinned.retain(|frame| {
-            let keep = frame.is_shared();
-            *bytes -= if keep { 0 } else { frame.len() };
-            keep
-        });
+    /// Takes note of what connections hold half written. Call it before what may evict.
+    pub fn apply_holds(&mut self, changes: impl IntoIterator<Item = HoldChange>) {
+        changes.into_iter().for_each(|change| self.holds.apply(change));
     }
 
     /// True when `frame_bytes` more would pass the bound over all topics while pinned frames count towards it: then
     /// their holders go before anything is evicted for it.
     pub fn is_pinned_over(&self, frame_bytes: usize) -> bool {
         let bytes = self.bytes_total() + frame_bytes + ENTRY_OVERHEAD_BYTES;
-        self.pinned_bytes > 0 && bytes > self.limits.history_bytes_total_max
+        self.pinned_bytes() > 0 && bytes > self.limits.history_bytes_total_max
     }
 
-    /// True when this frame is in no log any more.
+    /// True when this frame is in no log any more, but half written to a connection.
     pub fn is_pinned(&self, frame: &Frame) -> bool {
-        self.pinned.iter().any(|pinned| pinned.is_same(frame))
+        self.holds.is_pinned(frame)
     }
 
     /// Appends to a log whose bounds leave room for it.
@@ -167,20 +162,12 @@ impl Hub {
         self.evictions[reason as usize] += 1;
         self.bytes -= evicted.cost_bytes();
         self.entries -= 1;
-        self.pin(evicted.frame);
-    }
-
-    /// Keeps a frame that no log holds any more in view while it is half written to someone.
-    fn pin(&mut self, frame: Frame) {
-        if frame.is_shared() {
-            self.pinned_bytes += frame.len();
-            self.pinned.push(frame);
-        }
+        self.holds.note_evicted(&evicted.frame);
     }
 
     /// Bytes of all topics' logs and pinned frames.
     pub fn bytes_total(&self) -> usize {
-        self.bytes + self.pinned_bytes
+        self.bytes + self.pinned_bytes()
     }
 
     /// Bytes of the losses that are remembered.
@@ -190,6 +177,6 @@ impl Hub {
 
     /// Bytes of frames that are in no log any more, but half written to someone.
     pub fn pinned_bytes(&self) -> usize {
-        self.pinned_bytes
+        self.holds.pinned_bytes()
     }
 }

@@ -18,6 +18,7 @@
 mod busiest;
 mod forget;
 mod forgotten_ids;
+mod holds;
 mod keys;
 mod log;
 mod losses;
@@ -34,6 +35,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use forget::EvictionReason;
+pub use holds::HoldChange;
 pub use keys::{Subscriber, TopicKey};
 pub use replay::{MissedGap, MissedReason, Owed, Replay, Start};
 pub use report::TopicInfo;
@@ -42,6 +44,7 @@ pub use walk::{Pressure, Slice};
 
 use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
 use forgotten_ids::ForgottenIds;
+use holds::Holds;
 use log::{Entry, TopicLog};
 use losses::{Loss, LossLog, LossScope};
 use subscriptions::{Seat, Subscriptions};
@@ -114,8 +117,7 @@ pub struct Hub {
     bytes: usize,
     entries: usize,
     /// Frames that are in no log any more, but half written to someone.
-    pinned: Vec<Frame>,
-    pinned_bytes: usize,
+    holds: Holds,
     evictions: [u64; EvictionReason::ALL.len()],
     busiest: busiest::Busiest,
 }
@@ -138,8 +140,7 @@ impl Hub {
             head: Sequence::ZERO,
             bytes: 0,
             entries: 0,
-            pinned: Vec::new(),
-            pinned_bytes: 0,
+            holds: Holds::default(),
             evictions: [0; EvictionReason::ALL.len()],
             busiest: busiest::Busiest::default(),
         }

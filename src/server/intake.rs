@@ -59,6 +59,7 @@ impl Intake {
     /// Appends events and losses to the logs, until the budget is spent or an event has to wait for subscribers.
     pub(super) fn take_events<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
         self.hold.iter_mut().for_each(Hold::look_again);
+        hub.apply_holds(transport.take_hold_changes());
         for _ in 0..MESSAGES_PER_TURN_MAX {
             let message = self.held.take().map(Message::Broadcast).or_else(|| self.inbox.next());
             match message {
@@ -127,7 +128,6 @@ fn append_loss(gap: &Gap, hub: &mut Hub, node: &mut Node) {
 
 /// Memory is needed that evicted frames still take: whoever holds them goes first.
 fn close_pinners<I: Io>(transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
-    hub.unpin();
     let holds_pinned =
         transport.outboxes().filter(|(_, outbox)| outbox.unsent().iter().any(|frame| hub.is_pinned(frame)));
     let mut holders: Vec<u32> = holds_pinned.map(|(slot, _)| slot).collect();
@@ -135,5 +135,5 @@ fn close_pinners<I: Io>(transport: &mut Transport<I>, hub: &mut Hub, node: &mut 
     for slot in holders {
         transport.close(slot, CloseReason::MemoryBound, node);
     }
-    hub.unpin();
+    hub.apply_holds(transport.take_hold_changes());
 }

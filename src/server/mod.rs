@@ -275,6 +275,7 @@ impl<I: Io> Server<I> {
         self.next_housekeeping = node.now + HOUSEKEEPING_INTERVAL;
         self.supervisor.notify(Lifecycle::Alive { streams: transport.stream_count(), is_leaving: node.is_leaving() });
         node.log_omitted();
+        hub.apply_holds(transport.take_hold_changes());
         if !hub.age(node.now) {
             self.next_housekeeping = node.now + HOUSEKEEPING_REST;
             return;

@@ -88,7 +88,6 @@ impl Streams {
         }
         self.send_batch(&run, &mut batch, transport, node);
         self.scratch.batch = batch;
-        // A frame kept here would look as if a subscriber still held it.
         run.clear();
         self.scratch.run = run;
     }

@@ -25,10 +25,14 @@ impl Streams {
     ) -> bool {
         let outbox = transport.take_outbox(slot, node.now);
         let Some(outbox) = transport.unless_blocked(slot, outbox, node) else { return false };
-        let Some(lag) = self.lag(slot, &outbox, transport, hub, node) else { return true };
+        let Some(lag) = self.lag(slot, &outbox, transport, hub, node) else {
+            transport.put_back(slot, outbox);
+            return true;
+        };
         let fate = slow::fate(node.settings.delivery.slow_policy, Lag { is_stalled: false, ..lag });
         match fate {
             Fate::Close(reason) => {
+                transport.put_back(slot, outbox);
                 transport.close(slot, reason, node);
                 return true;
             }

@@ -39,6 +39,7 @@ use super::settings::Settings;
 use super::shrink::shrink_map;
 use super::wheel::{Tick, Wheel};
 use crate::event::{Frame, Sequence};
+use crate::hub::HoldChange;
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
 use acceptor::{Acceptor, Entrance};
 use answers::WaitingAnswers;
@@ -71,6 +72,8 @@ pub(super) struct Transport<I: Io> {
     uploads: HashMap<u32, usize>,
     /// What is half written.
     outboxes: HashMap<u32, Outbox>,
+    /// What the hub does not know yet of frames that are half written.
+    hold_changes: Vec<HoldChange>,
     /// Connections that have something to be sent after live delivery: replays, and what was half written.
     catching_up: VecDeque<Token>,
     answers: WaitingAnswers,
@@ -96,6 +99,7 @@ impl<I: Io> Transport<I> {
             heavy_again_at: Duration::ZERO,
             uploads: HashMap::new(),
             outboxes: HashMap::new(),
+            hold_changes: Vec::new(),
             catching_up: VecDeque::new(),
             answers: WaitingAnswers::default(),
             date: Date::default(),
@@ -289,10 +293,11 @@ impl<I: Io> Transport<I> {
         if !reason.is_eviction() {
             tracing::debug!(%peer, reason = reason.as_str(), "closed");
         } else if node.may_log(LogEntry::SlowReaderClosed) {
-            let lagging_bytes = outbox.map_or(0, |outbox| outbox.unsent_bytes());
+            let lagging_bytes = outbox.as_ref().map_or(0, Outbox::unsent_bytes);
             let text = LogEntry::SlowReaderClosed.text();
             tracing::info!(%peer, reason = reason.as_str(), position = position.0, lagging_bytes, "{text}");
         }
+        self.hold_changes.extend(outbox.and_then(Outbox::into_held).map(HoldChange::Released));
         node.counters.closed.count(reason.as_str());
         self.dead.push(slot);
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::event::Frame;
+use crate::hub::HoldChange;
 
 /// Frames that no log will supply again, for one connection.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub(crate) struct Outbox {
     /// The first one from `offset` on.
     unsent: Vec<Frame>,
     offset: usize,
+    /// The first one, if it is from a log, which may evict it: it is held until its rest is sent.
+    held: Option<Frame>,
     /// The first one is an event from a log: it counts as delivered once it is sent.
     has_begun_event: bool,
     /// When the kernel last took a byte.
@@ -41,7 +44,14 @@ pub(crate) struct Progress {
 
 impl Outbox {
     pub(crate) fn new(now: Duration) -> Outbox {
-        Outbox { unsent: Vec::new(), offset: 0, has_begun_event: false, progress_at: now, writable_at: None }
+        Outbox {
+            unsent: Vec::new(),
+            offset: 0,
+            held: None,
+            has_begun_event: false,
+            progress_at: now,
+            writable_at: None,
+        }
     }
 
     /// Adds a frame that no log will supply again.
@@ -63,6 +73,11 @@ impl Outbox {
         std::mem::take(&mut self.unsent)
     }
 
+    /// What is to be released with it.
+    pub(super) fn into_held(self) -> Option<Frame> {
+        self.held
+    }
+
     /// The frames that it keeps in memory.
     pub(crate) fn unsent(&self) -> &[Frame] {
         &self.unsent
@@ -74,6 +89,7 @@ impl Outbox {
         sending: &Sending<'_, F>,
         taken: usize,
         delivered_events: &mut u64,
+        holds: &mut Vec<HoldChange>,
     ) -> Progress {
         let Sending { frames, unlogged, is_event } = sending;
         let Reached { whole, offset } = reached(frames, self.offset + taken);
@@ -82,8 +98,13 @@ impl Outbox {
             self.has_begun_event = false;
             *delivered_events += 1;
         }
+        if whole > 0 {
+            holds.extend(self.held.take().map(HoldChange::Released));
+        }
         if whole >= *unlogged && offset > 0 {
+            self.held = Some(frames[whole].clone());
             self.has_begun_event = is_event(whole);
+            holds.push(HoldChange::Held(frames[whole].clone()));
         }
         self.unsent.clear();
         self.unsent.extend_from_slice(&frames[whole..begun.max(*unlogged).max(whole)]);
@@ -135,7 +156,7 @@ mod tests {
         let frames = frames_of(&[unsent, &["cd", "ef"]].concat());
         let sending = Sending { frames: &frames, unlogged: unsent.len(), is_event: |index| index == unsent.len() };
         let mut delivered = 0;
-        let Progress { whole, begun, is_all } = outbox.advance(&sending, taken, &mut delivered);
+        let Progress { whole, begun, is_all } = outbox.advance(&sending, taken, &mut delivered, &mut Vec::new());
         let left = outbox.unsent.iter().map(|frame| std::str::from_utf8(frame.bytes()).unwrap()).collect();
         let left = Left { unsent: left, offset: outbox.offset, whole, begun, delivered };
         assert_eq!(&left, expected, "{unsent:?} from {offset}, {taken} taken");
@@ -172,10 +193,13 @@ mod tests {
         for (index_of_event, expected) in [(0, 1), (1, 0)] {
             let (mut outbox, mut delivered) = (Outbox::new(Duration::ZERO), 0);
             let sending = Sending { frames: &frames, unlogged: 0, is_event: |index| index == index_of_event };
-            outbox.advance(&sending, 1, &mut delivered);
+            let mut holds = Vec::new();
+            outbox.advance(&sending, 1, &mut delivered, &mut holds);
+            assert!(matches!(&holds[..], [HoldChange::Held(held)] if held.key() == frames[0].key()));
             let rest = outbox.unsent.clone();
             let sending = Sending { frames: &rest, unlogged: 1, is_event: |_| false };
-            outbox.advance(&sending, 1, &mut delivered);
+            outbox.advance(&sending, 1, &mut delivered, &mut holds);
+            assert!(matches!(&holds[1..], [HoldChange::Released(held)] if held.key() == frames[0].key()));
             assert_eq!((outbox.unsent.len(), delivered), (0, expected));
         }
     }

@@ -8,12 +8,14 @@ use super::Transport;
 use super::connection::Flags;
 use super::outbox::{Outbox, Progress, Sending};
 use crate::event::Frame;
+use crate::hub::HoldChange;
 use crate::io::{Io, Sent};
 use crate::server::node::Node;
 use crate::server::wheel::Tick;
 
 impl<I: Io> Transport<I> {
-    /// Takes out what is half written on a connection; it is put back with [`Transport::send`].
+    /// Takes out what is half written on a connection; it is put back by [`Transport::send`] or
+    /// [`Transport::put_back`].
     pub(crate) fn take_outbox(&mut self, slot: u32, now: Duration) -> Outbox {
         self.outboxes.remove(&slot).unwrap_or_else(|| Outbox::new(now))
     }
@@ -51,8 +53,17 @@ impl<I: Io> Transport<I> {
             return Some(outbox);
         }
         node.counters.skipped_blocked += 1;
-        self.outboxes.insert(slot, outbox);
+        self.put_back(slot, outbox);
         None
+    }
+
+    pub(crate) fn put_back(&mut self, slot: u32, outbox: Outbox) {
+        self.outboxes.insert(slot, outbox);
+    }
+
+    /// What connections began or ceased to hold half written since the last call.
+    pub(crate) fn take_hold_changes(&mut self) -> impl Iterator<Item = HoldChange> {
+        self.hold_changes.drain(..)
     }
 
     /// Sends to a socket that does not await writability. The outbox, whose frames come first, is put back if anything is
@@ -85,6 +96,7 @@ impl<I: Io> Transport<I> {
             Sent::Bytes(taken) => taken,
             Sent::WouldBlock => 0,
             Sent::Gone(gone) => {
+                self.put_back(slot, outbox);
                 self.close(slot, gone.into(), node);
                 return None;
             }
@@ -98,7 +110,7 @@ impl<I: Io> Transport<I> {
                 connection.since = Tick::of(node.now);
             }
         }
-        let progress = outbox.advance(sending, taken, &mut node.counters.delivered_events);
+        let progress = outbox.advance(sending, taken, &mut node.counters.delivered_events, &mut self.hold_changes);
         if !progress.is_all {
             connection.flags.set(Flags::BLOCKED);
             node.counters.short_sends += 1;
