@@ -1,9 +1,9 @@
 //! The channel into a loop: bounded in messages and bytes, with one wake however many messages wait.
 //!
-//! Invariants: events and gaps arrive in sequence order; what signals ask, and answers to publishers, have a lane of
-//! their own and wait behind no event. An [`Inbox`] that was woken and found empty is woken again by the next message.
-//! The bounds are the sender's to respect ([`Outlet::has_room`]): room for gaps is kept beyond them, so that a loss can
-//! always be announced. Absent: any policy for a full channel; that is the sequencer's.
+//! Invariants: events and gaps arrive in sequence order. Operator controls and answers to publishers use a separate
+//! lane and never wait behind events. An [`Inbox`] that was woken and found empty is woken again by the next message.
+//! Senders must respect the bounds ([`Outlet::has_room`]). Gaps may exceed the bounds, so that a loss can always be
+//! announced. Absent: any policy for a full channel. The sequencer has that policy.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -29,21 +29,21 @@ impl Default for ChannelLimits {
     }
 }
 
-/// What the loop hears.
+/// What the loop receives.
 #[derive(Debug)]
 pub enum Message {
-    /// An event for everybody on its topic.
+    /// An event for every subscriber of its topic.
     Broadcast(Broadcast),
-    /// Something is missing at this place in the order.
+    /// Events are missing at this place in the order.
     Gap(Gap),
     /// A broker took, or refused, what a client published.
     Published {
-        /// As it was handed to [`Publish::publish`].
+        /// The ticket that was passed to [`Publish::publish`].
         ticket: Ticket,
         /// Whether subscribers everywhere will receive it.
         outcome: Result<(), PublishRefusal>,
     },
-    /// What an operator asks of the process.
+    /// What an operator requests from the process.
     Control(Control),
 }
 
@@ -52,7 +52,7 @@ pub enum Message {
 pub struct Gap {
     /// Its place in the order.
     pub sequence: Sequence,
-    /// Its own id, so that a client that saw it is not told again.
+    /// Its own id, so that a client that received this gap does not receive it again.
     pub id: EventId,
     /// Why.
     pub reason: GapReason,
@@ -63,7 +63,7 @@ pub struct Gap {
 /// Why events are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// A source was away, and it keeps nothing.
+    /// A source was disconnected, and it stores no events.
     SourceLost,
     /// The loop could not keep up with its sources.
     ChannelFull,
@@ -75,7 +75,7 @@ impl GapReason {
     /// All of them.
     pub const ALL: [GapReason; 3] = [GapReason::SourceLost, GapReason::ChannelFull, GapReason::Refused];
 
-    /// As it stands in the gap event's data and in metrics.
+    /// The name used in the gap event's data and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             GapReason::SourceLost => "source_lost",
@@ -94,7 +94,7 @@ pub enum GapScope {
     Topics(Arc<LostTopics>),
 }
 
-/// Topics that one gap tells apart: with more, it is a gap of every topic.
+/// Maximum number of topics that one gap lists. With more, it is a gap of every topic.
 const LOST_TOPICS_MAX: usize = 10_000;
 
 /// A set of topics that grows while its gap still waits in the channel and is sealed when the loop reads it.
@@ -108,7 +108,7 @@ struct LostState {
 }
 
 impl LostTopics {
-    /// Adds a topic; false when the loop has read the set already, so that the loss needs a gap of its own.
+    /// Adds a topic. False when the loop has already read the set: the loss then needs a gap of its own.
     #[must_use]
     pub fn add(&self, topic: &Topic) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,8 +121,8 @@ impl LostTopics {
         true
     }
 
-    /// Ends the growing and tells the topics, none where they are too many: then it is any. Every loop that reads the
-    /// gap is told the same.
+    /// Stops the growth and returns the topics, or `None` when there are too many: the gap then covers every topic.
+    /// Every loop that reads the gap gets the same result.
     pub fn seal(&self) -> Option<Vec<Topic>> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.sealed = true;
@@ -130,48 +130,48 @@ impl LostTopics {
     }
 }
 
-/// Which client's publish an answer belongs to; the loop makes it and reads it back.
+/// Identifies the client's publish that an answer belongs to. The loop creates it and reads it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub u64);
 
-/// What an operator asks of the process, by signal, or of all nodes through one of them.
+/// What an operator requests: of one process by signal, or of all nodes through one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// Leave in order; asked a second time, leave at once (SIGTERM, SIGINT).
+    /// Shut down in an orderly way; on a second request, exit at once (SIGTERM, SIGINT).
     Drain,
-    /// Put the settings in force that were read again (SIGHUP).
+    /// Apply the settings that were just read again (SIGHUP).
     Reload,
-    /// End these streams, as another node was asked to.
+    /// End these streams, as requested on another node.
     Disconnect(Arc<Disconnect>),
 }
 
-/// The way in for events that clients publish over HTTP.
+/// Accepts events that clients publish over HTTP.
 pub trait Publish {
     /// Takes all the events or none. Never blocks.
     fn publish(&self, events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal>;
 
-    /// Tells the other nodes which streams to end. Never blocks.
+    /// Passes on to the other nodes which streams to end. Never blocks.
     fn pass_on(&self, disconnect: &Disconnect, ticket: Ticket) -> Result<PassedOn, PublishRefusal> {
         let _ = (disconnect, ticket);
         Ok(PassedOn::NoOtherNode)
     }
 }
 
-/// What became of what the other nodes are to be told.
+/// The result of [`Publish::pass_on`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassedOn {
-    /// There are none.
+    /// There are no other nodes.
     NoOtherNode,
-    /// A broker has it; [`Message::Published`] will tell.
+    /// A broker has the message; [`Message::Published`] carries the outcome.
     Later,
 }
 
-/// What became of events that were taken.
+/// The result of a publish that was accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// They are on their way to every subscriber.
     Now(Vec<EventId>),
-    /// A broker has them; [`Message::Published`] will tell.
+    /// A broker has them; [`Message::Published`] carries the outcome.
     Later(Vec<EventId>),
 }
 
@@ -181,7 +181,7 @@ pub enum PublishRefusal {
     /// Too much is waiting already.
     #[error("the server has more events waiting than it can take")]
     Busy,
-    /// The broker can't be reached, or would not bring the event back to this node.
+    /// The broker can't be reached, or did not deliver the event back to this node.
     #[error("the broker is not reachable")]
     BrokerDown,
 }
@@ -202,18 +202,18 @@ pub struct SourceStatus {
     last_error: Mutex<Option<String>>,
 }
 
-/// Why a source's message became no event.
+/// Why a message of a source did not become an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The payload is not UTF-8.
     NotUtf8,
     /// The payload is longer than an event may be.
     TooLarge,
-    /// Not an envelope, or a topic that can't be one.
+    /// Not an envelope, or not a valid topic.
     Malformed,
-    /// The same message again, through another channel or pattern that matches too. Not a loss.
+    /// The same message again, through another channel or pattern that also matches. Not a loss.
     Overlapping,
-    /// What a node of Fanfare copied to a channel, of an event that came over the bus. Not a loss.
+    /// A copy that a Fanfare node sent to a channel, of an event that came over the bus. Not a loss.
     OwnCopy,
 }
 
@@ -250,23 +250,23 @@ impl SourceStatus {
         self.up.store(true, Ordering::Release);
     }
 
-    /// The source is gone, and why. No secret may stand in `error`.
+    /// The source is disconnected, and why. `error` must not contain a secret.
     pub fn set_down(&self, error: impl Into<String>) {
         self.up.store(false, Ordering::Release);
         self.set_error(error);
     }
 
-    /// Something went wrong that does not keep events from arriving. No secret may stand in `error`.
+    /// An error that does not stop events from arriving. `error` must not contain a secret.
     pub fn set_error(&self, error: impl Into<String>) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.into());
     }
 
-    /// What last went wrong.
+    /// The most recent error.
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why it is down, while it is.
+    /// Why the source is down, while it is down.
     pub fn error(&self) -> Option<String> {
         self.last_error().filter(|_| !self.is_up())
     }
@@ -281,17 +281,17 @@ impl SourceStatus {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts events that were published over HTTP and copied to where others read them.
+    /// Counts events that were published over HTTP and copied to channels for other readers.
     pub fn count_copied(&self, events: usize) {
         self.copied.fetch_add(events as u64, Ordering::Relaxed);
     }
 
-    /// Counts a message that became no event.
+    /// Counts a message that did not become an event.
     pub fn count_refused(&self, refusal: Refusal) {
         self.refusals(refusal).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Messages that arrived, refused ones among them.
+    /// Messages that arrived, including refused ones.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -301,12 +301,12 @@ impl SourceStatus {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    /// Events that were published over HTTP and copied to where others read them.
+    /// Events that were published over HTTP and copied to channels for other readers.
     pub fn copied(&self) -> u64 {
         self.copied.load(Ordering::Relaxed)
     }
 
-    /// Messages that became no event, by reason.
+    /// Messages that did not become an event, by reason.
     pub fn refused(&self) -> [(&'static str, u64); 5] {
         let count = |refusal| self.refusals(refusal).load(Ordering::Relaxed);
         [
@@ -329,10 +329,10 @@ impl SourceStatus {
     }
 }
 
-/// Makes the two ends of a channel. `wake` must make the loop's wait return; it is called from any thread.
+/// Makes the two ends of a channel. `wake` must make the loop's wait return; any thread may call it.
 pub fn channel(limits: ChannelLimits, wake: impl Fn() + Send + Sync + 'static) -> (Outlet, Inbox) {
-    // Between two broadcasts there is at most one gap, so gaps never need more room than this. Answers to
-    // publishers and controls come on top: bounded by the connections that wait for one.
+    // Gaps have no bound here: the sequencer merges successive drops for one reason into one gap until a loop reads it.
+    // Answers to publishers and controls are not counted either: the connections that wait for an answer bound them.
     let (sender, receiver) = crossbeam_channel::unbounded();
     let (urgent_sender, urgent_receiver) = crossbeam_channel::unbounded();
     let shared = Arc::new(Shared {
@@ -365,27 +365,28 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// True when so many broadcasts of so many bytes in all still fit.
+    /// True when this number of broadcasts, with this number of bytes in total, still fits.
     pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
         let Shared { limits, messages: queued_messages, bytes: queued_bytes, .. } = &*self.shared;
         let queued = queued_messages.load(Ordering::Relaxed);
-        // A frame larger than the whole bound passes when it has the channel to itself.
+        // A frame larger than the whole byte bound passes when the channel is empty.
         queued + messages <= limits.messages_max
             && (queued == 0 || queued_bytes.load(Ordering::Relaxed) + bytes <= limits.bytes_max)
     }
 
-    /// A number that changes while the loop makes progress, though it may take nothing for a time.
+    /// A number that changes while the loop makes progress, even when it reads no message for a while.
     pub fn progress(&self) -> u64 {
         self.shared.progress.load(Ordering::Relaxed)
     }
 
-    /// Enqueues, and wakes the loop unless somebody has. A loop that is gone hears nothing: the process is ending.
+    /// Enqueues, and wakes the loop unless it was already woken. A message to a loop that has ended is discarded: the
+    /// process is ending.
     pub fn send(&self, message: Message) {
         self.push(message);
         self.wake();
     }
 
-    /// Enqueues one of several messages, of which the last is followed by [`Outlet::wake`].
+    /// Enqueues one of several messages. Call [`Outlet::wake`] after the last one.
     pub fn push(&self, message: Message) {
         if let Message::Broadcast(broadcast) = &message {
             self.shared.messages.fetch_add(1, Ordering::Relaxed);
@@ -398,7 +399,7 @@ impl Outlet {
         let _ = lane.send(message);
     }
 
-    /// Wakes the loop unless somebody has.
+    /// Wakes the loop unless it was already woken.
     pub fn wake(&self) {
         if !self.shared.woken.swap(true, Ordering::AcqRel) {
             (self.shared.wake)();
@@ -414,24 +415,24 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Call once before a run of [`Inbox::next`]: whatever is sent from now on wakes the loop again.
+    /// Call once before a run of [`Inbox::next`]: the next message sent after this call wakes the loop again.
     pub fn rearm(&self) {
-        // A swap, not a store: a `send` that found the flag up wakes nobody, and what it enqueued is sure to be seen by
-        // the next receive only if this has read what that `send` wrote.
+        // A swap, not a store: a `send` that found the flag set does not call `wake`. The next receive is sure to see
+        // that message only if this swap has read the value that the `send` wrote.
         self.shared.woken.swap(false, Ordering::AcqRel);
     }
 
-    /// The loop brings its subscribers forward: sources that wait for room may go on waiting.
+    /// Records that the loop is delivering to its subscribers: sources that wait for room may keep waiting.
     pub fn note_progress(&self) {
         self.shared.progress.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The next control or answer to a publisher, if one waits.
+    /// The next control or answer to a publisher, if one is waiting.
     pub fn next_urgent(&self) -> Option<Message> {
         self.urgent.try_recv().ok()
     }
 
-    /// The next event or gap, if one waits.
+    /// The next event or gap, if one is waiting.
     #[allow(clippy::should_implement_trait, reason = "an inbox that is empty now is not at its end")]
     pub fn next(&self) -> Option<Message> {
         let message = self.receiver.try_recv().ok()?;
@@ -443,12 +444,12 @@ impl Inbox {
         Some(message)
     }
 
-    /// How many messages wait.
+    /// How many messages are waiting.
     pub fn len(&self) -> usize {
         self.receiver.len() + self.urgent.len()
     }
 
-    /// True when none waits.
+    /// True when no message is waiting.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

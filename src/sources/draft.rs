@@ -1,30 +1,30 @@
 //! Drafts: events that are formatted before they are numbered.
 //!
-//! Only the sequencer's lock decides an event's number, and the number stands at the front of its frame, in the id
-//! `<run>-<sequence>`. So a draft is the whole frame under the number that is expected: under the lock, the real one is
-//! written over its digits. A number with more digits than expected comes up nineteen times in a run; then the draft is
-//! written anew ([`Draft::expect`]), outside the lock.
+//! Only the sequencer's lock decides an event's number. The number is at the front of the frame, in the id
+//! `<run>-<sequence>`. So a draft is the whole frame with the expected number. Under the lock, the real number
+//! overwrites those digits. The number of digits grows nineteen times in a run; the draft is then written again
+//! ([`Draft::expect`]), outside the lock.
 //!
 //! Invariant: once a draft exists, numbering it neither formats nor copies its data, nor allocates.
 
 use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
 use crate::protocol::encoder::{self, Fields};
 
-/// Where the digits of a number stand in a frame under an id of the run's own.
+/// Offset of the number's digits in a frame whose id has this run's form.
 const DIGITS_AT: usize = encoder::ID_AT + RunName::LEN + "-".len();
 
-/// An event that lacks nothing but its number.
+/// An event that is complete except for its number.
 #[derive(Debug)]
 pub(super) struct Draft {
     topic: Topic,
     foreign_id: Option<EventId>,
-    /// How many digits of a number its frame has room for; none where the id is foreign.
+    /// How many digits its frame has room for; `None` when the id is foreign.
     digits: Option<usize>,
     frame: Frame,
 }
 
 impl Draft {
-    /// Formats an event of the run `run`, with `scratch` to write in. `expected` is most likely its number.
+    /// Formats an event of the run `run`, using `scratch` as a buffer. `expected` is most likely its number.
     pub(super) fn new(
         run: RunName,
         expected: Sequence,
@@ -43,7 +43,7 @@ impl Draft {
         Draft { topic, foreign_id, digits, frame: Frame::from(&scratch[..]) }
     }
 
-    /// What it takes in a channel.
+    /// The bytes it takes in a channel.
     pub(super) fn bytes(&self) -> usize {
         self.frame.len()
     }
@@ -53,12 +53,12 @@ impl Draft {
         self.frame.bytes().as_ptr()
     }
 
-    /// True when its frame has room for this number.
+    /// True when the frame has room for this number.
     pub(super) fn fits(&self, sequence: Sequence) -> bool {
         self.digits.is_none_or(|digits| digits == digits_of(sequence))
     }
 
-    /// Makes it fit a number.
+    /// Rewrites the frame so that it fits a number.
     pub(super) fn expect(&mut self, sequence: Sequence) {
         let Some(digits) = self.digits else { return };
         let bytes = self.frame.bytes();
@@ -68,7 +68,7 @@ impl Draft {
         self.digits = Some(number.len());
     }
 
-    /// Gives it the number that it fits.
+    /// Sets the number. The draft must fit it.
     pub(super) fn number(mut self, sequence: Sequence) -> Broadcast {
         debug_assert!(self.fits(sequence), "a draft is made to fit before it is numbered");
         if self.digits.is_some() {
@@ -77,13 +77,14 @@ impl Draft {
         Broadcast { sequence, topic: self.topic, foreign_id: self.foreign_id, frame: self.frame }
     }
 
-    /// Where it goes.
+    /// The event's topic.
     pub(super) fn topic(&self) -> &Topic {
         &self.topic
     }
 }
 
-/// The id that an event keeps: none of the run's own form, which would be read as a position when a client sends it back.
+/// The id that an event keeps. An id of the run's own form is dropped, because the server would read it as a position
+/// when a client sends it back.
 pub(super) fn foreign_id(run: RunName, id: Option<EventId>) -> Option<EventId> {
     id.filter(|id| run.position(id.as_str()).is_none())
 }

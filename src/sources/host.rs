@@ -1,7 +1,7 @@
-//! The host source of `--dev`: what this machine is doing, once a second, so that there is something to look at.
+//! The host source of `--dev`: statistics of this machine once a second, as sample data to look at.
 //!
-//! Real figures from /proc; a rate is the difference of two readings. A file that can't be read or makes no sense
-//! leaves its fields out and counts as the source's loss. Parsing is pure; nothing here knows who is watching.
+//! The values come from /proc; a rate is the difference of two readings. When a file can't be read or parsed, its
+//! fields are left out and the source is marked as down. Parsing is pure; nothing here depends on subscribers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub fn spawn(
     let body = {
         let status = Arc::clone(&status);
         move |stop: &Stop| {
-            // Rates need a reading to compare with.
+            // Rates need a previous reading.
             let mut last = Reading::take(Path::new("/proc"));
             while !stop.wait(READING_INTERVAL) {
                 let reading = Reading::take(Path::new("/proc"));
@@ -48,7 +48,7 @@ pub fn spawn(
     SourceThread::spawn("host-statistics", move |error| status.set_down(error), body)
 }
 
-/// Everything at one moment; what could not be read is none.
+/// All values at one moment; `None` where a file could not be read.
 #[derive(Debug)]
 struct Reading {
     at: Instant,
@@ -79,7 +79,7 @@ impl Reading {
         }
     }
 
-    /// The first file that told nothing.
+    /// The first file without a usable value.
     fn missing(&self) -> Option<&'static str> {
         let read = [
             ("stat", self.cpu.is_some()),
@@ -132,7 +132,7 @@ impl Reading {
     }
 }
 
-/// /proc/stat: clock ticks since boot, of all CPUs together.
+/// /proc/stat: clock ticks since boot, summed over all CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct CpuTicks {
     busy: u64,
@@ -141,7 +141,7 @@ struct CpuTicks {
 }
 
 impl CpuTicks {
-    /// None when no tick passed; counters that run backwards (they do, for iowait) count as no progress.
+    /// `None` when no tick passed. Counters that run backwards (iowait does) count as no progress.
     fn busy_percent(&self, before: &CpuTicks) -> Option<f64> {
         let busy = self.busy.saturating_sub(before.busy);
         let all = busy + self.idle.saturating_sub(before.idle);
@@ -153,7 +153,7 @@ fn parse_cpu(stat: &str) -> Option<CpuTicks> {
     let mut lines = stat.lines();
     let ticks: Vec<u64> =
         lines.next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|n| n.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal; guest time, which follows, is in user time already.
+    // user nice system idle iowait irq softirq steal; the guest time that follows is already part of user time.
     let [user, nice, system, idle, iowait, irq, softirq, steal] = *ticks.first_chunk()?;
     let cpu_count = lines.filter(|line| line.starts_with("cpu")).count();
     Some(CpuTicks { busy: user + nice + system + irq + softirq + steal, idle: idle + iowait, cpu_count })
@@ -199,7 +199,7 @@ fn parse_memory(meminfo: &str) -> Option<Memory> {
     })
 }
 
-/// /proc/net/dev: bytes since boot over all interfaces but the loopback.
+/// /proc/net/dev: bytes since boot over all interfaces except the loopback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct NetworkBytes {
     received: u64,
@@ -208,7 +208,7 @@ struct NetworkBytes {
 
 fn parse_network(dev: &str) -> Option<NetworkBytes> {
     let mut bytes = NetworkBytes { received: 0, sent: 0 };
-    // Two lines of titles; the eight columns of what was received come first.
+    // Two lines of titles; the first eight columns are the receive counters.
     for line in dev.lines().skip(2) {
         let (name, columns) = line.split_once(':')?;
         let mut columns = columns.split_whitespace();
@@ -226,12 +226,12 @@ fn parse_uptime(uptime: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// An interface that went away takes its bytes with it: that is no negative rate.
+/// When an interface disappears, its bytes disappear too: the rate is then 0, not negative.
 fn per_second(before: u64, now: u64, elapsed: Duration) -> u64 {
     (now.saturating_sub(before) as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)) as u64
 }
 
-/// One decimal is what anybody reads.
+/// One decimal is precise enough for a display.
 fn rounded(percent: f64) -> f64 {
     (percent * 10.0).round() / 10.0
 }

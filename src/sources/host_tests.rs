@@ -1,4 +1,4 @@
-//! The tables of /proc, and the source on this very machine.
+//! The tables of /proc, and the source on the machine that runs the test.
 
 use super::*;
 use crate::event::RunName;

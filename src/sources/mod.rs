@@ -1,8 +1,8 @@
-//! Sources: one file and one thread each; they know nothing of the server.
+//! Sources: one file and one thread each; they do not depend on the server.
 //!
-//! A source turns what it hears into [`Event`](crate::event::Event)s and hands them to the one [`sequencer`], which
-//! numbers, formats and enqueues them on the [`channel`] of every loop. What a source can't deliver it reports
-//! there too, as a gap: subscribers are told, never left guessing.
+//! A source turns what it receives into [`Event`](crate::event::Event)s and passes them to the one [`sequencer`], which
+//! numbers, formats and enqueues them on the [`channel`] of every loop. A source reports what it can't deliver there
+//! too, as a gap, so that subscribers learn of the loss.
 
 pub mod channel;
 pub mod sequencer;

@@ -1,13 +1,13 @@
-//! The sequencer: the one place that gives an event its place in the order.
+//! The sequencer: the only place that gives an event its place in the order.
 //!
-//! It formats an event once, names it (where the source has no id), numbers it and enqueues it to every loop. Numbering
-//! and enqueuing happen under one lock, so that all loops agree on order and share frames; formatting happens before, so
-//! that nobody waits for the lock while a large event is formatted. What the lock guards ([`State`]) takes [`Draft`]s
-//! only, which are formatted already.
+//! It formats an event once, gives it an id (unless it has one), numbers it and enqueues it to every loop. Numbering
+//! and enqueuing happen under one lock, so that all loops agree on order and share frames. Formatting happens before,
+//! so that no thread waits for the lock while a large event is formatted. The state under the lock ([`State`]) takes
+//! only [`Draft`]s, which are already formatted.
 //!
-//! A full channel is a policy here, not an accident: a source waits [`WAIT_MAX`] for room, then the event is dropped,
-//! counted, and announced as a gap at its place in the order. A client's publish never waits: it is refused whole and
-//! the client told.
+//! The policy for a full channel: a source waits [`WAIT_MAX`] for room. Then the event is dropped, counted, and
+//! announced as a gap at its place in the order. A client's publish never waits: the server refuses the whole of it and
+//! reports that to the client.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,22 +21,22 @@ use crate::sources::channel::{
 };
 use crate::sources::draft::{Draft, foreign_id};
 
-/// How long a source's thread waits for room, while the loop makes no progress, before it drops. Longer than the loop
-/// waits for subscribers that no longer read.
+/// How long a source's thread waits for room, while the loop makes no progress, before it drops an event. Longer than
+/// the loop waits for subscribers that no longer read.
 pub const WAIT_MAX: Duration = Duration::from_secs(5);
-/// How often it looks meanwhile.
+/// How often it checks for room during the wait.
 const WAIT_STEP: Duration = Duration::from_millis(1);
 
 /// Formats, numbers and enqueues. Shared by all sources' threads and the loops.
 pub struct Sequencer {
     run: RunName,
     dropped: AtomicU64,
-    /// The last number, as a draft may expect it: only [`State::last`] is sure.
+    /// The last number, used to estimate a draft's number. Only [`State::last`] is exact.
     last_seen: AtomicU64,
     state: Mutex<State>,
 }
 
-/// Events of one source, formatted, that go under the lock together. Reused, it allocates nothing but their frames.
+/// Formatted events of one source that go under the lock together. When reused, it allocates only their frames.
 #[derive(Debug, Default)]
 pub struct Batch {
     drafts: VecDeque<Draft>,
@@ -46,13 +46,13 @@ pub struct Batch {
 struct State {
     last: Sequence,
     outlets: Vec<Outlet>,
-    /// The announcement of the losses since the last event that got through, and their reason.
+    /// The announced gap for losses since the last event that was enqueued, and its reason.
     open_gap: Option<(GapReason, Arc<LostTopics>)>,
 }
 
 /// Why a draft can't be enqueued yet.
 enum Obstacle {
-    /// Its number has more digits than it was formatted with. The number that the first one gets.
+    /// The next number has more digits than the draft has room for. Holds the number that the first draft gets.
     Digits(Sequence),
     /// A channel is full.
     NoRoom,
@@ -65,11 +65,11 @@ impl Batch {
     }
 }
 
-/// The wait of a source for room.
+/// A source's wait for room.
 struct Wait {
-    /// When the loops made progress last, as far as it has seen.
+    /// When the wait last saw the loops make progress.
     since: Instant,
-    /// How far they were then.
+    /// The loops' progress at that time.
     progress: u64,
 }
 
@@ -80,7 +80,7 @@ impl Sequencer {
         Arc::new(Sequencer { run, dropped: AtomicU64::new(0), last_seen: AtomicU64::new(0), state: Mutex::new(state) })
     }
 
-    /// Takes one event from a source's thread; waits for room if it must. False: it was dropped and announced.
+    /// Takes one event from a source's thread; waits for room if necessary. False: it was dropped and announced.
     pub fn publish(&self, event: &Event) -> bool {
         let mut batch = Batch::default();
         self.add_event(&mut batch, event);
@@ -94,7 +94,7 @@ impl Sequencer {
         batch.drafts.push_back(draft);
     }
 
-    /// Formats an event that a publisher gave its fields, and adds it to a batch.
+    /// Formats an event whose fields a publisher set, and adds it to a batch.
     pub fn add_event(&self, batch: &mut Batch, event: &Event) {
         self.add(batch, event.topic.clone(), event.id.clone(), &event.into());
     }
@@ -103,7 +103,7 @@ impl Sequencer {
     /// was dropped and announced.
     pub fn publish_all(&self, batch: &mut Batch) -> bool {
         let mut none_dropped = true;
-        // Of the batch's first event.
+        // The wait of the batch's first event.
         let mut wait = None;
         loop {
             let mut state = self.lock();
@@ -135,17 +135,17 @@ impl Sequencer {
         }
     }
 
-    /// Announces that events of every topic may be missing here: a source was away.
+    /// Announces that events of every topic may be missing here: a source was disconnected.
     pub fn announce_loss(&self) {
         self.lock().announce(self.run, GapReason::SourceLost, &GapScope::All);
     }
 
-    /// Announces that a message of `topic` was refused and can't be an event.
+    /// Announces that a message of `topic` was refused because it can't be an event.
     pub fn announce_refused(&self, topic: &Topic) {
         self.lock().announce_drop(self.run, topic, GapReason::Refused);
     }
 
-    /// Passes on what an operator asks.
+    /// Passes an operator's request to every loop.
     pub fn control(&self, control: &Control) {
         self.lock().outlets.iter().for_each(|outlet| outlet.send(Message::Control(control.clone())));
     }
@@ -155,7 +155,7 @@ impl Sequencer {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Formats what a client publishes.
+    /// Formats the events that a client publishes.
     fn draft(&self, events: &[Event]) -> Batch {
         let mut batch = Batch::default();
         batch.drafts.reserve(events.len());
@@ -191,7 +191,7 @@ impl Publish for Sequencer {
     }
 }
 
-/// Makes drafts fit the numbers from `first` on.
+/// Makes drafts fit the numbers that start at `first`.
 fn expect_from(first: Sequence, drafts: &mut VecDeque<Draft>) {
     for (number, draft) in std::iter::zip((first.0..).map(Sequence), drafts) {
         if !draft.fits(number) {
@@ -210,14 +210,15 @@ impl State {
         self.outlets.iter().map(Outlet::progress).min().unwrap_or_default()
     }
 
-    /// Whether a source whose event has no room waits for some: while the loops make progress, and a bounded time without.
+    /// Whether a source whose event has no room may wait: while the loops make progress, and for a bounded time
+    /// otherwise.
     fn may_wait(&self, wait: &mut Option<Wait>) -> bool {
         let progress = self.progress();
         let wait = match wait {
             Some(wait) if wait.progress == progress => wait,
             _ => wait.insert(Wait { since: Instant::now(), progress }),
         };
-        // After a wait in vain the next event does not wait: only the first of a run of drops costs time.
+        // After a wait that timed out, the next event does not wait: only the first of a run of drops costs time.
         !self.is_dropping() && wait.since.elapsed() < WAIT_MAX
     }
 
@@ -225,7 +226,7 @@ impl State {
         matches!(self.open_gap, Some((GapReason::ChannelFull, _)))
     }
 
-    /// Enqueues drafts from the front up to the first that can't be; none: all of them.
+    /// Enqueues drafts from the front up to the first that can't be enqueued; `None`: all were enqueued.
     fn take_while_possible(&mut self, drafts: &mut VecDeque<Draft>) -> Option<Obstacle> {
         let before = drafts.len();
         let obstacle = self.push_while_possible(drafts);
@@ -249,7 +250,7 @@ impl State {
         None
     }
 
-    /// Enqueues all of the drafts or none; the number of the first.
+    /// Enqueues all of the drafts or none. Returns the number of the first.
     fn take_all(&mut self, drafts: &mut VecDeque<Draft>) -> Result<Sequence, Obstacle> {
         let first = self.last.next();
         if !self.has_room(drafts.len(), drafts.iter().map(Draft::bytes).sum()) {
@@ -263,9 +264,9 @@ impl State {
         Ok(first)
     }
 
-    /// Numbers a draft and enqueues it. One wake covers all that follow each other.
+    /// Numbers a draft and enqueues it. The caller wakes the loops once for several pushes.
     fn push(&mut self, draft: Draft) {
-        // What is lost from here on stands behind this event and needs an announcement of its own.
+        // A later loss comes after this event and needs an announcement of its own.
         self.open_gap = None;
         self.last = self.last.next();
         let broadcast: Broadcast = draft.number(self.last);
@@ -351,7 +352,7 @@ mod tests {
         assert_eq!(drain(&inbox), ["2 event_refused a", "3 b", "4 event_refused a", "5 gap everywhere"]);
     }
 
-    /// What a loop reads, as its topics, and the ids in the frames.
+    /// The frames that a loop reads.
     fn frames(inbox: &Inbox) -> Vec<String> {
         let describe = |message| match message {
             Message::Broadcast(broadcast) => String::from_utf8(broadcast.frame.bytes().to_vec()).unwrap(),
@@ -366,7 +367,7 @@ mod tests {
         let inboxes = Arc::new(Mutex::new(Vec::<Inbox>::new()));
         let (outlet, inbox) = {
             let (wakes, inboxes) = (Arc::clone(&wakes), Arc::clone(&inboxes));
-            // A loop that is awake at once, and takes what there is.
+            // A loop that wakes at once and reads all that is there.
             channel(ChannelLimits::default(), move || {
                 wakes.fetch_add(1, Ordering::Relaxed);
                 for inbox in &*inboxes.lock().unwrap() {
@@ -387,7 +388,7 @@ mod tests {
     fn what_goes_under_the_lock_is_formatted_already() {
         let (sequencer, inbox) = sequencer(10);
         let lock = sequencer.lock();
-        // Would wait for ever, if it needed the lock.
+        // Would block forever if it needed the lock.
         let batch = sequencer.draft(&[event("a"), event("b")]);
         drop(lock);
         let formatted: Vec<_> = batch.drafts.iter().map(Draft::bytes_at).collect();

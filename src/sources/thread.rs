@@ -1,8 +1,8 @@
-//! A source's thread: named, stoppable, and never silently gone.
+//! A source's thread: named, stoppable, and restarted after a panic.
 //!
 //! Invariant: while the thread lives its body runs; a body that panics is reported and started again. Dropping the
-//! [`SourceThread`] asks the body to stop and waits a bounded time: a thread caught in a slow system call is left behind
-//! and ends by itself when that returns.
+//! [`SourceThread`] asks the body to stop and waits a bounded time: a thread blocked in a slow system call is left
+//! running and ends when the call returns.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -13,24 +13,24 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
-/// A TLS handshake fits also in an unoptimized build; it is only touched if used.
+/// Enough for a TLS handshake, also in an unoptimized build. The kernel allocates only the pages that are used.
 const STACK_BYTES: usize = 2 << 20;
-/// How long a drop waits for the thread's end.
+/// How long a drop waits for the thread to end.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Between a panic and the next start, so that a body that always panics does not spin.
+/// Delay between a panic and the next start, so that a body that always panics does not spin.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// A running thread; dropped, it stops.
 #[derive(Debug)]
 pub struct SourceThread {
-    // Nothing is ever sent on either: what is heard is the other end's going.
+    // No value is ever sent on either: each end only detects that the other end was dropped.
     stop: Option<Sender<Infallible>>,
     end: Receiver<Infallible>,
 }
 
 impl SourceThread {
-    /// Starts `body`, which must return soon after its [`Stop`] is asked; whenever it panics, `panicked` is told why.
-    /// Names longer than 15 bytes show cut.
+    /// Starts `body`, which must return soon after [`Stop`] reports a stop. After each panic, `panicked` is called with
+    /// the cause. The kernel shows only the first 15 bytes of `name`.
     pub fn spawn(
         name: &'static str,
         panicked: impl Fn(String) + Send + 'static,
@@ -69,22 +69,22 @@ impl Drop for SourceThread {
     }
 }
 
-/// How a thread hears that it should stop.
+/// How a thread learns that it should stop.
 #[derive(Debug)]
 pub struct Stop(Receiver<Infallible>);
 
 impl Stop {
-    /// True once it should.
+    /// True once the thread should stop.
     pub fn is_asked(&self) -> bool {
         self.0.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Waits; true when asked to stop meanwhile.
+    /// Waits; true when asked to stop during the wait.
     pub fn wait(&self, duration: Duration) -> bool {
         self.0.recv_timeout(duration) == Err(RecvTimeoutError::Disconnected)
     }
 
-    /// To wait for it beside other channels: it becomes ready, disconnected, when asked.
+    /// A receiver for waiting on it together with other channels: it becomes ready, disconnected, on a stop.
     pub fn receiver(&self) -> &Receiver<Infallible> {
         &self.0
     }

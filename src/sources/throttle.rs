@@ -1,16 +1,16 @@
-//! Logging what goes on, such as an outage: at once, then ever more rarely, with a count of what was swallowed. What
-//! comes in floods, each time about another thing, has `observe::log_limit`.
+//! Log throttle for a lasting condition such as an outage: it logs at once, then at growing intervals, with a count of
+//! the suppressed lines. For floods of messages about different things, see `observe::log_limit`.
 //!
-//! Invariant: what happens once is always logged. Absent: the log itself, and a clock.
+//! Invariant: the first occurrence is always logged. Absent: the log itself, and a clock.
 
 use std::time::{Duration, Instant};
 
-/// The first pause; each that follows is twice as long.
+/// The first pause; each following pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
-/// The longest pause. After as long a silence everything starts anew.
+/// The longest pause. After the current pause and this much more silence, the pauses start again at the first.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// Decides whether an occurrence is worth a line.
+/// Decides whether an occurrence is logged.
 #[derive(Debug, Default)]
 pub(super) struct LogThrottle {
     last: Option<(Instant, Duration)>,
@@ -18,7 +18,7 @@ pub(super) struct LogThrottle {
 }
 
 impl LogThrottle {
-    /// `Some(how many were swallowed since the last line)` when this one should be logged.
+    /// `Some(number suppressed since the last line)` when this occurrence should be logged.
     pub(super) fn permit(&mut self, now: Instant) -> Option<u64> {
         let pause = match self.last {
             Some((at, pause)) if now < at + pause => {
@@ -32,7 +32,7 @@ impl LogThrottle {
         Some(std::mem::take(&mut self.swallowed))
     }
 
-    /// What was complained of is over: the next occurrence is news again.
+    /// The condition is over: the next occurrence is logged at once.
     pub(super) fn reset(&mut self) {
         *self = LogThrottle::default();
     }

@@ -1,19 +1,19 @@
-//! The publishes that have no answer yet, and how many of them there may be.
+//! The publishes that have no answer yet, and the limits on them.
 //!
-//! Invariant: a publish counts against the bounds from being taken until it is answered, and it is answered once, if by
-//! nothing else then by its being dropped.
+//! Invariant: a publish counts against the bounds from the time it is taken until it is answered. It is answered
+//! exactly once; dropping it also answers it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::sources::channel::{Message, Outlet, PublishRefusal, Ticket};
 
-/// How many publishes may be without an answer.
+/// Limits on the publishes without an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// Publishes; a batch is one.
     pub publishes_max: usize,
-    /// Their bytes, on the bus and as copies. What is larger than this passes when it has the queue to itself.
+    /// Their bytes, on the bus and as copies. A larger publish passes when it has the queue to itself.
     pub bytes_max: usize,
 }
 
@@ -23,7 +23,7 @@ impl Default for QueueLimits {
     }
 }
 
-/// The answer that one ticket waits for: a refusal, if nobody gives another.
+/// The answer that one ticket waits for. Dropped without an outcome, it sends a refusal.
 pub(super) struct Answer {
     outlet: Option<Outlet>,
     ticket: Ticket,
@@ -39,7 +39,7 @@ impl Answer {
         self.send(outcome);
     }
 
-    /// For a ticket that hears otherwise.
+    /// For a ticket that gets its outcome another way.
     pub(super) fn forget(mut self) {
         self.outlet = None;
     }
@@ -57,7 +57,7 @@ impl Drop for Answer {
     }
 }
 
-/// What is without an answer.
+/// The publishes without an answer, counted.
 #[derive(Default)]
 pub(super) struct Load {
     publishes: AtomicUsize,
@@ -74,7 +74,7 @@ impl Charge {
     pub(super) fn take(load: &Arc<Load>, limits: QueueLimits, bytes: usize) -> Option<Charge> {
         let publishes = load.publishes.fetch_add(1, Ordering::Relaxed);
         let bytes_before = load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Made first: what does not fit is given back by its drop.
+        // Made first, so that its drop gives back a charge that does not fit.
         let charge = Charge { load: Arc::clone(load), bytes };
         let fits = publishes < limits.publishes_max && (publishes == 0 || bytes_before + bytes <= limits.bytes_max);
         fits.then_some(charge)

@@ -1,13 +1,13 @@
-//! How long to wait before the next attempt: twice as long each time, and never the same for two nodes.
+//! How long to wait before the next attempt: the delay doubles each time, with random jitter so that nodes differ.
 
 use std::time::Duration;
 
 /// The shortest and the longest wait between attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct BackoffLimits {
-    /// Before the second attempt.
+    /// The delay before the second attempt.
     pub delay_min: Duration,
-    /// However many fail.
+    /// The upper limit, however many attempts fail.
     pub delay_max: Duration,
 }
 
@@ -31,7 +31,7 @@ impl Backoff {
         delay.mul_f64(0.5 + 0.5 * (random as u32 as f64 / f64::from(u32::MAX)))
     }
 
-    /// It worked: start over.
+    /// An attempt succeeded: start over.
     pub(super) fn reset(&mut self) {
         self.delay = self.limits.delay_min;
     }

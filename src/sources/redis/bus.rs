@@ -1,4 +1,4 @@
-//! The bus: what nodes tell each other of what clients published. Pure.
+//! The bus: the messages with which nodes pass on to each other what clients published. Pure.
 //!
 //! ```text
 //! [event, ...]                                   envelopes of any topics, each with its id
@@ -19,25 +19,25 @@ use crate::sources::channel::Refusal;
 use crate::sources::redis::copies::ChannelCopy;
 use crate::sources::redis::payload::{self, Refused};
 
-/// The longest id that a node gives an event, with its field's name and all around it.
+/// The longest id that a node gives an event, with its field's name and punctuation.
 const EVENT_OVERHEAD_BYTES: usize = 64;
-/// Bytes of a character that JSON escapes.
+/// Length of a character that JSON escapes.
 const ESCAPED_BYTES: usize = 6;
 
-/// The longest message that a node, or an application in envelopes, has reason to send.
+/// The longest message that a node, or an application that sends envelopes, has reason to send.
 ///
 /// A publish body on the bus is at most three times as long: JSON data becomes text, in which a quote takes two bytes,
-/// and copied topics are named once more. Each event may get an id. One event's data may be escaped throughout.
+/// and copied topics are named once more. Each event may get an id. The data of one event may be escaped throughout.
 pub fn message_bytes_max(limits: &PublishLimits, body_bytes_max: usize) -> usize {
     let data = limits.data_bytes_max.saturating_mul(ESCAPED_BYTES);
     let overhead = limits.batch_max.saturating_add(1).saturating_mul(EVENT_OVERHEAD_BYTES);
     body_bytes_max.saturating_mul(3).max(data).saturating_add(overhead).saturating_add(EVENT_BYTES_BESIDES_MAX)
 }
 
-/// All of an event but its data: names of a kilobyte and their escapes.
+/// All of an event except its data: names of a kilobyte and their escapes.
 const EVENT_BYTES_BESIDES_MAX: usize = 16 << 10;
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct BusMessage {
     /// What was published.
@@ -57,7 +57,7 @@ struct WithCopies<'a> {
     events: &'a RawValue,
 }
 
-/// The message that carries `events`, with which these copies of them go.
+/// The message that carries `events` and announces these copies of them.
 pub(super) fn write(events: &[Event], copies: &[ChannelCopy]) -> String {
     let events = envelope::envelopes(events);
     if copies.is_empty() {
@@ -70,7 +70,7 @@ pub(super) fn write(events: &[Event], copies: &[ChannelCopy]) -> String {
     serde_json::to_string(&WithCopies { copied, events: &events }).expect("strings and JSON are JSON")
 }
 
-/// Reads a message. How many events there may be was decided where they were accepted.
+/// Reads a message. The number of events is not limited here: the node that accepted them has limited it.
 pub fn parse(message: &[u8], limits: &PublishLimits) -> Result<BusMessage, Refused> {
     if let Some(disconnect) = Disconnect::parse_passed(message) {
         let disconnect = disconnect.map_err(|error| Refused {
@@ -89,7 +89,8 @@ pub fn parse(message: &[u8], limits: &PublishLimits) -> Result<BusMessage, Refus
     };
     match publish::parse(events, &limits) {
         Ok(events) => Ok(BusMessage { events, copied, disconnect: None }),
-        // A node of another version or other limits sent this: where it says whom it was for, they are told.
+        // A node with another version or other limits sent this. Subscribers of the topics it names receive a gap
+        // event.
         Err(error) => Err(Refused {
             refusal: payload::refusal(&error),
             topics: named_topics(events, &limits),

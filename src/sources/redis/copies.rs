@@ -1,11 +1,12 @@
-//! Copies: what clients publish to some topics also goes to the channel of the topic's name, as an application would
-//! have published it, for servers that are not Fanfare. Pure.
+//! Copies: what clients publish to some topics also goes to the channel of the topic's name, in the form in which an
+//! application would publish it, for servers that are not Fanfare. Pure.
 //!
-//! A node that subscribes to such a channel must not take the copy for a second event. Nothing in a raw payload could
-//! tell it, so the order does: bus message and copies are one transaction, in which Redis executes nothing else, and
-//! the bus message names the topics that are copied. What follows it in the same session is the copies, or, where a
-//! channel is not subscribed, none. So the wait for a copy ends with the first message that is none: it can neither
-//! outlive a session nor swallow what somebody else publishes with the same data a moment later.
+//! A node that subscribes to such a channel must not take the copy for a second event. A raw payload can't carry a
+//! mark, so the order identifies the copy: bus message and copies are one transaction, in which Redis executes nothing
+//! else, and the bus message names the topics that are copied. The next messages in the same session are the copies; a
+//! copy is missing when its channel is not subscribed. So the wait for a copy ends with the first message that is not a
+//! copy: it can neither outlive a session nor swallow a message with the same data that another publisher sends a
+//! moment later.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -31,7 +32,7 @@ impl Copies {
         Copies { channels: channels.iter().cloned().collect(), payload }
     }
 
-    /// The copies that are due of these events, in their order.
+    /// The copies to send for these events, in their order.
     pub(super) fn of(&self, events: &[Event]) -> Vec<ChannelCopy> {
         let due = events.iter().filter(|event| self.channels.contains(event.topic.as_str()));
         due.map(|event| ChannelCopy::of(event, self.payload)).collect()
@@ -49,16 +50,16 @@ impl ChannelCopy {
 pub(super) struct AwaitedCopies(VecDeque<ChannelCopy>);
 
 impl AwaitedCopies {
-    /// Those that follow a message of the bus.
+    /// The copies that follow a message of the bus.
     pub(super) fn of(message: &BusMessage, payload: Payload) -> AwaitedCopies {
         let copied = Copies::new(&message.copied, payload);
         AwaitedCopies(copied.of(&message.events).into())
     }
 
-    /// True when a message is one of them. When it is not, none of them will come any more.
+    /// True when a message is an awaited copy. When it is not, no more copies will come.
     pub(super) fn take(&mut self, channel: &[u8], payload: &[u8]) -> bool {
         let is_it = |copy: &ChannelCopy| copy.channel.as_str().as_bytes() == channel && copy.payload == payload;
-        // Those before it are of channels that this node does not subscribe to.
+        // The copies before it are for channels that this node does not subscribe to.
         let through = self.0.iter().position(is_it).map_or(self.0.len(), |at| at + 1);
         let is_copy = through > 0 && is_it(&self.0[through - 1]);
         self.0.drain(..through);
@@ -87,7 +88,7 @@ mod tests {
         check(Payload::Envelope, &[("a", envelope), ("b", r#"{"topic":"b","data":"{\"x\": 3}"}"#), ("a", envelope)]);
     }
 
-    /// What follows a bus message with copies of `a 1`, `b 2` and `a 3`, and which of it is taken for one of them.
+    /// The messages after a bus message with copies of `a 1`, `b 2` and `a 3`, and which of them count as copies.
     fn check(following: &[(&str, &str, bool)]) {
         let copied = vec!["a".to_owned(), "b".to_owned()];
         let message =
@@ -102,10 +103,10 @@ mod tests {
     fn copies_are_known_by_their_place() {
         check(&[("a", "1", true), ("b", "2", true), ("a", "3", true), ("a", "3", false)]);
         check(&[("a", "1", true), ("a", "1", false), ("b", "2", false)]);
-        // Of a node that subscribes to one of the channels only.
+        // A node that subscribes to only one of the channels.
         check(&[("b", "2", true), ("b", "2", false)]);
         check(&[("a", "1", true), ("a", "3", true), ("a", "1", false)]);
-        // Of one that subscribes to neither, until it does.
+        // A node that subscribes to neither channel, then to both.
         check(&[("c", "0", false), ("a", "1", false)]);
         check(&[("a", "2", false), ("a", "1", false)]);
     }

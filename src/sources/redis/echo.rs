@@ -1,10 +1,11 @@
-//! What was sent onto the bus and has yet to come back: how a publish becomes an Ok.
+//! Messages that were sent onto the bus and have not come back yet: how a publish becomes an Ok.
 //!
-//! A PUBLISH that Redis took says nothing about this node: its subscription may have ended unnoticed, with thousands
-//! of messages still to be read before the end shows. So a publish is Ok when the subscriber has read it. Messages
-//! are told apart by their bytes; two that are equal hold the same events under the same ids, so either is as good.
+//! When Redis accepts a PUBLISH, that proves nothing about this node: its subscription may have ended unnoticed, with
+//! thousands of messages still to be read before the end shows. So a publish is Ok when the subscriber has read it
+//! back. Messages are identified by their bytes; two equal messages hold the same events under the same ids, so either
+//! one may answer the other.
 //!
-//! Invariant: whatever is expected is answered once: when it arrives, when its session ends, or when it expires.
+//! Invariant: every expected message is answered once: when it arrives, when its session ends, or when it expires.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -17,8 +18,8 @@ use crate::sources::redis::answer::Answer;
 /// Shared by the subscriber, which reads the bus, and the publisher, which writes to it.
 #[derive(Default)]
 pub(super) struct Echoes {
-    /// The session that is live; 0 while there is none. Written under the lock, so that nothing is expected of a
-    /// session that has ended.
+    /// The live session; 0 when there is none. Written under the lock, so that no message is expected from a session
+    /// that has ended.
     session: AtomicU64,
     expected: Mutex<HashMap<Arc<[u8]>, Vec<Expected>>>,
 }
@@ -29,7 +30,7 @@ struct Expected {
 }
 
 impl Echoes {
-    /// The session that is subscribed to everything, as far as its thread knows.
+    /// The session with all its subscriptions confirmed, as far as its thread has noticed.
     pub(super) fn session(&self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.session.load(Ordering::Acquire))
     }
@@ -40,17 +41,17 @@ impl Echoes {
         self.session.store(session.get(), Ordering::Release);
     }
 
-    /// True while `session` is the one that is live.
+    /// True while `session` is the live one.
     pub(super) fn is_live(&self, session: NonZeroU64) -> bool {
         self.session() == Some(session)
     }
 
-    /// Ends `session`, if it is still live, on the word of another thread: its own finds out with its next read.
+    /// Ends `session`, if it is still live, from another thread: its own thread notices with its next read.
     pub(super) fn end_session(&self, session: NonZeroU64) {
         self.end_if(|live| live == session.get());
     }
 
-    /// It ended: what it did not bring it will not bring.
+    /// The session ended: messages that it has not brought will not come.
     pub(super) fn end(&self) {
         self.end_if(|_| true);
     }
@@ -67,7 +68,8 @@ impl Echoes {
         drop(ended);
     }
 
-    /// From now on `message` may come back. Call it before the message is sent. Without a session it is answered.
+    /// From now on `message` may come back. Call this before the message is sent. Without a session it is answered at
+    /// once.
     pub(super) fn expect(&self, message: &Arc<[u8]>, answer: Answer, expires: Instant) {
         let mut expected = self.lock();
         if self.session().is_some() {
@@ -75,12 +77,12 @@ impl Echoes {
         }
     }
 
-    /// True while `message` may come back: this node sent it.
+    /// True while `message` may come back, which means that this node sent it.
     pub(super) fn expects(&self, message: &[u8]) -> bool {
         self.lock().contains_key(message)
     }
 
-    /// The answer that a message which arrived, or never will, was expected for; the oldest of several.
+    /// Takes the answer for a message that arrived, or that never will; the oldest of several.
     pub(super) fn take(&self, message: &[u8]) -> Option<Answer> {
         let mut all = self.lock();
         let same = all.get_mut(message)?;
@@ -91,7 +93,7 @@ impl Echoes {
         Some(first.answer)
     }
 
-    /// Gives up what should have come long ago: the two connections end at different servers.
+    /// Drops what is overdue, which happens when the two connections end at different servers.
     pub(super) fn expire(&self, now: Instant) {
         let mut late = Vec::new();
         self.lock().retain(|_, same| {
@@ -100,7 +102,7 @@ impl Echoes {
         });
     }
 
-    /// True when nothing is expected.
+    /// True when no message is expected.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }

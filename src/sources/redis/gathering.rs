@@ -1,19 +1,19 @@
-//! Gathering: where messages come fast, a read brings several of them. Pure.
+//! Gathering: when messages arrive fast, the thread pauses so that one read returns several of them. Pure.
 //!
-//! A read for each message wakes this thread and then the loop, which costs several times as much as the message itself. So
-//! behind a message that came soon after the one before, the thread pauses before it reads again. The pause bounds what
-//! that adds to a message's way. A message that comes alone is not delayed.
+//! A read for each message wakes this thread and then the loop, which costs several times as much as the message
+//! itself. So when a message follows the previous one closely, the thread pauses before it reads again. The length of
+//! the pause bounds the added delay. A message that comes alone is not delayed.
 
 use std::time::{Duration, Instant};
 
-/// Messages that come closer than this, on the average of a read, are gathered.
+/// Messages with a smaller spacing than this, averaged over a read, are gathered.
 const SPACING_MAX: Duration = Duration::from_micros(250);
-/// The pause between two reads then.
+/// The pause between two reads while gathering.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Messages that come closer than this gather without a pause, while the thread works.
+/// Messages with a smaller spacing than this gather without a pause, while the thread works.
 const SPACING_MIN: Duration = Duration::from_micros(20);
 
-/// When messages were read last.
+/// The time of the last read.
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
     read_at: Option<Instant>,

@@ -1,15 +1,15 @@
-//! Redis's pattern language, as its PSUBSCRIBE reads it, on bytes.
+//! Redis's pattern language, as PSUBSCRIBE reads it, on bytes.
 //!
-//! `*` any run, `?` any byte, `[abc]`, `[a-z]`, `[^a]` one of (or none of) a set, `\x` the byte x itself. Odd patterns
-//! mean here what they mean there: a set that is never closed ends with the pattern, `[a-]` is a range up to `]`, a
-//! range may run backwards, a last `\` is itself. Since a message is dropped on this function's word (another pattern
-//! is said to bring it), it is tested against a real server.
+//! `*` any run, `?` any byte, `[abc]`, `[a-z]`, `[^a]` one of (or not one of) a set, `\x` the byte x itself. Odd
+//! patterns mean the same here as in Redis: an unclosed set ends with the pattern, `[a-]` is a range up to `]`, a range
+//! may run backwards, a last `\` is itself. The subscriber drops a message when this function finds that another
+//! pattern also brings it, so the function is tested against a real server.
 
-/// True when Redis would send what is published to `channel` to a subscriber of `pattern`.
+/// True when Redis sends a message published to `channel` to a subscriber of `pattern`.
 pub fn matches(pattern: &[u8], channel: &[u8]) -> bool {
     let (mut at, mut read) = (0, 0);
-    // Where to go on when the latest `*` has to swallow one byte more. Earlier ones never need to: whatever they
-    // could gain, the latest can too.
+    // Where to resume when the latest `*` must match one more byte. Earlier ones never need to: the latest can match
+    // everything that they could.
     let mut retry: Option<(usize, usize)> = None;
     while let Some(&byte) = channel.get(read) {
         if pattern.get(at) == Some(&b'*') {
@@ -29,7 +29,7 @@ pub fn matches(pattern: &[u8], channel: &[u8]) -> bool {
     pattern[at..].iter().all(|&byte| byte == b'*')
 }
 
-/// How many bytes of the pattern stand for the one `byte`, if they match it.
+/// How many bytes of the pattern match the one `byte`, if they match it.
 fn step(pattern: &[u8], byte: u8) -> Option<usize> {
     let (holds, taken) = match pattern {
         [] => (false, 0),
@@ -48,7 +48,8 @@ fn step(pattern: &[u8], byte: u8) -> Option<usize> {
     holds.then_some(taken)
 }
 
-/// Whether a set, of which `set` is all that follows its opening, holds `byte`; and its length with the closing `]`.
+/// Whether a set contains `byte`, and the set's length including the closing `]`. `set` is all that follows the
+/// opening.
 fn set_holds(set: &[u8], byte: u8) -> (bool, usize) {
     let (mut holds, mut at) = (false, 0);
     loop {
@@ -65,7 +66,7 @@ fn set_holds(set: &[u8], byte: u8) -> (bool, usize) {
 }
 
 fn is_between(byte: u8, first: u8, last: u8) -> bool {
-    // Redis compares C's `char`, which is signed on x86-64: there a range across 0x80 is the other way round.
+    // Redis compares C's `char`, which is signed on x86-64: a range across 0x80 runs the other way round there.
     let [byte, first, last] = [byte, first, last].map(|byte| byte as std::ffi::c_char);
     (first.min(last)..=first.max(last)).contains(&byte)
 }

@@ -1,7 +1,7 @@
-//! What becomes of the messages that a session brings: events in the sequencer, or a refusal that is announced.
+//! Turns the messages of a session into events for the sequencer, or into refusals that are announced.
 //!
-//! Messages of one read form a batch, which goes under the sequencer's lock once. Whatever has to stand behind its events,
-//! a gap or an answer to a publisher, waits until the batch has gone ([`Intake::flush`]).
+//! Messages of one read form a batch, which goes under the sequencer's lock once. A gap or an answer to a publisher
+//! that must come after the batch's events waits until the batch has gone ([`Intake::flush`]).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,10 +22,10 @@ use crate::sources::redis::subscriptions::{Delivery, Subscriptions};
 use crate::sources::redis::topics::Topics;
 use crate::sources::sequencer::{Batch, Sequencer};
 
-/// What the log says of a message that is no event.
+/// The log message for a message that is not an event.
 const REFUSED: &str = "a message from Redis was refused";
 
-/// The way of messages into the sequencer.
+/// Passes messages on to the sequencer.
 pub(super) struct Intake {
     settings: Arc<RedisSettings>,
     sequencer: Arc<Sequencer>,
@@ -34,12 +34,12 @@ pub(super) struct Intake {
     subscriptions: Subscriptions,
     copies: AwaitedCopies,
     topics: Topics,
-    /// Events that have not gone to the sequencer yet, and what is to be answered when they have.
+    /// Events that have not gone to the sequencer yet, and the answers to give when they have.
     batch: Batch,
     answers: Vec<(Answer, Result<(), PublishRefusal>)>,
-    /// Anybody who may publish can cause these.
+    /// Rate-limited, because every application that may publish to Redis can cause these lines.
     refused_log: LogLimit,
-    /// What the limit's time is told from.
+    /// The start of the rate limit's clock.
     started_at: Instant,
 }
 
@@ -65,38 +65,38 @@ impl Intake {
         }
     }
 
-    /// What its messages come through.
+    /// The subscriptions of every session.
     pub(super) fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
     }
 
-    /// Nothing that an earlier session left unfinished concerns the next one.
+    /// Discards what an earlier session left unfinished: it does not concern the next session.
     pub(super) fn reset(&mut self) {
         self.copies = AwaitedCopies::default();
         self.batch = Batch::default();
         self.answers.clear();
     }
 
-    /// Events of every topic may be missing here.
+    /// Announces that events of every topic may be missing here.
     pub(super) fn announce_loss(&mut self) {
         self.flush();
         self.sequencer.announce_loss();
     }
 
-    /// Takes a reply; call [`Intake::flush`] behind the last one.
+    /// Takes a reply; call [`Intake::flush`] after the last one.
     pub(super) fn take(&mut self, reply: Reply<'_>) {
         match reply {
             Reply::Message(message) => self.deliver(&message),
             Reply::TooLong(message) => self.skip(&message),
-            // The answer to a ping: that something came is all it says.
+            // The answer to a ping: it only shows that the connection works.
             Reply::Other(_) => {}
         }
     }
 
-    /// Hands the batch over, and gives the answers that stand behind it, so that who is told Ok is told the truth.
+    /// Hands the batch over, then gives the answers that depend on it, so that an Ok is true when it is sent.
     pub(super) fn flush(&mut self) {
         if !self.batch.is_empty() {
-            // A full channel is the sequencer's to announce.
+            // If a channel is full, the sequencer announces the gap.
             self.sequencer.publish_all(&mut self.batch);
         }
         self.answers.drain(..).for_each(|(answer, outcome)| answer.give(outcome));
@@ -115,7 +115,7 @@ impl Intake {
     fn deliver_channel(&mut self, channel: &[u8], payload: &[u8]) {
         let topic = match self.topics.get(channel, &self.settings.limits) {
             Ok(topic) => topic,
-            // Nobody can be subscribed to what is no topic, so nobody misses it.
+            // An invalid topic can't have subscribers, so there is no gap to announce.
             Err(reason) => {
                 let refused = Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason };
                 return self.refuse(channel, &refused);
@@ -144,7 +144,7 @@ impl Intake {
     fn add_bus(&mut self, message: BusMessage, payload: &[u8]) {
         self.copies = AwaitedCopies::of(&message, self.settings.payload);
         self.add_all(&message.events);
-        // What this node was asked itself it does already.
+        // This node already carries out a request that it received itself.
         if let Some(disconnect) = message.disconnect.filter(|_| !self.echoes.expects(payload)) {
             self.sequencer.control(&Control::Disconnect(Arc::new(disconnect)));
         }
@@ -154,7 +154,7 @@ impl Intake {
         events.iter().for_each(|event| self.sequencer.add_event(&mut self.batch, event));
     }
 
-    /// Refuses a message that is longer than any that is read.
+    /// Refuses a message that is longer than the limit for reading.
     fn skip(&mut self, &TooLong { pattern, channel, bytes }: &TooLong<'_>) {
         self.status.count_received();
         let Some(channel) = channel else {
@@ -167,7 +167,7 @@ impl Intake {
         let mut topics = Vec::new();
         match self.subscriptions.delivery(pattern, channel) {
             Delivery::Again => return self.status.count_refused(Refusal::Overlapping),
-            // Whose events they were stands in what was not read.
+            // The topics are in the part that was not read.
             Delivery::Bus => self.announce_loss(),
             Delivery::First => topics.extend(self.topics.get(channel, &self.settings.limits)),
         }
@@ -185,7 +185,7 @@ impl Intake {
         }
     }
 
-    /// Logs how many refusals were left out of the log.
+    /// Logs how many refusals the rate limit kept out of the log.
     pub(super) fn log_left_out(&mut self) {
         if let Some(count) = self.refused_log.left_out(self.started_at.elapsed()) {
             tracing::warn!("{count} more like this in the last {} s: {REFUSED}", INTERVAL.as_secs());

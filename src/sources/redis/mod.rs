@@ -6,34 +6,37 @@
 //!                            └─▶ PUBLISH topic, if copied ─▶ servers that are not Fanfare
 //! ```
 //!
-//! Pub/sub keeps nothing, so the promise is not that nothing is lost but that no loss is silent. Sessions, one
-//! connection with all its subscriptions each, are numbered from 1; between two of them everything may be missing.
+//! Pub/sub stores nothing, so the guarantee is not that no event is lost, but that every loss is announced. A session
+//! is one connection with all its subscriptions. Sessions are numbered from 1; between two of them everything may be
+//! missing.
 //!
-//! Invariant: *a publish that is answered Ok was handed to this node's sequencer before: it is in the channel, or the
-//! channel was full and a gap is.* For any other node, which may lose its subscription on its own:
+//! Invariant: *a publish that is answered Ok was handed to this node's sequencer before: its event is in the channel,
+//! or the channel was full and a gap is there.* For any other node, which may lose its subscription independently:
 //!
 //! 1. A session is live once every subscription of its connection is confirmed. A publish is sent only while a session
 //!    of this node is live, and is Ok only when that session's subscriber has read it back (`echo`). When the session
-//!    ends first (`CLIENT KILL TYPE pubsub`, also long before its backlog is read and the end shows), it is refused.
+//!    ends first (`CLIENT KILL TYPE pubsub`, also long before its backlog is read and the end shows), the publish is
+//!    refused.
 //! 2. A node whose session was subscribed when Redis executed the PUBLISH reads the message there, or that session
 //!    ends first. A node without a session at that time misses it.
 //! 3. Whenever a node's session ends, its next one announces a gap once all its subscriptions are confirmed: after
 //!    everything that Redis executed between the two sessions, and before everything that it delivers itself.
 //!
-//! All of this holds of what one primary executes: a replica executes a PUBLISH for its own subscribers only. So both
-//! connections ask for the role of what they lead to before they are used (`role`), and the publisher's asks again at
-//! every interval of pings. When it finds a replica it ends the session. Until then, up to one interval after a primary
-//! was demoted in place, its nodes may answer Ok to what other nodes miss.
+//! All of this holds for what one primary executes: a replica executes a PUBLISH for its own subscribers only. So both
+//! connections check the role of their Redis before they are used (`role`), and the publisher checks again at every
+//! ping interval. When it finds a replica it ends the session. Until then, for up to one interval after a primary was
+//! demoted in place, its nodes may answer Ok to events that other nodes miss.
 //!
-//! So each event that was published after a node's first session began reaches that node, or a gap stands in its place.
-//! A refusal may be of an event that was delivered all the same: its client repeats it under the same id, which a
-//! topic takes once.
+//! So each event that was published after a node's first session began reaches that node, or a gap is in its place. A
+//! refused event may have been delivered all the same: the client repeats it under the same id, and a topic accepts
+//! each id once.
 //!
 //! What clients publish to a topic that is in `copied_channels` also goes to the channel of that name, for readers that
-//! are not Fanfare (`copies`): in one transaction with its bus message, so that there is both or neither, and so that
-//! every node knows its own cluster's copies from what others publish on the same channel.
+//! are not Fanfare (`copies`). The copy is in one transaction with its bus message, so that Redis executes both or
+//! neither, and so that every node can distinguish its cluster's copies from other messages on the same channel.
 //!
-//! Absent: streams (a source of their own), sharded pub/sub, any wait without a bound, a fatal error.
+//! Absent: Redis streams (they would be a source of their own), sharded pub/sub, any wait without a bound, a fatal
+//! error.
 
 pub mod bus;
 pub mod glob;
@@ -74,14 +77,14 @@ pub use backoff::BackoffLimits;
 pub use payload::Payload;
 pub use queue::RedisPublisher;
 
-/// What to bridge, and how patiently.
+/// What to bridge, and which limits apply.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// Where it is.
+    /// The address of Redis.
     pub address: RedisAddress,
     /// Channels to subscribe to; each is a topic.
     pub channels: Vec<String>,
-    /// Patterns of channels to subscribe to, in the order in which they win.
+    /// Patterns of channels to subscribe to, in order of precedence.
     pub patterns: Vec<String>,
     /// What the messages of channels and patterns hold.
     pub payload: Payload,
@@ -91,29 +94,29 @@ pub struct RedisSettings {
     pub copied_channels: Vec<String>,
     /// How large a topic's name, an event and a batch may be.
     pub limits: PublishLimits,
-    /// How large the body of a client's publish may be, from which follows what the bus carries.
+    /// How large the body of a client's publish may be. The limit for bus messages follows from it.
     pub body_bytes_max: usize,
-    /// How much may wait for Redis to take it.
+    /// How much may wait to be sent to Redis.
     pub queue: QueueLimits,
-    /// How long is too long.
+    /// Timeouts and intervals.
     pub timing: RedisTiming,
 }
 
 /// How long to wait for Redis.
 #[derive(Clone, Copy, Debug)]
 pub struct RedisTiming {
-    /// For a connection, each address of a name counted apart.
+    /// For a connection; each address of a name has its own timeout.
     pub connect_timeout: Duration,
-    /// For any one answer. Silence for longer counts as down.
+    /// For any one answer. After a longer silence, Redis counts as down.
     pub reply_timeout: Duration,
     /// Silence after which a connection is pinged.
     pub ping_interval: Duration,
-    /// Between attempts to connect.
+    /// Delays between attempts to connect.
     pub backoff: BackoffLimits,
 }
 
 impl RedisSettings {
-    /// How much of what Redis says is read.
+    /// How long the messages are that the bridge reads from Redis.
     fn reply_limits(&self) -> ReplyLimits {
         ReplyLimits { payload_bytes_max: bus::message_bytes_max(&self.limits, self.body_bytes_max) }
     }
@@ -130,14 +133,14 @@ impl Default for RedisTiming {
     }
 }
 
-/// The bridge's two threads; dropped, they stop, within about a second even when Redis hangs.
+/// The bridge's two threads. Dropping the handle stops them within about a second, even when Redis hangs.
 pub struct RedisHandle {
     queue: queue::Queue,
     subscriber: SourceThread,
     publisher: SourceThread,
 }
 
-/// Starts the bridge. A Redis that can't be reached is no error: it is tried again for ever.
+/// Starts the bridge. A Redis that can't be reached is not an error: the bridge keeps trying to connect.
 pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<SourceStatus>) -> io::Result<RedisHandle> {
     let settings = Arc::new(settings);
     let echoes = Arc::new(Echoes::default());
@@ -152,7 +155,7 @@ pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<Sou
         let status = Arc::clone(&status);
         move |error| status.set_down(error)
     };
-    // Events arrive all the same, and only the subscriber would say that they do, with its next session.
+    // Not down: events still arrive, and only the subscriber's next session would set the status up again.
     let failed = move |error| status.set_error(error);
     Ok(RedisHandle {
         queue,
@@ -162,12 +165,12 @@ pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<Sou
 }
 
 impl RedisHandle {
-    /// The way onto the bus for one loop's clients; what becomes of their events is told to `outlet`.
+    /// Accepts publishes of one loop's clients for the bus; `outlet` receives the outcomes.
     pub fn publisher(&self, outlet: Outlet) -> RedisPublisher {
         RedisPublisher::new(self.queue.clone(), outlet)
     }
 
-    /// Asks both threads to stop, without waiting: the drop that follows finds them ended.
+    /// Asks both threads to stop, without waiting, so that the drop that follows finds them ended.
     pub fn ask_to_stop(&mut self) {
         self.subscriber.ask_to_stop();
         self.publisher.ask_to_stop();
@@ -176,7 +179,7 @@ impl RedisHandle {
 
 impl Drop for RedisHandle {
     fn drop(&mut self) {
-        // Before the fields' own drops wait, one after the other.
+        // Stop both before the drops of the fields wait, one after the other.
         self.ask_to_stop();
     }
 }

@@ -1,15 +1,15 @@
-//! From a Redis message to events, and back. Pure.
+//! Converts Redis messages to events, and back. Pure.
 //!
 //! - `raw`: the channel is the topic, the payload is the data, as it is.
-//! - `envelope`: the payload is the publish JSON, one event or an array. Its topics must be the channel, since that is
-//!   what the publisher was allowed to write to; a lone event may leave its topic out.
+//! - `envelope`: the payload is the publish JSON, one event or an array. Its topics must equal the channel, because the
+//!   publisher was allowed to write to that channel; a single event may omit its topic.
 
 use crate::event::{Event, Topic};
 use crate::protocol::envelope;
 use crate::protocol::publish::{self, EventProblem, PublishError, PublishLimits};
 use crate::sources::channel::Refusal;
 
-/// What a message's payload is.
+/// How to read a message's payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Payload {
     /// The data.
@@ -19,27 +19,27 @@ pub enum Payload {
     Envelope,
 }
 
-/// A message that became no event.
+/// A message that did not become an event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// What it is counted under.
+    /// The reason under which it is counted.
     pub refusal: Refusal,
-    /// The topics whose subscribers miss something.
+    /// The topics whose subscribers miss events.
     pub topics: Vec<Topic>,
     /// What is wrong with it, for the log.
     pub reason: String,
 }
 
-/// What a message of a channel or a pattern brings.
+/// The content of a message of a channel or a pattern.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// One event of nothing but this data.
+    /// One event with only this data.
     Data(&'a str),
     /// Events with fields of their own.
     Events(Vec<Event>),
 }
 
-/// What a message of `topic`'s channel brings.
+/// Reads a message of `topic`'s channel.
 pub fn parse<'a>(
     kind: Payload,
     topic: &Topic,
@@ -53,7 +53,7 @@ pub fn parse<'a>(
     parsed.map_err(|(refusal, reason)| Refused { refusal, topics: vec![topic.clone()], reason })
 }
 
-/// The topic that a channel's name is; why it is none.
+/// The topic with the channel's name, or why the name is not a valid topic.
 pub fn parse_topic(channel: &[u8], limits: &PublishLimits) -> Result<Topic, String> {
     let name = std::str::from_utf8(channel).map_err(|_| "the channel's name is not UTF-8".to_owned())?;
     match name.len() {
@@ -98,14 +98,14 @@ pub(super) fn write(kind: Payload, event: &Event) -> Vec<u8> {
     }
 }
 
-/// The same object with a first member that it lacks.
+/// The same object with the missing topic as its first member.
 fn with_topic(topic: &Topic, object: &[u8]) -> Vec<u8> {
     let Some(open) = object.iter().position(|&byte| byte == b'{') else { return object.to_owned() };
     let member = format!("\"topic\":{},", serde_json::Value::from(topic.as_str()));
     [&object[..=open], member.as_bytes(), &object[open + 1..]].concat()
 }
 
-/// How a publish body's fault is counted.
+/// The reason under which an error in a publish body is counted.
 pub(super) fn refusal(error: &PublishError) -> Refusal {
     match error {
         PublishError::NotUtf8(_) => Refusal::NotUtf8,
@@ -129,7 +129,7 @@ mod tests {
         Topic::new(name).unwrap()
     }
 
-    /// What a message brings, as events.
+    /// The events of a message.
     fn parse(kind: Payload, channel: &[u8], payload: &[u8]) -> Result<Vec<Event>, Refused> {
         let no_topic = |reason| Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason };
         let topic = parse_topic(channel, &LIMITS).map_err(no_topic)?;

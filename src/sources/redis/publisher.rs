@@ -1,8 +1,8 @@
-//! The publisher: puts on the bus what clients publish, on a connection and a thread of its own.
+//! The publisher: sends what clients publish to the bus, on its own connection and thread.
 //!
-//! What waits goes out in one pipeline, so that a distant Redis costs one round trip for many. An error answers what it
-//! concerns; everything else is answered when it comes back ([`Echoes`]). Nothing is sent twice: an error may come
-//! after the deed, and repeating is the client's decision.
+//! All waiting messages go out in one pipeline, so that a distant Redis costs one round trip for many. An error answers
+//! the message it concerns; every other message is answered when it comes back ([`Echoes`]). No message is sent twice:
+//! an error may arrive after Redis has executed the command, and the client decides whether to repeat.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use crate::sources::redis::role::{RoleCheck, RoleError};
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
 
-/// What goes out in one pipeline at most; a message larger than this goes alone.
+/// The most bytes that go out in one pipeline; a message larger than this goes alone.
 const PIPELINE_BYTES_MAX: usize = 1 << 20;
-/// How often to look for what should have come back.
+/// How often to check for overdue messages.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The thread's state.
@@ -36,20 +36,20 @@ pub(super) struct Publisher {
     roles: Arc<RoleCheck>,
     /// The connection, and the session in which it was made.
     connection: Option<(RedisConnection, NonZeroU64)>,
-    /// When it was last asked for its role. Asked for at every interval of pings, also under load, since RESP2 lets the
-    /// subscribed connection ask for nothing.
+    /// When the role was last checked. It is checked at every ping interval, also under load, because RESP2 does not
+    /// let the subscribed connection check it.
     asked_at: Instant,
     backoff: Backoff,
-    /// No attempt to connect before.
+    /// The earliest time of the next attempt to connect.
     retry_at: Instant,
     log: LogThrottle,
 }
 
-/// A message that went out.
+/// A message that was sent.
 struct Sent {
     message: Arc<[u8]>,
     copies: usize,
-    /// How many replies tell what became of it.
+    /// How many replies belong to it.
     replies: usize,
 }
 
@@ -78,7 +78,7 @@ impl Publisher {
 
     /// Sends until asked to stop.
     pub(super) fn run(&mut self, stop: &Stop) {
-        // After a panic nobody knows what the connection has yet to answer.
+        // After a panic it is unknown which replies the connection still expects.
         self.connection = None;
         let ping_interval = self.settings.timing.ping_interval;
         let mut expired_at = Instant::now();
@@ -98,11 +98,11 @@ impl Publisher {
             }
         }
         self.connection = None;
-        // What still waits is refused as it is dropped.
+        // Dropping the waiting jobs refuses them.
         self.jobs.try_iter().for_each(drop);
     }
 
-    /// The job, and what waits behind it as far as one pipeline goes.
+    /// The job, and the jobs waiting behind it up to the size of one pipeline.
     fn collect(&self, first: Job) -> Vec<Job> {
         let mut bytes = first.bytes;
         let mut batch = vec![first];
@@ -114,7 +114,7 @@ impl Publisher {
         batch
     }
 
-    /// Publishes a batch; without a connection it is refused as it is dropped.
+    /// Publishes a batch; without a connection the batch is dropped, which refuses it.
     fn send(&mut self, batch: Vec<Job>) {
         let Some((mut connection, session)) = self.connection() else { return };
         let mut pipeline = redis::pipe();
@@ -129,14 +129,15 @@ impl Publisher {
         match self.exchange(&mut connection, &pipeline.get_packed_pipeline(), &mut unanswered) {
             Ok(()) => self.connection = Some((connection, session)),
             Err(error) => {
-                // A connection whose next reply may belong to something older is worse than none.
+                // The connection is dropped: its next reply could belong to an older command.
                 self.complain("publishing", &self.settings.address.explain(&error));
                 unanswered.for_each(|sent| drop(self.echoes.take(&sent.message)));
             }
         }
     }
 
-    /// Sends the pipeline and reads the replies for each message; what is left of `messages` did not get all of its.
+    /// Sends the pipeline and reads the replies for each message. Messages that remain in `messages` did not get all
+    /// replies.
     fn exchange<'a>(
         &mut self,
         connection: &mut RedisConnection,
@@ -147,7 +148,7 @@ impl Publisher {
         while let Some(sent) = messages.clone().next() {
             let mut outcome = Ok(());
             for _ in 0..sent.replies {
-                // Of several errors the first says why; that a transaction is discarded follows from it.
+                // Of several errors the first is the cause; a discarded transaction is its consequence.
                 outcome = outcome.and(connection.reply(|_| {})?.extract_error().map(drop));
             }
             messages.next();
@@ -162,12 +163,14 @@ impl Publisher {
         Ok(())
     }
 
-    /// A connection to a primary and the session that is live with it. Made now, unless that was tried in vain a moment
-    /// ago; asked for its role now and then, which also keeps it from idling out and shows its end before a client does.
+    /// A connection to a primary, and the session that was live when it was made. Connects if necessary, unless an
+    /// attempt failed a moment ago. Checks the role periodically, which also prevents an idle timeout and detects a
+    /// lost connection before a client's publish does.
     fn connection(&mut self) -> Option<(RedisConnection, NonZeroU64)> {
-        // While the subscriber can't connect, it is the one to try and to complain.
+        // While the subscriber can't connect, only the subscriber tries and logs.
         let session = self.echoes.session()?;
-        // What ended the subscriber's connection has most likely ended this one too, or moved Redis elsewhere.
+        // The cause that ended the subscriber's connection has most likely ended this one too, or moved Redis
+        // elsewhere.
         let kept = self.connection.take().filter(|(_, made_in)| *made_in == session);
         let is_new = kept.is_none();
         let (mut connection, _) = kept.or_else(|| Some((self.connect()?, session)))?;
@@ -196,7 +199,7 @@ impl Publisher {
         self.retry_at = Instant::now() + self.backoff.next_delay(getrandom::u64().unwrap_or_default());
     }
 
-    /// None: the connection leads to no primary, or nowhere. What is no primary ends the session too.
+    /// `None`: the server is not a primary, or the check failed. A server that is not a primary ends the session too.
     fn check_role(&mut self, connection: &mut RedisConnection, session: NonZeroU64) -> Option<()> {
         let outcome = self.roles.check(&self.settings.address, connection);
         self.asked_at = Instant::now();
@@ -220,8 +223,8 @@ impl Publisher {
     }
 }
 
-/// A message, and its copies in the same transaction: the bus first, since it tells its readers what follows. Gives the
-/// number of replies.
+/// Writes a message, and its copies in the same transaction. The bus message is first, because it announces the copies.
+/// Returns the number of replies.
 fn write(pipeline: &mut Pipeline, bus: &str, message: &[u8], copies: &[ChannelCopy]) -> usize {
     if copies.is_empty() {
         pipeline.cmd("PUBLISH").arg(bus).arg(message);

@@ -1,4 +1,4 @@
-//! The way onto the bus as a loop sees it: publishes are named and queued within bounds. Never waits.
+//! A loop's access to the bus: publishes get ids and are queued within bounds. Never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::sources::redis::bus;
 use crate::sources::redis::copies::{ChannelCopy, Copies};
 use crate::sources::redis::echo::Echoes;
 
-/// The way onto the bus for the clients of one loop. Cheap to clone.
+/// Access to the bus for the clients of one loop. Cheap to clone.
 #[derive(Clone)]
 pub struct RedisPublisher {
     queue: Queue,
@@ -60,11 +60,11 @@ impl RedisPublisher {
     }
 }
 
-/// The sending end of what waits for Redis.
+/// The sending end of the queue to Redis.
 #[derive(Clone)]
 pub(super) struct Queue {
-    /// Names the ids that publishers left out. Other than the sequencer's run, so that every node, this one too, takes
-    /// them for what they are: ids from elsewhere, which it has to remember to know.
+    /// For the ids of events whose publishers set none. It differs from the sequencer's run, so that every node,
+    /// including this one, treats them as foreign ids, which a node must remember to recognize.
     run: RunName,
     named: Arc<AtomicU64>,
     load: Arc<Load>,
@@ -82,19 +82,19 @@ impl Queue {
         copies: Copies,
         echoes: Arc<Echoes>,
     ) -> (Queue, Receiver<Job>) {
-        // Bounded by the load instead, which also counts what has left the channel and is not answered yet.
+        // Unbounded: the load is the bound, and also counts jobs that have left the channel and are not answered yet.
         let (jobs, receiver) = unbounded();
         let copies = Arc::new(copies);
         (Queue { run, named: Arc::default(), load: Arc::default(), limits, copies, jobs, echoes }, receiver)
     }
 }
 
-/// One bus message on its way out.
+/// One outgoing bus message.
 pub(super) struct Job {
     pub(super) message: Arc<[u8]>,
-    /// What goes out with it, or not at all.
+    /// Sent in the same transaction, or not at all.
     pub(super) copies: Vec<ChannelCopy>,
-    /// Of the message and its copies.
+    /// The bytes of the message and its copies.
     pub(super) bytes: usize,
     pub(super) answer: Answer,
 }

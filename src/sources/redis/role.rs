@@ -1,8 +1,8 @@
-//! Whether a Redis passes on what is published to it: a primary does, a replica and a Sentinel do not.
+//! Whether a Redis server passes on what is published to it: a primary does, a replica and a Sentinel do not.
 //!
-//! What a client publishes to a replica reaches that replica's own subscribers and nobody else. A node there would answer
-//! 202 to events that no other node ever hears of, so such a Redis counts as down. ROLE tells, or INFO where an ACL or a
-//! proxy forbids ROLE. Where both are forbidden, the node goes on and the log says so once.
+//! What a client publishes to a replica reaches only that replica's own subscribers. A node there would answer 202 to
+//! events that no other node ever receives, so such a Redis counts as down. ROLE reports the role, or INFO where an ACL
+//! or a proxy forbids ROLE. Where both are forbidden, the node continues and logs that once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,23 +11,23 @@ use redis::{RedisError, RedisResult, Value};
 use crate::redis_address::connection::RedisConnection;
 use crate::redis_address::{RedisAddress, is_login_refused};
 
-/// Why a Redis is of no use.
+/// Why a Redis server can't be used.
 pub(super) const REPLICA: &str =
     "it is a replica, and what is published there reaches no other server: use the address of the primary";
 const SENTINEL: &str = "it is a Sentinel, which passes no messages on: use the address of the primary";
 
-/// Asks for roles; shared by the connections to one Redis.
+/// Checks roles; shared by the connections to one Redis.
 #[derive(Debug, Default)]
 pub(super) struct RoleCheck {
     is_complained_of: AtomicBool,
 }
 
-/// Why a connection does not serve.
+/// Why a connection can't be used.
 #[derive(Debug)]
 pub(super) enum RoleError {
-    /// What it leads to is no primary, and what to do about it.
+    /// The server is not a primary; the text includes what to do about it.
     NotPrimary(&'static str),
-    /// It failed.
+    /// The check failed.
     Failed(RedisError),
 }
 
@@ -39,7 +39,7 @@ enum Role {
 }
 
 impl RoleError {
-    /// Its text, as safe to log as it is to show.
+    /// Its text, safe to log and to show.
     pub(super) fn explain(&self, address: &RedisAddress) -> String {
         match self {
             RoleError::NotPrimary(why) => (*why).to_owned(),
@@ -49,7 +49,7 @@ impl RoleError {
 }
 
 impl RoleCheck {
-    /// Asks what is at the other end of a connection.
+    /// Checks the role of the server at the other end of a connection.
     pub(super) fn check(&self, address: &RedisAddress, connection: &mut RedisConnection) -> Result<(), RoleError> {
         match ask(connection).map_err(RoleError::Failed)? {
             Some(Role::Primary) => Ok(()),
@@ -68,7 +68,7 @@ impl RoleCheck {
     }
 }
 
-/// The role; none: it is not told.
+/// The role; `None` when the server does not report it.
 fn ask(connection: &mut RedisConnection) -> RedisResult<Option<Role>> {
     let role = answered(connection.ask(&redis::cmd("ROLE")))?;
     if let Some(role) = role.as_ref().and_then(of_role) {
@@ -78,7 +78,7 @@ fn ask(connection: &mut RedisConnection) -> RedisResult<Option<Role>> {
     Ok(info.as_ref().and_then(of_info))
 }
 
-/// An answer; none: it was refused.
+/// An answer; `None` when the command was refused.
 fn answered(answer: RedisResult<Value>) -> RedisResult<Option<Value>> {
     match answer {
         Ok(value) => Ok(Some(value)),
@@ -87,14 +87,14 @@ fn answered(answer: RedisResult<Value>) -> RedisResult<Option<Value>> {
     }
 }
 
-/// What the answer to ROLE says.
+/// The role in the answer to ROLE.
 fn of_role(answer: &Value) -> Option<Role> {
     let Value::Array(parts) = answer else { return None };
     let Some(Value::BulkString(role)) = parts.first() else { return None };
     named(role)
 }
 
-/// What the answer to INFO says.
+/// The role in the answer to INFO.
 fn of_info(answer: &Value) -> Option<Role> {
     let Value::BulkString(info) = answer else { return None };
     info.split(|byte| *byte == b'\n').find_map(|line| named(line.trim_ascii().strip_prefix(b"role:")?))

@@ -1,4 +1,4 @@
-//! The subscriber: one connection at a time, subscribed to everything or counted as down.
+//! The subscriber: one connection at a time. Unless all subscriptions are confirmed, the source counts as down.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
 
-/// How long a read waits before it looks whether to stop or to ping.
+/// How long a read waits before the thread checks whether to stop or to ping.
 const READ_WAIT: Duration = Duration::from_millis(100);
-/// A session that lasted this long was a good one: the next attempt starts without patience again.
+/// After a session of at least this length, the backoff starts again at its minimum.
 const STEADY: Duration = Duration::from_secs(1);
-/// What is kept of messages that arrive before the last subscription is confirmed.
+/// The most bytes kept of messages that arrive before the last subscription is confirmed.
 const EARLY_BYTES_MAX: usize = 4 << 20;
 
 /// The state that outlives a session.
@@ -35,7 +35,7 @@ pub(super) struct Subscriber {
     roles: Arc<RoleCheck>,
     intake: Intake,
     backoff: Backoff,
-    /// Sessions so far.
+    /// Number of sessions until now.
     sessions: u64,
     lost_log: LogThrottle,
 }
@@ -46,12 +46,12 @@ enum End {
     Lost(String),
 }
 
-/// The messages that came before the last subscription was confirmed.
+/// The messages that arrived before the last subscription was confirmed.
 #[derive(Default)]
 struct Early {
     messages: Vec<OwnedMessage>,
     bytes: usize,
-    /// Some were not kept.
+    /// Some messages were not kept.
     is_incomplete: bool,
 }
 
@@ -81,9 +81,9 @@ impl Subscriber {
         }
     }
 
-    /// One session after the other until asked to stop.
+    /// Runs one session after the other until asked to stop.
     pub(super) fn run(&mut self, stop: &Stop) {
-        // After a panic, the session that it ended still counts as live.
+        // After a panic, the interrupted session still counts as live.
         self.echoes.end();
         loop {
             let end = match self.connect() {
@@ -105,8 +105,8 @@ impl Subscriber {
         self.status.set_down("stopped");
     }
 
-    /// A connection to a primary on which every subscription is confirmed, and the messages that came before the last one
-    /// was.
+    /// Connects to a primary and waits until every subscription is confirmed. Also returns the messages that arrived
+    /// before the last confirmation.
     fn connect(&self) -> Result<(RedisConnection, Early), String> {
         let RedisSettings { address, timing, .. } = &*self.settings;
         let explain = |error| address.explain(&error);
@@ -120,7 +120,7 @@ impl Subscriber {
         connection.send(&pipeline.get_packed_pipeline()).map_err(explain)?;
         let mut early = Early::default();
         for (command, name) in self.intake.subscriptions().commands() {
-            // One confirmation per command, in order; a message of what is confirmed already may come between.
+            // One confirmation per command, in order; messages of confirmed subscriptions may arrive between them.
             let reply = connection.reply(|message| early.keep(message)).map_err(explain)?;
             match reply.extract_error() {
                 Ok(reply) if is_confirmation(&reply) => {}
@@ -132,7 +132,7 @@ impl Subscriber {
         Ok((connection, early))
     }
 
-    /// Reads until the connection ends or nothing is heard of it for too long.
+    /// Reads until the connection ends or stays silent for too long.
     fn session(&mut self, connection: &mut RedisConnection, early: &Early, stop: &Stop) -> End {
         let session = self.begin(early);
         let began = Instant::now();
@@ -146,7 +146,7 @@ impl Subscriber {
         end
     }
 
-    /// Everything is subscribed: whatever was missed was missed before this point.
+    /// All subscriptions are confirmed: events can be missing only before this point.
     fn begin(&mut self, early: &Early) -> NonZeroU64 {
         self.sessions += 1;
         self.intake.reset();
@@ -177,7 +177,8 @@ impl Subscriber {
             if !self.echoes.is_live(session) {
                 return End::Lost(role::REPLICA.to_owned());
             }
-            // A silence is judged by the time before the read: what came while the process was stopped is read first.
+            // Silence is measured up to the time before the read: data that came while the process was stopped is read
+            // first.
             let now = Instant::now();
             match connection.receive() {
                 Ok(true) => {
@@ -196,7 +197,7 @@ impl Subscriber {
                         return End::Lost(format!("ping: {}", self.settings.address.explain(&timeout)));
                     }
                     None if now.duration_since(heard_at) >= timing.ping_interval => {
-                        // Any answer will do, also an error (an ACL without PING): it lives.
+                        // Any answer will do, also an error (an ACL without PING): it shows that the connection works.
                         if let Err(error) = connection.send(&redis::cmd("PING").get_packed_command()) {
                             return self.lost(&error);
                         }
@@ -210,7 +211,7 @@ impl Subscriber {
         End::Stopped
     }
 
-    /// Takes the replies that one read brought, and says how many there were.
+    /// Takes the replies of one read, and returns how many there were.
     fn take_replies(&mut self, connection: &mut RedisConnection) -> Result<u32, RedisError> {
         let mut replies = 0;
         let outcome = loop {

@@ -1,8 +1,8 @@
 //! What is subscribed to, and which delivery of a message counts. Pure.
 //!
 //! Redis delivers a message once for the exact channel and once for each pattern that matches. Exactly one delivery is
-//! taken: the exact channel's, else the first pattern's in configured order. The bus is a channel of its own that
-//! no pattern and no `--redis-channel` reaches.
+//! taken: the exact channel's, otherwise that of the first matching pattern in configured order. The bus is a separate
+//! channel: its messages count only when they come through its own subscription.
 
 use std::collections::HashSet;
 
@@ -21,9 +21,9 @@ pub(super) struct Subscriptions {
 pub(super) enum Delivery {
     /// From the bus.
     Bus,
-    /// The one that counts.
+    /// The delivery that counts.
     First,
-    /// The same message comes, or came, another way too.
+    /// The same message also comes, or came, through another subscription.
     Again,
 }
 
@@ -35,20 +35,20 @@ impl Subscriptions {
         Subscriptions { bus: bus.to_owned(), channels, patterns }
     }
 
-    /// Every subscription as a command and its one argument. The bus is the last: whatever it announces a copy of, its
-    /// copy comes too, or no channel of it is subscribed.
+    /// Every subscription as a command and its one argument. The bus is the last: when it announces a copy, the
+    /// subscription for that copy is already active, or there is none.
     pub(super) fn commands(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let channels = self.channels.iter().map(|channel| ("SUBSCRIBE", channel.as_str()));
         let patterns = self.patterns.iter().map(|pattern| ("PSUBSCRIBE", pattern.as_str()));
         channels.chain(patterns).chain(std::iter::once(("SUBSCRIBE", self.bus.as_str())))
     }
 
-    /// What to make of a message that came through `pattern`, or through its channel itself.
+    /// How to treat a message that came through `pattern`, or through its channel itself.
     pub(super) fn delivery(&self, pattern: Option<&[u8]>, channel: &[u8]) -> Delivery {
         let is_bus = channel == self.bus.as_bytes();
         let Some(pattern) = pattern else { return if is_bus { Delivery::Bus } else { Delivery::First } };
         let is_exact = || std::str::from_utf8(channel).is_ok_and(|channel| self.channels.contains(channel));
-        // That its own pattern matches is Redis's word; only those before it are ours to judge.
+        // Redis has decided that its own pattern matches; only the patterns before it are checked here.
         let before = self.patterns.iter().map(String::as_bytes).take_while(|other| *other != pattern);
         match is_bus || is_exact() || before.into_iter().any(|other| glob::matches(other, channel)) {
             true => Delivery::Again,

@@ -1,6 +1,6 @@
-//! The topics of channels heard lately: their names are checked and allocated once, not for each message.
+//! The topics of recently seen channels: their names are checked and allocated once, not for each message.
 //!
-//! Bounded: when the names take more than [`BYTES_MAX`], all are forgotten, and checked again as they come.
+//! Bounded: when the names take more than [`BYTES_MAX`], all are discarded, and checked again when they reappear.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::sources::redis::payload;
 
 /// Room for the names of as many topics as a server has by default, 40 bytes each.
 const BYTES_MAX: usize = 8 << 20;
-/// What a name costs besides its bytes.
+/// What a name costs in addition to its bytes.
 const OVERHEAD_BYTES: usize = 40;
 
 /// Topics by name.
@@ -21,7 +21,7 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    /// The topic that a channel's name is; why it is none.
+    /// The topic with the channel's name, or why the name is not a valid topic.
     pub(super) fn get(&mut self, channel: &[u8], limits: &PublishLimits) -> Result<Topic, String> {
         let name = std::str::from_utf8(channel).ok();
         if let Some(topic) = name.and_then(|name| self.known.get(name)) {
