@@ -1,20 +1,20 @@
-//! Socket activation: the listening sockets that whoever started this process passed on to it (sd_listen_fds(3)).
+//! Socket activation: the listening sockets that the process manager passed to this process (sd_listen_fds(3)).
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A socket that was passed, and the name it was given: the `FileDescriptorName` of its unit.
+/// A socket that was passed, with its name: the `FileDescriptorName` of its unit.
 #[derive(Debug)]
 pub struct Passed {
     /// The socket.
     pub descriptor: OwnedFd,
-    /// `unknown` when none was given.
+    /// `unknown` when no name was given.
     pub name: String,
 }
 
-/// Takes the sockets that were passed to this process, in their order; a second call finds none.
+/// Takes the sockets that were passed to this process, in their order; a second call returns no sockets.
 pub fn take_passed() -> io::Result<Vec<Passed>> {
     static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
     if ARE_TAKEN.swap(true, Ordering::Relaxed) {

@@ -1,11 +1,11 @@
-//! How the allocator deals with the few large tables that every connection has its place in.
+//! How the allocator places the few large tables that have an entry for every connection.
 #![allow(unsafe_code)]
 
-/// From this size on a block has pages of its own: it grows without a copy, and is given back whole.
+/// Blocks of at least this size get pages of their own: they grow without a copy, and are returned to the kernel whole.
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_FROM: libc::c_int = 64 << 10;
 
-/// Keeps large blocks out of the heap. Call it before there is a second thread.
+/// Keeps large blocks out of the heap. Call it before a second thread starts.
 ///
 /// By default glibc raises its threshold with every large block that is freed. A table that outgrows its block then
 /// leaves a hole in the heap, which stays resident: about 15 bytes for each connection, measured with

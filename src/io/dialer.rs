@@ -1,8 +1,8 @@
-//! Outgoing connections, very many of them, all watched by one epoll.
+//! Very many outgoing connections, all watched by one epoll.
 //!
-//! A [`Line`] is one connection and as small as its descriptor. Readiness is edge-triggered: whoever is told that a
-//! line is readable reads until [`io::ErrorKind::WouldBlock`] or remembers that it did not. The caller's token comes
-//! back with each readiness; putting an attempt number into it makes late ones for a replaced line recognisable.
+//! A [`Line`] is one connection and as small as its descriptor. Readiness is edge-triggered: after a line is reported
+//! readable, the caller reads until [`io::ErrorKind::WouldBlock`] or remembers that it did not. The caller's token
+//! comes back with each readiness; an attempt number in the token identifies late ones for a replaced line.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
 use socket2::{SockAddr, SockFilter, Socket, Type};
 
-/// Opens connections and waits for something to happen on any of them.
+/// Opens connections and waits for events on any of them.
 pub struct Dialer {
     poll: Poll,
     events: Events,
@@ -26,8 +26,8 @@ pub struct Dialer {
 pub enum Remote {
     /// A TCP port.
     Tcp(SocketAddr),
-    /// A Unix socket. Connecting there is done at once or fails, with [`io::ErrorKind::WouldBlock`] while the server
-    /// has too many waiting.
+    /// A Unix socket. Connecting completes at once or fails, with [`io::ErrorKind::WouldBlock`] while the server's
+    /// backlog is full.
     Unix(PathBuf),
 }
 
@@ -36,20 +36,20 @@ pub enum Remote {
 pub struct Dial<'a> {
     /// The server.
     pub remote: &'a Remote,
-    /// The local address to leave from; none lets the kernel choose.
+    /// The local address to connect from; `None` lets the kernel choose.
     pub source: Option<IpAddr>,
-    /// The kernel's receive buffer, in bytes; none leaves it to the kernel.
+    /// The kernel's receive buffer, in bytes; `None` leaves the size to the kernel.
     pub receive_buffer_bytes: Option<usize>,
 }
 
-/// What happened on one line.
+/// An event on one line.
 #[derive(Clone, Copy, Debug)]
 pub struct Readiness {
     /// The token given to [`Dialer::dial`].
     pub token: usize,
-    /// There is something to read, an end or an error included.
+    /// There is something to read, including an end or an error.
     pub readable: bool,
-    /// Connected, or there is room to write again.
+    /// The line is connected, or there is room to write again.
     pub writable: bool,
     /// The other end has closed, or the connection has failed.
     pub closed: bool,
@@ -61,7 +61,7 @@ impl Dialer {
         Ok(Dialer { poll: Poll::new()?, events: Events::with_capacity(events_max) })
     }
 
-    /// Starts to connect. The line turns writable once it is connected or has failed; ask [`Line::take_error`].
+    /// Starts to connect. The line becomes writable once it is connected or has failed; check [`Line::take_error`].
     pub fn dial(&self, token: usize, dial: &Dial<'_>) -> io::Result<Line> {
         let remote = match dial.remote {
             Remote::Tcp(address) => SockAddr::from(*address),
@@ -69,7 +69,7 @@ impl Dialer {
         };
         let socket = Socket::new(remote.domain(), Type::STREAM.nonblocking(), None)?;
         if let Some(bytes) = dial.receive_buffer_bytes {
-            // Before connecting: the window that the handshake announces depends on it.
+            // Must precede connecting: the window that the handshake announces depends on it.
             socket.set_recv_buffer_size(bytes)?;
         }
         if let Some(source) = dial.source {
@@ -85,7 +85,7 @@ impl Dialer {
         Ok(Line(socket))
     }
 
-    /// Waits until something happens on a line, at most `timeout`.
+    /// Waits for an event on a line, at most `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -93,7 +93,7 @@ impl Dialer {
         }
     }
 
-    /// What the last wait brought.
+    /// The events of the last wait.
     pub fn ready(&self) -> impl Iterator<Item = Readiness> + '_ {
         self.events.iter().map(|event| Readiness {
             token: event.token().0,
@@ -121,7 +121,7 @@ impl Line {
         (&self.0).write(bytes)
     }
 
-    /// The error that connecting ended with, if any.
+    /// The error with which connecting ended, if any.
     pub fn take_error(&self) -> io::Result<()> {
         match self.0.take_error()? {
             Some(error) => Err(error),
@@ -129,22 +129,22 @@ impl Line {
         }
     }
 
-    /// Makes the connection a black hole: from now on the kernel drops every segment that arrives for it, so that
-    /// the other end sees neither an answer nor an end, as when a cable is pulled. Needs no privilege.
+    /// Makes the connection a black hole: from now on the kernel drops every segment that arrives for it, so that the
+    /// other end sees neither an answer nor an end, as when a cable is unplugged. Needs no privilege.
     pub fn go_silent(&self) -> io::Result<()> {
         // `ret #0`: keep no byte of any packet. A TCP socket's filter runs before the segment is acknowledged.
         let drop_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
         self.0.attach_filter(&[drop_all])
     }
 
-    /// Makes closing abort the connection: no port is left waiting for a minute.
+    /// Makes closing abort the connection, so that no port stays in TIME_WAIT for a minute.
     pub fn abort_on_close(&self) -> io::Result<()> {
         self.0.set_linger(Some(Duration::ZERO))
     }
 }
 
-/// Lets `bind` take an address without a port, and `connect` choose it for the whole 4-tuple: otherwise the ports of
-/// one source address are shared by all destinations.
+/// Lets `bind` take an address without a port, and lets `connect` choose the port for the whole 4-tuple. Otherwise all
+/// destinations share the ports of one source address.
 #[allow(unsafe_code)]
 fn choose_port_at_connect(socket: &Socket) -> io::Result<()> {
     let on: libc::c_int = 1;

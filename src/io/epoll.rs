@@ -1,7 +1,7 @@
-//! The IO contract over epoll, by way of mio: edge-triggered, one system call for each send.
+//! The IO contract over epoll, through mio: edge-triggered, one system call for each send.
 //!
-//! Connections are watched for reading and writing once, when they arrive: with edges, a socket that never fills
-//! costs nothing for that, and one that does costs no further call.
+//! Each connection is registered for reading and writing once, when it arrives. With edges, a socket that never fills
+//! costs nothing for this, and a socket that fills needs no further call.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -19,15 +19,15 @@ use super::listener::Listener;
 use super::{Accept, Close, FRAMES_PER_SEND_MAX, Gone, Io, ListenerIndex, Peer, Read, Readiness, Sent, Socket, Token};
 use crate::event::Frame;
 
-/// What one wait reports at most; the rest is reported by the next.
+/// The most events that one wait reports; the next wait reports the rest.
 const EVENTS_PER_WAIT_MAX: usize = 1024;
 
-/// A run of several small frames to many sockets is joined once and sent as one buffer up to this size: cheaper
-/// than having the kernel walk the same vector for each.
+/// Up to this size, a run of several small frames to many sockets is joined once and sent as one buffer: cheaper than a
+/// vector that the kernel walks for each socket.
 const JOINED_BYTES_MAX: usize = 64 << 10;
 const JOINED_TARGETS_MIN: usize = 4;
 
-/// Slots that stand for no connection, in the upper half of mio's token.
+/// Slots that are not connections, in the upper half of mio's token.
 const WAKER: mio::Token = mio::Token(usize::MAX);
 const LISTENERS: usize = usize::MAX - 1024;
 
@@ -37,7 +37,7 @@ pub struct EpollIo {
     events: Events,
     waker: Arc<Waker>,
     listeners: Vec<Option<Listener>>,
-    /// Inherited listeners that are no longer listened to: open still, so that whoever connects waits in their backlog.
+    /// Inherited listeners that no longer accept: they stay open, so that new connections wait in their backlog.
     left_open: Vec<Listener>,
     spare: Option<File>,
     started: Instant,
@@ -70,10 +70,10 @@ impl EpollIo {
         })
     }
 
-    /// What makes [`Io::wait`] return, from any thread.
+    /// Makes [`Io::wait`] return, from any thread.
     pub fn wake(&self) -> impl Fn() + Send + Sync + 'static {
         let waker = Arc::clone(&self.waker);
-        // The eventfd's counter can't overflow with one wake outstanding, and its descriptor lives as long as we.
+        // The eventfd's counter can't overflow with one wake outstanding, and the closure keeps its descriptor open.
         move || waker.wake().expect("an eventfd that is open takes a wake")
     }
 
@@ -126,7 +126,7 @@ impl Io for EpollIo {
         for event in &self.events {
             let mio::Token(value) = event.token();
             if event.token() == WAKER {
-                continue; // the caller looks into its channel after every wait
+                continue; // the caller checks its channel after every wait
             }
             if value >= LISTENERS {
                 ready.push(Readiness::Acceptable(ListenerIndex(value - LISTENERS)));
@@ -136,7 +136,7 @@ impl Io for EpollIo {
             if event.is_writable() {
                 ready.push(Readiness::Writable(token));
             }
-            // Errors and hang-ups come to light in a read.
+            // A read finds the cause of errors and hang-ups.
             if event.is_readable() || event.is_error() || event.is_read_closed() {
                 ready.push(Readiness::Readable(token));
             }
@@ -236,14 +236,14 @@ impl Io for EpollIo {
     fn stop_listening(&mut self, listener: ListenerIndex) {
         let Some(listener) = self.listeners.get_mut(listener.0).and_then(Option::take) else { return };
         if listener.is_inherited() {
-            // One that can't be taken out of epoll is only reported in vain.
+            // If a listener can't be removed from epoll, its readiness is reported without effect.
             let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
             self.left_open.push(listener);
         }
     }
 }
 
-/// The bytes of a run from `skip_bytes` on, frame by frame.
+/// The bytes of a run starting at `skip_bytes`, frame by frame.
 fn unsent(run: &[Frame], skip_bytes: usize) -> impl Iterator<Item = &[u8]> {
     let mut skip = skip_bytes;
     run.iter().filter_map(move |frame| {
@@ -253,10 +253,10 @@ fn unsent(run: &[Frame], skip_bytes: usize) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What an error of accept(2) means that is neither a lack of connections nor of descriptors.
+/// The meaning of an error of accept(2) other than no waiting connection and no descriptors.
 fn refused(error: i32) -> Accept {
     match error {
-        // The connection is gone, or had this network error pending; accept(2) says to go on with the next.
+        // The connection is gone, or had this network error pending; accept(2) recommends continuing with the next.
         libc::ECONNABORTED
         | libc::EINTR
         | libc::EPROTO
@@ -269,7 +269,7 @@ fn refused(error: i32) -> Accept {
         | libc::EOPNOTSUPP
         | libc::ETIMEDOUT
         | libc::ECONNRESET => Accept::Aborted,
-        // EPERM, EINVAL, EBADF: what the listener itself has will be there at once again.
+        // EPERM, EINVAL, EBADF: an error of the listener itself would occur again at once.
         error => Accept::Failed(error),
     }
 }

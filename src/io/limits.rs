@@ -1,9 +1,9 @@
-//! The process's limits, how many descriptors it may have, and the size of a page.
+//! The process's limit on open descriptors, and the size of a page.
 #![allow(unsafe_code)]
 
 use std::io;
 
-/// Raises the soft limit on open descriptors to the hard one, and tells it.
+/// Raises the soft limit on open descriptors to the hard one, and returns it.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a live rlimit that the call fills.

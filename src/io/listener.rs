@@ -22,7 +22,7 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// True when nobody outside this host can reach it.
+    /// True when only this host can reach it.
     pub fn is_local(&self) -> bool {
         match self {
             ListenAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -34,7 +34,7 @@ impl ListenAddress {
 impl FromStr for ListenAddress {
     type Err = String;
 
-    /// Names are refused but `localhost`: what a resolver answers may change, and may be public.
+    /// Refuses names except `localhost`: the answer of a resolver may change, and may be public.
     fn from_str(text: &str) -> Result<ListenAddress, String> {
         const ADVICE: &str = "allowed is ADDR:PORT (127.0.0.1:3001, 0.0.0.0:3001, [::1]:3001) or unix:PATH";
         if let Some(path) = text.strip_prefix("unix:") {
@@ -67,7 +67,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A listening socket, non-blocking. A unix socket's file goes when it is dropped, unless it was inherited.
+/// A listening socket, non-blocking. Dropping it removes a unix socket's file, unless the socket was inherited.
 #[derive(Debug)]
 pub struct Listener {
     descriptor: OwnedFd,
@@ -91,7 +91,8 @@ impl Listener {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
                 options.set_on(&socket, Domain::UNIX)?;
                 socket.bind(&SockAddr::unix(path)?)?;
-                // The proxy in front usually runs as another user; who may reach the folder may connect.
+                // The proxy in front usually runs as another user; access to the folder decides which users may
+                // connect.
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
                 socket
             }
@@ -104,8 +105,8 @@ impl Listener {
         Ok(Listener { descriptor: socket.into(), address, is_inherited: false })
     }
 
-    /// Takes over a socket that whoever started this process listens on, and goes on holding: its address and its
-    /// backlog are theirs.
+    /// Takes over a listening socket that the process manager opened and keeps open: its address and its backlog are
+    /// set there.
     pub fn inherit(descriptor: OwnedFd, options: &SocketOptions) -> io::Result<Listener> {
         let socket = Socket::from(descriptor);
         let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -123,12 +124,12 @@ impl Listener {
         Ok(Listener { descriptor: socket.into(), address, is_inherited: true })
     }
 
-    /// True when it outlives this process.
+    /// True when the socket outlives this process.
     pub fn is_inherited(&self) -> bool {
         self.is_inherited
     }
 
-    /// Where it listens, with the port that was taken.
+    /// Its address, with the actual port.
     pub fn address(&self) -> &ListenAddress {
         &self.address
     }
@@ -145,13 +146,13 @@ impl Drop for Listener {
         if let ListenAddress::Unix(path) = &self.address
             && !self.is_inherited
         {
-            // Gone already is as good; nobody is left to tell.
+            // The file may already be gone; an error has no receiver here.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// Removes the socket file that a server which ended abruptly left behind; a live one's is left alone.
+/// Removes the socket file that a crashed server left behind; the file of a live server stays.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if is_socket {
@@ -211,7 +212,7 @@ mod tests {
         assert!(matches!(listener.address(), ListenAddress::Tcp(address) if address.port() != 0));
     }
 
-    /// What a connection has that a listener accepted.
+    /// An accepted connection with the options that it inherited.
     fn accepted(listener: &Listener) -> Socket {
         let ListenAddress::Tcp(address) = *listener.address() else { panic!("a TCP listener") };
         let _peer = std::net::TcpStream::connect(address).unwrap();

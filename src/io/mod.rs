@@ -1,15 +1,14 @@
 //! The IO contract and its implementations: the only home of mio, libc and unsafe.
 //!
-//! [`Io`] is all that the server knows of the outside: what is ready, what a read, a send or an accept came to, and
-//! what time it is. Two implementations supply it: [`epoll`] over mio, and [`simulated`], a seeded network in
-//! memory that runs the same server in deterministic tests.
+//! [`Io`] is the server's only access to the outside: readiness, the results of reads, sends and accepts, and the time.
+//! It has two implementations: [`epoll`] over mio, and [`simulated`], a seeded network in memory that runs the same
+//! server in deterministic tests.
 //!
-//! What every implementation promises:
-//! - Readiness is edge-triggered: after [`Readiness::Readable`] no other comes for that socket until a read would
-//!   have blocked; the same for writing. A new socket that is watched is reported once for each when ready.
-//! - No call but [`Io::wait`] blocks, and nothing borrowed in a call is used after it.
-//! - A token comes back as it was given, at worst late: after its socket was closed. Whoever reads it checks the
-//!   generation.
+//! Guarantees of every implementation:
+//! - Readiness is edge-triggered: after [`Readiness::Readable`] no other is reported for that socket until a read would
+//!   have blocked; the same applies to writing. A newly watched socket is reported once for each when it is ready.
+//! - Only [`Io::wait`] blocks, and nothing borrowed in a call is used after it.
+//! - A token comes back unchanged, possibly late: after its socket was closed. The caller must check the generation.
 
 pub mod activation;
 pub mod allocator;
@@ -25,14 +24,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::event::Frame;
 
-/// The most frames in one [`Io::send`]: what one vectored write takes (IOV_MAX).
+/// The most frames in one [`Io::send`]: the limit of one vectored write (IOV_MAX).
 pub const FRAMES_PER_SEND_MAX: usize = 1024;
 
-/// An open connection's socket. Copying it copies the name, not the socket; [`Io::close`] ends it.
+/// An open connection's socket. A copy refers to the same socket; [`Io::close`] ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Socket(pub(in crate::io) i32);
 
-/// Whose readiness is reported: a slot, and which of its successive tenants.
+/// Identifies the connection whose readiness is reported: a slot, and which of its successive tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     /// The slot in the server's slab.
@@ -45,10 +44,10 @@ pub struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerIndex(pub usize);
 
-/// Something that [`Io::wait`] saw.
+/// An event that [`Io::wait`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// Connections wait to be accepted.
+    /// Connections are waiting to be accepted.
     Acceptable(ListenerIndex),
     /// A read will find bytes, the end, or an error.
     Readable(Token),
@@ -56,37 +55,37 @@ pub enum Readiness {
     Writable(Token),
 }
 
-/// Who is at the other end.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP peer.
     Inet(SocketAddr),
-    /// Somebody on this host.
+    /// A process on this host.
     Unix,
 }
 
-/// What an accept came to.
+/// The result of an accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {
     /// A connection, non-blocking, with its listener's socket options.
     Connection(Socket, Peer),
-    /// The peer was gone before we came; there may be others.
+    /// The peer was gone before the accept; there may be others.
     Aborted,
-    /// Nobody waits; a later edge will tell.
+    /// No connection is waiting; a later edge reports the next one.
     WouldBlock,
-    /// No descriptor or no memory is left for it; it still waits. No edge will tell.
+    /// No descriptor or memory is left for it; the connection still waits. No edge reports it again.
     Exhausted,
-    /// Accepting itself fails, with this error (errno). The connection still waits, and the next accept may fail alike.
-    /// No edge will tell.
+    /// Accepting itself fails, with this error (errno). The connection still waits, and the next accept may fail in the
+    /// same way. No edge reports it again.
     Failed(i32),
 }
 
-/// What a read came to.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// So many bytes, at least one.
+    /// This many bytes, at least one.
     Bytes(usize),
-    /// Nothing for now; a later edge will tell.
+    /// Nothing to read now; a later edge reports more.
     WouldBlock,
     /// The peer will send no more.
     Ended,
@@ -94,13 +93,13 @@ pub enum Read {
     Gone(Gone),
 }
 
-/// What a send to one socket came to.
+/// The result of a send to one socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// The kernel took so many bytes: all of them, or as many as it had room for. After fewer than all the next
-    /// send is to wait for [`Readiness::Writable`].
+    /// The kernel took this many bytes: all of them, or as many as it had room for. After fewer than all, the next send
+    /// must wait for [`Readiness::Writable`].
     Bytes(usize),
-    /// It took none; [`Readiness::Writable`] will tell.
+    /// The kernel took nothing; [`Readiness::Writable`] reports room.
     WouldBlock,
     /// The connection is broken.
     Gone(Gone),
@@ -111,22 +110,22 @@ pub enum Sent {
 pub enum Gone {
     /// The peer reset it (ECONNRESET, EPIPE).
     Reset,
-    /// The peer acknowledged nothing for too long (ETIMEDOUT).
+    /// The peer did not acknowledge data for too long (ETIMEDOUT).
     TimedOut,
-    /// Another error, by its number.
+    /// Another error, by its errno.
     Error(i32),
 }
 
 /// How to end a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// What was sent still goes out.
+    /// Data that was already sent still goes out.
     Graceful,
-    /// At once: what the kernel still holds for the peer is dropped, and the peer sees a reset.
+    /// At once: the kernel drops the data it still holds for the peer, and the peer sees a reset.
     Reset,
 }
 
-/// What the server needs of the outside world.
+/// The operations that the server needs from the outside.
 pub trait Io {
     /// The time since some fixed start; it never goes back.
     fn now(&self) -> Duration;
@@ -134,7 +133,7 @@ pub trait Io {
     /// The calendar time, for `Date`.
     fn unix_time(&self) -> SystemTime;
 
-    /// Waits until something is ready, a wake came, or `timeout` has passed; appends what is ready to `ready`.
+    /// Waits until something is ready, a wake arrives, or `timeout` passes; appends what is ready to `ready`.
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Readiness>) -> std::io::Result<()>;
 
     /// Accepts one connection.
@@ -146,14 +145,14 @@ pub trait Io {
     /// Takes a descriptor to keep again. False: none is left.
     fn reserve_fd(&mut self) -> bool;
 
-    /// Starts to report a connection's readiness, reading and writing, under `token`.
+    /// Starts to report a connection's readiness for reading and writing under `token`.
     fn watch(&mut self, socket: Socket, token: Token) -> std::io::Result<()>;
 
     /// Reads into `buffer`.
     fn read(&mut self, socket: Socket, buffer: &mut [u8]) -> Read;
 
-    /// Sends the same run of frames, from byte `skip_bytes` of it on, to each of `targets`, and appends what each
-    /// came to, in their order, to `outcomes`. At most [`FRAMES_PER_SEND_MAX`] frames.
+    /// Sends the same run of frames, starting at byte `skip_bytes`, to each of `targets`, and appends the result of
+    /// each to `outcomes`, in the same order. At most [`FRAMES_PER_SEND_MAX`] frames.
     fn send(
         &mut self,
         run: &[Frame],
@@ -162,13 +161,13 @@ pub trait Io {
         outcomes: &mut Vec<Sent>,
     );
 
-    /// Tells the peer that nothing more will be sent; reading goes on.
+    /// Signals to the peer that no more data will be sent; reading goes on.
     fn end(&mut self, socket: Socket);
 
     /// Ends a connection. Its readiness may still be reported, late, under its token.
     fn close(&mut self, socket: Socket, how: Close);
 
-    /// Stops listening. Connections that wait to be accepted are refused; those of an inherited socket, and whoever
-    /// else connects to it, wait for the process that inherits it next.
+    /// Stops listening. Waiting connections are refused. On an inherited socket they are not: they and later
+    /// connections wait for the process that inherits it next.
     fn stop_listening(&mut self, listener: ListenerIndex);
 }

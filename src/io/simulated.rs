@@ -1,15 +1,15 @@
 //! The IO contract as a seeded network in memory: its second implementation, for deterministic tests.
 //!
-//! The same server runs on it as on epoll. Time is virtual: a wait jumps to its timeout or to the next thing that
-//! happens. Everything that may go either way (how much a send takes, when bytes arrive, who resets when) is drawn
-//! from one seed, so that a run can be repeated, and its [trace](SimulatedIo::trace_hash) compared.
+//! The same server runs on it as on epoll. Time is virtual: a wait jumps to its timeout or to the next scheduled event.
+//! Every random outcome (how much a send takes, when bytes arrive, which peer resets when) comes from one seed, so that
+//! a run can be repeated, and its [trace](SimulatedIo::trace_hash) compared.
 //!
-//! A test holds the other ends: [peers](PeerId) that connect, speak, read at their own [`Pace`], end, reset or vanish.
-//! What the contract asks of the server is asserted here: no call on a socket that is closed, no send on one that
-//! awaits writability or after [`Io::end`], no accept on the spare descriptor but when it was released. Socket
-//! numbers are never used twice, so that a stale one can't pass for another's.
+//! A test controls the other ends: [peers](PeerId) that connect, send, read at their own [`Pace`], end, reset or
+//! vanish. Assertions here check the server's side of the contract: no call on a closed socket, no send on a socket
+//! that awaits writability or after [`Io::end`], no accept on the spare descriptor unless it was released. Socket
+//! numbers are never reused, so that a stale one can't be taken for another.
 //!
-//! Absent: any real IO, threads, and loss in transit (what arrives, arrives in order).
+//! Absent: any real IO, threads, and loss in transit (data that arrives, arrives in order).
 
 mod faults;
 mod link;
@@ -34,7 +34,7 @@ use link::{Backlog, Edge, Link, Stage};
 use peers::Happening;
 use trace::Trace;
 
-/// By how many waits readiness of a closed socket may be late.
+/// The maximum delay, in waits, of the readiness of a closed socket.
 const LATE_WAITS_MAX: usize = 6;
 
 /// The IO contract over a network in memory. See the module's documentation.
@@ -50,7 +50,7 @@ pub struct SimulatedIo {
     sockets: BTreeMap<i32, PeerId>,
     next_socket: i32,
     backlogs: Vec<Backlog>,
-    /// Readiness of closed sockets, and after how many waits it is reported.
+    /// Readiness of closed sockets, with the number of waits until it is reported.
     late: Vec<(usize, Readiness)>,
     woken: Arc<AtomicBool>,
     descriptors_max: usize,
@@ -59,7 +59,7 @@ pub struct SimulatedIo {
 }
 
 impl SimulatedIo {
-    /// A network with so many listeners, and nobody there yet.
+    /// A network with this many listeners, and no peers.
     pub fn new(seed: u64, faults: Faults, listeners: usize) -> SimulatedIo {
         SimulatedIo {
             random: Random::new(seed),
@@ -83,34 +83,34 @@ impl SimulatedIo {
 
     // ---- steering ----
 
-    /// What makes a wait return, as `EpollIo::wake` does.
+    /// Makes a wait return, as `EpollIo::wake` does.
     pub fn wake(&self) -> impl Fn() + Send + Sync + 'static {
         let woken = Arc::clone(&self.woken);
         move || woken.store(true, Ordering::SeqCst)
     }
 
-    /// No wait goes beyond this time: it returns there, as if it had been interrupted.
+    /// The latest time to which a wait goes: it returns there, as if it had been interrupted.
     pub fn set_horizon(&mut self, horizon: Duration) {
         self.horizon = horizon.max(self.now);
     }
 
-    /// Starts at this time: a server that takes over from another one.
+    /// Sets the time at the start: for a server that takes over from another one.
     pub fn set_start(&mut self, now: Duration) {
         assert!(self.links.is_empty(), "time never goes back");
         self.now = now;
     }
 
-    /// True when the last wait was to sleep: the server had nothing left to do, and no wake was on its way.
+    /// True when the last wait was to sleep: the server had no work left, and no wake was pending.
     pub fn has_slept(&self) -> bool {
         self.has_slept
     }
 
-    /// How many descriptors there are: open connections and the spare one.
+    /// How many descriptors the process may have: open connections and the spare one.
     pub fn set_descriptors_max(&mut self, descriptors_max: usize) {
         self.descriptors_max = descriptors_max;
     }
 
-    /// Other faults from now on.
+    /// Replaces the faults from now on.
     pub fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
     }
@@ -127,12 +127,12 @@ impl SimulatedIo {
         self.trace.borrow().hash
     }
 
-    /// The last lines of what happened.
+    /// The last lines of the trace.
     pub fn trace(&self) -> Vec<String> {
         self.trace.borrow().lines.iter().cloned().collect()
     }
 
-    /// Adds a line of the test's own.
+    /// Adds a line from the test.
     pub fn note(&self, line: fmt::Arguments<'_>) {
         self.trace.borrow_mut().push(self.now, line);
     }
@@ -239,7 +239,7 @@ impl Io for SimulatedIo {
             if self.random.chance(self.faults.tardy_wait) {
                 break;
             }
-            // Whoever is ready but was passed over above is reported a moment later.
+            // Ready connections that were passed over above are reported a moment later.
             let overdue = self.sockets.values().map(|peer| &self.links[peer.0]);
             let overdue = overdue.filter(|link| link.token.is_some());
             let passed_over = overdue.into_iter().any(|link| link.writable == Edge::Due || link.readable == Edge::Due);
@@ -363,7 +363,7 @@ impl Io for SimulatedIo {
         let link = &mut self.links[peer.0];
         link.stage = Stage::Closed;
         link.ended = true;
-        // Closing on what was not read is a reset, too, and takes along what the peer has yet to read.
+        // Closing with unread data is also a reset, and discards what the peer has not read yet.
         if how == Close::Reset || !link.unread.is_empty() {
             link.fate = Fate::Reset;
         }
@@ -394,7 +394,7 @@ mod tests {
 
     const TOKEN: Token = Token { slot: 0, generation: 1 };
 
-    /// A network with one connection that is accepted and watched, and its readiness at first.
+    /// A network with one connection that is accepted and watched, and its initial readiness.
     fn connected(faults: Faults, pace: Pace) -> (SimulatedIo, PeerId, Socket) {
         let mut io = SimulatedIo::new(1, faults, 1);
         let peer = io.connect(ListenerIndex(0), Peer::Unix, pace);

@@ -1,11 +1,12 @@
-//! What every accepted connection inherits from its listener, so that no call is spent on each.
+//! The options that every accepted connection inherits from its listener, without a call per connection.
 //!
-//! Two bounds keep what the kernel holds for a subscriber small without slowing down one that reads:
-//! - **Unsent bytes** (TCP_NOTSENT_LOWAT): what the peer's window has no room for. A reader that stalls closes its
-//!   window, so this is what it pins. The kernel takes no more than this and one packet (64 KiB on a fast path).
-//! - **Bytes under way** (SO_SNDBUF): what is sent and not acknowledged yet. The kernel tunes it for each connection,
-//!   up to the third number of `net.ipv4.tcp_wmem`: a large event on a long path needs the room. A fixed size makes
-//!   such an event take one round trip for each buffer.
+//! Two bounds limit the memory that the kernel holds for a subscriber, without slowing down one that reads:
+//! - **Unsent bytes** (TCP_NOTSENT_LOWAT): data for which the peer's window has no room. A reader that stalls closes
+//!   its window, so this bounds the memory that it pins. The kernel takes no more than this and one packet (64 KiB on a
+//!   fast path).
+//! - **Bytes in flight** (SO_SNDBUF): data that is sent and not acknowledged yet. The kernel tunes the size for each
+//!   connection, up to the third number of `net.ipv4.tcp_wmem`: a large event on a long path needs the room. With a
+//!   fixed size, such an event takes one round trip for each buffer.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -23,7 +24,7 @@ pub struct SocketOptions {
     pub send_buffer_bytes: Option<usize>,
     /// TCP_NOTSENT_LOWAT.
     pub unsent_bytes_max: usize,
-    /// When TCP gives a silent peer up.
+    /// When TCP gives up a silent peer.
     pub patience: Patience,
 }
 
@@ -46,7 +47,7 @@ impl Patience {
     /// The shortest user timeout that outlasts a lost probe: the kernel counts probes in whole seconds.
     pub const USER_TIMEOUT_MIN: Duration = Duration::from_secs(4);
 
-    /// Probes from half of the user timeout on, four of them: for timeouts of at least eight seconds.
+    /// Four probes, the first after half of the user timeout: for timeouts of at least eight seconds.
     pub fn new(user_timeout: Duration) -> Patience {
         const SECOND: Duration = Duration::from_secs(1);
         let whole_seconds = |time: Duration| Duration::from_secs(time.as_secs()).max(SECOND);
@@ -59,7 +60,7 @@ impl Patience {
 }
 
 impl SocketOptions {
-    /// Sets them on a listener; what connects from then on has them.
+    /// Sets the options on a listener; later connections inherit them.
     pub(super) fn set_on(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
         if domain == Domain::UNIX {
             return socket.set_send_buffer_size(self.send_buffer_bytes.unwrap_or(UNIX_SEND_BUFFER_BYTES));
@@ -79,13 +80,14 @@ impl SocketOptions {
     }
 }
 
-/// A unix socket has no round trips to fill, and no tuning: the kernel holds what was written until the peer reads it.
+/// A unix socket needs no room for round trips, and has no tuning: the kernel holds written data until the peer reads
+/// it.
 const UNIX_SEND_BUFFER_BYTES: usize = 16 << 10;
 
-/// Lets the kernel tune the send buffer again after somebody fixed it: a unit's `SendBuffer=` on a socket that was
-/// passed to us. Before Linux 5.14 the kernel has no such option, and the size stays as it was fixed.
+/// Lets the kernel tune the send buffer again after a fixed size was set: a unit's `SendBuffer=` on a socket that was
+/// passed to this process. Before Linux 5.14 the kernel does not have this option, and the size stays fixed.
 fn tune_send_buffer(descriptor: RawFd) {
-    /// Of asm-generic/socket.h; libc lacks it.
+    /// From asm-generic/socket.h; libc does not define it.
     const SO_BUF_LOCK: libc::c_int = 72;
     let unlocked: libc::c_int = 0;
     let length = size_of_val(&unlocked) as libc::socklen_t;

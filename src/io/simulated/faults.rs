@@ -1,35 +1,35 @@
-//! What may go wrong on the network, and how often.
+//! The faults of the network, and how often they happen.
 
 use std::time::Duration;
 
-/// What goes wrong, and how often: chances are in a thousand.
+/// The faults, and how often they happen: chances are per thousand.
 #[derive(Clone, Debug)]
 pub struct Faults {
     /// A send takes less than there was room for.
     pub short_send: u32,
     /// A send takes nothing although there was room.
     pub blocked_send: u32,
-    /// A send finds that the peer has reset.
+    /// A send finds that the peer has reset the connection.
     pub reset_on_send: u32,
-    /// A read brings only a part.
+    /// A read returns only a part.
     pub partial_read: u32,
-    /// A read brings nothing although there is something.
+    /// A read returns nothing although data is there.
     pub blocked_read: u32,
     /// A connection is gone before it is accepted.
     pub aborted_accept: u32,
-    /// Accepting fails, and the connection goes on waiting.
+    /// Accepting fails, and the connection keeps waiting.
     pub failed_accept: u32,
     /// A new connection can't be watched.
     pub failed_watch: u32,
-    /// Readiness is reported for a socket that was closed meanwhile.
+    /// Readiness is reported for a socket that was closed in the meantime.
     pub late_event: u32,
     /// Readiness is reported again without need, as epoll does when more arrives.
     pub repeated_edge: u32,
-    /// What is ready is only reported by the next wait; or a wait ends for nothing.
+    /// Readiness is only reported by the next wait, or a wait ends without a reason.
     pub tardy_wait: u32,
-    /// How long bytes travel at most.
+    /// The longest time that bytes are in transit.
     pub delay_max: Duration,
-    /// What the kernel takes for a peer that reads nothing: at least, at most.
+    /// How many bytes the kernel buffers for a peer that reads nothing: minimum, maximum.
     pub send_buffer_bytes: (usize, usize),
     /// When the kernel gives up on a peer that vanished.
     pub user_timeout: Duration,

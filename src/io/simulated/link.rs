@@ -1,4 +1,4 @@
-//! A connection with both its ends: what has been said, what has been read, and what is to be reported of it.
+//! A connection with both its ends: the data sent, the data read, and the readiness to report.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub struct PeerId(pub usize);
 pub enum Pace {
     /// Everything, as soon as it arrives.
     Eager,
-    /// So many bytes each time the interval passes.
+    /// A fixed number of bytes each time the interval passes.
     Slow {
         /// How many.
         bytes: usize,
@@ -25,18 +25,18 @@ pub enum Pace {
     Never,
 }
 
-/// What a peer sees of its connection.
+/// The state of a connection as its peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is open, or on its way to be.
+    /// Open, or still connecting.
     Open,
-    /// The server will send no more; everything has arrived.
+    /// The server will send no more; all data has arrived.
     Ended,
-    /// It is broken; what had not arrived never will.
+    /// Broken; data that had not arrived is lost.
     Reset,
 }
 
-/// Whether readiness is to be reported: once, then not before a call would have blocked.
+/// Whether readiness is to be reported: once, then not until a call would have blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Edge {
     Waiting,
@@ -59,7 +59,7 @@ pub(super) struct Link {
     pub(super) listener: ListenerIndex,
     pub(super) stage: Stage,
     pub(super) token: Option<Token>,
-    /// What the server has yet to read.
+    /// Data that the server has not read yet.
     pub(super) unread: VecDeque<u8>,
     /// How much the server has read.
     pub(super) consumed: usize,
@@ -67,20 +67,20 @@ pub(super) struct Link {
     pub(super) broken: Option<Gone>,
     pub(super) readable: Edge,
     pub(super) writable: Edge,
-    /// The last send took less than all, and no writability was reported since.
+    /// The last send took less than all, and writability has not been reported since.
     pub(super) held_up: bool,
-    /// Everything that the kernel took from the server.
+    /// All bytes that the kernel took from the server.
     pub(super) taken: Vec<u8>,
-    /// How much of it the peer has read.
+    /// How many of them the peer has read.
     pub(super) read: usize,
     pub(super) buffer_bytes: usize,
     pub(super) pace: Pace,
     pub(super) reading: bool,
-    /// How much of what the peer has read its application has had.
+    /// How many bytes, of those the peer has read, its application has received.
     pub(super) handed: usize,
     pub(super) ended: bool,
     pub(super) fate: Fate,
-    /// When the last of what the peer sent arrives: what follows can't overtake it.
+    /// When the last of the peer's data arrives: later data can't overtake it.
     pub(super) arrives_at: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The other ends: what peers do, when it arrives, and what becomes ready because of it.
+//! The other ends: what peers do, when it arrives, and what becomes ready as a result.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::SimulatedIo;
 use super::link::{Edge, Fate, Link, Pace, PeerId, Stage};
 use crate::io::{Gone, ListenerIndex, Peer};
 
-/// Something that will happen at its time.
+/// An event that is scheduled for a time.
 #[derive(Clone, Debug)]
 pub(super) enum Happening {
     /// A connection reaches its listener.
@@ -19,14 +19,14 @@ pub(super) enum Happening {
     Breaks(PeerId, Gone),
     /// The peer reads.
     Reads(PeerId),
-    /// What was held up for no reason goes on.
+    /// A connection that was held up without a reason continues.
     Stirs(PeerId),
-    /// The kernel looks whether a vanished peer has acknowledged anything.
+    /// The kernel checks whether a vanished peer has acknowledged anything.
     GivesUp(PeerId),
 }
 
 impl SimulatedIo {
-    /// Somebody connects.
+    /// A peer connects.
     pub fn connect(&mut self, listener: ListenerIndex, address: Peer, pace: Pace) -> PeerId {
         let (least, most) = self.faults.send_buffer_bytes;
         let buffer_bytes = least + self.random.below(most - least + 1);
@@ -67,13 +67,13 @@ impl SimulatedIo {
         self.travel(peer, Happening::Ends(peer));
     }
 
-    /// The peer resets the connection, and has forgotten it.
+    /// The peer resets the connection and discards its state.
     pub fn peer_reset(&mut self, peer: PeerId) {
         self.links[peer.0].fate = Fate::Reset;
         self.travel(peer, Happening::Breaks(peer, Gone::Reset));
     }
 
-    /// The peer is gone without a word: nothing it sends or should acknowledge arrives any more.
+    /// The peer vanishes without closing: nothing it sends or should acknowledge arrives any more.
     pub fn peer_vanish(&mut self, peer: PeerId) {
         let link = &mut self.links[peer.0];
         link.fate = Fate::Reset;
@@ -82,13 +82,13 @@ impl SimulatedIo {
         self.schedule(at, Happening::GivesUp(peer));
     }
 
-    /// The peer reads differently from now on.
+    /// The peer reads at another pace from now on.
     pub fn set_pace(&mut self, peer: PeerId, pace: Pace) {
         self.links[peer.0].pace = pace;
         self.let_read(peer);
     }
 
-    /// What has arrived at the peer since it was last asked.
+    /// The data that arrived at the peer since the last call.
     pub fn take(&mut self, peer: PeerId) -> Vec<u8> {
         let link = &mut self.links[peer.0];
         let bytes = link.taken[link.handed..link.read].to_vec();
@@ -96,7 +96,7 @@ impl SimulatedIo {
         bytes
     }
 
-    /// What the peer sees of the connection.
+    /// The state of the connection as the peer sees it.
     pub fn fate(&self, peer: PeerId) -> Fate {
         let link = &self.links[peer.0];
         if link.fate == Fate::Ended && link.handed < link.taken.len() { Fate::Open } else { link.fate }
@@ -117,22 +117,22 @@ impl SimulatedIo {
         matches!(self.links[peer.0].stage, Stage::Open(_))
     }
 
-    /// True once the server has closed this connection, or never took it.
+    /// True once the server has closed this connection, or never accepted it.
     pub fn is_closed(&self, peer: PeerId) -> bool {
         self.links[peer.0].stage == Stage::Closed
     }
 
-    /// True once the server has said that it will send no more.
+    /// True once the server has ended its side.
     pub fn is_ended(&self, peer: PeerId) -> bool {
         self.links[peer.0].ended
     }
 
-    /// How many bytes of this peer the server has read.
+    /// How many bytes from this peer the server has read.
     pub fn read_from(&self, peer: PeerId) -> usize {
         self.links[peer.0].consumed
     }
 
-    /// Peers that the server was told are readable and has not read to the end, though it could send to them.
+    /// Peers that were reported readable and that the server has not read to the end, though it could send to them.
     pub fn unattended(&self) -> impl Iterator<Item = PeerId> {
         let unattended = |peer: &&PeerId| {
             let link = &self.links[peer.0];
@@ -149,7 +149,7 @@ impl SimulatedIo {
         self.happenings.insert((at, self.happened), happening);
     }
 
-    /// Lets something happen at the server's side after it has travelled there, behind what was sent before.
+    /// Schedules an event at the server's side after a delay in transit, behind what was sent before.
     fn travel(&mut self, peer: PeerId, happening: Happening) {
         let delay = self.random.up_to(self.faults.delay_max);
         let link = &mut self.links[peer.0];
@@ -202,7 +202,7 @@ impl SimulatedIo {
     fn bring(&mut self, peer: PeerId, bytes: &[u8]) {
         let link = &mut self.links[peer.0];
         if link.stage == Stage::Closed {
-            // The kernel answers what nobody will read with a reset, and what was under way the other way is lost.
+            // The kernel answers data that no process will read with a reset, and data in the other direction is lost.
             link.fate = Fate::Reset;
             return;
         }
@@ -222,7 +222,7 @@ impl SimulatedIo {
         }
     }
 
-    /// The peer reads what its pace allows, and comes back for the rest.
+    /// The peer reads what its pace allows, and schedules a read for the rest.
     fn read_at_peer(&mut self, peer: PeerId) {
         let link = &mut self.links[peer.0];
         link.reading = false;
@@ -268,7 +268,7 @@ impl SimulatedIo {
     }
 
     fn make_writable(&mut self, peer: PeerId) {
-        // A kernel wakes writers when a good part is free again, not at every byte.
+        // A kernel wakes writers when a large part is free again, not at every byte.
         let part = 1 + self.random.below(3);
         let link = &mut self.links[peer.0];
         let has_room =

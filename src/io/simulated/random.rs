@@ -1,4 +1,4 @@
-//! Chance, from a seed.
+//! Random numbers from a seed.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Random(u64);
 
 impl Random {
-    /// A generator that repeats itself for the same seed.
+    /// A generator that repeats the same sequence for the same seed.
     pub fn new(seed: u64) -> Random {
         let mixed = (seed ^ 0x6a09_e667_f3bc_c909).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Random((mixed ^ (mixed >> 32)) | 1)
@@ -26,7 +26,7 @@ impl Random {
         ((u128::from(self.bits()) * end as u128) >> 64) as usize
     }
 
-    /// True so often in a thousand.
+    /// True with this chance, per thousand.
     pub fn chance(&mut self, in_a_thousand: u32) -> bool {
         in_a_thousand > 0 && self.below(1000) < in_a_thousand as usize
     }

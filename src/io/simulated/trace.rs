@@ -1,4 +1,4 @@
-//! What happened: all of it in a hash, the last of it in words.
+//! The events of a run: all of them in a hash, the last ones as text.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Lines that the trace keeps.
 const TRACE_LINES_MAX: usize = 200;
 
-/// What happened: all of it in a hash (FNV-1a), the last of it in words.
+/// The events of a run: all of them in a hash (FNV-1a), the last ones as text.
 #[derive(Debug)]
 pub(super) struct Trace {
     pub(super) hash: u64,
