@@ -1,12 +1,12 @@
-//! Backoff: how long to wait before the next connection. Pure: chance is passed in, time is only counted.
+//! Backoff: how long to wait before the next connection. Pure: the caller passes in chance, and no clock is read.
 
 use std::time::Duration;
 
-/// What clients wait when no server has said anything (the usual value of browsers).
+/// The wait when the server has sent no `retry:` (the usual value of browsers).
 const RETRY_DEFAULT: Duration = Duration::from_secs(3);
 /// The first wait after a failure.
 const FAILURE_WAIT_FIRST: Duration = Duration::from_millis(500);
-/// A wait grows no longer than this, unless the server itself asked for more.
+/// The longest wait, unless the server itself requested more.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// A `retry: 0` must not turn a client into a hot loop.
 const WAIT_MIN: Duration = Duration::from_millis(100);
@@ -25,12 +25,12 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The server's `retry:`, if it has named one.
+    /// Sets the server's `retry:`, if the server sent one.
     pub fn set_retry(&mut self, retry: Option<Duration>) {
         self.retry = retry.unwrap_or(self.retry);
     }
 
-    /// A stream was opened: what failed before is forgiven.
+    /// A stream was opened: earlier failures no longer count.
     pub fn connected(&mut self) {
         self.failures = 0;
     }
@@ -40,7 +40,7 @@ impl Backoff {
         self.retry.max(WAIT_MIN)
     }
 
-    /// The wait after a failure: between half and all of a time that doubles, or what the server asked for.
+    /// The wait after a failure: between half and all of a time that doubles, or the time that the server requested.
     /// `chance` is a fraction of one.
     pub fn after_failure(&mut self, asked: Option<Duration>, chance: f64) -> Duration {
         let doubled = FAILURE_WAIT_FIRST.saturating_mul(1 << self.failures.min(16)).min(WAIT_MAX);

@@ -1,4 +1,4 @@
-//! Where a server is, as people write it: `http://`, `https://`, or `unix:PATH:/TARGET` for HTTP on a Unix socket.
+//! The address of a server as users write it: `http://`, `https://`, or `unix:PATH:/TARGET` for HTTP on a Unix socket.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,17 +12,17 @@ use crate::config::redact_url;
 
 const ADVICE: &str = "allowed is http://host[:port][/path], https:// likewise, or unix:PATH[:/path]";
 
-/// Where a server is and what is asked of it. Shows itself without its password and its token.
+/// The address of a server and the requested target. Displays without its password and its token.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// What is asked for; over a Unix socket, of [`unix::HOST`].
+    /// The URL to request; over a Unix socket, its host is [`unix::HOST`].
     pub url: Url,
     /// The Unix socket to connect to, instead of the URL's host.
     pub socket: Option<PathBuf>,
 }
 
 impl Endpoint {
-    /// Reads an address: without a scheme http is meant, without a path `default_path`.
+    /// Reads an address. The default scheme is http, and the default path is `default_path`.
     pub fn read(text: &str, default_path: &str) -> Result<Endpoint, String> {
         let (socket, url) = match text.strip_prefix("unix:").map(split_socket) {
             Some(("", _)) => return Err(ADVICE.to_owned()),
@@ -43,7 +43,7 @@ impl Endpoint {
         Ok(Endpoint { url, socket })
     }
 
-    /// A client that asks there.
+    /// A client for this address.
     pub fn agent(&self, config: Config) -> Agent {
         match &self.socket {
             Some(path) => unix::agent(path, config),
@@ -51,7 +51,7 @@ impl Endpoint {
         }
     }
 
-    /// Where it is, for a message: host and port, or the socket.
+    /// The address for a message: host and port, or the socket.
     pub fn place(&self) -> String {
         let Endpoint { url, socket } = self;
         match socket {
@@ -73,7 +73,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Splits `PATH:/target`, as nginx writes it behind `unix:`, into the socket and the target without its first slash.
+/// Splits `PATH:/target`, as nginx writes it after `unix:`, into the socket and the target without its first slash.
 fn split_socket(place: &str) -> (&str, Option<&str>) {
     place.split_once(":/").map_or((place, None), |(path, target)| (path, Some(target)))
 }

@@ -1,4 +1,4 @@
-//! What a failed request means to the user: one line with the server, the cause and, where there is one, the way out.
+//! Explains a failed request to the user: one line with the server, the cause and, if there is one, the fix.
 
 use std::io;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use super::printable;
 use super::token::BearerToken;
 use crate::config::duration_text;
 
-/// A refusal's body is read up to here; what explains a refusal is never longer.
+/// A refusal's body is read up to this size; an explanation is never longer.
 const PROBLEM_BYTES_MAX: u64 = 64 << 10;
 
-/// A refusal, and what to do about it.
+/// A refusal, and how to fix it.
 pub fn refusal(response: &mut Response<Body>, token: &BearerToken) -> String {
     let advice = token.advice(response.status()).map(|advice| format!("; {advice}")).unwrap_or_default();
     format!("{}{advice}", problem(response))
 }
 
-/// A refusal: the status, and what its problem document says (RFC 9457).
+/// A refusal: the status, and the text of its problem document (RFC 9457).
 pub fn problem(response: &mut Response<Body>) -> String {
     #[derive(serde::Deserialize)]
     struct Problem {
@@ -32,7 +32,7 @@ pub fn problem(response: &mut Response<Body>) -> String {
     let text = response.body_mut().with_config().limit(PROBLEM_BYTES_MAX).read_to_string().unwrap_or_default();
     let said = match serde_json::from_str::<Problem>(&text) {
         Ok(Problem { title, detail }) => {
-            // Some titles are the status once more.
+            // Some titles only repeat the status.
             let is_new = |title: &String| !status.canonical_reason().is_some_and(|it| it.eq_ignore_ascii_case(title));
             [title.filter(is_new), detail].into_iter().flatten().collect::<Vec<_>>().join(": ")
         }
@@ -43,7 +43,7 @@ pub fn problem(response: &mut Response<Body>) -> String {
     format!("{status}{colon}{said}")
 }
 
-/// A request that got no answer.
+/// A request without an answer.
 pub fn failure(error: &ureq::Error, endpoint: &Endpoint) -> String {
     let place = endpoint.place();
     match error {
@@ -58,7 +58,7 @@ pub fn failure(error: &ureq::Error, endpoint: &Endpoint) -> String {
     }
 }
 
-/// True when the same request would fail in the same way for ever.
+/// True when the same request would always fail in the same way.
 pub(super) fn is_final(error: &ureq::Error) -> bool {
     matches!(error, ureq::Error::Http(_) | ureq::Error::BadUri(_)) || speaks_no_tls(error)
 }
@@ -72,7 +72,7 @@ fn speaks_no_tls(error: &ureq::Error) -> bool {
     matches!(of_tls, Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)))
 }
 
-/// The end of a stream that may be silent for so long.
+/// The end of a stream that may be silent for at most `silence_max`.
 pub(super) fn loss(error: &io::Error, silence_max: Option<Duration>) -> String {
     let of_client = error.get_ref().and_then(|inner| inner.downcast_ref());
     match (of_client, silence_max) {

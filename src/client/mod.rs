@@ -1,7 +1,7 @@
 //! The HTTP client behind `fanfare subscribe` and `fanfare publish`.
 //!
-//! Blocking, one connection, for people and scripts; `fanfare load` has its own client, which counts bytes per
-//! connection. What a failure means to the user is worded in `explain`, once; nothing here prints.
+//! Blocking, one connection, for users and scripts; `fanfare load` has its own client, which counts bytes per
+//! connection. `explain` is the only place that words failures for the user; nothing here prints.
 
 pub mod backoff;
 pub mod endpoint;
@@ -31,7 +31,7 @@ pub struct Header {
     value: HeaderValue,
 }
 
-/// Reads `Name: value`. The error does not repeat it: it may be a token.
+/// Reads `Name: value`. The error does not repeat the text: it may be a token.
 pub fn header(text: &str) -> Result<Header, String> {
     const ADVICE: &str = "allowed is 'Name: value'";
     let (name, value) = text.split_once(':').ok_or(ADVICE)?;
@@ -41,7 +41,7 @@ pub fn header(text: &str) -> Result<Header, String> {
     Ok(Header { name, value })
 }
 
-/// For agents that hand every status to their caller, since the bodies of refusals explain them.
+/// For agents that return every status to their caller, because the bodies of refusals explain them.
 fn agent_config(trust: &Trust, silence_max: Option<Duration>) -> Config {
     Agent::config_builder()
         .user_agent(USER_AGENT)
@@ -58,7 +58,7 @@ pub fn request_agent(endpoint: &Endpoint, trust: &Trust) -> Agent {
     endpoint.agent(agent_config(trust, Some(RESPONSE_TIMEOUT)))
 }
 
-/// Text from a server as a terminal may get it: a control character could move the cursor or worse.
+/// Makes a server's text safe for a terminal: a control character could move the cursor or worse.
 pub fn printable(text: &str) -> String {
     let replace = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
     text.chars().map(replace).collect()

@@ -1,8 +1,8 @@
-//! A stream followed for as long as its server lets us: opened, read, and opened again after the last event's id.
+//! Follows a stream for as long as its server allows: opens it, reads it, and opens it again after the last event's id.
 //!
-//! Unlike a browser, which gives up on anything but 200, this client waits and tries again after what may pass (a
-//! lost connection, 5xx, 429), and stops with the reason after what will not (other 4xx, an answer that is no stream).
-//! Printing is the caller's: it gets every event and every wait as a [`Report`].
+//! A browser gives up on any status except 200. This client waits and tries again after temporary failures (a lost
+//! connection, 5xx, 429), and stops with the reason after permanent ones (other 4xx, an answer that is not a stream).
+//! The caller prints: it gets every event and every wait as a [`Report`].
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -21,35 +21,35 @@ use crate::config::duration_text;
 use crate::protocol::decoder::{Decoder, EventTooLarge, Item};
 
 const READ_BUFFER_BYTES: usize = 16 << 10;
-/// A `Retry-After` is obeyed up to here; a longer one may well be a mistake, and a person is waiting.
+/// The longest `Retry-After` that is obeyed; a longer one may be a mistake, and a user is waiting.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
-/// A stream may be silent for ever, but what a refusal says is there at once, or it is done without.
+/// A stream may be silent indefinitely, but a refusal's body arrives at once or is not used.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to follow, and how.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    /// The stream, its topics in the query.
+    /// The stream, with its topics in the query.
     pub endpoint: Endpoint,
     /// Headers to send.
     pub headers: Vec<Header>,
     /// A bearer token to send.
     pub token: BearerToken,
-    /// Whose certificates are good.
+    /// The trusted certificates.
     pub trust: Trust,
     /// The event to resume after.
     pub last_event_id: Option<String>,
-    /// A stream that says nothing for so long, not even a heartbeat, is lost.
+    /// A stream that sends nothing for this long, not even a heartbeat, is lost.
     pub silence_max: Option<Duration>,
     /// False stops at the first end or failure.
     pub reconnects: bool,
 }
 
-/// What happens while a stream is followed.
+/// Events while a stream is followed.
 #[derive(Debug)]
 pub enum Report<'a> {
-    /// What the stream says.
+    /// An item of the stream.
     Item(Item<'a>),
     /// The stream ended or could not be opened; it is opened again after the wait.
     Waiting {
@@ -60,31 +60,31 @@ pub enum Report<'a> {
     },
 }
 
-/// Why a stream is not followed any longer.
+/// Why the client stopped following a stream.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// The server will not give this stream, however often it is asked.
+    /// The server refuses this stream permanently.
     #[error("{0}")]
     Refused(String),
-    /// It failed, and reconnecting was ruled out.
+    /// It failed, and reconnecting is disabled.
     #[error("{0}")]
     Failed(String),
-    /// An event beyond what the decoder holds.
+    /// An event larger than the decoder's limit.
     #[error(transparent)]
     EventTooLarge(#[from] EventTooLarge),
 }
 
-/// How one connection went.
+/// The result of one connection.
 enum Ended {
-    /// The caller has had enough, or the server says that there is nothing to follow (204).
+    /// The caller has stopped, or the server reports that there is nothing to follow (204).
     ForGood,
-    /// The stream was open and is over, in order or not.
+    /// The stream was open and has ended, orderly or not.
     Stream { reason: String, in_order: bool },
-    /// It was never open.
+    /// The stream was never open.
     Unopened { reason: String, retry_after: Option<Duration> },
 }
 
-/// Follows a stream until `report` breaks, the server answers 204, or something fails for good.
+/// Follows a stream until `report` breaks, the server answers 204, or an error is permanent.
 pub fn follow(
     subscription: &Subscription,
     mut report: impl FnMut(Report<'_>) -> ControlFlow<()>,
@@ -92,12 +92,12 @@ pub fn follow(
     let config = agent_config(&subscription.trust, subscription.silence_max);
     let mut decoder = Decoder::new();
     if let Some(id) = &subscription.last_event_id {
-        decoder.feed(format!("id: {id}\n\n").as_bytes(), |_| {})?; // as if the stream itself had said it
+        decoder.feed(format!("id: {id}\n\n").as_bytes(), |_| {})?; // as if the stream had sent it
     }
     let mut backoff = Backoff::default();
     loop {
         decoder = decoder.reconnected();
-        // A new one each time: one that has cut a refusal short connects no more.
+        // A new one each time: an agent that has cut a refusal short can't connect again.
         let agent = subscription.endpoint.agent(config.clone());
         let ended = match open(&agent, subscription, decoder.last_event_id())? {
             Opened::Stream(response) => {
@@ -133,13 +133,13 @@ fn open(agent: &Agent, subscription: &Subscription, last_event_id: &str) -> Resu
     if let Some(value) = subscription.token.header() {
         request = request.header("Authorization", value);
     }
-    // UTF-8 as it is: what HTML says of this header, and what `HeaderValue` takes only from bytes.
+    // UTF-8 without conversion: HTML requires it for this header, and `HeaderValue` accepts it only as bytes.
     if let Ok(id) = HeaderValue::from_bytes(last_event_id.as_bytes())
         && !id.is_empty()
     {
         request = request.header("Last-Event-ID", id);
     }
-    // There are none where the URL was refused, as the call then says: a host with a brace in it, for one.
+    // There are none where the URL was refused, which the call below reports: for example a host with a brace in it.
     if let Some(headers) = request.headers_mut() {
         headers.insert("Accept", HeaderValue::from_static("text/event-stream"));
         for header in &subscription.headers {
@@ -168,7 +168,7 @@ fn open(agent: &Agent, subscription: &Subscription, last_event_id: &str) -> Resu
     }
 }
 
-/// What a refusal says. If that takes too long, the status alone, and the agent is shut down.
+/// The text of a refusal. If reading it takes too long, only the status, and the agent is shut down.
 fn explain_in_time(agent: &Agent, token: &BearerToken, response: &mut Response<Body>) -> String {
     let (reading, read) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
@@ -183,7 +183,7 @@ fn explain_in_time(agent: &Agent, token: &BearerToken, response: &mut Response<B
     })
 }
 
-/// Anything but an event stream would be read as one without events, for ever.
+/// A response with another content type would be read forever as a stream without events.
 fn check_content_type(response: &Response<Body>) -> Result<(), StreamError> {
     let content_type = response.headers().get("Content-Type").and_then(|value| value.to_str().ok()).unwrap_or("none");
     let essence = content_type.split(';').next().unwrap_or_default().trim();
@@ -232,13 +232,13 @@ fn read(
     }
 }
 
-/// A fraction of one; without a source of chance, all of them wait the longest.
+/// A fraction of one; without a source of randomness it is 1, the longest wait.
 fn chance() -> f64 {
     getrandom::u32().map_or(1.0, |bits| f64::from(bits) / f64::from(u32::MAX))
 }
 
 impl std::fmt::Display for Report<'_> {
-    /// The wait as a line for the user; an item has none.
+    /// The wait as a line for the user; an item has no text.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Report::Item(_) => Ok(()),

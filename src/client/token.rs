@@ -1,4 +1,4 @@
-//! The bearer token that a client shows, and what to say when it has none or a wrong one.
+//! The bearer token that a client sends, and the advice when it is missing or wrong.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use crate::config::{Secret, SecretFile};
 #[derive(Clone, Debug)]
 pub struct BearerToken {
     secret: Option<Secret>,
-    /// Where it is from, or else the environment's variable that may hold one.
+    /// The token's origin, or else the environment variable that may hold one.
     place: String,
 }
 
 impl BearerToken {
-    /// The token from a file, or else from the environment's `variable`.
+    /// The token from a file, or else from the environment variable `variable`.
     pub fn read(file: Option<&Path>, variable: &str) -> anyhow::Result<BearerToken> {
         let (place, secret) = match (file, std::env::var(variable)) {
             (Some(path), _) => {
@@ -35,7 +35,7 @@ impl BearerToken {
         self.secret.as_ref().map(|secret| format!("Bearer {}", secret.expose()))
     }
 
-    /// What to do about a refusal, where the token is what it is about.
+    /// The advice for a refusal that concerns the token.
     pub(super) fn advice(&self, status: StatusCode) -> Option<String> {
         let place = &self.place;
         match (status, &self.secret) {

@@ -1,4 +1,4 @@
-//! Whom the clients trust over TLS: this host's certificates, or those of a file. Connects to nothing.
+//! Which authorities the clients trust over TLS: this host's certificates, or those of a file. Opens no connections.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-/// The authorities whose signature makes a server's certificate good.
+/// The authorities that may sign a server's certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trust {
-    /// Certificates in PEM; none: this host's.
+    /// Certificates in PEM; `None`: those of this host.
     ca_pem: Option<String>,
 }
 
 impl Trust {
-    /// Trusts the certificates in `ca` and no others; without one, those that this host trusts.
+    /// Trusts only the certificates in `ca`; without one, those that this host trusts.
     pub fn new(ca: Option<&Path>) -> anyhow::Result<Trust> {
         let Some(path) = ca else { return Ok(Trust::default()) };
         let pem = std::fs::read_to_string(path).with_context(|| format!("--ca {}", path.display()))?;
@@ -38,7 +38,7 @@ impl Trust {
             .build()
     }
 
-    /// For sessions whose bytes the caller moves himself.
+    /// For sessions whose bytes the caller transfers itself.
     pub fn for_sessions(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(self.certificates());
@@ -49,7 +49,7 @@ impl Trust {
             .with_no_client_auth()
     }
 
-    /// What can't be read is left out, as everywhere: a certificate that it should have vouched for is then untrusted.
+    /// Skips unreadable certificates, as elsewhere: a server that needs one of them is then untrusted.
     fn certificates(&self) -> Vec<CertificateDer<'static>> {
         match &self.ca_pem {
             Some(pem) => CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect(),

@@ -1,6 +1,6 @@
-//! HTTP over a Unix socket: what the client library leaves to a connector. Knows no TLS, no proxy, no names.
+//! HTTP over a Unix socket, as a connector for the client library. No TLS, no proxy, no name resolution.
 //!
-//! What this is made of is outside the library's promise of compatibility, so Cargo.toml holds it to a minor version.
+//! The library does not promise compatibility for these parts, so Cargo.toml pins it to a minor version.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown};
@@ -22,7 +22,7 @@ pub(super) fn agent(socket: &Path, config: Config) -> Agent {
     Agent::with_parts(config, UnixConnector(socket.to_owned()), NoResolver)
 }
 
-/// The host that requests name.
+/// The host name in requests.
 pub(super) const HOST: &str = "localhost";
 
 /// Connects to one socket.
@@ -45,7 +45,7 @@ impl Connector for UnixConnector {
     }
 }
 
-/// Looks up nothing: the connector needs no address, and the library needs one to call it.
+/// Resolves nothing: the connector needs no address, but the library needs a resolver to call it.
 #[derive(Debug)]
 struct NoResolver;
 
@@ -68,7 +68,7 @@ struct Stream(UnixStream);
 
 impl ShutdownHandle for Stream {
     fn shutdown(&self) {
-        let _ = self.0.shutdown(Shutdown::Both); // an error says that it is shut down already
+        let _ = self.0.shutdown(Shutdown::Both); // an error means that it is already shut down
     }
 }
 
@@ -90,7 +90,7 @@ impl Transport for UnixTransport {
         stream.set_read_timeout(duration(&timeout))?;
         let count = loop {
             match stream.read(self.buffers.input_append_buf()) {
-                // With a timeout a read is not begun again by itself when the process was stopped (signal(7)).
+                // With a timeout, a read is not restarted automatically after the process was stopped (signal(7)).
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read.map_err(|error| explained(error, timeout.reason))?,
             }
@@ -99,7 +99,7 @@ impl Transport for UnixTransport {
         Ok(count > 0)
     }
 
-    /// Between requests nothing is to be read: not an end, and no answer that nobody asked for.
+    /// Between requests the connection must have nothing to read: neither an end nor an unsolicited answer.
     fn is_open(&mut self) -> bool {
         let mut stream = &self.stream.0;
         let would_wait = |read: io::Result<usize>| read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
@@ -112,7 +112,7 @@ fn duration(timeout: &NextTimeout) -> Option<Duration> {
     timeout.not_zero().map(|duration| *duration)
 }
 
-/// A socket's timeout is told as if it could not block.
+/// A socket's timeout is reported as if the operation would block.
 fn explained(error: io::Error, reason: Timeout) -> Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => Error::Timeout(reason),
