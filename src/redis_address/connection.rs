@@ -1,8 +1,8 @@
-//! A connection to Redis whose bytes are ours: the crate packs what is sent, and [`Replies`] reads what comes back. Made,
-//! trusted and logged in here, since the crate's own connections show nobody their bytes.
+//! A connection to Redis with access to its bytes: the redis crate packs what is sent, and [`Replies`] reads what comes
+//! back. This module connects, verifies TLS and logs in, because the crate's own connections do not expose their bytes.
 //!
-//! A signal never ends a read or a write: a process that is stopped and goes on finds its connections as they were. Every
-//! wait is bounded by the timeouts of the socket.
+//! A signal never ends a read or a write: after a process is stopped and continued, its connections still work. The
+//! socket's timeouts bound every wait.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -33,8 +33,8 @@ enum Stream {
 }
 
 impl RedisConnection {
-    /// Connects and logs in, both within `connect_timeout`, each address of a name counted apart. `trusted` are the
-    /// authorities for TLS; none: this host's.
+    /// Connects and logs in, both within `connect_timeout`; each address of a name has its own timeout. `trusted` are
+    /// the authorities for TLS; `None`: those of this host.
     pub(super) fn open(
         address: &ConnectionAddr,
         login: &RedisConnectionInfo,
@@ -81,12 +81,12 @@ impl RedisConnection {
     /// Sends packed commands.
     pub fn send(&mut self, commands: &[u8]) -> RedisResult<()> {
         self.stream.write_all(commands)?;
-        // TLS may keep back what it could not send at once.
+        // TLS may buffer what it could not send at once.
         retry_interrupted(|| self.stream.flush())?;
         Ok(())
     }
 
-    /// Reads once what there is; false: nothing came in time.
+    /// Reads once what is there; false: nothing arrived in time.
     pub fn receive(&mut self) -> RedisResult<bool> {
         match retry_interrupted(|| self.stream.read(self.replies.space())) {
             Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection").into()),
@@ -99,13 +99,13 @@ impl RedisConnection {
         }
     }
 
-    /// The next of the replies that were received.
+    /// The next of the received replies.
     #[allow(clippy::should_implement_trait, reason = "what it returns borrows from it")]
     pub fn next(&mut self) -> RedisResult<Option<Reply<'_>>> {
         self.replies.next().map_err(violated)
     }
 
-    /// Waits for the next reply that is no message; messages before it go to `on_message`.
+    /// Waits for the next reply that is not a message; messages before it go to `on_message`.
     pub fn reply(&mut self, mut on_message: impl FnMut(Reply<'_>)) -> RedisResult<Value> {
         let (began, mut is_late) = (Instant::now(), false);
         loop {
@@ -119,12 +119,12 @@ impl RedisConnection {
             if is_late || !self.receive()? {
                 return Err(io::Error::from(io::ErrorKind::TimedOut).into());
             }
-            // As it was before the read: what came while the process was stopped came in time.
+            // Uses the time before the read: data that came while the process was stopped came in time.
             is_late = now.duration_since(began) >= self.reply_timeout;
         }
     }
 
-    /// Sends a command and waits for its answer; an error that Redis answers is one.
+    /// Sends a command and waits for its answer; an error reply becomes an `Err`.
     pub fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         self.send(&command.get_packed_command())?;
         self.reply(|_| {})?.extract_error()
@@ -133,7 +133,7 @@ impl RedisConnection {
     fn log_in(&mut self, login: &RedisConnectionInfo) -> RedisResult<()> {
         if let Some(password) = login.password() {
             let answer = match self.ask(redis::cmd("AUTH").arg(login.username()).arg(password)) {
-                // Before Redis 6 there were no users.
+                // Redis before version 6 has no users.
                 Err(error) if login.username().is_some() && is_of_arity(&error) => {
                     self.ask(redis::cmd("AUTH").arg(password))
                 }
@@ -214,7 +214,7 @@ fn shake_hands(
     Ok(StreamOwned::new(session, tcp))
 }
 
-/// Read anew for each connection, so that an authority that is added needs no restart.
+/// Read again for each connection, so that a newly added authority needs no restart.
 fn authorities_of_host() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -1,4 +1,4 @@
-//! RESP2 replies, read in place: messages of subscriptions are borrowed from the one buffer that a connection reads into.
+//! RESP2 replies, read in place: messages of subscriptions borrow from the one buffer that a connection reads into.
 //!
 //! ```text
 //!  read() ─▶ space … filled ─▶ next ─▶ Message    names and payload, borrowed
@@ -6,23 +6,23 @@
 //!                                  └─▶ Other      any other reply, complete, for the crate's parser
 //! ```
 //!
-//! Whatever Redis sends, the buffer stays within [`ReplyLimits`]: a payload or a name that is longer is skipped and
-//! reported; any other reply that is longer, or nests deeper, is a [`Violation`], which ends the connection. Pure: no
+//! Whatever Redis sends, the buffer stays within [`ReplyLimits`]. A payload or a name that is longer is skipped and
+//! reported. Any other reply that is longer, or nests deeper, is a [`Violation`], which ends the connection. Pure: no
 //! sockets.
 
 use std::ops::Range;
 
-/// The longest name of a channel or pattern that is read; one that is longer is no topic.
+/// The longest name of a channel or pattern that is read; a longer one is not a topic.
 pub const NAME_BYTES_MAX: usize = 4 << 10;
-/// The longest reply that is no message: ROLE or INFO of a Redis with a thousand replicas.
+/// The longest reply that is not a message: ROLE or INFO of a Redis with a thousand replicas.
 pub const OTHER_BYTES_MAX: usize = 256 << 10;
-/// The longest payload that is skipped: twice what Redis takes for a string (`proto-max-bulk-len`) by default.
+/// The longest payload that is skipped: twice the default limit of Redis for a string (`proto-max-bulk-len`).
 pub const SKIPPED_BYTES_MAX: u64 = 1 << 30;
-/// What a buffer holds at first, and again once a longer message was taken out of it.
+/// The buffer's initial size, and its size again after a longer message was taken out of it.
 pub const BUFFER_BYTES: usize = 64 << 10;
 /// How deep lists may nest: ROLE needs two.
 const DEPTH_MAX: usize = 8;
-/// Digits of a length.
+/// Maximum digits of a length.
 const DIGITS_MAX: usize = 18;
 
 const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n";
@@ -36,7 +36,7 @@ pub struct ReplyLimits {
 }
 
 impl ReplyLimits {
-    /// How large a buffer becomes: the longest message, or another reply, with all around it.
+    /// How large a buffer becomes: the longest message, or another reply, with its framing.
     pub fn buffer_bytes_max(&self) -> usize {
         let message = self.payload_bytes_max + 2 * NAME_BYTES_MAX + BUFFER_BYTES;
         message.max(OTHER_BYTES_MAX + BUFFER_BYTES)
@@ -46,26 +46,26 @@ impl ReplyLimits {
 /// A message of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The pattern that it came through; none: it came through its channel.
+    /// The pattern that it came through; `None`: it came through its channel.
     pub pattern: Option<&'a [u8]>,
     /// The channel that it was published to.
     pub channel: &'a [u8],
-    /// What was published.
+    /// The published data.
     pub payload: &'a [u8],
 }
 
 /// A message of which a part is longer than the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong<'a> {
-    /// The pattern that it came through, as far as that was read.
+    /// The pattern that it came through, if it was read.
     pub pattern: Option<&'a [u8]>,
-    /// The channel. None: its name, or the pattern, is what is too long.
+    /// The channel. `None`: its name, or the pattern's, is the part that is too long.
     pub channel: Option<&'a [u8]>,
     /// The length of the part.
     pub bytes: u64,
 }
 
-/// What a Redis says.
+/// A reply from Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// A message.
@@ -76,29 +76,29 @@ pub enum Reply<'a> {
     Other(&'a [u8]),
 }
 
-/// What no Redis says.
+/// Input that no Redis sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// A byte where RESP2 has another.
+    /// A byte that RESP2 does not allow there.
     #[error("it does not speak the protocol of Redis (RESP2)")]
     Syntax,
     /// A reply beyond the limits.
     #[error("a reply is longer than any that was asked for: more than {OTHER_BYTES_MAX} bytes")]
     ReplyTooLong,
-    /// A message beyond what is skipped.
+    /// A message beyond the limit for skipping.
     #[error("a message is longer than {SKIPPED_BYTES_MAX} bytes")]
     MessageTooLong,
-    /// Lists in lists in lists.
+    /// Too many nested lists.
     #[error("a reply nests more than {DEPTH_MAX} lists")]
     TooDeep,
 }
 
-/// What has been read of a connection and not been taken yet.
+/// Bytes that have been read from a connection and not been taken yet.
 #[derive(Debug)]
 pub struct Replies {
     limits: ReplyLimits,
     buffer: Vec<u8>,
-    /// Where in the buffer unread bytes stand.
+    /// The range of unread bytes in the buffer.
     unread: Range<usize>,
     skip: Option<Skip>,
 }
@@ -113,12 +113,12 @@ struct Skip {
 }
 
 impl Replies {
-    /// Nothing read yet.
+    /// An empty buffer.
     pub fn new(limits: ReplyLimits) -> Replies {
         Replies { limits, buffer: vec![0; BUFFER_BYTES], unread: 0..0, skip: None }
     }
 
-    /// Room to read into; never empty. Call [`Replies::filled`] after it.
+    /// Space to read into; never empty. Call [`Replies::filled`] after the read.
     pub fn space(&mut self) -> &mut [u8] {
         if self.unread.is_empty() {
             self.unread = 0..0;
@@ -126,7 +126,7 @@ impl Replies {
                 self.buffer = vec![0; BUFFER_BYTES];
             }
         }
-        // What is unread is part of one reply, and moved at most once for each read.
+        // Unread bytes are part of one reply, and moved at most once for each read.
         self.buffer.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
         if self.unread.end == self.buffer.len() {
@@ -136,12 +136,12 @@ impl Replies {
         &mut self.buffer[self.unread.end..]
     }
 
-    /// So many bytes were read into the space.
+    /// Records that this many bytes were read into the space.
     pub fn filled(&mut self, bytes: usize) {
         self.unread.end += bytes;
     }
 
-    /// The next reply, if all of it is there.
+    /// The next reply, if it is complete.
     #[allow(clippy::should_implement_trait, reason = "what it returns borrows from it")]
     pub fn next(&mut self) -> Result<Option<Reply<'_>>, Violation> {
         if !self.skip()? {
@@ -159,7 +159,7 @@ impl Replies {
         }
     }
 
-    /// Drops what is to be skipped; true when all of it was.
+    /// Drops the bytes to skip; true when all were dropped.
     fn skip(&mut self) -> Result<bool, Violation> {
         while let Some(Skip { left, parts }) = &mut self.skip {
             let skipped = (self.unread.len() as u64).min(*left);
@@ -183,7 +183,7 @@ impl Replies {
     }
 }
 
-/// A reply, what it took of the bytes, and what follows it that is no reply.
+/// A reply, its length in bytes, and what follows it that is not a reply.
 struct Parsed<'a> {
     reply: Reply<'a>,
     consumed: usize,
@@ -191,7 +191,7 @@ struct Parsed<'a> {
 }
 
 fn parse<'a>(bytes: &'a [u8], limits: &ReplyLimits) -> Result<Option<Parsed<'a>>, Violation> {
-    // Redis writes these two in one way; a list that begins otherwise is no message.
+    // Redis writes these two in only one way; a list with another beginning is not a message.
     if bytes.starts_with(MESSAGE) {
         return parse_message(bytes, MESSAGE.len(), false, limits);
     }
@@ -209,7 +209,7 @@ fn parse<'a>(bytes: &'a [u8], limits: &ReplyLimits) -> Result<Option<Parsed<'a>>
     }
 }
 
-/// The parts of a message, from `at` on.
+/// The parts of a message, starting at `at`.
 fn parse_message<'a>(
     bytes: &'a [u8],
     mut at: usize,
@@ -244,7 +244,7 @@ fn parse_message<'a>(
     Ok(Some(Parsed { reply: Reply::Message(message), consumed: at, skip: None }))
 }
 
-/// Where the reply that `bytes` begin with ends.
+/// Where the first reply in `bytes` ends.
 fn end_of(bytes: &[u8], depth: usize) -> Result<Option<usize>, Violation> {
     let Some(&marker) = bytes.first() else { return Ok(None) };
     match marker {
@@ -252,7 +252,7 @@ fn end_of(bytes: &[u8], depth: usize) -> Result<Option<usize>, Violation> {
             let Some(end) = memchr::memchr2(b'\r', b'\n', bytes) else { return Ok(None) };
             Ok(line_end(&bytes[end..])?.map(|line_end| end + line_end))
         }
-        // Nothing, as a string or as a list.
+        // Null, as a string or as a list.
         b'$' | b'*' if b"-1\r\n".starts_with(&bytes[1..bytes.len().min(5)]) => Ok((bytes.len() >= 5).then_some(5)),
         b'$' => {
             let Some((length, header)) = length(bytes, b'$')? else { return Ok(None) };
@@ -273,7 +273,7 @@ fn end_of(bytes: &[u8], depth: usize) -> Result<Option<usize>, Violation> {
     }
 }
 
-/// A length behind `marker`, and the bytes of both with the line's end.
+/// A length after `marker`, and the bytes of both including the line's end.
 fn length(bytes: &[u8], marker: u8) -> Result<Option<(u64, usize)>, Violation> {
     match bytes.first() {
         None => return Ok(None),
@@ -291,7 +291,7 @@ fn length(bytes: &[u8], marker: u8) -> Result<Option<(u64, usize)>, Violation> {
     Ok(None)
 }
 
-/// The line's end that `bytes` begin with: how long it is, once it is there.
+/// The line end at the start of `bytes`: its length, once it is complete.
 fn line_end(bytes: &[u8]) -> Result<Option<usize>, Violation> {
     match bytes {
         [b'\r', b'\n', ..] => Ok(Some(2)),
@@ -304,7 +304,7 @@ fn skippable(bytes: u64) -> Result<u64, Violation> {
     if bytes > SKIPPED_BYTES_MAX { Err(Violation::MessageTooLong) } else { Ok(bytes) }
 }
 
-/// A length, or a count, in a reply that is no message.
+/// A length, or a count, in a reply that is not a message.
 fn other_length(length: u64) -> Result<usize, Violation> {
     usize::try_from(length).ok().filter(|length| *length <= OTHER_BYTES_MAX).ok_or(Violation::ReplyTooLong)
 }
@@ -317,7 +317,7 @@ mod tests {
 
     const LIMITS: ReplyLimits = ReplyLimits { payload_bytes_max: 10 };
 
-    /// What is read of these pieces, as text, and how it ended.
+    /// The replies read from these pieces, as text, and the result.
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Result<(), Violation>) {
         let (mut replies, mut seen) = (Replies::new(LIMITS), Vec::new());
         for mut piece in pieces {
