@@ -1,6 +1,6 @@
-//! Where Redis is and how to prove who we are. Nothing that this module writes or returns as text holds a password.
+//! The address of Redis and the login for it. No text that this module writes or returns contains a password.
 //!
-//! Every connection is RESP2, which each Redis and each proxy speaks, and every wait on it is bounded.
+//! Every connection uses RESP2, which each Redis and each proxy supports, and every wait on it is bounded.
 
 pub mod connection;
 pub mod replies;
@@ -20,33 +20,33 @@ use rustls::pki_types::pem::PemObject;
 use connection::RedisConnection;
 use replies::ReplyLimits;
 
-/// What stands for a password that an error's text repeats.
+/// Replaces a password that an error's text repeats.
 const REDACTED: &str = "***";
 
-/// What an error's text is cut to: a Redis that lies may say anything.
+/// The length to which an error's text is cut: a malicious Redis may send any text.
 const ERROR_BYTES_MAX: usize = 300;
 
-/// A Redis that can be connected to. Shows itself as host and port, or as a path.
+/// The address of a Redis. Displays as host and port, or as a path.
 #[derive(Clone)]
 pub struct RedisAddress {
     client: Client,
-    /// The authorities that TLS trusts; none: this host's.
+    /// The authorities that TLS trusts; `None`: those of this host.
     trusted: Option<RootCertStore>,
     shown: String,
-    /// The password, as it is and as it stands in the URL.
+    /// The password, as it is and as it is encoded in the URL.
     secrets: Vec<String>,
 }
 
-/// Why a URL or a CA was refused. Holds nothing of the URL.
+/// Why a URL or a CA was refused. Contains no part of the URL.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// Not a URL of a Redis.
+    /// Not a Redis URL.
     #[error("{0}: expected redis://, rediss:// (TLS) or unix://")]
     Url(String),
     /// `#insecure`.
     #[error("#insecure is not supported: name the CA that signed the server's certificate instead")]
     Insecure,
-    /// A CA without TLS, or one that is none.
+    /// A CA without TLS, or one without valid certificates.
     #[error("can't be used: {0}; expected PEM certificates, for a server at rediss://")]
     Ca(String),
 }
@@ -62,15 +62,15 @@ impl RedisAddress {
         let secrets = secrets(url, &info);
         let shown = info.addr().to_string();
         let login = info.redis_settings().clone();
-        // CLIENT SETINFO would be two more waits on a Redis that hangs, and two refusals in the log of one whose ACL
-        // allows no more than it must.
+        // CLIENT SETINFO would add two more waits on a Redis that hangs, and two refusals in the log of a Redis whose
+        // ACL allows only the necessary commands.
         let login = login.set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
         let info = info.set_redis_settings(login).set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let mut trusted = None;
         let client = match ca_pem {
             None => Client::open(info).map_err(|error| AddressError::Url(url_problem(&error)))?,
             Some(pem) => {
-                // The crate would trust nobody, and never connect.
+                // The crate would trust no certificate, and never connect.
                 if CertificateDer::pem_slice_iter(pem).next().is_none() {
                     return Err(AddressError::Ca("no certificate stands there".to_owned()));
                 }
@@ -84,8 +84,7 @@ impl RedisAddress {
         Ok(RedisAddress { client, trusted, shown, secrets })
     }
 
-    /// A connection whose replies are read in place, and on which no reply and no single write takes longer than
-    /// `reply_timeout`.
+    /// A connection whose replies are read in place. No reply and no single write takes longer than `reply_timeout`.
     pub fn open(
         &self,
         connect_timeout: Duration,
@@ -100,7 +99,7 @@ impl RedisAddress {
         Ok(connection)
     }
 
-    /// A connection of the crate's for a command-line tool, on which no single read or write takes longer than
+    /// A connection of the redis crate for a command-line tool, on which no single read or write takes longer than
     /// `reply_timeout`.
     pub fn connect(&self, connect_timeout: Duration, reply_timeout: Duration) -> RedisResult<Connection> {
         let connection = self.client.get_connection_with_timeout(connect_timeout)?;
@@ -109,11 +108,11 @@ impl RedisAddress {
         Ok(connection)
     }
 
-    /// An error's text, as safe to log as it is to show.
+    /// An error's text, safe to log and to show.
     pub fn explain(&self, error: &RedisError) -> String {
         if error.is_timeout() {
-            // The system's words are "Resource temporarily unavailable". A server without TLS waits in silence for the
-            // end of what it takes for a command.
+            // The system's text is "Resource temporarily unavailable". A server without TLS waits silently for the end
+            // of what it takes for a command.
             let is_over_tls = matches!(self.client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
             let advice = if is_over_tls { " over TLS: does it speak that there? If not, write redis://" } else { "" };
             return format!("no answer in time{advice}");
@@ -125,13 +124,13 @@ impl RedisAddress {
         clip(self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED)))
     }
 
-    /// The same for a message that does not name this Redis otherwise.
+    /// The same for a message that does not otherwise name this Redis.
     pub fn failure(&self, error: &RedisError) -> String {
         format!("{self}: {}", self.explain(error))
     }
 }
 
-/// What is wrong with a URL, in words that quote nothing of it.
+/// What is wrong with a URL, without quoting any part of it.
 pub fn url_problem(error: &RedisError) -> String {
     let text = error.to_string(); // "Missing hostname - InvalidClientConfig", with a detail behind that
     match text.split(" - ").next() {
@@ -142,7 +141,7 @@ pub fn url_problem(error: &RedisError) -> String {
     }
 }
 
-/// True when the password is missing or wrong, which no waiting mends.
+/// True when the password is missing or wrong, which no retry fixes.
 pub fn is_login_refused(error: &RedisError) -> bool {
     let of_server = error.clone().into_server_errors(); // of a pipeline too
     let is_of_login = |(_, error): &(usize, ServerError)| matches!(error.code(), "NOAUTH" | "WRONGPASS");
