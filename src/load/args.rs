@@ -1,4 +1,4 @@
-//! Flags of `fanfare load` as typed; [`plan`](super::plan) makes sense of them.
+//! Options of `fanfare load` as typed; [`plan`](super::plan) interprets them.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The questions that `fanfare load` asks when it is started bare on a terminal.
+//! The questions that `fanfare load` asks when it is started without arguments on a terminal.
 
 use std::io::{BufRead, Write};
 
@@ -9,7 +9,7 @@ use super::args::{LoadArgs, Scenario};
 
 const URL_DEFAULT: &str = "http://127.0.0.1:3001/dashboard/stream";
 
-/// Fills in what `args` leave open; an empty answer takes what stands in brackets.
+/// Fills in what `args` leave open; an empty answer selects the default in brackets.
 pub fn ask(args: &LoadArgs, input: &mut impl BufRead, output: &mut impl Write) -> anyhow::Result<LoadArgs> {
     let mut args = args.clone();
     args.urls = vec![answer(input, output, "Address of the stream", URL_DEFAULT)?];

@@ -1,7 +1,8 @@
-//! One client: a connection from dialling to its end, and the checking of what it brings.
+//! One client: a connection from dialling to its end, and the checks of what it receives.
 //!
 //! A client is 144 bytes, its ledger and decoder included, and holds no buffer while it waits: all clients of a loop
-//! read into one. One that talks TLS has a session besides. It does what it is told; when to dial, leave or come back is the [`fleet`](super::fleet)'s.
+//! read into one. A client that uses TLS also has a session. The [`fleet`](super::fleet) decides when a client dials,
+//! leaves or comes back.
 
 use std::io;
 use std::sync::Arc;
@@ -20,31 +21,31 @@ use super::tls::{self, Session, session_config};
 use crate::io::dialer::{Line, Readiness};
 use crate::protocol::decoder::{Decoder, Item};
 
-/// One of very many.
+/// One of very many clients.
 pub(super) struct Client {
     /// The connection, while there is one.
     pub(super) line: Option<Line>,
-    /// What secures it, if anything: a box, for the sake of those that have none.
+    /// The TLS session, if any: boxed, so that clients without TLS stay small.
     session: Option<Box<Session>>,
-    /// How far it is.
+    /// The state of its connection.
     pub(super) phase: Phase,
-    /// What it is owed and got.
+    /// The messages that it is owed, and those that it received.
     pub(super) ledger: Ledger,
     /// When this attempt began.
     pub(super) started_us: u64,
     /// Counts dials, so that late readiness for an earlier line is recognised.
     pub(super) attempt: u32,
-    /// Index of the target it talks to now.
+    /// Index of its current target.
     pub(super) target: u16,
     /// Redirects followed in this attempt.
     pub(super) redirects: u8,
-    /// What kind of client.
+    /// The kind of client.
     pub(super) role: Role,
     /// True once the first attempt has succeeded or failed.
     pub(super) is_tried: bool,
-    /// Nothing was dispatched on this connection yet.
+    /// True until this connection dispatches an event.
     awaits_first_event: bool,
-    /// Neither event nor comment came on this connection yet.
+    /// True until this connection receives an event or a comment.
     is_silent: bool,
     decoder: Decoder,
     opened_us: u64,
@@ -53,21 +54,21 @@ pub(super) struct Client {
 
 const _: () = assert!(size_of::<Client>() <= 144);
 
-/// How far a client is.
+/// The state of a client's connection.
 pub(super) enum Phase {
-    /// Not connected; it dials when it is due.
+    /// Not connected; the client dials when it is due.
     Away,
     /// Waiting for the connection.
     Connecting,
-    /// Waiting for the TLS handshake; the request follows it by itself.
+    /// Waiting for the TLS handshake; the session then sends the request itself.
     Securing,
-    /// Writing the request, or what is left of it.
+    /// Writing the request; holds the unsent rest.
     Sending(Box<[u8]>),
-    /// Reading the response head; the bytes so far.
+    /// Reading the response head; holds the bytes so far.
     ReadingHead(Vec<u8>),
     /// Receiving events.
     Streaming(Body),
-    /// It will not come back.
+    /// The client will not come back.
     Gone,
 }
 
@@ -76,29 +77,29 @@ pub(super) enum Phase {
 pub(super) enum Ending {
     /// No stream was reached: the kind of error.
     Unreachable(&'static str),
-    /// Another answer than 200.
+    /// A status other than 200.
     Refused(u16),
-    /// An answer that a client must not retry: the kind of error.
+    /// An answer after which a client must not retry: the kind of error.
     Unusable(&'static str),
-    /// A redirect, and where to.
+    /// A redirect, and its location.
     Redirected(String),
     /// The stream broke: the kind of error.
     Broken(&'static str),
-    /// The stream ended as streams may.
+    /// The stream ended without an error.
     Ended,
 }
 
-/// What the clients of one loop share.
+/// State that the clients of one loop share.
 pub(super) struct Shared {
     /// The plan.
     pub(super) plan: FleetPlan,
-    /// The time.
+    /// The clock.
     pub(super) clock: Clock,
-    /// What was measured.
+    /// The measurements.
     pub(super) tally: Tally,
-    /// Knows this test's messages.
+    /// Recognizes this test's messages.
     pub(super) stamps: StampReader,
-    /// What this test publishes when; none also if it does not, or in lockstep.
+    /// The times at which this test publishes; `None` if it does not publish, or publishes in lockstep.
     pub(super) timetable: Option<Timetable>,
     /// When publishing began, if it has.
     pub(super) publishing_since_us: Option<u64>,
@@ -108,26 +109,26 @@ pub(super) struct Shared {
     pub(super) started_us: u64,
     /// Lines for the user.
     pub(super) lines: Vec<String>,
-    /// What TLS sessions share, once there is one.
+    /// What TLS sessions share, once there is a session.
     pub(super) session_config: Option<Arc<ClientConfig>>,
 }
 
-/// What all clients of a loop read into.
+/// The buffers into which all clients of a loop read.
 pub(super) struct Scratch {
     received: Vec<u8>,
-    /// What of it is left when TLS is taken off.
+    /// The content after TLS decryption.
     decrypted: Vec<u8>,
 }
 
 impl Scratch {
-    /// Room for so many bytes at a time.
+    /// Room for this many bytes at a time.
     pub(super) fn new(bytes: usize) -> Scratch {
         Scratch { received: vec![0; bytes], decrypted: Vec::new() }
     }
 }
 
 impl Shared {
-    /// The first message that a stream opened now is owed; 0 if that can't be known.
+    /// The first message that is owed to a stream that opens now; 0 if that can't be known.
     fn owed_from(&self, now_us: u64) -> u32 {
         match (self.plan.run, self.publishing_since_us, &self.timetable) {
             (Some(_), None, _) => 1,
@@ -152,7 +153,7 @@ pub(super) fn kind_of(error: &io::Error) -> &'static str {
         (io::ErrorKind::TimedOut, _) => "connect_timeout",
         (io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse, _) => "no_local_port",
         (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => "unreachable",
-        // EMFILE and ENFILE, which have no kind of their own.
+        // EMFILE and ENFILE have no kind of their own.
         (_, Some(23 | 24)) => "too_many_descriptors",
         _ => "socket_error",
     }
@@ -180,7 +181,7 @@ impl Client {
         }
     }
 
-    /// True while events may come.
+    /// True while events may arrive.
     pub(super) fn is_streaming(&self) -> bool {
         matches!(self.phase, Phase::Streaming(_))
     }
@@ -190,24 +191,24 @@ impl Client {
         matches!(self.phase, Phase::Connecting | Phase::Securing | Phase::Sending(_) | Phase::ReadingHead(_))
     }
 
-    /// How long to stay away after an end, as the server or the standard says.
+    /// How long to stay away after an end, as set by the server or, by default, the standard.
     pub(super) fn retry_us(&self) -> u64 {
         self.decoder.retry().map_or(3_000_000, super::clock::micros)
     }
 
-    /// True if a `200` stream ended before it said anything: how a server defers a client.
+    /// True if a `200` stream ended before it sent anything: this is how a server defers a client.
     pub(super) fn was_deferred(&self) -> bool {
         self.is_streaming() && self.is_silent
     }
 
-    /// Gives up the connection.
+    /// Drops the connection.
     pub(super) fn hang_up(&mut self, phase: Phase) {
         self.line = None;
         self.session = None;
         self.phase = phase;
     }
 
-    /// Goes as far as the line allows.
+    /// Proceeds as far as the line allows.
     pub(super) fn advance(
         &mut self,
         index: u32,
@@ -228,14 +229,14 @@ impl Client {
         if ready.readable && self.reads_at_once() {
             return self.read(index, usize::MAX, ready.closed, shared, scratch);
         }
-        // A client that reads nothing still notices that it was thrown out.
+        // A client that reads nothing still notices that the server closed its connection.
         if ready.closed && self.is_streaming() && shared.plan.slow_bytes_per_second == 0 {
             return Err(Ending::Broken("stream_reset"));
         }
         Ok(())
     }
 
-    /// Reads up to `bytes_max`, or all there is.
+    /// Reads up to `bytes_max`, or all available bytes.
     pub(super) fn read(
         &mut self,
         index: u32,
@@ -272,7 +273,7 @@ impl Client {
         Ok(())
     }
 
-    /// Counts the heartbeats that a silence until now shows to be missing, for a client that listens.
+    /// Counts the heartbeats missing from a silence until now, for a client that reads all the time.
     pub(super) fn count_missed_heartbeats(&self, now_us: u64, shared: &mut Shared) {
         let interval_us = shared.plan.heartbeat_us;
         if interval_us > 0 && self.is_streaming() && self.role == Role::Plain {
@@ -308,7 +309,7 @@ impl Client {
         Ok(())
     }
 
-    /// Writes what TLS has to say, if there is any.
+    /// Writes pending TLS data, if there is any.
     fn flush(&mut self) -> Result<(), Ending> {
         let (Some(session), Some(line)) = (&mut self.session, &self.line) else { return Ok(()) };
         session.flush(line).map_err(|error| match self.phase {
@@ -344,7 +345,7 @@ impl Client {
 
     fn end_of_stream(&self) -> Ending {
         match &self.phase {
-            // Over TLS an end that nobody announced may be somebody else's (RFC 9112 section 9.8).
+            // Over TLS, an end without a close_notify may come from an attacker (RFC 9112 section 9.8).
             Phase::Streaming(Body::UntilClose) if self.session.as_ref().is_some_and(|tls| !tls.has_ended()) => {
                 Ending::Broken("stream_cut")
             }
@@ -354,7 +355,7 @@ impl Client {
         }
     }
 
-    /// Takes the first `count` bytes received, decrypted; what was good before an error counts.
+    /// Takes the first `count` bytes received, decrypted; content before an error counts.
     fn take_secured(
         &mut self,
         index: u32,
@@ -381,7 +382,7 @@ impl Client {
         let Phase::ReadingHead(so_far) = &mut self.phase else {
             return self.take_body(index, bytes, now_us, shared);
         };
-        // Nearly every head arrives whole and is then never copied.
+        // Nearly every head arrives whole and is then not copied.
         let joined;
         let bytes = if so_far.is_empty() {
             bytes
@@ -451,7 +452,8 @@ impl Client {
                 self.is_silent = false;
                 if self.awaits_first_event {
                     self.awaits_first_event = false;
-                    // Publishing is announced before it begins: what comes in between was not waited for since then.
+                    // Publishing is announced before it begins: for an event in between, the wait did not start at
+                    // publishing.
                     let publishing_us = shared.publishing_since_us.filter(|since_us| *since_us <= now_us);
                     let since_us = self.started_us.max(publishing_us.unwrap_or(0));
                     shared.tally.first_event.record(now_us.saturating_sub(since_us));

@@ -1,8 +1,8 @@
 //! The clock of a load test: microseconds of wall time that never step backwards.
 //!
-//! Wall time is read once; after that the monotonic clock carries it on. So stamps made by one process can be read
-//! by another, on this host without error and on another as well as their clocks agree, while a clock step in
-//! mid-test shows in no latency.
+//! Wall time is read once; after that the monotonic clock carries it on. So another process can read the stamps of this
+//! one: on this host without error, and on another host as well as the clocks agree. A clock step during a test shows
+//! in no latency.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

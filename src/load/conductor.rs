@@ -1,12 +1,12 @@
-//! The conductor: leads all fleets through a test, and collects what they measured.
+//! The conductor: leads all fleets through a test, and collects their measurements.
 //!
 //! ```text
 //!  connecting ──▶ holding ──────────────────▶ settling ──────▶ (ramping down) ──▶ finished
 //!  all have tried  publisher on its timetable  all have all      ramp only
 //! ```
 //!
-//! Publishing begins when everybody had a chance to connect, so that every message is owed to everybody. It ends
-//! before the connections do; a message is lost only if it has not come when the settling time is over.
+//! Publishing begins when every client had a chance to connect, so that every message is owed to every client. It ends
+//! before the connections do; a message is lost only if it has not arrived when the settling time is over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,29 +25,29 @@ use super::tally::{Lifecycle, Order, Snapshot, Tally, Timetable};
 use super::timeline::Timeline;
 use super::watch::{self, KernelUse, ProcessUse};
 
-/// Everything that a test brought to light.
+/// All results of a test.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// What the fleets measured.
     pub tally: Tally,
     /// What was published, if anything.
     pub published: Option<Published>,
-    /// How it went over time.
+    /// The course of the test over time.
     pub timeline: Timeline,
     /// Streams open when the hold began.
     pub held_clients: u32,
-    /// From the start until everybody had tried to connect.
+    /// From the start until every client had tried to connect.
     pub connecting_us: u64,
     /// From the start to the end.
     pub elapsed_us: u64,
-    /// Resident memory of this program's processes: before connecting, and when all were connected.
+    /// Resident memory of this program's processes: before connecting, and when all clients were connected.
     pub own_resident_bytes: (u64, u64),
-    /// The server's processes: before, when all were connected, when publishing was over; none if the test did not
-    /// come so far.
+    /// The server's processes: before, when all clients were connected, when publishing was over; `None` if the test
+    /// did not reach that point.
     pub server: Option<[ProcessUse; 3]>,
-    /// True if one of them was gone.
+    /// True if one of them had exited.
     pub server_vanished: bool,
-    /// The kernel: before, and when all were connected.
+    /// The kernel: before, and when all clients were connected.
     pub kernel: (KernelUse, KernelUse),
     /// If the user ended the test early: when.
     pub interruption: Option<Interruption>,
@@ -58,19 +58,19 @@ pub struct Outcome {
 pub struct Interruption {
     /// From the start.
     pub after_us: u64,
-    /// What was going on.
+    /// The stage at that time.
     pub stage: &'static str,
 }
 
-/// What is told while a test runs.
+/// Output while a test runs.
 pub trait Display {
-    /// A line that stays.
+    /// Prints a line that stays.
     fn line(&mut self, line: &str);
-    /// How it stands now; called several times a second.
+    /// Shows the current state; called several times a second.
     fn progress(&mut self, stage: &str, clients: u32, snapshot: &Snapshot, timeline: &Timeline);
 }
 
-/// Runs a whole test; `interrupted` ends it early, with a report nevertheless.
+/// Runs a whole test; `interrupted` ends it early, also with a report.
 pub fn conduct(plan: &Plan, display: &mut dyn Display, interrupted: &AtomicBool) -> anyhow::Result<Outcome> {
     let clock = Clock::start();
     let own_before = watch::resident_bytes().unwrap_or(0) * u64::from(plan.processes);
@@ -126,11 +126,11 @@ struct Conductor<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
     Connecting,
-    /// None: until the last message is sent.
+    /// `None`: until the last message is sent.
     Holding {
         until_us: Option<u64>,
     },
-    /// `quiet_us`: since when nobody lacks anything.
+    /// `quiet_us`: since when no client waits for a message.
     Settling {
         ordered_us: u64,
         quiet_us: Option<u64>,
@@ -143,7 +143,7 @@ enum Stage {
 
 /// From ordering the timetable to its first message: every fleet has read the order by then.
 const PUBLISH_NOTICE_US: u64 = 300_000;
-/// After everybody has everything: how long to look out for what comes twice.
+/// How long to watch for duplicates after every client has every message.
 const LINGER_US: u64 = 500_000;
 
 impl Conductor<'_> {
@@ -266,7 +266,7 @@ impl Conductor<'_> {
         self.stage = Stage::Finishing;
     }
 
-    /// All fleets as one.
+    /// The sum of all fleets' snapshots.
     fn total(&self) -> Snapshot {
         let mut total = Snapshot::default();
         for snapshot in &self.snapshots {

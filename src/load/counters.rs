@@ -1,4 +1,4 @@
-//! What is counted. The field names are the keys of the JSON report and the names that thresholds use.
+//! The counters. The field names are the keys of the JSON report and the names that thresholds use.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Adds another loop's.
+            /// Adds another loop's counters.
             pub fn add(&mut self, other: &Counters) {
                 $(self.$name += other.$name;)*
             }
@@ -25,11 +25,11 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections tried, reconnects included.
+    /// Attempts to connect, including reconnects.
     connect_attempts,
     /// Connections answered with 200 and an event stream.
     connect_successes,
-    /// Connections tried again after one that was open or failed.
+    /// Attempts to connect again after a connection that was open or failed.
     reconnects,
     /// Redirects followed.
     redirects,
@@ -37,11 +37,11 @@ counters! {
     errors,
     /// Streams that the server ended or reset.
     disconnects,
-    /// Clients that an answer other than 200 turned away for good.
+    /// Clients permanently refused by a status other than 200.
     refused_clients,
-    /// Streams answered 200 that ended before any event or comment: how a server says "come back later".
+    /// Streams answered 200 that ended before any event or comment: this is how a server defers a client.
     deferred_connections,
-    /// Bytes read, heads and framing included.
+    /// Bytes read, including heads and framing.
     received_bytes,
     /// Reads that returned bytes.
     reads,
@@ -51,33 +51,33 @@ counters! {
     delivered_events,
     /// Of these, messages sent while their subscriber was away.
     caught_up_events,
-    /// Events of somebody else.
+    /// Events that this test did not publish.
     foreign_events,
-    /// Owed, never came, and no gap said so.
+    /// Owed, never received, and not announced by a gap.
     lost_events,
-    /// Came again.
+    /// Received again.
     duplicated_events,
-    /// Came after a later one.
+    /// Received after a later one.
     disordered_events,
-    /// Came with other bytes than were sent.
+    /// Received with other bytes than were sent.
     corrupted_events,
     /// Missing at the end from a subscriber that is not connected.
     unresolved_events,
     /// Events of type gap.
     gap_events,
-    /// Gaps with nothing missing and nothing repeated.
+    /// Gaps without anything missing or repeated.
     needless_gap_events,
-    /// Missing, as a gap had announced.
+    /// Missing, and announced by a gap.
     announced_lost_events,
-    /// Came again after a gap, or after a reconnect without an id.
+    /// Received again after a gap, or after a reconnect without an id.
     repeated_events,
     /// Sent while a subscriber without an id to resume from was away.
     missed_while_away_events,
-    /// Comments, which is what heartbeats are.
+    /// Comments; heartbeats are comments.
     heartbeats,
-    /// Heartbeats that silence shows to be missing.
+    /// Heartbeats missing from a silence.
     missed_heartbeats,
-    /// Reconnection times told by the server.
+    /// Reconnection times sent by the server.
     retry_fields,
     /// Clients that read slowly or not at all.
     slow_clients,

@@ -1,8 +1,8 @@
-//! The crew: all fleets of a test, in this process and in others, behind one channel of news and one way of orders.
+//! The crew: all fleets of a test, in this process and in others, with one channel for news and one path for orders.
 //!
-//! A test that needs more descriptors than one process may have is shared by several: the first starts the others
-//! (itself again, as `load --worker`), gives each its part on standard input, and reads their news from standard
-//! output, one JSON line each. A worker whose parent has died ends by itself.
+//! Several processes share a test that needs more descriptors than one process may have. The first starts the others
+//! (itself again, as `load --worker`), sends each its part on standard input, and reads their news from standard
+//! output, one JSON line each. A worker whose parent has died exits.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -31,12 +31,12 @@ pub(super) struct Crew {
     workers: Vec<Worker>,
 }
 
-/// What a worker process is given first.
+/// The first line that a worker process receives.
 #[derive(Serialize, Deserialize)]
 struct Assignment {
     plan: FleetPlan,
     started_us: u64,
-    /// The first of this process's parts, of how many in all.
+    /// The first of this process's parts, and the total number of parts.
     first_part: u32,
     parts: u32,
 }
@@ -54,7 +54,7 @@ struct Threads {
 }
 
 impl Crew {
-    /// Starts every fleet of the test, over `processes` processes; those of this one go by `clock`.
+    /// Starts every fleet of the test, over `processes` processes; the fleets of this process use `clock`.
     pub(super) fn start(plan: &FleetPlan, processes: u32, clock: Clock, started_us: u64) -> anyhow::Result<Crew> {
         let (sender, news) = unbounded();
         let parts = plan.threads * processes;
@@ -68,11 +68,11 @@ impl Crew {
         Ok(Crew { parts, news, delivered, threads, workers })
     }
 
-    /// Tells every fleet.
+    /// Sends an order to every fleet.
     pub(super) fn order(&mut self, order: &Order) {
         self.threads.order(order);
         for worker in &mut self.workers {
-            // One that died is noticed by its reader.
+            // The reader of a worker that died notices it.
             let _ = worker.orders.as_mut().map(|orders| write_line(orders, order));
         }
     }
@@ -90,7 +90,7 @@ impl Crew {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Reached with a live process only when the test is given up.
+        // The process is still alive here only when the test is given up.
         if self.orders.is_some() {
             let _ = self.process.kill();
             let _ = self.process.wait();
@@ -121,7 +121,7 @@ impl Threads {
 
     fn order(&self, order: &Order) {
         for orders in &self.orders {
-            // A fleet that failed has said so.
+            // A fleet that failed has already reported it.
             let _ = orders.send(order.clone());
         }
     }
@@ -173,7 +173,8 @@ pub fn work(input: impl BufRead + Send + 'static, output: &mut impl Write) -> an
     let mut threads = Threads::start(&assignment, Clock::start(), &Arc::default(), &sender);
     drop(sender);
     let orders = threads.orders.clone();
-    // Not joined: it ends with the process, or when standard input does, which is the parent's end and so ours.
+    // Not joined: it ends with the process, or when standard input does, which means that the parent and this process
+    // end.
     std::thread::spawn(move || {
         let parsed = lines.map_while(Result::ok).map_while(|line| serde_json::from_str::<Order>(&line).ok());
         for order in parsed.chain([Order::Finish]) {

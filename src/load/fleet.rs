@@ -1,8 +1,9 @@
 //! A fleet: one thread's clients and the epoll loop that serves them.
 //!
-//! Each turn: take orders, dial who is due, wait, serve who is ready, let slow clients read, now and then report.
-//! The loop decides when clients dial, leave and return; what a connection brings is the [`client`](super::client)'s
-//! to judge. A fleet knows nothing of other fleets: its clients are those whose index is its part's.
+//! Each turn: take orders, dial the clients that are due, wait, serve the clients that are ready, let slow clients
+//! read, report periodically. The loop decides when clients dial, leave and return; the [`client`](super::client)
+//! judges what a connection brings. Fleets are independent of each other: a fleet has the clients whose index belongs
+//! to its part.
 
 mod leaving;
 
@@ -28,23 +29,23 @@ use crate::io::dialer::{Dial, Dialer, Line, Readiness};
 
 const SCRATCH_BYTES: usize = 64 * 1024;
 const EVENTS_PER_WAIT: usize = 1024;
-/// From so many clients on, a broadcast takes so long that waiting a moment to be woken less often does not show.
+/// From this many clients on, a broadcast takes so long that a short pause for fewer wakes does not show.
 const GATHER_CLIENTS_MIN: usize = 1000;
-/// With so many ready at once there is nothing to gather.
+/// With this many ready at once, gathering is unnecessary.
 const GATHER_READY_MIN: usize = 128;
 const GATHER_PAUSE: Duration = Duration::from_micros(200);
 const SNAPSHOT_INTERVAL_US: u64 = 200_000;
 const REDIAL_PAUSE_US: u64 = 2_000;
 const REDIRECTS_MAX: u8 = 5;
-/// Redirects may name ever new targets; beyond this many they are errors.
+/// Redirects may name new targets without end; beyond this many they are errors.
 const TARGETS_MAX: usize = 1024;
 
-/// Which part of the clients a fleet has.
+/// The part of the clients that a fleet has.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
-    /// From 0.
+    /// Its index, counted from 0.
     pub(super) index: u32,
-    /// Of how many.
+    /// The total number of parts.
     pub(super) count: u32,
     /// True for the first of its process, which reports the process's memory.
     pub(super) is_first: bool,
@@ -52,7 +53,7 @@ pub(super) struct Part {
 
 /// Runs one fleet to its end: the body of a thread.
 ///
-/// `progress` grows by every delivered event, for a publisher that waits for them.
+/// `progress` grows with every delivered event, for a publisher that waits for them.
 pub(super) fn run(
     plan: FleetPlan,
     part: Part,
@@ -64,7 +65,7 @@ pub(super) fn run(
 ) {
     let tell = |item: Lifecycle| news.send((part.index, item)).is_ok();
     let ran = Fleet::new(plan, part, clock, started_us).and_then(|mut fleet| fleet.run(progress, orders, &tell));
-    // A conductor that is gone needs no news.
+    // A conductor that has ended needs no news.
     let _ = tell(match ran {
         Ok(tally) => Lifecycle::Done(Box::new(tally)),
         Err(error) => Lifecycle::Failed(format!("the event loop failed: {error}")),
@@ -75,15 +76,15 @@ struct Fleet {
     part: Part,
     dialer: Dialer,
     clients: Vec<Client>,
-    /// Those of the plan, and those that redirects named.
+    /// The targets of the plan, and those from redirects.
     targets: Vec<Target>,
     shared: Shared,
-    /// The clients to look at, and when: to dial, or to give up waiting for an answer.
+    /// The clients to check, and when: to dial, or to stop waiting for an answer.
     due: BinaryHeap<Reverse<(u64, u32, u32)>>,
-    /// Clients below this have dialled for the first time, or are waiting in `due`.
+    /// Clients below this index have dialled for the first time, or are waiting in `due`.
     started: usize,
     connecting: usize,
-    /// Clients whose first attempt is not decided.
+    /// Clients whose first attempt has neither succeeded nor failed yet.
     untried: usize,
     stage: Stage,
     random: u64,
@@ -94,7 +95,7 @@ struct Fleet {
     slow_read_phase: u32,
 }
 
-/// What the conductor has ordered last.
+/// The last order of the conductor.
 enum Stage {
     Connecting,
     Holding { storm_at_us: Option<u64> },
@@ -168,14 +169,15 @@ impl Fleet {
             let delivered = self.shared.tally.counters.delivered_events;
             progress.fetch_add(delivered - told_delivered, Ordering::Release);
             told_delivered = delivered;
-            // A server that writes to one socket after another would wake us for each, and pay for the waking itself.
+            // A server that writes to one socket after another would wake this thread for each, and pay for the wakes
+            // itself.
             if self.clients.len() >= GATHER_CLIENTS_MIN && !ready.is_empty() && ready.len() < GATHER_READY_MIN {
                 std::thread::sleep(GATHER_PAUSE);
             }
             let now_us = self.shared.clock.now_us();
             self.read_slowly(now_us, &mut scratch);
             if now_us >= self.next_snapshot_us && !self.report(now_us, tell) {
-                // Nobody listens any more: the parent process died.
+                // The news has no receiver any more: the parent process died.
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
         }
@@ -205,13 +207,13 @@ impl Fleet {
         }
     }
 
-    // ---- who dials, and when
+    // ---- dialling
 
     fn client_index(&self, slot: usize) -> u32 {
         self.part.index + slot as u32 * self.part.count
     }
 
-    /// Dials for the first time whoever's turn it is, within the bound on connections underway.
+    /// Dials clients for the first time when they are due, within the limit on pending connections.
     fn dial_first(&mut self, now_us: u64) {
         let connecting_max = self.shared.plan.connecting_max.div_ceil(self.part.count) as usize;
         while self.started < self.clients.len() && self.connecting < connecting_max {
@@ -258,7 +260,7 @@ impl Fleet {
         self.connect(slot);
     }
 
-    /// Connects to the client's target, the first or one that a redirect named.
+    /// Connects to the client's target: the first one, or one from a redirect.
     fn connect(&mut self, slot: usize) {
         let index = self.client_index(slot);
         let plan = &self.shared.plan;
@@ -276,7 +278,7 @@ impl Fleet {
                 client.phase = Phase::Connecting;
                 self.due.push(Reverse((client.started_us + plan.connect_timeout_us, slot as u32, client.attempt)));
             }
-            // A Unix socket with a full queue: the kernel won't say when there is room.
+            // A Unix socket with a full queue: the kernel does not report when there is room.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 client.phase = Phase::Connecting;
                 let redial_us = self.shared.clock.now_us() + REDIAL_PAUSE_US;
@@ -310,14 +312,15 @@ impl Fleet {
 
     // ---- how connections end
 
-    /// Draws the consequences of an end: follow, come back later, or stay away.
+    /// Handles an end: follow a redirect, come back later, or stay away.
     fn ended(&mut self, slot: usize, ending: &Ending) {
         let now_us = self.shared.clock.now_us();
         let client = &mut self.clients[slot];
         if client.is_connecting() {
             self.connecting -= 1;
         }
-        // The parser of a head already made it a stream when the first body bytes were bad; either way it is over.
+        // The head's parser had already started the stream when the first body bytes were invalid; either way it is
+        // over.
         let was_streaming = client.is_streaming();
         let counters = &mut self.shared.tally.counters;
         if was_streaming {
@@ -345,7 +348,7 @@ impl Fleet {
         self.tried(slot);
     }
 
-    /// The client's first attempt is decided. When all are, the conductor hears it at once.
+    /// The client's first attempt has succeeded or failed. After the last such client, the fleet reports at once.
     fn tried(&mut self, slot: usize) {
         if !std::mem::replace(&mut self.clients[slot].is_tried, true) {
             self.untried -= 1;
@@ -387,7 +390,7 @@ impl Fleet {
         self.connect(slot);
     }
 
-    // ---- what is told
+    // ---- reports
 
     fn next_turn_us(&self, now_us: u64) -> u64 {
         const TURN_US_MAX: u64 = 20_000;
@@ -426,7 +429,7 @@ impl Fleet {
         }
     }
 
-    /// Says of every client what it lacks.
+    /// Closes every client's ledger and records its missing messages.
     fn close_accounts(&mut self) {
         let (through, unconfirmed) = match std::mem::replace(&mut self.stage, Stage::Finished) {
             Stage::Settling { through, unconfirmed } => (through, unconfirmed),
@@ -449,7 +452,7 @@ impl Fleet {
             for range in lost {
                 tally.find(index, "lost", *range.start(), *range.end());
             }
-            // The ports are free at once, for the next test.
+            // Frees the ports at once for the next test.
             if let Some(line) = &client.line {
                 let _: io::Result<()> = Line::abort_on_close(line);
             }

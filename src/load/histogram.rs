@@ -1,6 +1,6 @@
 //! Latencies as HDR histograms: three significant digits from a microsecond to an hour.
 //!
-//! A [`Latencies`] travels between processes as the pairs that it holds, value and count, which lose nothing.
+//! A [`Latencies`] travels between processes as its pairs of value and count, without loss.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -20,32 +20,32 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Notes one latency; what exceeds an hour counts as an hour.
+    /// Records one latency; a latency above an hour counts as an hour.
     pub fn record(&mut self, latency_us: u64) {
         self.record_many(latency_us, 1);
     }
 
-    /// Notes one latency that occurred `count` times.
+    /// Records one latency that occurred `count` times.
     pub fn record_many(&mut self, latency_us: u64, count: u64) {
         self.0.saturating_record_n(latency_us.clamp(1, LATENCY_MAX_US), count);
     }
 
-    /// Adds another's.
+    /// Adds another histogram.
     pub fn add(&mut self, other: &Latencies) {
         self.0.add(&other.0).expect("all histograms have the same bounds");
     }
 
-    /// Forgets everything.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// How many were noted.
+    /// The number of recorded values.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency that `percentile` (0 to 100) of all do not exceed; none if none was noted.
+    /// The latency that `percentile` (0 to 100) of all do not exceed; `None` if the histogram is empty.
     pub fn percentile(&self, percentile: f64) -> Option<u64> {
         (!self.0.is_empty()).then(|| self.0.value_at_quantile(percentile / 100.0).min(self.0.max()))
     }

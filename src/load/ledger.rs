@@ -1,22 +1,23 @@
-//! The ledger: what one subscriber is owed, what it got, and what that makes of each message.
+//! The ledger: what one subscriber is owed, what it received, and how each message counts.
 //!
 //! Messages are numbered 1, 2, 3 … in the order of their intended send times. The rules:
 //!
-//! - **Owed.** A message is owed to a subscriber from the first whose intended send time lies after the moment its
-//!   `200` was read. Earlier ones may come (they were on their way, or are history) but once one has come, all after
-//!   it are owed too. Where the send times are not known (somebody else publishes), the first that comes decides.
-//! - **Lost**: owed, never came, and no gap said so. **Duplicated**: came again. **Disordered**: came after a later
-//!   one; it is then not lost. **Corrupted**: came with other bytes; it stands in the place of the one expected, so
-//!   it is not counted as lost too.
-//! - **Gap.** An `event: gap` announces whatever is missing between the last message before it and the first after
-//!   it: announced, not lost. It may also rewind ("everything remembered"): messages that come again in ascending
-//!   order right after it are repeated, not duplicated. One that neither skips nor rewinds is a needless gap.
-//! - **Reconnecting** with a Last-Event-ID changes nothing of what is owed: the gapless sequence goes on. Without an
-//!   id (the server sends none, or `--no-resume`) what was sent before the new `200` is missed, not lost.
-//! - **Unconfirmed** messages (publishing failed or nobody was heard listening) are owed to nobody.
-//! - At the end an open subscriber that lacks owed messages has lost them; of one that is away it is *unresolved*.
+//! - **Owed.** A message is owed to a subscriber starting with the first whose intended send time lies after the moment
+//!   when the client read its `200`. Earlier messages may arrive (they were in transit, or are history), but once one
+//!   has arrived, all after it are owed too. Where the send times are not known (another program publishes), the first
+//!   message that arrives decides.
+//! - **Lost**: owed, never received, and not announced by a gap. **Duplicated**: received again. **Disordered**:
+//!   received after a later one; it is then not lost. **Corrupted**: received with other bytes; it takes the place of
+//!   the expected one, so it is not counted as lost too.
+//! - **Gap.** An `event: gap` announces everything missing between the last message before it and the first after it:
+//!   announced, not lost. It may also rewind ("everything remembered"): messages that arrive again in ascending order
+//!   directly after it are repeated, not duplicated. A gap that neither skips nor rewinds is a needless gap.
+//! - **Reconnecting** with a Last-Event-ID does not change what is owed: the gapless sequence goes on. Without an id
+//!   (the server sends no ids, or `--no-resume`), messages sent before the new `200` are missed, not lost.
+//! - **Unconfirmed** messages (publishing failed, or no subscriber was reported) are not owed.
+//! - At the end, owed messages missing from an open subscriber are lost; from one that is away they are *unresolved*.
 //!
-//! A ledger is 24 bytes while all is well. It knows neither payloads nor sockets.
+//! A ledger is 24 bytes unless messages are missing. It handles neither payloads nor sockets.
 
 use std::ops::RangeInclusive;
 
@@ -27,10 +28,11 @@ use super::counters::Counters;
 pub struct Ledger {
     /// The next number of the gapless sequence; 0 before the first message.
     next: u32,
-    /// The lowest number that can be a duplicate: anything below never came before.
+    /// The lowest number that can be a duplicate: lower numbers have never been received.
     first: u32,
     standing: Standing,
-    /// Numbers below `next` that have not come, ascending and apart. Nearly always none: boxed, to cost 8 bytes.
+    /// Numbers below `next` that have not arrived, as ascending, separate ranges. Almost always empty: boxed, to cost 8
+    /// bytes.
     #[allow(clippy::box_collection)]
     missing: Option<Box<Vec<RangeInclusive<u32>>>>,
 }
@@ -42,35 +44,35 @@ enum Standing {
     /// No stream was ever open.
     #[default]
     Never,
-    /// Open, and no message came yet. `owed_from` 0: unknown, the first message decides.
+    /// Open, without a message yet. `owed_from` 0: unknown, the first message decides.
     Fresh { owed_from: u32 },
     /// The next message is `next`.
     Following,
-    /// A gap came: any number may follow.
+    /// A gap arrived: any number may follow.
     AfterGap,
-    /// After a gap, seeing again what had come before; the last such number.
+    /// After a gap, receiving earlier messages again; the last such number.
     Repeating { last: u32 },
-    /// Back without an id to resume from.
+    /// Reconnected without an id to resume from.
     Rejoined { owed_from: u32 },
 }
 
-/// What the end of the sequence means for a subscriber that lacks it.
+/// What messages missing at the end of the sequence mean for a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
-    /// It is connected: lost.
+    /// It is connected: they are lost.
     Owed,
-    /// It is away: nobody can say.
+    /// It is away: unresolved.
     Away,
-    /// It does not read, on purpose: nothing.
+    /// It does not read, on purpose: they are not judged.
     Unjudged,
 }
 
-/// How many ranges of missing numbers one subscriber may keep; the oldest are then lost for good.
+/// How many ranges of missing numbers one subscriber may keep; beyond that, the oldest are lost for good.
 const MISSING_RANGES_MAX: usize = 4096;
 
 impl Ledger {
-    /// A stream opened: `owed_from` is the first message sent afterwards, `resumed` whether the request named the
-    /// last event id (or nothing had come that could have had one).
+    /// A stream opened: `owed_from` is the first message sent afterwards, `resumed` whether the request named the last
+    /// event id (or no message had arrived that could have had one).
     pub fn open(&mut self, owed_from: u32, resumed: bool) {
         self.standing = match self.standing {
             Standing::Never => Standing::Fresh { owed_from },
@@ -82,7 +84,7 @@ impl Ledger {
         };
     }
 
-    /// A sound message came. True if it counts as delivered: the first time that it came.
+    /// A valid message arrived. True if it counts as delivered: the first time that it arrived.
     pub fn record(&mut self, number: u32, counters: &mut Counters) -> bool {
         match self.standing {
             Standing::Following if number == self.next => self.next += 1,
@@ -109,7 +111,7 @@ impl Ledger {
                 self.standing = Standing::Following;
                 return self.record(number, counters);
             }
-            // Without ids the server can't know what we have: what it sends again is no fault of its own.
+            // Without ids the server can't know what this client has: sending it again is not the server's fault.
             Standing::Rejoined { .. } if number < self.next => {
                 counters.repeated_events += 1;
                 return self.forget_missing(number);
@@ -124,7 +126,7 @@ impl Ledger {
         true
     }
 
-    /// A message of this test came with other bytes than were sent.
+    /// A message of this test arrived with other bytes than were sent.
     pub fn record_corrupted(&mut self, counters: &mut Counters) {
         counters.corrupted_events += 1;
         match self.standing {
@@ -134,7 +136,7 @@ impl Ledger {
         }
     }
 
-    /// An `event: gap` came.
+    /// An `event: gap` arrived.
     pub fn record_gap(&mut self, counters: &mut Counters) {
         counters.gap_events += 1;
         if self.standing == Standing::AfterGap {
@@ -143,14 +145,14 @@ impl Ledger {
         self.standing = Standing::AfterGap;
     }
 
-    /// True when nothing up to `through` is still to come, but for what is `unconfirmed`.
+    /// True when no message up to `through` is still to arrive, except `unconfirmed` ones.
     pub fn is_settled(&self, through: u32, unconfirmed: &[RangeInclusive<u32>]) -> bool {
         let nothing_missing = self.missing.as_ref().is_none_or(|ranges| without(ranges, unconfirmed).is_empty());
         nothing_missing && without(&[self.owed_from()..=through], unconfirmed).is_empty()
     }
 
-    /// Closes the account after `through` messages in all, and tells the ranges that were lost. `unconfirmed` is
-    /// ascending and apart.
+    /// Closes the account after `through` messages in all, and returns the ranges that were lost. `unconfirmed` is
+    /// ascending, with separate ranges.
     pub fn close(
         &mut self,
         through: u32,
@@ -178,7 +180,7 @@ impl Ledger {
         lost
     }
 
-    /// The first message of the end of the sequence that must still come; `u32::MAX` if none must.
+    /// The first message of the end of the sequence that must still arrive; `u32::MAX` if there is none.
     fn owed_from(&self) -> u32 {
         match self.standing {
             Standing::Never | Standing::AfterGap | Standing::Fresh { owed_from: 0 } => u32::MAX,
@@ -221,7 +223,7 @@ impl Ledger {
         came_late
     }
 
-    /// Notes that `from..to` has not come.
+    /// Records that `from..to` has not arrived.
     fn miss(&mut self, from: u32, to: u32, counters: &mut Counters) {
         if from >= to {
             return;
@@ -234,7 +236,7 @@ impl Ledger {
         ranges.push(from..=to - 1);
     }
 
-    /// Takes `number` out of the missing ones; false if it was not among them.
+    /// Removes `number` from the missing ones; false if it was not missing.
     fn forget_missing(&mut self, number: u32) -> bool {
         let Some(ranges) = self.missing.as_mut() else { return false };
         let Some(index) = ranges.iter().position(|range| range.contains(&number)) else { return false };
@@ -252,7 +254,7 @@ impl Ledger {
     }
 }
 
-/// What `ranges` hold beyond `taken`; both ascending and apart.
+/// The numbers in `ranges` that are not in `taken`; both hold ascending, separate ranges.
 fn without(ranges: &[RangeInclusive<u32>], taken: &[RangeInclusive<u32>]) -> Vec<RangeInclusive<u32>> {
     let mut left = Vec::new();
     for range in ranges {
@@ -400,7 +402,7 @@ mod tests {
             &story(&[&[Open(1)], &got(1..=7), &[Gap]]),
             &[("delivered_events", 7), ("gap_events", 1), ("announced_lost_events", 2)],
         );
-        // It covers the place where it stands, not a loss before it.
+        // It covers the place where it is, not a loss before it.
         check(
             &story(&[&[Open(1)], &got(1..=3), &got(5..=6), &[Gap], &got(8..=9)]),
             &[("delivered_events", 7), ("lost_events", 1), ("gap_events", 1), ("announced_lost_events", 1)],

@@ -1,16 +1,16 @@
-//! The names of what a test measures: what a threshold may be set on. Any other name is a mistake, and one that would
-//! pass every test.
+//! The names of a test's measurements, on which a threshold may be set. Any other name is a mistake: a threshold on it
+//! would never fail.
 
 use super::counters::Counters;
 
-/// What latencies are recorded of.
+/// The distributions of latencies.
 pub const DISTRIBUTIONS: [&str; 8] =
     ["connect", "response", "first_event", "latency", "last_subscriber", "catch_up", "publish", "publish_lag"];
 
-/// The percentiles that the report has of each distribution, and what their keys say.
+/// The percentiles of each distribution in the report, with their keys.
 pub const PERCENTILES: [(&str, f64); 5] = [("p50", 50.0), ("p90", 90.0), ("p95", 95.0), ("p99", 99.0), ("p999", 99.9)];
 
-/// The numbers of the report besides counters and distributions.
+/// The numbers of the report other than counters and distributions.
 const FIGURES: [&str; 35] = [
     "clients",
     "processes",
@@ -45,12 +45,12 @@ const FIGURES: [&str; 35] = [
     "server_connecting_cpu_us",
     "server_publishing_cpu_us",
     "server_cpu_us_per_event",
-    // What else there is of its kind occurred no times.
+    // A kind or status that is not in the report occurred zero times.
     "error_KIND",
     "answers_STATUS",
 ];
 
-/// True for a key that names a kind of error or answer: one that is not in the report occurred no times.
+/// True for a key that names a kind of error or answer: if it is not in the report, it occurred zero times.
 pub fn is_of_a_kind(key: &str) -> bool {
     key.starts_with("error_") || key.starts_with("answers_")
 }
@@ -60,7 +60,7 @@ pub fn is_figure(key: &str) -> bool {
     is_of_a_kind(key) || figures().any(|name| name == key) || distribution_keys().any(|name| name == key)
 }
 
-/// Every name, for whoever has mistaken one.
+/// Every name, for an error message about an unknown one.
 pub fn all_names() -> String {
     let figures: Vec<_> = figures().collect();
     format!(

@@ -7,9 +7,9 @@
 //!                      └▶ report ─▶ JSON, summary, page, thresholds
 //! ```
 //!
-//! What a subscriber is owed, and what counts as lost, duplicated, disordered, corrupted or announced, is written
-//! in [`ledger`]. Latencies run from a message's *intended* send time, so that neither a slow server nor a slow
-//! publisher can hide a delay. A connection costs the client less than a kilobyte, most of it none of its own.
+//! [`ledger`] defines what a subscriber is owed, and what counts as lost, duplicated, disordered, corrupted or
+//! announced. Latencies run from a message's *intended* send time, so that neither a slow server nor a slow publisher
+//! can hide a delay. A connection costs the client less than a kilobyte, most of it outside its own structures.
 
 pub mod args;
 pub mod ask;

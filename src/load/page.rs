@@ -76,7 +76,7 @@ fn connections(points: &[Point]) -> Plot<'static> {
     }
 }
 
-/// What was delivered, and what would be if every message reached every open stream within its second.
+/// The delivery rate, and the rate if every message reached every open stream within its second.
 fn throughput(points: &[Point]) -> Plot<'static> {
     let per_second = |count: fn(&Point, &Point) -> u64| {
         let rate = |pair: &[Point]| {

@@ -1,7 +1,7 @@
-//! The plan of a test: what [`LoadArgs`] ask for, resolved, checked, and with the scenario's defaults filled in.
+//! The plan of a test: the [`LoadArgs`], resolved, checked, and with the scenario's defaults filled in.
 //!
-//! Everything in it is data: it travels as JSON to the processes that share the work, and each takes its part, so
-//! that no client needs to be told what to do. Client `i` of `n` belongs to part `i % parts`.
+//! The plan is only data: it travels as JSON to the processes that share the work. Each process derives its clients
+//! from it. Client `i` of `n` belongs to part `i % parts`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::io::dialer::Remote;
 use crate::redis_address::RedisAddress;
 
 const DURATION_DEFAULT: Duration = Duration::from_secs(30);
-/// Of connecting and publishing, per second: however many turns there are, the time of the last one is a number.
+/// Bounds for connecting and publishing, per second: they keep the time of the last turn a valid number.
 pub(super) const RATE_MIN: f64 = 0.001;
 pub(super) const RATE_MAX: f64 = 1e6;
 
@@ -33,17 +33,17 @@ pub struct Plan {
     pub fleet: FleetPlan,
     /// What is published, if anything.
     pub publish: Option<PublishPlan>,
-    /// Processes that share the work, this one included.
+    /// Processes that share the work, including this one.
     pub processes: u32,
-    /// How long to hold the connections; none: until all messages are sent, else half a minute.
+    /// How long to hold the connections; `None`: until all messages are sent, or half a minute without a message count.
     pub duration: Option<Duration>,
     /// How long to wait for the last messages.
     pub settle: Duration,
     /// Processes of the server.
     pub server_pids: Vec<u32>,
-    /// What the user said fails the test.
+    /// The thresholds that the user set.
     pub thresholds: Vec<Threshold>,
-    /// What fails it besides.
+    /// The default thresholds that also apply.
     pub default_thresholds: Vec<Threshold>,
 }
 
@@ -60,7 +60,7 @@ pub struct FleetPlan {
     pub trust: Trust,
     pub sources: Vec<IpAddr>,
     pub connect_rate: Option<f64>,
-    /// Over all parts.
+    /// The sum over all parts.
     pub connecting_max: u32,
     pub connect_timeout_us: u64,
     pub last_event_id: Option<String>,
@@ -70,7 +70,7 @@ pub struct FleetPlan {
     pub churn_per_second: f64,
     pub away_us: u64,
     pub storm_share: f64,
-    /// After the hold began.
+    /// Time after the hold began.
     pub storm_after_us: Option<u64>,
     pub slow_share: f64,
     pub slow_bytes_per_second: u32,
@@ -81,10 +81,10 @@ pub struct FleetPlan {
     pub is_verbose: bool,
 }
 
-/// What a client is, besides being one of many.
+/// The behaviour of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Reads what comes.
+    /// Reads everything as it arrives.
     Plain,
     /// Reads slowly or not at all.
     Slow,
@@ -93,7 +93,7 @@ pub enum Role {
 }
 
 impl Plan {
-    /// Resolves arguments, of which `redis` is the one to publish to; the errors are for whoever typed them.
+    /// Resolves arguments; publishing goes to `redis` if it is given. The errors are for the user.
     pub fn new(args: &LoadArgs, redis: Option<RedisAddress>) -> anyhow::Result<Plan> {
         let scenario = args.scenario.unwrap_or(Scenario::Multi);
         let clients = args.clients.unwrap_or(if scenario == Scenario::Single { 1 } else { 1000 });
@@ -171,13 +171,13 @@ impl Plan {
         })
     }
 
-    /// How long to hold the connections; none if the last message is the end.
+    /// How long to hold the connections; `None` if the last message ends the hold.
     pub fn hold(&self) -> Option<Duration> {
         let is_counted = self.publish.as_ref().is_some_and(|publish| publish.count_max < u32::MAX);
         self.duration.or((!is_counted).then_some(DURATION_DEFAULT))
     }
 
-    /// Fails, with the remedy, if one process may not open as many descriptors as its share of the clients needs.
+    /// Fails, with the fix, if one process may not open as many descriptors as its share of the clients needs.
     pub fn check_descriptors(&self, descriptors_max: u64) -> anyhow::Result<()> {
         /// For epoll, files, pipes to the other processes, and publishing.
         const SPARE: u64 = 64;
@@ -197,7 +197,7 @@ impl Plan {
 }
 
 impl FleetPlan {
-    /// What client `index` is.
+    /// The role of client `index`.
     pub fn role(&self, index: u32) -> Role {
         if is_chosen(index, self.blackhole_share) {
             Role::Blackhole
@@ -208,13 +208,13 @@ impl FleetPlan {
         }
     }
 
-    /// True if every client is there and reads all the time.
+    /// True if every client stays connected and reads all the time.
     fn is_attentive(&self) -> bool {
         let shares = self.churn_per_second + self.slow_share + self.blackhole_share;
         shares == 0.0 && self.storm_after_us.is_none()
     }
 
-    /// When client `index` is to connect for the first time, in microseconds after the start.
+    /// When client `index` connects for the first time, in microseconds after the start.
     pub fn connect_after_us(&self, index: u32) -> u64 {
         self.connect_rate.map_or(0, |rate| (f64::from(index) * 1e6 / rate) as u64)
     }
@@ -248,8 +248,8 @@ pub(super) fn read_token(file: &Path) -> anyhow::Result<String> {
     Ok(token.to_owned())
 }
 
-/// The addresses to connect from: as given, else for loopback one per 5000 clients. `connect` scans half of the
-/// port range before it turns to the other half, so a source address slows down long before it is used up.
+/// The addresses to connect from: as given, or for loopback one per 5000 clients. `connect` scans half of the port
+/// range before it turns to the other half, so a source address slows down long before it is used up.
 fn read_sources(given: &[String], targets: &[Target], clients: u32) -> anyhow::Result<Vec<IpAddr>> {
     const CLIENTS_PER_SOURCE: u32 = 5000;
     let is_loopback =

@@ -1,18 +1,18 @@
-//! Line plots as SVG, small enough to stand in a page: axes with round numbers, a grid, a legend.
+//! Line plots as SVG, small enough for a page: axes with round numbers, a grid, a legend.
 //!
-//! Colours are classes (`series0` …), so that the page decides them for light and dark. Knows nothing of load tests.
+//! Colours are classes (`series0` …), so that the page decides them for light and dark. Independent of load tests.
 
 use std::fmt::Write;
 
 /// A plot.
 pub struct Plot<'a> {
-    /// What it shows.
+    /// Its title.
     pub title: &'a str,
-    /// How a value of the vertical axis is written.
+    /// Formats a value of the vertical axis.
     pub label: fn(f64) -> String,
-    /// The marks of the horizontal axis; none puts round numbers there.
+    /// The marks of the horizontal axis; without any, it has round numbers.
     pub marks: Vec<(f64, String)>,
-    /// Logarithmic upwards.
+    /// True for a logarithmic vertical axis.
     pub is_logarithmic: bool,
     /// Names and points, in order along the horizontal axis.
     pub series: Vec<(&'a str, Vec<(f64, f64)>)>,
@@ -24,7 +24,7 @@ const LEFT: f64 = 76.0;
 const RIGHT: f64 = 28.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 30.0;
-/// From one name in the legend to the next.
+/// Distance between two names in the legend.
 const LEGEND: f64 = 130.0;
 
 impl Plot<'_> {
@@ -89,7 +89,7 @@ impl Plot<'_> {
     }
 }
 
-/// The least and the greatest value, never the same.
+/// The smallest and the largest value, never equal.
 fn span(values: impl Iterator<Item = f64>, default: f64) -> (f64, f64) {
     let (from, to) = values.fold((f64::MAX, f64::MIN), |(from, to), value| (from.min(value), to.max(value)));
     if from > to { (default, default + 1.0) } else { (from, to.max(from + 1.0)) }
@@ -104,7 +104,7 @@ fn steps(from: f64, to: f64) -> Vec<f64> {
     (first..).map(|n| n as f64 * step).take_while(|value| *value <= to * 1.0001).collect()
 }
 
-/// Text that can't leave its place in the page.
+/// Text escaped for HTML.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

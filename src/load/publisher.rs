@@ -1,9 +1,9 @@
 //! The publisher: one thread that sends numbered messages at their times, over HTTP or to Redis.
 //!
-//! Messages are sent at the times of a timetable, however long the ones before took (an open loop): one that is late
-//! keeps its intended time as its stamp, so that the delay shows in its latency instead of vanishing. A message
-//! whose sending failed, or that Redis had nobody to give to, is *unconfirmed*; it is not sent again, since that
-//! might deliver it twice.
+//! Messages are sent at the times of a timetable, however long earlier sends took (an open loop). A late message keeps
+//! its intended time as its stamp, so that the delay shows in its latency instead of vanishing. A message is
+//! *unconfirmed* when its sending failed, or when Redis had no subscriber for it. It is not sent again, because that
+//! could deliver it twice.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use crate::redis_address::RedisAddress;
 pub struct Published {
     /// Messages in all; the last one's number.
     pub count: u32,
-    /// Those that perhaps nobody got.
+    /// Messages that may have reached no subscriber.
     pub unconfirmed: Vec<RangeInclusive<u32>>,
     /// Messages whose sending failed.
     pub failures: u64,
-    /// Messages that Redis had no subscriber for.
+    /// Messages for which Redis had no subscriber.
     pub unheard: u64,
     /// From sending to the answer.
     pub publish: Latencies,
@@ -39,37 +39,37 @@ pub struct Published {
     pub lag: Latencies,
     /// When the first message was sent, in microseconds since 1970.
     pub first_sent_us: Option<u64>,
-    /// From then to the last answer.
+    /// From the first send to the last answer.
     pub elapsed_us: u64,
-    /// Why sending failed last.
+    /// The most recent reason for a failure.
     pub last_error: Option<String>,
 }
 
-/// A publisher at work.
+/// A running publisher.
 pub struct Publisher {
     thread: JoinHandle<Published>,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
 }
 
-/// What lockstep waits for.
+/// The deliveries that lockstep waits for.
 #[derive(Clone)]
 pub struct Audience {
     /// Events delivered so far, over all subscribers.
     pub delivered: Arc<AtomicU64>,
-    /// Subscribers that get each message.
+    /// Subscribers that receive each message.
     pub subscribers: u64,
 }
 
 impl Audience {
-    /// What to wait for when one more message is sent. What is missing of those before was waited for already.
+    /// The delivery count to wait for after one more message. The wait for earlier messages is already over.
     fn deliveries_after_next(&self) -> u64 {
         self.delivered.load(Ordering::Acquire) + self.subscribers
     }
 }
 
 impl Publisher {
-    /// Starts sending, by the clock that the timetable was made with; in lockstep nothing else is taken from it.
+    /// Starts sending, by the clock that the timetable was made with. In lockstep, only that clock is used.
     pub fn start(plan: PublishPlan, run: TestRun, clock: Clock, timetable: Timetable, audience: Audience) -> Publisher {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
@@ -98,12 +98,12 @@ impl Publisher {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// True once it has sent all it was asked to.
+    /// True once it has sent all messages.
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Stops it and tells what was published.
+    /// Stops it and returns what was published.
     pub fn finish(self) -> Published {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
@@ -118,13 +118,13 @@ struct Work {
     sent: Arc<AtomicU64>,
     published: Published,
     channel: Option<Channel>,
-    /// No new connection before this, after one has failed.
+    /// The earliest time of a new connection, after one has failed.
     pause_until: Instant,
 }
 
 impl Work {
     fn by_timetable(&mut self, timetable: Timetable) {
-        // Redis takes many commands in one go anyway.
+        // Redis takes many commands in one pipeline anyway.
         let batch_max = match self.plan.outlet {
             Outlet::Redis { .. } => self.plan.batch_max.max(128),
             Outlet::Http { .. } => self.plan.batch_max,
@@ -175,7 +175,7 @@ impl Work {
         self.published.elapsed_us = answered_us - first_sent_us;
         if let Err(error) = &heard {
             self.published.failures += messages.len() as u64;
-            // What fails only because of the pause after a failure says nothing new.
+            // A failure that only comes from the pause after a failure is not reported.
             if self.channel.take().is_some() || Instant::now() >= self.pause_until {
                 self.published.last_error = Some(format!("{error:#}"));
                 self.pause_until = Instant::now() + Duration::from_millis(100);
@@ -195,7 +195,7 @@ impl Work {
         self.sent.store(u64::from(self.published.count), Ordering::Relaxed);
     }
 
-    /// Sends the messages, and tells of each whether somebody was there to hear it (nothing: not known, so yes).
+    /// Sends the messages, and returns for each whether it had a subscriber (an empty result: unknown, so yes).
     fn deliver(&mut self, messages: &[(u32, String)]) -> anyhow::Result<Vec<bool>> {
         if self.channel.is_none() {
             ensure!(Instant::now() >= self.pause_until, "waiting to reconnect");
@@ -215,7 +215,7 @@ impl Work {
     }
 }
 
-/// The way out.
+/// The connection to the server or to Redis.
 enum Channel {
     Http { agent: ureq::Agent, endpoint: Endpoint, headers: Vec<(String, String)>, topics: Vec<String> },
     Redis { address: Box<RedisAddress>, connection: Box<redis::Connection>, channels: Vec<String> },
@@ -273,7 +273,7 @@ impl Channel {
 
 fn http_body(messages: &[(u32, String)], topics: &[String]) -> String {
     let envelope = |(number, payload): &(u32, String)| {
-        // A string always serializes.
+        // Serializing a string can't fail.
         let topic = serde_json::to_string(&in_turn(topics, *number)).unwrap_or_default();
         format!("{{\"topic\":{topic},\"data\":{payload}}}")
     };
@@ -288,7 +288,7 @@ fn in_turn(names: &[String], number: u32) -> String {
     names.get((number as usize - 1) % names.len().max(1)).cloned().unwrap_or_default()
 }
 
-/// Sleeps, and spins through the last moment: a sleep alone would make every message late by the timer's slack.
+/// Sleeps, and spins at the end: a sleep alone would make every message late by the timer's slack.
 fn sleep_until(clock: &Clock, wake_us: u64) {
     const SPIN_US: u64 = 120;
     const SLEEP_US_MAX: u64 = 20_000;

@@ -11,19 +11,19 @@ use crate::client::trust::Trust;
 use crate::config::redact_url;
 use crate::redis_address::RedisAddress;
 
-/// Nobody sends more as one event, and a few of them still fit into memory.
+/// Larger than any realistic event, and small enough that a few of them fit into memory.
 const PAYLOAD_BYTES_MAX: usize = 16 << 20;
-/// What a server broadcasts that knows no topics, and what a stream is of that names none.
+/// The topic of servers that have no topics, and of streams that name no topic.
 const TOPIC_DEFAULT: &str = "dashboard_updates";
 
 /// What is published.
 #[derive(Clone, Debug)]
 pub struct PublishPlan {
-    /// Where to.
+    /// The destination.
     pub outlet: Outlet,
-    /// How fast.
+    /// The rate.
     pub pace: Pace,
-    /// After how many to stop.
+    /// The number of messages after which to stop.
     pub count_max: u32,
     /// Length of the data.
     pub payload_bytes: usize,
@@ -40,9 +40,9 @@ pub enum Outlet {
         endpoint: Endpoint,
         /// Further request headers.
         headers: Vec<(String, String)>,
-        /// Topics, in turn; none: the body is the bare payload.
+        /// Topics, in turn; when empty, the body is the bare payload.
         topics: Vec<String>,
-        /// Whose certificates are good.
+        /// The trusted certificates.
         trust: Trust,
     },
     /// With PUBLISH.
@@ -57,15 +57,15 @@ pub enum Outlet {
 /// When messages are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// Each at its own time, whether or not those before it have arrived.
+    /// Each at its own time, whether or not earlier messages have arrived.
     PerSecond(f64),
-    /// Each when everybody has the one before.
+    /// Each when every subscriber has received the previous one.
     Lockstep,
 }
 
 impl PublishPlan {
-    /// Resolves arguments, of which `redis` is the one to publish to and `targets` are the streams; none if nothing is
-    /// to be published.
+    /// Resolves arguments; publishing goes to `redis` if it is given, and `targets` are the streams. Returns `None` if
+    /// nothing is to be published.
     pub fn new(
         args: &LoadArgs,
         redis: Option<RedisAddress>,
@@ -93,7 +93,7 @@ impl PublishPlan {
 }
 
 impl Outlet {
-    /// The flag that says on what messages go out, for whoever hears none of them.
+    /// The option that selects where messages go out, for the advice when no client receives any.
     pub fn flag(&self) -> &'static str {
         match self {
             Outlet::Http { topics, .. } if topics.is_empty() => "--publish-url",
@@ -120,7 +120,7 @@ fn http_outlet(args: &LoadArgs, url: &str, targets: &[Target]) -> anyhow::Result
     Ok(Outlet::Http { endpoint, headers, topics, trust })
 }
 
-/// The topics that every stream's address names, since each message is owed to everybody; else the default one.
+/// The topics that every stream's address names, because each message is owed to every client; otherwise the default.
 fn topics_of_all(targets: &[Target]) -> Vec<String> {
     let mut topics = targets.first().map(Target::topics).unwrap_or_default();
     topics.retain(|topic| targets.iter().all(|target| target.topics().contains(topic)));

@@ -1,5 +1,5 @@
-//! The report: every figure of a test under a stable, flat name that ends in its unit; what JSON, thresholds, the
-//! summary and the page are made of.
+//! The report: every figure of a test under a stable, flat name that ends in its unit. JSON, thresholds, the summary
+//! and the page are made from it.
 
 use serde_json::{Map, Value, json};
 
@@ -10,9 +10,9 @@ use super::plan::Plan;
 use super::target::Target;
 use super::threshold::{Measure, Threshold};
 
-/// Below so many, what connections take can't be told from what a process takes once.
+/// With fewer connections, their cost can't be separated from the fixed cost of a process.
 pub const TELLING_CONNECTIONS_MIN: u32 = 1000;
-/// Why there is no figure then.
+/// The reason for a missing figure in that case.
 pub const TOO_FEW_CONNECTIONS: &str = "too few connections to tell (1,000 at least)";
 
 /// All figures of a test.
@@ -21,7 +21,7 @@ pub struct Report {
     pub figures: Map<String, Value>,
     /// The distributions, by the name that thresholds use.
     pub distributions: Vec<(&'static str, Latencies)>,
-    /// What failed the test.
+    /// The thresholds that failed the test.
     pub missed: Vec<Missed>,
     /// If the user ended the test early: when.
     pub interruption: Option<Interruption>,
@@ -29,14 +29,14 @@ pub struct Report {
 
 /// A threshold that fails the test.
 pub struct Missed {
-    /// Which.
+    /// The threshold.
     pub threshold: Threshold,
-    /// The value that missed it, or why there is none: what the user asked for and nobody has seen is not passed.
+    /// The value that missed it, or why there is no value: a threshold that the user set does not pass without one.
     pub value: Result<f64, &'static str>,
 }
 
 impl Report {
-    /// Works the figures out.
+    /// Computes the figures.
     pub fn new(plan: &Plan, outcome: &Outcome) -> Report {
         let tally = &outcome.tally;
         let mut distributions = vec![
@@ -104,7 +104,7 @@ impl Report {
     }
 }
 
-/// The first faults, in words; one for all where nothing arrived, since that is seldom the server's.
+/// The first faults as text; a single one where nothing arrived, because the server is rarely the cause.
 fn findings(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     let counters = &outcome.tally.counters;
     let is_heard = counters.delivered_events + counters.corrupted_events > 0;
@@ -136,14 +136,14 @@ impl Figures {
         self.0.insert(name.to_owned(), value.into());
     }
 
-    /// To three decimals; what was divided by nothing is left out.
+    /// Sets a ratio with three decimals; leaves it out when the divisor is zero.
     fn set_ratio(&mut self, name: &str, dividend: f64, divisor: f64) {
         if divisor > 0.0 {
             self.set(name, (dividend / divisor * 1000.0).round() / 1000.0);
         }
     }
 
-    /// What the memory grew by for each connection; null where that can't be told.
+    /// Sets the growth of the memory for each connection; null where it can't be determined.
     fn set_per_connection(&mut self, name: &str, (before, after): (u64, u64), held: u32) {
         let growth = after.checked_sub(before).filter(|_| held >= TELLING_CONNECTIONS_MIN);
         self.set(name, growth.map(|bytes| (bytes as f64 / f64::from(held) * 1000.0).round() / 1000.0));
@@ -177,7 +177,8 @@ impl Figures {
         let counters = &outcome.tally.counters;
         let published = outcome.published.clone().unwrap_or_default();
         let unconfirmed: u64 = published.unconfirmed.iter().map(|r| u64::from(r.end() - r.start()) + 1).sum();
-        // From the first message sent: to the last answer, and to the last delivery, however late it came.
+        // Both start at the first message sent and end at the last answer, or at the last delivery, however late it
+        // was.
         let publishing_us = published.elapsed_us;
         let last_us = outcome.tally.last_delivery_us;
         let delivering_us = published.first_sent_us.map_or(0, |first_us| last_us.saturating_sub(first_us));
@@ -344,7 +345,7 @@ mod tests {
         let shrunk = Outcome { kernel: (before, KernelUse::default()), ..full_outcome() };
         check(&["--fail-if", memory], &shrunk, &[(memory, "it shrank while they connected")]);
         check(&["--fail-if", memory], &full, &[]);
-        // It occurred no times, which is a measurement.
+        // It occurred zero times, which is a measurement.
         check(&["--fail-if", "error_connect_refused>0"], &nothing, &[]);
     }
 }

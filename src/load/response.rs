@@ -1,5 +1,5 @@
-//! An HTTP/1.1 response as a stream's client sees it: the head, then a body that is chunked, counted, or ends with
-//! the connection (RFC 9112 sections 4, 6 and 7). Pure: bytes in, values out.
+//! An HTTP/1.1 response to a stream's client: the head, then a body that is chunked, counted, or ends with the
+//! connection (RFC 9112 sections 4, 6 and 7). Pure: bytes in, values out.
 
 use thiserror::Error;
 
@@ -12,28 +12,28 @@ pub enum ResponseError {
     /// Not HTTP/1.
     #[error("the answer is not an HTTP/1 response")]
     Malformed,
-    /// More head than any sane server sends.
+    /// A larger head than any sane server sends.
     #[error("the response head is too large")]
     TooLarge,
-    /// A chunk that is none.
+    /// An invalid chunk.
     #[error("the chunked body is malformed")]
     Chunk,
 }
 
-/// What matters of a response head.
+/// The relevant parts of a response head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     /// The status code.
     pub status: u16,
     /// True for `Content-Type: text/event-stream`, whatever its parameters.
     pub is_event_stream: bool,
-    /// Where a redirect leads.
+    /// The target of a redirect.
     pub location: Option<String>,
     /// How the body ends.
     pub body: Body,
 }
 
-/// Parses a final response head and tells how many bytes it took, 1xx heads before it included; none if more bytes
+/// Parses a final response head and returns its length in bytes, including 1xx heads before it; `None` if more bytes
 /// are needed.
 pub fn parse_head(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, ResponseError> {
     let mut skipped = 0;
@@ -44,7 +44,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, Respons
             Ok(httparse::Status::Complete(consumed)) => {
                 skipped += consumed;
                 let status = response.code.ok_or(ResponseError::Malformed)?;
-                // 1xx are announcements; 101 can't be, as nothing asked for an upgrade.
+                // 1xx are interim responses; 101 can't occur, because the request asks for no upgrade.
                 if !(100..200).contains(&status) {
                     return Ok(Some((read_headers(status, response.headers), skipped)));
                 }
@@ -86,10 +86,10 @@ fn read_headers(status: u16, headers: &[httparse::Header<'_>]) -> ResponseHead {
     head
 }
 
-/// A body's framing and where in it we are.
+/// A body's framing, and the position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// All that comes until the connection ends.
+    /// Everything until the connection ends.
     UntilClose,
     /// This many bytes more.
     Counted(u64),
@@ -97,7 +97,7 @@ pub enum Body {
     Chunked(Chunk),
 }
 
-/// Where in the chunks.
+/// The position in the chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk {
     /// In the hexadecimal size.
@@ -107,7 +107,7 @@ pub enum Chunk {
         /// Its digits so far.
         digits: u8,
     },
-    /// In what follows the size on its line.
+    /// In the extension after the size.
     Extension {
         /// The chunk's size.
         bytes: u64,
@@ -129,7 +129,7 @@ pub enum Chunk {
 }
 
 impl Body {
-    /// Passes the content in `bytes` to `content`, in as many pieces as it takes. True once the body has ended.
+    /// Passes the content in `bytes` to `content`, in one or more pieces. True once the body has ended.
     pub fn read(&mut self, bytes: &[u8], mut content: impl FnMut(&[u8])) -> Result<bool, ResponseError> {
         match self {
             Body::UntilClose => {
@@ -146,7 +146,7 @@ impl Body {
         }
     }
 
-    /// True if the connection may end here without anything being cut off.
+    /// True if the connection may end here without cutting anything off.
     pub fn may_end_here(&self) -> bool {
         matches!(self, Body::UntilClose | Body::Counted(0) | Body::Chunked(Chunk::Ended))
     }

@@ -5,8 +5,8 @@
 //!          test run   number  intended send time                CRC-32 of all before ","sum"
 //! ```
 //!
-//! It is JSON, so that servers which only pass JSON take it, and one line, so that no server may reshape it: what is
-//! checked is the bytes. Nothing here knows who received a message; that is [`ledger`](super::ledger).
+//! The payload is JSON, so that servers which only pass JSON accept it. It is one line, so that no server may reshape
+//! it: the bytes are checked. This module is independent of subscribers; [`ledger`](super::ledger) handles those.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ const SUM_KEY: &[u8] = b"\",\"sum\":\"";
 const SUM_TAIL_BYTES: usize = SUM_KEY.len() + 8 + 2;
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// The random name of one load test, by which it knows its own messages.
+/// The random name of one load test, by which it recognizes its own messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestRun([u8; 8]);
 
@@ -37,12 +37,12 @@ impl fmt::Display for TestRun {
     }
 }
 
-/// What a message says of itself.
+/// The fields of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its place in the test's one order; the first message is 1.
+    /// Its number in the test's order; the first message is 1.
     pub number: u32,
-    /// When it was meant to be sent, in microseconds since 1970. Not when it was: a sender that falls behind would
+    /// The intended send time, in microseconds since 1970. Not the actual one: a sender that falls behind would
     /// otherwise hide its own delay (coordinated omission).
     pub intended_us: u64,
 }
@@ -59,21 +59,21 @@ pub fn stamped_payload(run: TestRun, stamp: Stamp, payload_bytes: usize) -> Stri
     text
 }
 
-/// What an event's data turned out to be.
+/// The result of reading an event's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// A message of this test, every byte as it was sent.
     Genuine(Stamp),
-    /// A message of this test with other bytes than were sent; its number, where that can still be read.
+    /// A message of this test with other bytes than were sent; its number, if it is still readable.
     Corrupted(Option<u32>),
-    /// Somebody else's event.
+    /// An event that this test did not publish.
     Foreign,
 }
 
-/// Reads the stamps of one test run; without a run given it adopts that of the first sound message.
+/// Reads the stamps of one test run; without a given run it adopts that of the first valid message.
 ///
-/// Every subscriber is sent the same bytes, so those found sound are kept for a while and the next ones merely
-/// compared to them: that costs less than the checksum and is as strict.
+/// Every subscriber receives the same bytes, so the reader keeps valid ones for a while and only compares the next ones
+/// to them: that costs less than the checksum and is as strict.
 pub struct StampReader {
     run: Option<TestRun>,
     recent: Vec<Vec<u8>>,
@@ -88,7 +88,7 @@ impl StampReader {
         StampReader { run, recent: vec![Vec::new(); Self::RECENT] }
     }
 
-    /// Tells what `data` is.
+    /// Classifies `data`.
     pub fn read(&mut self, data: &[u8]) -> Reading {
         let Some((run, stamp)) = parse(data) else {
             return if self.looks_like_ours(data) { Reading::Corrupted(None) } else { Reading::Foreign };
@@ -172,7 +172,7 @@ mod tests {
 
     fn check(data: &[u8], expected: Reading) {
         let mut reader = StampReader::new(Some(RUN()));
-        // Twice, since the second reading may take the short way through what was kept.
+        // Twice, because the second reading may take the shortcut through the kept bytes.
         for _ in 0..2 {
             assert_eq!(reader.read(data), expected, "{}", String::from_utf8_lossy(data));
         }

@@ -4,7 +4,7 @@ use super::conductor::Interruption;
 use super::report::{Missed, Report, TELLING_CONNECTIONS_MIN, TOO_FEW_CONNECTIONS};
 use super::tally::FINDINGS_MAX;
 
-/// The lines to print; with `is_coloured`, missed thresholds stand out.
+/// The lines to print; with `is_coloured`, missed thresholds are highlighted.
 pub fn summary(report: &Report, is_coloured: bool) -> Vec<String> {
     let count = |name: &str| thousands(report.figure(name).unwrap_or(0.0));
     let mut lines = vec![format!(
@@ -64,7 +64,7 @@ fn latency_lines(report: &Report) -> Vec<String> {
     lines
 }
 
-/// Only what the test published itself is checked: where that is nothing, nothing is said to be faultless.
+/// Only messages that the test itself published are checked: without any, the summary claims no correctness.
 fn message_lines(report: &Report) -> Vec<String> {
     let count = |name: &str| thousands(report.figure(name).unwrap_or(0.0));
     if report.figure("published_events") == Some(0.0) {
@@ -152,7 +152,7 @@ pub fn missed_lines(report: &Report, is_coloured: bool) -> Vec<String> {
     report.missed.iter().map(line).collect()
 }
 
-/// A number with its thousands apart.
+/// A number with separated thousands.
 pub fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();
@@ -165,7 +165,7 @@ pub fn thousands(value: f64) -> String {
     if value < 0.0 { format!("-{text}") } else { text }
 }
 
-/// A time in the unit that suits it.
+/// A time in a suitable unit.
 pub fn time(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} µs"),

@@ -1,5 +1,5 @@
-//! What event loops and the conductor tell each other: orders one way, news the other. All of it travels as JSON
-//! lines too, since a loop may live in another process; and all of it adds up.
+//! The messages between event loops and the conductor: orders one way, news the other. All of it also travels as JSON
+//! lines, because a loop may run in another process. All of it can be added up.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -9,75 +9,75 @@ use serde::{Deserialize, Serialize};
 use super::counters::Counters;
 use super::histogram::Latencies;
 
-/// When each message is meant to be sent.
+/// The intended send time of each message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timetable {
     /// The time of message 1, in microseconds since 1970.
     pub first_us: u64,
-    /// From one to the next.
+    /// From one message to the next.
     pub interval_ns: u64,
 }
 
 impl Timetable {
-    /// When message `number` is meant to be sent.
+    /// The intended send time of message `number`.
     pub fn intended_us(&self, number: u32) -> u64 {
         self.first_us + u64::from(number - 1) * self.interval_ns / 1000
     }
 
-    /// The first message meant to be sent after `us`.
+    /// The first message with an intended send time after `us`.
     pub fn first_after(&self, us: u64) -> u32 {
         match us.checked_sub(self.first_us) {
             None => 1,
             Some(elapsed_us) => {
                 let whole = u32::try_from(elapsed_us.saturating_mul(1000) / self.interval_ns.max(1));
                 let guess = whole.unwrap_or(u32::MAX - 8).saturating_add(1);
-                // The division may be off by one against the rounding of `intended_us`.
+                // The division may be off by one because `intended_us` rounds.
                 (guess..).find(|&number| self.intended_us(number) > us).unwrap_or(u32::MAX)
             }
         }
     }
 }
 
-/// What the conductor tells every loop.
+/// An order from the conductor to every loop.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Publishing begins; without a timetable each message follows when the last has arrived.
     Publish(Option<Timetable>),
-    /// Everybody had a chance to connect: the hold begins, and with it publishing.
+    /// Every client had a chance to connect: the hold begins, and with it publishing.
     Hold {
         /// When.
         from_us: u64,
     },
-    /// Publishing is over; say when everybody has everything.
+    /// Publishing is over; report when every client has every message.
     Settle {
         /// How many messages there were.
         through: u32,
-        /// Those that nobody may have got.
+        /// Messages that may have reached no client.
         unconfirmed: Vec<RangeInclusive<u32>>,
     },
     /// Close the connections at the rate at which they were opened.
     RampDown {
-        /// From when.
+        /// The start time.
         at_us: u64,
     },
     /// Close the accounts and send the tally.
     Finish,
 }
 
-/// What a loop tells the conductor.
+/// A message from a loop to the conductor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Lifecycle {
     /// How it stands.
     Snapshot(Box<Snapshot>),
-    /// Something to show to the user as it is.
+    /// A line to show to the user unchanged.
     Line(String),
-    /// The end.
+    /// The final results.
     Done(Box<Tally>),
-    /// It can't go on.
+    /// The loop failed.
     Failed(String),
 }
 
-/// How a loop stands.
+/// The state of a loop.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     /// When, in microseconds since 1970.
@@ -86,22 +86,22 @@ pub struct Snapshot {
     pub open: u32,
     /// Clients whose first attempt has neither succeeded nor failed yet.
     pub untried: u32,
-    /// While settling: clients that still lack something.
+    /// While settling: clients that still miss messages.
     pub unsettled: Option<u32>,
-    /// Since the start.
+    /// Counts since the start.
     pub counters: Counters,
     /// Delivery latencies since the last snapshot.
     pub latency: Latencies,
-    /// Resident memory of the loop's process; only the first loop of each says.
+    /// Resident memory of the loop's process; only the first loop of each process reports it.
     pub resident_bytes: Option<u64>,
 }
 
-/// Something wrong with one message for one client, to be named.
+/// A fault of one message for one client, to be reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The client's index.
     pub client: u32,
-    /// What is wrong, as one word: lost, duplicated, disordered, corrupted.
+    /// The fault as one word: lost, duplicated, disordered, corrupted.
     pub kind: String,
     /// The first message concerned; 0 if its number was unreadable.
     pub from: u32,
@@ -119,16 +119,16 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// How many subscribers one message reached, and when it had reached the last so far.
+/// How many subscribers one message reached, and when it reached the last of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
-    /// Subscribers that got it while connected.
+    /// Subscribers that received it while connected.
     pub subscribers: u32,
     /// From its intended send time to the last of them.
     pub last_us: u32,
 }
 
-/// Everything that loops have measured.
+/// All measurements of loops.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// What was counted.
@@ -145,23 +145,23 @@ pub struct Tally {
     pub first_event: Latencies,
     /// From a message's intended send time to its arrival at one subscriber that was connected by then.
     pub latency: Latencies,
-    /// The same for subscribers that got it by catching up.
+    /// The same for subscribers that received it by catching up.
     pub catch_up: Latencies,
     /// Message `i` is at `i - 1`.
     pub spread: Vec<Spread>,
     /// When the last message arrived, in microseconds since 1970.
     pub last_delivery_us: u64,
-    /// The first faults, in words.
+    /// The first faults, individually.
     pub findings: Vec<Finding>,
 }
 
-/// How many messages have their spread recorded; those after are only counted.
+/// How many messages have their spread recorded; later ones are only counted.
 pub const SPREAD_MESSAGES_MAX: usize = 1 << 20;
 /// How many findings are kept.
 pub const FINDINGS_MAX: usize = 50;
 
 impl Tally {
-    /// Adds another loop's.
+    /// Adds another loop's tally.
     pub fn add(&mut self, other: Tally) {
         self.counters.add(&other.counters);
         for (kind, count) in other.errors {
@@ -187,7 +187,7 @@ impl Tally {
         self.findings.truncate(FINDINGS_MAX);
     }
 
-    /// Notes that a connected subscriber got message `number` after `latency_us`.
+    /// Records that a connected subscriber received message `number` after `latency_us`.
     pub fn record_delivery(&mut self, number: u32, latency_us: u64) {
         self.latency.record(latency_us);
         let Some(index) = (number as usize).checked_sub(1).filter(|&index| index < SPREAD_MESSAGES_MAX) else { return };
@@ -199,14 +199,14 @@ impl Tally {
         spread.last_us = spread.last_us.max(u32::try_from(latency_us).unwrap_or(u32::MAX));
     }
 
-    /// Notes a fault to be named.
+    /// Records a fault to be reported.
     pub fn find(&mut self, client: u32, kind: &str, from: u32, to: u32) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { client, kind: kind.to_owned(), from, to });
         }
     }
 
-    /// From publishing a message to its last subscriber, over all messages that reached anybody.
+    /// From publishing a message to its last subscriber, over all messages that reached a subscriber.
     pub fn last_subscriber(&self) -> Latencies {
         let mut latencies = Latencies::default();
         for spread in self.spread.iter().filter(|spread| spread.subscribers > 0) {

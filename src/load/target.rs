@@ -14,19 +14,19 @@ use crate::io::dialer::Remote;
 /// Where a client connects, and the request it sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// The address, or where a redirect led: with what is secret in it.
+    /// The address, or the target of a redirect, including its secrets.
     pub url: String,
-    /// The Unix socket, or the first of the addresses that the name stands for.
+    /// The Unix socket, or the first of the name's addresses.
     pub remote: Remote,
-    /// The name that the server's certificate must have; none: the connection is not secured.
+    /// The name that the server's certificate must have; `None`: the connection does not use TLS.
     pub tls_name: Option<String>,
-    /// The request, but for its last empty line and Last-Event-ID.
+    /// The request without its last empty line and Last-Event-ID.
     pub request_head: String,
     headers: Vec<(String, String)>,
 }
 
 impl Target {
-    /// Resolves an address as people write it.
+    /// Resolves an address as users write it.
     pub fn new(text: &str, headers: &[(String, String)]) -> anyhow::Result<Target> {
         let target = Endpoint::read(text, "/events").map_err(anyhow::Error::msg).and_then(|endpoint| match endpoint {
             Endpoint { url, socket: Some(path) } => Ok(Target::on_unix_socket(&url, path, headers)),
@@ -42,7 +42,7 @@ impl Target {
         let bare_host = host.trim_start_matches('[').trim_end_matches(']');
         let mut addresses: Vec<SocketAddr> =
             (bare_host, port).to_socket_addrs().with_context(|| format!("can't resolve {host}"))?.collect();
-        // `localhost` often names ::1 first where servers listen on 127.0.0.1 alone.
+        // `localhost` often resolves to ::1 first where servers listen only on 127.0.0.1.
         addresses.sort_by_key(SocketAddr::is_ipv6);
         let address = *addresses.first().with_context(|| format!("{host} has no address"))?;
         Ok(Target {
@@ -64,7 +64,7 @@ impl Target {
         }
     }
 
-    /// The address without what is secret in it.
+    /// The address without its secrets.
     pub fn shown(&self) -> String {
         let socket = match &self.remote {
             Remote::Unix(path) => Some(path.clone()),
@@ -79,7 +79,7 @@ impl Target {
         url.query_pairs().filter(|(name, _)| name == "topic").map(|(_, topic)| topic.into_owned()).collect()
     }
 
-    /// The target that `location` leads to from here. Credentials stay behind when the origin changes.
+    /// The target that `location` leads to from here. Credentials are dropped when the origin changes.
     pub fn redirected(&self, location: &str) -> anyhow::Result<Target> {
         let from = Url::parse(&self.url)?;
         let to = from.join(location).with_context(|| format!("redirected to {location:?}, which is not a URL"))?;
@@ -119,7 +119,7 @@ fn request_head(url: &Url, headers: &[(String, String)]) -> String {
     head
 }
 
-/// The headers that the option `flag` gives.
+/// The headers that the option `flag` sets.
 pub fn header_lines(flag: &str, lines: &[String]) -> anyhow::Result<Vec<(String, String)>> {
     lines.iter().map(|line| header_line(line).with_context(|| flag.to_owned())).collect()
 }

@@ -1,5 +1,5 @@
-//! What is seen while a test runs: a few lines that redraw themselves on a terminal, else a line now and then.
-//! It goes to standard error, so that standard output holds the events asked for and the summary alone.
+//! The display while a test runs: a few lines that redraw themselves on a terminal, otherwise a line periodically. It
+//! goes to standard error, so that standard output holds only the requested events and the summary.
 
 use std::io::{Write, stderr, stdout};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::summary::{thousands, time};
 use super::tally::Snapshot;
 use super::timeline::{Point, Timeline};
 
-/// How progress is shown.
+/// The style of the progress display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Redrawn in place, with colours.
@@ -24,7 +24,7 @@ pub enum Style {
 pub struct Terminal {
     style: Style,
     shown_at: Option<Instant>,
-    /// Lines to take back before the next drawing.
+    /// Lines to erase before the next drawing.
     drawn: usize,
 }
 
@@ -32,12 +32,12 @@ const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Terminal {
-    /// Shows it in that style.
+    /// Shows progress in that style.
     pub fn new(style: Style) -> Terminal {
         Terminal { style, shown_at: None, drawn: 0 }
     }
 
-    /// Takes the drawing away, to make room for the summary.
+    /// Erases the drawing, to make room for the summary.
     pub fn clear(&mut self) {
         if self.drawn > 0 {
             write_out(&format!("\x1b[{}A\x1b[J", self.drawn));
@@ -68,7 +68,7 @@ impl Display for Terminal {
     }
 }
 
-/// Progress is a courtesy: a closed terminal is no reason to stop measuring.
+/// Progress is optional: a closed terminal does not stop a measurement.
 fn write_out(text: &str) {
     let _ = stderr().lock().write_all(text.as_bytes());
 }
@@ -86,7 +86,7 @@ fn drawing(stage: &str, clients: u32, snapshot: &Snapshot, points: &[Point]) -> 
     let filled = (u64::from(snapshot.open.min(clients)) * u64::from(BAR_CELLS) / u64::from(clients.max(1))) as usize;
     let bar = "█".repeat(filled) + &"░".repeat(BAR_CELLS as usize - filled);
     let faults = counters.duplicated_events + counters.disordered_events + counters.corrupted_events;
-    // Red as soon as something is wrong, so that it is seen from across the room.
+    // Red as soon as something is wrong, so that it is visible from a distance.
     let colour = if counters.errors + faults > 0 { "\x1b[31m" } else { "\x1b[32m" };
     let (open, clients) = (thousands(f64::from(snapshot.open)), thousands(f64::from(clients)));
     vec![

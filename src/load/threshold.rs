@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A name is a percentile of a distribution (`p50_latency` … `p99.9_latency`, `max_latency`, `mean_latency`), or any
-//! key of the JSON report. Knows no value: only what [`measures`] there are.
+//! key of the JSON report. This module handles no measured values, only the names in [`measures`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,16 +17,16 @@ use super::measures;
 /// One condition that makes the test fail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Threshold {
-    /// What is looked at.
+    /// The measure to check.
     pub measure: Measure,
-    /// How it is compared.
+    /// The comparison.
     pub comparison: Comparison,
-    /// With what: microseconds, percent, or a plain number.
+    /// The limit: microseconds, percent, or a plain number.
     pub limit: f64,
     text: String,
 }
 
-/// What a threshold looks at.
+/// The measure of a threshold.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Measure {
     /// A percentile (100 is the maximum) of a distribution of latencies.
@@ -63,16 +63,16 @@ pub enum ThresholdError {
     /// No comparison in it.
     #[error("{0:?} has no comparison; write NAME OP VALUE, such as 'p95_first_event>3s'")]
     Comparison(String),
-    /// The name is not one.
+    /// The name is not a measure.
     #[error("{name:?} is not a measure; there are {}", measures::all_names(), name = .0)]
     Name(String),
-    /// The value is not one.
+    /// The value is invalid.
     #[error("{0:?} is not a value; write a number, a percentage such as 95%, or a time such as 250ms or 3s")]
     Value(String),
 }
 
-/// What makes a test fail unless the same measure is given another limit: what a widely used k6 script for SSE asks
-/// for, and that no message of the test's own went missing or wrong.
+/// Thresholds that apply unless the same measure is given another limit: those of a widely used k6 script for SSE, plus
+/// the condition that no message of the test itself was missing or wrong.
 pub const DEFAULT_THRESHOLDS: [&str; 11] = [
     "connect_success<=95%",
     "errors>=500",
@@ -87,7 +87,7 @@ pub const DEFAULT_THRESHOLDS: [&str; 11] = [
     "unheard_events>0",
 ];
 
-/// The defaults for what the given thresholds don't mention.
+/// The defaults for measures without a given threshold.
 pub fn defaults_beside(given: &[Threshold]) -> Vec<Threshold> {
     let defaults = DEFAULT_THRESHOLDS.iter().filter_map(|text| text.parse::<Threshold>().ok());
     defaults.filter(|default| given.iter().all(|t| t.measure != default.measure)).collect()
@@ -127,7 +127,7 @@ impl FromStr for Threshold {
 }
 
 fn split(text: &str) -> Option<(&str, Comparison, &str)> {
-    // The two-character ones first, or `<=` would read as `<`.
+    // The two-character ones first, or `<=` would be read as `<`.
     const COMPARISONS: [(&str, Comparison); 6] = [
         ("<=", Comparison::AtMost),
         (">=", Comparison::AtLeast),

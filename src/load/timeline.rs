@@ -1,4 +1,4 @@
-//! The timeline: how a test went, second by second.
+//! The timeline: the course of a test, second by second.
 
 use super::histogram::Latencies;
 use super::tally::Snapshot;
@@ -24,30 +24,30 @@ pub struct Point {
     pub latency_us: Option<[u64; 3]>,
 }
 
-/// How a test went.
+/// The course of a test.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     started_us: u64,
     points: Vec<Point>,
-    /// Latencies of the second that is still going on; news of a second may come a little late.
+    /// Latencies of the current second; the news of a second may arrive slightly late.
     latency: Latencies,
 }
 
-/// Beyond this, only every so many seconds would be kept apart; nobody looks at more on a plot.
+/// The most points kept; later seconds are not recorded.
 const POINTS_MAX: usize = 100_000;
 
 impl Timeline {
-    /// An empty one.
+    /// An empty timeline.
     pub fn new(started_us: u64) -> Timeline {
         Timeline { started_us, ..Timeline::default() }
     }
 
-    /// Adds latencies that a fleet told.
+    /// Adds latencies that a fleet reported.
     pub fn take(&mut self, latency: &Latencies) {
         self.latency.add(latency);
     }
 
-    /// Closes the seconds that are over at `now_us`, with how all fleets stand together.
+    /// Closes the seconds that are over at `now_us`, with the sum of all fleets.
     pub fn advance(&mut self, now_us: u64, total: &Snapshot, published: u64) {
         let second = (now_us.saturating_sub(self.started_us) / 1_000_000) as u32;
         let published = published.max(self.points.last().map_or(0, |point| point.published));

@@ -1,7 +1,7 @@
-//! One client's TLS session: what the socket brings is decrypted, what it is to take is encrypted.
+//! One client's TLS session: decrypts what the socket brings, and encrypts what goes out.
 //!
-//! A session keeps the beginning of a record whose rest has not come and what the socket did not take; while it waits
-//! it has no buffer. Sessions are never resumed: the clients stand for as many hosts, which share no tickets.
+//! A session keeps an incomplete record and the bytes that the socket did not take; while it waits it has no buffer.
+//! Sessions are never resumed: each client stands for another host, and hosts share no tickets.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustls::{CertificateError, ClientConfig, Error};
 use crate::client::trust::Trust;
 use crate::io::dialer::Line;
 
-/// What the sessions of one loop share.
+/// The configuration that the sessions of one loop share.
 pub(super) fn session_config(trust: &Trust) -> Arc<ClientConfig> {
     let mut config = trust.for_sessions();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -31,7 +31,7 @@ pub(super) struct Session {
     request: Box<[u8]>,
     /// The beginning of a record.
     partial: Vec<u8>,
-    /// Encrypted, and not taken by the socket yet.
+    /// Encrypted bytes that the socket has not taken yet.
     unsent: Vec<u8>,
     has_ended: bool,
 }
@@ -46,17 +46,17 @@ impl Session {
         Ok(session)
     }
 
-    /// True until both sides know whom they talk to.
+    /// True until the handshake has authenticated the server.
     pub(super) fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
 
-    /// True once the server has said that nothing follows; an end without that may have cut something off.
+    /// True once the server has sent close_notify; an end without it may have cut something off.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended
     }
 
-    /// Takes what came and appends its content to `content`. What came is overwritten.
+    /// Takes the received bytes and appends their content to `content`. Overwrites the received bytes.
     pub(super) fn receive(&mut self, received: &mut [u8], content: &mut Vec<u8>) -> Result<(), Error> {
         let mut joined = std::mem::take(&mut self.partial);
         let incoming = if joined.is_empty() {
@@ -70,7 +70,7 @@ impl Session {
         Ok(())
     }
 
-    /// Writes what is to be sent, as far as the socket takes it.
+    /// Writes pending bytes, as far as the socket takes them.
     pub(super) fn flush(&mut self, line: &Line) -> io::Result<()> {
         while !self.unsent.is_empty() {
             match line.write(&self.unsent) {
@@ -84,7 +84,7 @@ impl Session {
         Ok(())
     }
 
-    /// Goes as far as `incoming` allows, and tells how much of it is done with.
+    /// Processes `incoming` as far as possible, and returns how many bytes it used.
     fn process(&mut self, incoming: &mut [u8], content: &mut Vec<u8>) -> Result<usize, Error> {
         let mut used = 0;
         loop {
@@ -145,7 +145,7 @@ pub(super) fn kind_of(error: &Error) -> &'static str {
     }
 }
 
-/// True for what another attempt would meet as well.
+/// True for errors that another attempt would also meet.
 pub(super) fn is_lasting(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(_))
 }
@@ -172,7 +172,7 @@ enum Refusal {
     Failed(&'static str),
 }
 
-/// Appends what `write` puts into a buffer as large as it asks for.
+/// Appends what `write` puts into a buffer of the size that it requests.
 fn append(to: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, Refusal>) -> Result<(), Error> {
     let start = to.len();
     loop {

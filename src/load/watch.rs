@@ -1,21 +1,21 @@
-//! Watching processes and the kernel through /proc, before, during and after a test.
+//! Measures processes and the kernel through /proc, before, during and after a test.
 //!
-//! What each figure is: *resident* and *proportional* memory are a process's own pages (VmRSS, Pss), the kernel's part
-//! is not among them. *CPU* is time on a core, user and system, of all threads (schedstat, in nanoseconds). The
-//! kernel's memory is the host's: slabs (sockets, files, dentries, epoll items) and TCP buffer pages. When client and
-//! server share a host, it is that of both ends.
+//! The figures: *resident* and *proportional* memory are a process's own pages (VmRSS, Pss), without the kernel's part.
+//! *CPU* is time on a core, user and system, of all threads (schedstat, in nanoseconds). The kernel's memory is the
+//! host's: slabs (sockets, files, dentries, epoll items) and TCP buffer pages. When client and server share a host, it
+//! covers both ends.
 
 use std::fs;
 use std::path::PathBuf;
 
-/// Memory and CPU of one process, or of several added up.
+/// Memory and CPU of one process, or the sum of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUse {
     /// Resident memory.
     pub resident_bytes: u64,
-    /// Resident memory with shared pages split among those who share them.
+    /// Resident memory, with shared pages split among the processes that share them.
     pub proportional_bytes: u64,
-    /// Time on a core.
+    /// CPU time.
     pub cpu_us: u64,
 }
 
@@ -29,17 +29,17 @@ pub struct KernelUse {
 }
 
 impl KernelUse {
-    /// Both.
+    /// The sum of both.
     pub fn total_bytes(&self) -> u64 {
         self.slab_bytes + self.tcp_bytes
     }
 }
 
 const PAGE_BYTES: u64 = 4096;
-/// Linux tells user space hundredths of a second, whatever its own clock.
+/// Linux reports hundredths of a second to user space, whatever its own clock.
 const TICK_US: u64 = 10_000;
 
-/// What the processes use now; none if there are none, or one of them is gone or not ours to see.
+/// What the processes use now; `None` if there are none, or if one has exited or can't be read.
 pub fn processes(pids: &[u32]) -> Option<ProcessUse> {
     if pids.is_empty() {
         return None;
@@ -73,7 +73,7 @@ fn process(pid: u32) -> Option<ProcessUse> {
     let root = PathBuf::from(format!("/proc/{pid}"));
     let status = fs::read_to_string(root.join("status")).ok()?;
     let resident_bytes = field_kb(&status, "VmRSS:")?;
-    // Another user's smaps are closed to us; its resident memory is not.
+    // Another user's smaps are not readable; its resident memory is.
     let rollup = fs::read_to_string(root.join("smaps_rollup")).unwrap_or_default();
     let proportional_bytes = field_kb(&rollup, "Pss:").unwrap_or(resident_bytes);
     let mut cpu_ns = 0;
@@ -87,7 +87,7 @@ fn process(pid: u32) -> Option<ProcessUse> {
     Some(ProcessUse { resident_bytes, proportional_bytes, cpu_us })
 }
 
-/// User and system time, the 14th and 15th field. The second is the program's name, which may hold anything.
+/// User and system time, the 14th and 15th field. The second field is the program's name, which may contain any text.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut ticks = after_name.split_whitespace().skip(11).map(|ticks| ticks.parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! How clients misbehave: who leaves, comes back in a storm, falls silent, or reads slowly. Parts of a fleet's turn.
+//! Client misbehaviour: leaving, coming back in a storm, falling silent, reading slowly. Parts of a fleet's turn.
 
 use std::cmp::Reverse;
 
@@ -9,7 +9,7 @@ use super::{Fleet, Stage};
 const SLOW_READ_INTERVAL_US: u64 = 100_000;
 
 impl Fleet {
-    /// Lets those leave whose time has come, as the stage has it.
+    /// Lets clients leave when their time has come, depending on the stage.
     pub(super) fn let_leave(&mut self, now_us: u64) {
         let elapsed_us = now_us - self.last_turn_us;
         self.last_turn_us = now_us;
@@ -55,7 +55,7 @@ impl Fleet {
         }
     }
 
-    /// A client goes, to come back when it has been away for long enough.
+    /// Disconnects a client, which comes back when it has been away for long enough.
     fn leave(&mut self, slot: usize, now_us: u64) {
         let client = &mut self.clients[slot];
         if client.role == Role::Plain && client.is_streaming() {
@@ -65,7 +65,7 @@ impl Fleet {
         }
     }
 
-    /// Cuts the cables.
+    /// Makes blackhole clients silent, as if their cables were cut.
     pub(super) fn silence_blackholes(&mut self) {
         for client in self.clients.iter().filter(|client| client.role == Role::Blackhole && client.is_streaming()) {
             if client.line.as_ref().is_some_and(|line| line.go_silent().is_ok()) {
@@ -74,7 +74,7 @@ impl Fleet {
         }
     }
 
-    /// Gives slow clients their share of bytes.
+    /// Lets slow clients read their share of bytes.
     pub(super) fn read_slowly(&mut self, now_us: u64, scratch: &mut Scratch) {
         let bytes_per_second = self.shared.plan.slow_bytes_per_second;
         if now_us < self.next_slow_read_us || bytes_per_second == 0 || self.shared.plan.slow_share == 0.0 {
@@ -82,7 +82,7 @@ impl Fleet {
         }
         self.next_slow_read_us = now_us + SLOW_READ_INTERVAL_US;
         self.slow_read_phase += 1;
-        // Below ten bytes a second not every turn has a byte to read.
+        // Below ten bytes a second, some turns have no byte to read.
         let turns_per_second = (1_000_000 / SLOW_READ_INTERVAL_US) as u32;
         let phase = self.slow_read_phase % turns_per_second;
         let budget = bytes_per_second * (phase + 1) / turns_per_second - bytes_per_second * phase / turns_per_second;
@@ -98,7 +98,7 @@ impl Fleet {
         }
     }
 
-    /// xorshift64: who leaves is arbitrary but the same in every run.
+    /// xorshift64: the choice of clients that leave is arbitrary but the same in every run.
     fn next_random(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
