@@ -119,7 +119,7 @@ pub struct ConnectArgs {
     pub threads: Option<u32>,
 }
 
-/// What clients do besides listening.
+/// How clients behave other than only receiving.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Behaviour")]
 pub struct BehaviourArgs {
@@ -247,7 +247,7 @@ pub enum PublishBody {
     Raw,
 }
 
-/// What is told, and what counts as failed.
+/// What is printed, and what counts as failed.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Reporting")]
 pub struct ReportArgs {
@@ -285,7 +285,7 @@ Ctrl-C ends a test early, with a report of what there was until then; a second o
 
 Exit codes: 0 all well, 1 a threshold missed, 2 wrong usage, 130 interrupted.";
 
-/// Far from where a sum of times would overflow.
+/// Far below the value at which a sum of times would overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A time with its unit: `250ms`, `30s`, `5m`, `1h`, or several in a row.
