@@ -1,4 +1,4 @@
-//! What must hold between several options. Each refusal names both as the user wrote them, and the way out.
+//! Constraints between several options. Each refusal names both options as the user wrote them, and the fix.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use crate::io::listener::ListenAddress;
 
 use super::{ConfigError, CorsOrigin, Environment, REDIS_PASSWORD_VARIABLE, Settings};
 
-/// Refuses options that contradict each other, or that ask for what is not built.
+/// Refuses options that contradict each other, or that ask for features that are not built.
 pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let listeners = || options.listen.public.iter().chain(&options.listen.admin);
     let has_any_origin = options.security.cors_origins.iter().any(CorsOrigin::is_any);
@@ -78,7 +78,7 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
     not_built_yet(options, settings)
 }
 
-/// What is allowed but can't be meant.
+/// Warns about settings that are allowed but have no effect.
 pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment, warnings: &mut Vec<String>) {
     if options.redis.url.is_some() {
         return;
@@ -102,7 +102,7 @@ pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment
     }
 }
 
-/// The kernel's patience with a peer against the server's.
+/// Checks the kernel's timeout for a peer against the server's own timeouts.
 fn user_timeout(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let Some(user_timeout) = options.io.tcp_user_timeout else { return Ok(()) };
     let with = |name: &str| (settings.get(name).to_string(), settings.get("tcp-user-timeout").to_string());

@@ -1,25 +1,25 @@
-//! Credentials: files of secrets that systemd hands to a service (systemd.exec(5)). An option NAME-file that nobody set
-//! takes the credential NAME.
+//! Credentials: files of secrets that systemd hands to a service (systemd.exec(5)). An option NAME-file that no other
+//! layer sets takes the credential NAME.
 
 use std::path::PathBuf;
 
 use super::layers::{Environment, OFF};
 
-/// Where systemd says that they are.
+/// The variable that holds the folder of the credentials.
 const DIRECTORY_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// The credentials that this service was given, if any.
+/// The folder of this service's credentials, if any.
 #[derive(Debug, Default)]
 pub(super) struct Credentials(Option<PathBuf>);
 
 impl Credentials {
-    /// Those that the environment speaks of.
+    /// The credentials that the environment names.
     pub(super) fn of(env: &Environment) -> Credentials {
         Credentials(env.get(DIRECTORY_VARIABLE).map(PathBuf::from))
     }
 
-    /// The credential for an option. One that holds the word `off` is none: a unit's way to say what stands in for a
-    /// file that is missing. An empty one is a credential, and refused as any empty file of secrets is.
+    /// The credential for an option. A credential that holds the word `off` counts as absent: a unit can give it in
+    /// place of a missing file. An empty credential counts, and is refused like any empty file of secrets.
     pub(super) fn for_option(&self, name: &str) -> Option<PathBuf> {
         let path = self.0.as_ref()?.join(name.strip_suffix("-file")?);
         let is_off = || std::fs::read(&path).is_ok_and(|text| text.trim_ascii() == OFF.as_bytes());

@@ -1,8 +1,8 @@
-//! Defaults that follow other options: what is set alone shall work, though it does not go with another option's usual
-//! default.
+//! Defaults that follow other options: setting one option alone must work, even if its value contradicts the usual
+//! default of another option.
 //!
-//! Invariant: an option that somebody set, in whatever layer, is never changed. What can't be read is left for its
-//! option's reader to refuse.
+//! Invariant: an option that any layer sets never changes. A value that can't be parsed is left for its option's parser
+//! to refuse.
 
 use super::layers::{Origin, Setting};
 use super::values::{size, size_text};
@@ -11,11 +11,11 @@ use super::values::{size, size_text};
 struct Rule {
     option: &'static str,
     follows: &'static str,
-    /// The default, from the usual one and the value that is followed; none where the usual one will do.
+    /// The default, from the usual one and the followed value; none if the usual one fits.
     default: fn(usual: &str, followed: &str) -> Option<String>,
 }
 
-/// In this order: a later rule follows what an earlier one has come to.
+/// Applied in this order: a later rule sees the result of an earlier one.
 const RULES: [Rule; 4] = [
     Rule { option: "history-bytes", follows: "event-bytes", default: at_least },
     Rule { option: "history-bytes", follows: "history-bytes-total", default: at_most },
@@ -23,13 +23,13 @@ const RULES: [Rule; 4] = [
     Rule { option: "history-bytes-total", follows: "history-bytes", default: at_least },
 ];
 
-/// Lets defaults follow what is set.
+/// Adjusts defaults to the options that are set.
 pub(super) fn follow(settings: &mut [Setting]) {
     for rule in RULES {
         let find = |name: &str| settings.iter().position(|setting| setting.name == name).expect("rules name options");
         let (option, followed) = (find(rule.option), find(rule.follows));
         let (usual, leader) = (&settings[option], &settings[followed]);
-        // Two usual defaults go together.
+        // Two usual defaults fit together.
         if usual.is_explicit() || leader.origin == Origin::Default {
             continue;
         }

@@ -1,4 +1,4 @@
-//! The options about JSON Web Tokens, and the keys that they name, read.
+//! The options about JSON Web Tokens, and the keys read from the files that they name.
 
 use std::path::PathBuf;
 
@@ -50,28 +50,28 @@ pub(super) struct JwtOptions {
 /// How JSON Web Tokens are checked.
 #[derive(Clone, Debug)]
 pub struct JwtConfig {
-    /// With these keys.
+    /// The keys that check signatures.
     pub keys: Keys,
-    /// For one of these audiences; for none, if there is none.
+    /// Accepted audiences; if empty, a token must name no audience.
     pub audiences: Vec<String>,
-    /// Of one of these issuers; of anybody, if there is none.
+    /// Accepted issuers; if empty, any issuer or none.
     pub issuers: Vec<String>,
-    /// The cookie that may hold one.
+    /// The cookie that may hold a token.
     pub cookie: String,
-    /// Topics that take none.
+    /// Topics that need no token to subscribe to.
     pub public_topics: Patterns,
     /// Subjects and token ids that may be denied at a time.
     pub denied_tokens_max: u32,
 }
 
 impl JwtOptions {
-    /// Reads the keys; none without one.
+    /// Reads the keys; none if there is no key.
     pub(super) fn read(self, secrets: &mut SecretReader<'_>) -> Result<Option<JwtConfig>, ConfigError> {
         let mut keys = Keys::default();
         let refused = |setting: String, reason: String| ConfigError::Value { setting, reason };
         for path in &self.key_files {
             let setting = secrets.settings.get("jwt-key-file").to_string();
-            // Of several files, which; a single one is what the setting shows.
+            // Names the file if there are several; the setting itself shows a single one.
             let place = if self.key_files.len() > 1 { format!("{}: ", path.display()) } else { String::new() };
             let of_file = |error: SecretError| refused(setting.clone(), format!("{place}{error}"));
             let of_key = |error: KeyError| refused(setting.clone(), format!("{place}{error}"));

@@ -1,8 +1,8 @@
 //! Layers: flag over environment over file over credential over default, option by option, as text.
 //!
-//! The declarations in `options` are the only list of options: this module asks them for names, defaults and
-//! headings, lets every layer speak in text, and has the winning texts read once, by the declared readers. So an
-//! error can name the option as the user wrote it, and `--print-config` shows values in the user's own units.
+//! The declarations in `options` are the only list of options. This module takes names, defaults and headings from
+//! them, keeps the values of every layer as text, and parses only the winning texts, once, with the declared parsers.
+//! So an error can name the option as the user wrote it, and `--print-config` shows values in the user's own units.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,7 +16,7 @@ use super::options::Options;
 use super::secret::redact_url;
 use super::{ConfigError, defaults};
 
-/// What the process's environment holds; passed in, so that tests need not change their own.
+/// The process's environment; passed in, so that tests need not change their own.
 pub type Environment = BTreeMap<String, String>;
 
 /// Flags as typed: an option's name and its texts.
@@ -37,11 +37,11 @@ pub enum Origin {
     Environment(String),
     /// The configuration file.
     File(PathBuf),
-    /// A credential of systemd's.
+    /// A systemd credential.
     Credential,
-    /// Nobody said anything, and the default follows this option's value.
+    /// The option is not set, and its default follows this option's value.
     Follows(&'static str),
-    /// Nobody said anything.
+    /// The option is not set.
     Default,
 }
 
@@ -57,7 +57,7 @@ pub struct Setting {
     has_default: bool,
     /// As the layer wrote it.
     pub(super) written: String,
-    /// As the option's reader takes it; empty when the option is unset.
+    /// As the option's parser takes it; empty when the option is unset.
     pub(super) texts: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ pub struct Setting {
 pub struct Settings(Vec<Setting>);
 
 impl Settings {
-    /// Weighs the layers. `file` is the parsed configuration file with its path.
+    /// Merges the layers. `file` is the parsed configuration file with its path.
     pub fn merge(flags: &Flags, env: &Environment, file: Option<&ConfigFile>) -> Result<Settings, ConfigError> {
         let (command, credentials) = (command(), Credentials::of(env));
         if let Some(file) = file {
@@ -84,9 +84,9 @@ impl Settings {
         Ok(Settings(settings))
     }
 
-    /// Has every text read by its option's declared reader.
+    /// Parses every text with its option's declared parser.
     pub fn read(&self) -> Result<Options, ConfigError> {
-        // The usual defaults are clap's to add.
+        // Clap adds the usual defaults.
         let others = self.0.iter().filter(|setting| setting.origin != Origin::Default);
         let args = others.flat_map(|s| s.texts_or_off().iter().map(|text| format!("--{}={text}", s.name)));
         let matches = command().try_get_matches_from(args).map_err(|error| self.explain(&error))?;
@@ -118,7 +118,7 @@ impl Settings {
         text
     }
 
-    /// Turns clap's error about a value into ours: clap sees one argument list and can't know the origins.
+    /// Turns clap's error about a value into ours: clap gets one argument list without the origins.
     fn explain(&self, error: &clap::Error) -> ConfigError {
         let option = match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(usage)) => usage.trim_start_matches('-').split([' ', '=', '[']).next(),
@@ -152,7 +152,7 @@ impl Setting {
         self.name == other.name && self.texts_or_off() == other.texts_or_off()
     }
 
-    /// True when somebody set it, in whatever layer.
+    /// True when any layer sets it.
     pub fn is_explicit(&self) -> bool {
         !matches!(self.origin, Origin::Default | Origin::Follows(_))
     }
@@ -162,7 +162,7 @@ impl Setting {
         if self.texts == [OFF] && !self.has_default { &[] } else { &self.texts }
     }
 
-    /// The line that a file has for it; none for an option that is not set.
+    /// The line for a configuration file; none for an option that is not set.
     pub(super) fn assignment(&self) -> Option<String> {
         let values: Vec<String> = self.texts.iter().map(|text| toml_text(&shown(&self.name, text))).collect();
         let value = match (self.is_list, values.as_slice()) {
@@ -211,7 +211,7 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads and parses the file. An error shows no line of it: the line may hold a password.
+    /// Reads and parses the file. An error never shows a line of the file: the line may hold a password.
     pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::File { path: path.to_owned(), reason: source.to_string() })?;
@@ -275,7 +275,7 @@ impl ConfigFile {
     }
 }
 
-/// The option, its value, and how to write it, of a line whose text lacks its quotes.
+/// Advice for a line whose text has no quotes: the option, its value, and how to write it.
 fn unquoted(line: &str) -> Option<String> {
     let (name, value) = line.split_once('=')?;
     let (name, value) = (name.trim(), value.split(" #").next().unwrap_or_default().trim());
@@ -284,7 +284,7 @@ fn unquoted(line: &str) -> Option<String> {
         return None;
     }
     if name == SECRET_OPTION {
-        return Some(format!("{name} needs quotes around its value")); // which may hold the password
+        return Some(format!("{name} needs quotes around its value")); // the value may hold the password
     }
     let quoted: Vec<String> =
         value.trim_matches(['[', ']']).split(',').map(|text| format!("\"{}\"", text.trim())).collect();
@@ -298,11 +298,11 @@ impl Setting {
     }
 }
 
-/// One of the variables that the replaced systems read.
+/// A variable of the systems that Fanfare replaces.
 struct FormerVariable {
     variable: &'static str,
     option: &'static str,
-    /// How its value reads here, given the texts of the layers below.
+    /// Converts its value into texts of the option, given the texts of the layers below.
     texts: fn(&str, &[String]) -> Vec<String>,
 }
 
@@ -312,8 +312,8 @@ impl FormerVariable {
     }
 }
 
-/// `SSE_HOST` is absent on purpose: in their files it is the public name, and binding to it would open a server that
-/// was local.
+/// `SSE_HOST` is absent on purpose: for the replaced systems it is the public name, and binding to it would open a
+/// server that was local.
 const FORMER_VARIABLES: [FormerVariable; 5] = [
     FormerVariable { texts: with_port, ..FormerVariable::new("SSE_PORT", "listen") },
     FormerVariable {
@@ -325,7 +325,7 @@ const FORMER_VARIABLES: [FormerVariable; 5] = [
     FormerVariable::new("LOG_LEVEL", "log-level"),
 ];
 
-/// The listeners of the layers below, the first TCP one with another port.
+/// The listeners of the layers below, with this port for the first TCP listener.
 fn with_port(port: &str, below: &[String]) -> Vec<String> {
     let mut listeners = below.to_vec();
     if let Some(first) = listeners.iter_mut().find(|listener| !listener.starts_with("unix:")) {
@@ -335,8 +335,8 @@ fn with_port(port: &str, below: &[String]) -> Vec<String> {
     listeners
 }
 
-/// Variables near enough to an option's to be a misspelt one. Others are left alone: an orchestrator may well inject
-/// `FANFARE_SERVICE_HOST` and the like.
+/// Variables whose names are close to an option's variable, and so probably misspelt. Other variables are ignored: an
+/// orchestrator may inject `FANFARE_SERVICE_HOST` and similar ones.
 pub(super) fn misspelt_variables(env: &Environment) -> Vec<String> {
     let command = command();
     let known: Vec<String> = command
@@ -359,7 +359,7 @@ pub fn variable(name: &str) -> String {
     format!("FANFARE_{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
-/// The options as a command of their own, without the rest of the command line.
+/// The options as a separate command, without the rest of the command line.
 pub(super) fn command() -> Command {
     Options::augment_args(Command::new("fanfare").no_binary_name(true).disable_help_flag(true))
 }
@@ -388,7 +388,7 @@ fn flag_setting(arg: &clap::Arg, flags: &Flags) -> Option<Setting> {
     Some(Setting { written: texts.join(", "), texts, origin: Origin::Flag, ..default_setting(arg) })
 }
 
-/// An empty variable counts as none, as compose files and unit files leave them behind.
+/// An empty variable counts as unset: compose files and unit files leave such variables behind.
 fn environment_setting(arg: &clap::Arg, env: &Environment, below: &Setting) -> Option<Setting> {
     let get = |name: &str| env.get(name).filter(|value| !value.is_empty());
     let name = arg.get_id().as_str();
@@ -418,7 +418,7 @@ fn toml_text(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// The name that fewest edits away, if any is within `edits_max`.
+/// The name with the fewest edits, if these are at most `edits_max`.
 fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>, edits_max: usize) -> Option<&'a str> {
     let (edits, name) = names.map(|name| (edits_between(word, name), name)).min()?;
     (edits <= edits_max).then_some(name)

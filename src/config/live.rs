@@ -1,5 +1,5 @@
-//! Reloading: everything is read again, and what can change without dropping anyone does. The rest stays as it was at the
-//! start, and is named.
+//! Reloading: the server reads everything again, and applies what can change without dropping a client. Other options
+//! keep their values of the start, and a warning names each one that differs.
 
 use std::path::Path;
 
@@ -45,9 +45,10 @@ const LIVE: [&str; 34] = [
 ];
 
 impl Loaded {
-    /// Reads everything again. What is wrong changes nothing; what needs a restart stays, and is told by a warning.
+    /// Reads everything again. An error changes nothing. An option that needs a restart keeps its value, with a
+    /// warning.
     pub fn reload(&self, flags: &Flags, config_file: Option<&Path>, env: &Environment) -> Result<Loaded, ConfigError> {
-        // As a whole first: what is wrong shall not be found at the next restart.
+        // The new configuration as a whole first: an error must show now, not at the next restart.
         let newest = Loaded::new(flags, config_file, env)?;
         let (settings, waiting) = self.settings.take_live(&newest.settings);
         let mut loaded = Loaded::from_settings(settings, env)?;
@@ -57,7 +58,7 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// Listeners have the user timeout of the start; one that follows other options may be another by now.
+    /// Listeners keep the user timeout of the start, even if it follows options that a reload changes.
     fn keep_user_timeout(&mut self, current: &Loaded) {
         let (new, kept) = (self.config.tcp_user_timeout, current.config.tcp_user_timeout);
         if new != kept {
@@ -68,10 +69,10 @@ impl Loaded {
         self.config.tcp_user_timeout = current.config.tcp_user_timeout;
     }
 
-    /// Stays with the Redis of the start, and warns of what its files hold by now.
+    /// Keeps the Redis of the start, and warns when the content of its files has changed.
     fn keep_redis(&mut self, current: &Loaded) {
         if let (Some(new), Some(current)) = (&self.config.redis, &current.config.redis) {
-            // The options are those of the start: a URL can differ only in the password that was put into it.
+            // The options are those of the start: the URLs can differ only in the password that was inserted.
             for (what, differs) in [
                 ("the new password for Redis", new.url != current.url),
                 ("the new content of redis-tls-ca", new.tls_ca != current.tls_ca),
@@ -86,7 +87,7 @@ impl Loaded {
 }
 
 impl Settings {
-    /// These settings with the live ones of `newest`, and which others of `newest` differ.
+    /// These settings with the live ones of `newest`, and the other settings of `newest` that differ.
     fn take_live(&self, newest: &Settings) -> (Settings, Vec<String>) {
         let mut waiting = Vec::new();
         let settings = self.iter().zip(newest.iter()).map(|(current, new)| {
@@ -114,7 +115,7 @@ mod tests {
         env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    /// What a reload from one environment to another comes to.
+    /// The result of a reload from one environment to another.
     fn reload(from: &[(&str, &str)], to: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
         loaded(from).reload(&Flags::new(), None, &environment(to))
     }
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(reloaded.config.delivery.retry.as_secs(), 2);
         assert_eq!(reloaded.config.listen.public[0].to_string(), "127.0.0.1:1");
         assert_eq!(reloaded.warnings, ["FANFARE_LISTEN=127.0.0.1:2 takes effect with a restart"]);
-        // Until that restart it is told at every reload.
+        // Every reload until that restart repeats the warning.
         let again = reloaded.reload(&Flags::new(), None, &environment(&after)).unwrap();
         assert_eq!(again.warnings.len(), 1);
         assert_eq!(reload(&before, &before).unwrap().warnings, [""; 0]);
@@ -147,7 +148,7 @@ mod tests {
         };
         check(&[], &[("FANFARE_RETRY", "soon")], "FANFARE_RETRY=soon");
         check(&[], &[("FANFARE_MAX_TOPICS", "0")], "FANFARE_MAX_TOPICS=0");
-        // The new environment alone would do; with the kernel's timeout as it is until a restart it does not.
+        // The new environment alone is valid, but not together with the kernel's timeout, which stays until a restart.
         let longer = [("FANFARE_STALL_TIMEOUT", "100s"), ("FANFARE_TCP_USER_TIMEOUT", "5m")];
         check(&[("FANFARE_TCP_USER_TIMEOUT", "90s")], &longer, "tcp-user-timeout");
     }

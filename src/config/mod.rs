@@ -1,8 +1,8 @@
-//! The configuration, resolved and validated: flag over environment over file over default.
+//! The configuration, resolved and validated: flag over environment over file over credential over default.
 //!
-//! `options` declares every option once; `layers` weighs the layers and remembers where each value came from; `defaults`
-//! lets defaults follow what is set; `check` refuses what contradicts itself; `live` is what a reload may change. What comes out is plain data. Reads files
-//! of secrets and certificates; opens nothing else.
+//! `options` declares every option once; `layers` merges the layers and keeps the origin of each value; `defaults`
+//! adjusts defaults to the options that are set; `check` refuses contradictions; `live` is what a reload may change.
+//! The result is plain data. Reads the configuration file and files of secrets and certificates; opens nothing else.
 
 mod check;
 mod credentials;
@@ -39,12 +39,12 @@ use options::SecurityOptions;
 
 /// Holds a token that may publish; read by `fanfare publish` too.
 pub const PUBLISH_TOKEN_VARIABLE: &str = "FANFARE_PUBLISH_TOKEN";
-/// Holds a token for what operators see.
+/// Holds a token of an operator.
 pub const OPERATOR_TOKEN_VARIABLE: &str = "FANFARE_OPERATOR_TOKEN";
 /// Holds the password for Redis.
 pub const REDIS_PASSWORD_VARIABLE: &str = "FANFARE_REDIS_PASSWORD";
 
-/// The variables that hold secrets themselves. No flag does: every user of a host sees its arguments.
+/// The variables that hold secrets themselves. No flag takes a secret: every user of a host can see its arguments.
 const SECRET_VARIABLES: [&str; 4] =
     [PUBLISH_TOKEN_VARIABLE, OPERATOR_TOKEN_VARIABLE, REDIS_PASSWORD_VARIABLE, JWT_SECRET_VARIABLE];
 
@@ -59,15 +59,15 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     /// What topics remember.
     pub history: HistoryConfig,
-    /// What is refused.
+    /// The limits beyond which it refuses.
     pub limits: LimitsConfig,
     /// Who may do what.
     pub security: SecurityConfig,
-    /// How it goes away.
+    /// How it shuts down.
     pub drain: DrainConfig,
     /// How bytes move.
     pub io: IoConfig,
-    /// When the kernel gives a silent peer up: as `io` says, or as `delivery` asks for.
+    /// When the kernel gives up a silent peer: from `io`, or derived from `delivery`.
     pub tcp_user_timeout: Duration,
     /// What it logs.
     pub log: LogConfig,
@@ -80,11 +80,11 @@ pub struct SecurityConfig {
     pub dev: bool,
     /// Tokens that may publish.
     pub publish_tokens: Vec<Secret>,
-    /// Tokens for debug view, metrics and the list of topics.
+    /// Tokens of operators: for debug view, metrics, statistics, the list of topics, and ending streams.
     pub operator_tokens: Vec<Secret>,
-    /// How JSON Web Tokens are checked, if there is a key to check them with: then subscribing takes one.
+    /// How JSON Web Tokens are checked, if there is a key to check them with: subscribing then needs a token.
     pub jwt: Option<JwtConfig>,
-    /// `--open-reports`: metrics, debug view and topics are for everybody.
+    /// `--open-reports`: metrics, debug view and topics are open to every client.
     pub open_reports: bool,
     /// Names that loopback listeners answer to.
     pub allowed_hosts: Vec<HostName>,
@@ -92,16 +92,16 @@ pub struct SecurityConfig {
     pub cors: CorsPolicy,
 }
 
-/// Whose pages may read streams.
+/// Which pages may read streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CorsPolicy {
-    /// Those of these origins; none by default.
+    /// Pages of these origins; none by default.
     Listed(Vec<CorsOrigin>),
-    /// Everybody's.
+    /// Pages of any origin.
     Any,
 }
 
-/// A configuration with its history: what it is, where it came from, and what is odd about it.
+/// A configuration with the origin of each value, and warnings.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// What to run with.
@@ -112,8 +112,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Why there is no configuration. Every one exits 2 and is complete as a message: the option as the user wrote it,
-/// its value, and what is allowed.
+/// Why there is no configuration. Every error exits with 2, and its message is complete: the option as the user wrote
+/// it, its value, and what is allowed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A value that its option does not take.
@@ -124,10 +124,10 @@ pub enum ConfigError {
         /// What is allowed.
         reason: String,
     },
-    /// Values that don't go together.
+    /// Values that contradict each other.
     #[error("{0}")]
     Contradiction(String),
-    /// A key that is no option's name.
+    /// A key that is not the name of an option.
     #[error("{}: unknown key {key}; {advice}", path.display())]
     UnknownKey {
         /// The file.
@@ -137,7 +137,7 @@ pub enum ConfigError {
         /// The nearest known one.
         advice: String,
     },
-    /// A file that can't be read or is no TOML.
+    /// A file that can't be read or is not TOML.
     #[error("configuration file {}: {reason}", path.display())]
     File {
         /// The file.
@@ -156,7 +156,7 @@ impl Loaded {
         Loaded::from_settings(settings, env)
     }
 
-    /// Checks what the layers came to, and reads the files of secrets.
+    /// Checks the merged layers, and reads the files of secrets.
     fn from_settings(settings: Settings, env: &Environment) -> Result<Loaded, ConfigError> {
         let options = settings.read()?;
         let mut warnings = layers::misspelt_variables(env);
@@ -182,7 +182,7 @@ impl Loaded {
     }
 }
 
-/// Options to configuration: files of secrets are read, and what is only there with a Redis is put under it.
+/// Turns options into the configuration: reads files of secrets, and groups the options about Redis under it.
 fn resolve(
     options: Options,
     settings: &Settings,
@@ -228,7 +228,7 @@ fn security_config(
     })
 }
 
-/// Reads secrets where the options and the environment say, and words what is wrong with them.
+/// Reads secrets from the places that options and environment name, and words the errors.
 struct SecretReader<'a> {
     settings: &'a Settings,
     env: &'a Environment,

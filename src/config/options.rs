@@ -1,8 +1,8 @@
 //! The options of `fanfare serve`: each declared here once, with its name, default, bounds and help.
 //!
-//! A field's `id` is the flag's name, the file's key and, as `FANFARE_<ID>`, the environment's variable; its comment
-//! is the flag's help. `layers` brings every layer's text to these declarations, so nothing is read twice.
-//! What must hold between several options is in `check`.
+//! A field's `id` is the flag's name, the file's key and, as `FANFARE_<ID>`, the environment's variable; its comment is
+//! the flag's help. `layers` parses every layer's text with these declarations, so no option has two parsers.
+//! Constraints between several options are in `check`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
-/// Each visit of a stream merges the logs of its topics.
+/// Bounded, because each visit of a stream merges the logs of its topics.
 pub const TOPICS_PER_SUBSCRIBER_MAX: u32 = 500;
 
 /// Every option, before what they say together is checked and the secrets' files are read.
@@ -394,15 +394,15 @@ pub struct IoConfig {
 }
 
 impl IoConfig {
-    /// The user timeout that was set, or the one that follows what subscribers are promised: the kernel gives nobody up
-    /// whom the server would still wait for, and probes nobody who gets heartbeats.
+    /// The user timeout that is set, or else one derived from `delivery`: the kernel closes no connection that the
+    /// server still waits for, and probes no subscriber that gets heartbeats.
     pub(super) fn user_timeout_beside(&self, delivery: &DeliveryConfig) -> Duration {
         let follows = 2 * delivery.heartbeat_interval.max(delivery.stall_timeout);
         self.tcp_user_timeout.unwrap_or(follows.max(USER_TIMEOUT_UNSET_MIN))
     }
 }
 
-/// The user timeout that serves any usual heartbeat: probes after one minute, and four of them.
+/// The least user timeout when none is set. It suits any usual heartbeat: four probes, the first after one minute.
 const USER_TIMEOUT_UNSET_MIN: Duration = Duration::from_secs(120);
 
 /// What is written to standard error.

@@ -1,4 +1,4 @@
-//! The Redis that is bridged: its password and certificates read, and where it is, checked without connecting to it.
+//! The Redis that the server bridges: reads its password and certificates, and checks its address without connecting.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use super::{ConfigError, REDACTED, REDIS_PASSWORD_VARIABLE, RedisUrl, Secret, Se
 use crate::event::Topic;
 use crate::redis_address::{AddressError, RedisAddress};
 
-/// The Redis that is bridged.
+/// The Redis that the server bridges.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
     /// Where it is, with its password in place.
     pub url: RedisUrl,
-    /// The PEM certificates that it is trusted by over TLS; none: this host's.
+    /// The PEM certificates to trust for it over TLS; none: this host's.
     pub tls_ca: Option<Vec<u8>>,
-    /// What both come to.
+    /// The address to connect to, made from both.
     pub address: RedisAddress,
     /// Channels to subscribe to; each is a topic.
     pub channels: Vec<Topic>,
@@ -31,7 +31,7 @@ pub struct RedisConfig {
 }
 
 impl RedisOptions {
-    /// Reads the files that they name; none without a URL.
+    /// Reads the files that the options name; none without a URL.
     pub(super) fn read(self, secrets: &mut SecretReader<'_>) -> Result<Option<RedisConfig>, ConfigError> {
         let Some(mut url) = self.url else { return Ok(None) };
         let from_file = secrets.file("redis-password-file", self.password_file.as_deref(), SecretFile::password)?;

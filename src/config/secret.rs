@@ -1,7 +1,7 @@
 //! Secrets: tokens and passwords, read from files or the environment, never from a flag and never shown.
 //!
-//! `Debug` and `Display` of everything here are safe to log; the one way to the text is called `expose`. Comparing
-//! tokens in constant time is the `auth` module's work.
+//! `Debug` and `Display` of everything here are safe to log; only `expose` returns the text. The `auth` module compares
+//! tokens in constant time.
 
 use std::fmt;
 use std::fs::File;
@@ -21,7 +21,7 @@ pub const REDACTED: &str = "***";
 /// Largest secrets file that is read: a wrong path to a large file is refused, not loaded.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// A token or password. Shows itself as `***`.
+/// A token or password. Printed as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
@@ -35,7 +35,7 @@ impl Secret {
         }
     }
 
-    /// Takes a password: anything but nothing.
+    /// Takes a password: any text that is not empty.
     pub fn password(text: &str) -> Result<Secret, SecretError> {
         if text.is_empty() { Err(SecretError::Empty) } else { Ok(Secret(text.into())) }
     }
@@ -52,13 +52,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a secret could not be had. Says nothing of what was read.
+/// Why a secret could not be read. Contains nothing of what was read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file can't be opened or read.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// More than a file of secrets ever is.
+    /// Larger than any file of secrets.
     #[error("is larger than {FILE_BYTES_MAX} bytes, which no file of secrets is")]
     TooLarge,
     /// No line with a secret.
@@ -122,7 +122,7 @@ pub fn read_bounded(path: &Path) -> Result<(String, bool), SecretError> {
     Ok((text, is_open_to_others))
 }
 
-/// Where Redis is: `redis://`, `rediss://` or `unix://`. Shows itself without its password.
+/// Where Redis is: `redis://`, `rediss://` or `unix://`. Printed without its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(Url);
 
@@ -132,7 +132,7 @@ impl RedisUrl {
         self.0.as_str()
     }
 
-    /// True when the URL came out of something that had redacted it: its password is kept elsewhere.
+    /// True when the URL was copied from a redacted one: its password is kept elsewhere.
     pub fn is_redacted(&self) -> bool {
         self.0.password() == Some(REDACTED)
             || self.0.query_pairs().any(|(key, value)| key == "pass" && value == REDACTED)
@@ -142,10 +142,10 @@ impl RedisUrl {
     #[must_use]
     pub fn with_password(&self, password: &Secret) -> RedisUrl {
         let mut url = self.0.clone();
-        // `set_password` takes a % for the beginning of an escape, and leaves it.
+        // `set_password` takes a % for the beginning of an escape, and does not escape it.
         let escaped = password.expose().replace('%', "%25");
         if url.set_password(Some(&escaped)).is_err() {
-            // A unix socket's URL has no host and so no place for a password but the query.
+            // A unix socket's URL has no host, so only the query can hold a password.
             let others: Vec<(String, String)> =
                 self.0.query_pairs().filter(|(key, _)| key != "pass").map(|(k, v)| (k.into(), v.into())).collect();
             url.query_pairs_mut().clear().extend_pairs(others).append_pair("pass", password.expose());
@@ -168,7 +168,7 @@ impl FromStr for RedisUrl {
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By its parts, not as text: what is shown is to name the same place when it is read again.
+        // Redacted by parts, not as text: parsed again, the shown URL must name the same place.
         let mut url = self.0.clone();
         if url.password().is_some() && url.set_password(Some(REDACTED)).is_err() {
             return f.write_str(&redact_url(url.as_str()));
@@ -184,20 +184,20 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// A URL's text without its password and its token. Works on text that is no URL too, since a mistyped one is shown in
-/// an error: whatever might be a password is taken for one. Wherever a URL is shown, it is shown by this.
+/// A URL's text without its password and its token. Works also on text that is not a URL, since errors show mistyped
+/// URLs: it redacts anything that may be a password. Every URL but a [`RedisUrl`] is shown through this.
 pub fn redact_url(text: &str) -> String {
-    // Whoever reads a URL drops these, and must not find a password that they hid from us.
+    // URL parsers drop these characters, so they must not hide a password from the search below.
     let text = text.replace(['\t', '\n', '\r'], "");
     let (address, query) = text.split_at(text.find('?').unwrap_or(text.len()));
-    // In what is no URL, an `@` after a `?` may be of a password in front of the host, or of one in a parameter.
+    // In text that is not a URL, an `@` after a `?` may belong to a password before the host, or to one in a parameter.
     if query.contains('@') && Url::parse(&text).is_err() {
         return format!("{}{REDACTED}", scheme_of(address));
     }
     redact_parameter(&(redact_user_info(address) + query))
 }
 
-/// What it begins with of a scheme and `://`; another `://` may stand behind a password.
+/// The scheme and `://` that the text begins with; a `://` further on may follow a password.
 fn scheme_of(text: &str) -> &str {
     let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || "+.-".contains(c);
     match text.split_once("://") {
@@ -207,7 +207,7 @@ fn scheme_of(text: &str) -> &str {
 }
 
 fn redact_user_info(text: &str) -> String {
-    // The last `@`: an unescaped one in a password must not leave half of it in sight.
+    // The last `@`: an unescaped `@` in a password must not leave half of it visible.
     let Some((user_info, after)) = text.rsplit_once('@') else { return text.to_owned() };
     let (scheme, user_info) = user_info.split_at(scheme_of(user_info).len());
     match user_info.split_once(':') {
@@ -222,7 +222,7 @@ fn redact_parameter(text: &str) -> String {
     while let Some((before, after)) = rest.split_once('=') {
         redacted.extend([before, "="]);
         rest = after;
-        // Its letters may be escaped.
+        // The name may be percent-encoded.
         let name = before.rsplit(['?', '&']).next().unwrap_or_default();
         let is_secret = |name: &str| name.ends_with("pass") || name == "access_token";
         if url::form_urlencoded::parse(name.as_bytes()).any(|(name, _)| is_secret(&name)) {

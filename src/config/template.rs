@@ -1,6 +1,6 @@
 //! The configuration file as packages install it: every option with its meaning and its default, commented out.
 //!
-//! It is made from the declarations, so it can't fall behind them; without its comment signs it says what no file says.
+//! Generated from the declarations, so always up to date; with its options uncommented, it has the effect of no file.
 
 use std::fmt::Write;
 
@@ -28,7 +28,7 @@ pub fn template() -> String {
     for arg in command().get_arguments() {
         if arg.get_help_heading() != heading {
             heading = arg.get_help_heading();
-            let _ = writeln!(text, "\n\n# ---- {} ----", heading.unwrap_or_default()); // a String takes every text
+            let _ = writeln!(text, "\n\n# ---- {} ----", heading.unwrap_or_default()); // writing to a String can't fail
         }
         text.push('\n');
         describe(arg, &mut text);
@@ -38,7 +38,7 @@ pub fn template() -> String {
     text
 }
 
-/// What the help says: the option in a line, then the paragraphs of its long help, then the values it takes.
+/// Writes the help: the option in a line, then the paragraphs of its long help, then the values it takes.
 fn describe(arg: &Arg, text: &mut String) {
     let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
     help.lines().for_each(|paragraph| comment(paragraph, text));
@@ -47,7 +47,7 @@ fn describe(arg: &Arg, text: &mut String) {
     meanings.for_each(|(name, meaning)| comment(&format!("- {name}: {meaning}"), text));
 }
 
-/// One paragraph, broken between words.
+/// Writes one paragraph, broken between words.
 fn comment(paragraph: &str, text: &mut String) {
     let mut line = "#".to_owned();
     for word in paragraph.split_whitespace() {

@@ -1,7 +1,7 @@
-//! Values as text: durations, sizes, counts, addresses, origins and log filters, read strictly and with advice.
+//! Values as text: durations, sizes, counts, addresses, origins and log filters, parsed strictly and with advice.
 //!
-//! Every reader says what is allowed when it refuses; the caller knows which option it was. Knows no options, files
-//! or environment.
+//! Every parser states what is allowed when it refuses; the caller adds which option it was. Independent of options,
+//! files and environment.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::event::{NameError, Topic};
 
-/// Largest number that a count may have: everything counted here fits in a `u32` and in an `int` of the kernel.
+/// Largest allowed count: every count fits in a `u32` and in an `int` of the kernel.
 pub(super) const COUNT_MAX: u32 = i32::MAX as u32;
 
 const DURATION_UNITS: [(&str, u64); 5] =
@@ -55,7 +55,7 @@ pub fn duration_text(value: Duration) -> String {
         .iter()
         .rev()
         .find(|(_, unit_ms)| ms > 0 && ms.is_multiple_of(*unit_ms))
-        .unwrap_or(&DURATION_UNITS[1]); // nothing at all is `0s`
+        .unwrap_or(&DURATION_UNITS[1]); // zero is `0s`
     format!("{}{unit}", ms / unit_ms)
 }
 
@@ -97,12 +97,12 @@ pub fn count_within(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> 
     }
 }
 
-/// Reads a topic's name, or anything else that has a topic's rules: a Redis channel, a pattern of them.
+/// Reads a topic's name, or a name with the same rules: a Redis channel, or a pattern of channels.
 pub fn topic(text: &str) -> Result<Topic, String> {
     Topic::new(text).map_err(|error| format!("a topic's name {error}"))
 }
 
-/// Reads the name of a Redis channel that is no topic: the bus, whose name may be one of the server's own.
+/// Reads the name of a Redis channel that is not a topic: the bus, whose name may be a reserved one.
 pub fn channel(text: &str) -> Result<String, String> {
     match Topic::new(text) {
         Ok(_) | Err(NameError::Reserved) => Ok(text.to_owned()),
@@ -197,7 +197,7 @@ impl fmt::Display for HostName {
 pub struct CorsOrigin(String);
 
 impl CorsOrigin {
-    /// The origin that stands for all of them.
+    /// The value that stands for every origin.
     pub const ANY: &str = "*";
 
     /// The origin: `scheme://host[:port]`, or `*`.
@@ -247,8 +247,8 @@ impl LogFilter {
 impl FromStr for LogFilter {
     type Err = String;
 
-    /// A lone word must be a level: the filter's own syntax would take a misspelt one for the name of a module
-    /// and then log nothing else.
+    /// A single word must be a level: the filter's own syntax would take a misspelt level for the name of a module and
+    /// then log only that module.
     fn from_str(text: &str) -> Result<LogFilter, String> {
         let advice =
             "allowed is trace, debug, info, warn, error or off, or directives such as info,fanfare::sources=debug";
