@@ -1,8 +1,8 @@
-//! Flags as typed: what the user wrote, before files, environment and defaults are weighed.
+//! Flags as typed: what the user wrote, before they are merged with files, environment and defaults.
 //!
-//! The options of `fanfare serve` are declared in [`crate::config`], which also reads their values; here they are
-//! only collected as text, because a value from a file must win or lose against one from a flag before either is
-//! read. The client commands have no layers: clap reads them whole.
+//! The options of `fanfare serve` are declared in [`crate::config`], which also parses their values. Here they are only
+//! collected as text, because a flag and a file's value are compared by precedence before either is parsed. The client
+//! commands have no layers: clap parses them completely.
 
 mod disconnect;
 mod token;
@@ -44,8 +44,8 @@ impl Cli {
     }
 }
 
-/// The command line, with options of numbers, times and sizes that take what begins with a hyphen for their value. Clap
-/// would take the -5 of `--max-connections -5` for an option, and not say what is wrong.
+/// The command line. Options of numbers, times and sizes accept values that begin with a hyphen: otherwise clap takes
+/// the -5 of `--max-connections -5` for an option, and its error does not name the real mistake.
 fn command() -> clap::Command {
     const OF_NUMBERS: [&str; 3] = ["N", "TIME", "SIZE"];
     let takes_number = |arg: &Arg| {
@@ -56,7 +56,8 @@ fn command() -> clap::Command {
     Cli::command().mut_subcommands(|command| command.mut_args(with_hyphens))
 }
 
-/// What Rust says of a text that is no number ("invalid digit found in string") names nothing that is allowed.
+/// Replaces Rust's error for a text that is not a number ("invalid digit found in string"): it names nothing that is
+/// allowed.
 fn explain_number(error: clap::Error) -> clap::Error {
     let is_no_number = matches!(std::error::Error::source(&error), Some(source) if source.is::<ParseIntError>());
     match (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue)) {
@@ -227,7 +228,7 @@ fn option_names() -> Vec<String> {
     command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
 }
 
-/// Takes any text, and still lets the help and the completions show what the option's own reader allows.
+/// Takes any text, while help and completions still show the values that the option's own parser allows.
 #[derive(Clone)]
 struct AsTyped {
     possible_values: Vec<PossibleValue>,
@@ -254,7 +255,7 @@ impl TypedValueParser for AsTyped {
 #[derive(Args, Clone, Debug)]
 pub struct SubscribeArgs {
     /// The stream: http://, https:// or unix:PATH:/events; without a scheme http is meant, without a path /events
-    // As text, here and below: clap's own error would show a wrong one with its password or token.
+    // As text, here and below: clap's own error would show a malformed one with its password or token.
     #[arg(value_name = "URL")]
     pub url: String,
 

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::config::{duration_within, topic};
 use crate::event::Topic;
 
-/// As long as the server keeps anything denied.
+/// Within the longest time that the server keeps a denial.
 const FOR_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const DISCONNECT_HELP: &str = "\
@@ -55,7 +55,7 @@ pub struct DisconnectArgs {
     pub denied_for: Option<Duration>,
 
     /// The server: http://, https:// or unix:PATH; without a path /disconnect is meant
-    // As text: clap's own error would show a wrong one with its password or token.
+    // As text: clap's own error would show a malformed one with its password or token.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3001", help_heading = "Server")]
     pub url: String,
 
