@@ -41,14 +41,14 @@ pub(super) fn run(args: &DisconnectArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is posted, read as the server reads it: what is wrong with it is wrong usage.
+/// The request's body, checked with the server's own parser: an error in it is wrong usage.
 fn body(args: &DisconnectArgs) -> anyhow::Result<Vec<u8>> {
     let body = DisconnectBody {
         subject: args.subject.as_deref().map(Into::into),
         token_id: args.token_id.as_deref().map(Into::into),
         topic: args.topic.as_ref().map(Topic::as_str).map(Into::into),
         address: args.address.as_deref().map(Into::into),
-        // Rounded up: a little longer is safe, and not at all would be none.
+        // Rounded up: a little longer is safe, and 0 would mean no denial.
         for_seconds: args.denied_for.map(|time| time.as_millis().div_ceil(1000) as u64),
     };
     let body = serde_json::to_vec(&body)?;

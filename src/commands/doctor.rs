@@ -1,4 +1,4 @@
-//! `fanfare doctor`: reads the host, holds it against the demand, and prints what is short.
+//! `fanfare doctor`: reads the host, compares it with the demand, and prints what is short.
 
 use std::io::{IsTerminal, Write, stdout};
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::io::limits::page_bytes;
 use crate::io::listener::{ListenAddress, Listener};
 use crate::server::ListenerRole;
 
-/// More than this is only warned of at start when it was asked for.
+/// Warnings at start assume at most this many connections, unless the configuration names a number.
 const CONNECTIONS_UNASKED_MAX: u64 = 100_000;
 
 /// Examines this host, or the one below `--root`.
 pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let is_this_host = args.root == Path::new("/");
-    // Below another root, /proc/self would be looked up as this process and found by nobody.
+    // Below another root, /proc/self would mean this process, which is not there.
     let process = if is_this_host { "self" } else { "1" };
     let mut host = Host::read(&args.root, process, page_bytes())
         .map_err(|error| UsageError(format!("--root {}: {error}", args.root.display())))?;
@@ -54,9 +54,9 @@ fn print(text: &str, code: ExitCode) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// What no file tells: the service manager's unit, and what the network interfaces queue.
+/// Reads what is in no file: the service manager's unit, and the queues of the network interfaces.
 fn ask_programs(host: &mut Host, unit: &str) {
-    // sd_booted(3): only then is there somebody to answer systemctl.
+    // sd_booted(3): only then does systemd run and answer systemctl.
     if Path::new("/run/systemd/system").is_dir() {
         let show = |unit: String, properties: &str| answer(&["systemctl", "show", &unit, "--property", properties]);
         let unit = unit.trim_end_matches(".service");
@@ -74,23 +74,24 @@ fn ask_programs(host: &mut Host, unit: &str) {
     host.queues = queue::parse(&answer(&["tc", "-j", "qdisc", "show"]), tx_queue_len);
 }
 
-/// What a program prints; nothing when there is no such program.
+/// A program's output; empty if there is no such program.
 fn answer(command: &[&str]) -> String {
     let output = Command::new(command[0]).args(&command[1..]).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-/// How many listeners only a local proxy can reach, each through ports of its own; none when there are others too.
+/// The number of listeners if all are TCP on loopback, where only a local proxy connects, using ports per listener;
+/// else 0.
 fn loopback_listeners<'a>(listeners: impl IntoIterator<Item = &'a ListenAddress>) -> u64 {
     let is_loopback = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(_)) && address.is_local();
     let listeners: Vec<bool> = listeners.into_iter().map(is_loopback).collect();
     if listeners.contains(&false) { 0 } else { listeners.len() as u64 }
 }
 
-/// The short form at the server's start: a warning for each shortage.
+/// The short form at the server's start: logs a warning for each shortage.
 pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], roles: &[ListenerRole]) {
     let asked = config.limits.connections_max.map(u64::from);
-    // What is tried out on a desk is not held to what a service needs.
+    // With --dev, the server is only tried out, and does not need what a service needs.
     if asked.is_none() && config.security.dev {
         return;
     }
@@ -101,7 +102,7 @@ pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], 
         descriptors: descriptors_for(connections),
         loopback_listeners: loopback_listeners(public.map(|(listener, _)| listener.address())),
         backlog: Some(u64::from(config.listen.backlog)),
-        drain: Duration::ZERO, // whoever stops the server, and how patiently, is not seen from here
+        drain: Duration::ZERO, // the server can't see the stop timeout from here
     };
     let host = match Host::read(Path::new("/"), "self", page_bytes()) {
         Ok(host) => host,

@@ -11,15 +11,15 @@ use crate::io::listener::{ListenAddress, Listener};
 use crate::io::socket_options::{Patience, SocketOptions};
 use crate::server::{Entrance, ListenerRole, Reach};
 
-/// Opened listeners, each with its part in the server.
+/// Opened listeners, each with its role in the server.
 pub(super) struct Listeners {
     pub(super) opened: Vec<Listener>,
     pub(super) roles: Vec<ListenerRole>,
 }
 
 impl Listeners {
-    /// Takes the sockets that were passed, and opens those of the configuration that are not among them. A listener that
-    /// is only there by default gives way to any that was passed.
+    /// Takes the sockets that were passed, and opens the configured listeners that are not among them. A default
+    /// listener is not opened if a public socket was passed.
     pub(super) fn open(loaded: &Loaded) -> anyhow::Result<Listeners> {
         let config = &loaded.config;
         let options = SocketOptions {
@@ -74,7 +74,7 @@ impl Listeners {
         self.roles.push(role);
     }
 
-    /// What the server is to know of each.
+    /// What the server needs to know about each listener.
     pub(super) fn entrances(&self) -> Vec<Entrance> {
         let reach = |address: &ListenAddress| match address {
             ListenAddress::Unix(_) => Reach::UnixSocket,
@@ -86,7 +86,7 @@ impl Listeners {
         self.opened.iter().zip(&self.roles).map(entrance).collect()
     }
 
-    /// A line for each, as scripts wait for them.
+    /// One line per listener; scripts wait for these lines.
     pub(super) fn announcements(&self) -> Vec<String> {
         let line = |(listener, role): (&Listener, &ListenerRole)| match role {
             ListenerRole::Public => format!("listening on {}", url(listener.address())),
@@ -96,7 +96,7 @@ impl Listeners {
     }
 }
 
-/// What a socket is for, by its unit's `FileDescriptorName`; a unit that gives none passes its own name.
+/// A socket's role, by its unit's `FileDescriptorName`; a unit without one passes its own name.
 fn role(name: &str) -> anyhow::Result<ListenerRole> {
     match name {
         "admin" => Ok(ListenerRole::Admin),

@@ -1,4 +1,4 @@
-//! `fanfare load`: arguments to a test, a test to a report, a report to an exit code.
+//! `fanfare load`: turns arguments into a test, the test into a report, and the report into an exit code.
 
 use std::fs::File;
 use std::io::{BufReader, IsTerminal, Write, stderr, stdin, stdout};
@@ -22,14 +22,14 @@ use crate::load::report::Report;
 use crate::load::summary::{missed_lines, summary};
 use crate::load::terminal::{Style, Terminal};
 
-/// The exit code of what SIGINT ended, as shells count.
+/// The exit code after SIGINT, as shells compute it.
 const INTERRUPTED_EXIT_CODE: u8 = 128 + SIGINT as u8;
 
 /// Runs the load test.
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let descriptors_max = raise_descriptor_limit().context("can't raise the limit on descriptors")?;
     let interrupted = Arc::new(AtomicBool::new(false));
-    // The first ends the test with a report; the second, which finds the flag set, ends the process.
+    // The first SIGINT ends the test with a report; the second finds the flag set, and ends the process.
     let exit_code = i32::from(INTERRUPTED_EXIT_CODE);
     signal_hook::flag::register_conditional_shutdown(SIGINT, exit_code, Arc::clone(&interrupted))?;
     signal_hook::flag::register(SIGINT, Arc::clone(&interrupted))?;
@@ -76,7 +76,7 @@ fn style(args: &LoadArgs) -> Style {
     }
 }
 
-/// What is written at the end, made before the test: a path that can't be written to must not cost a whole run.
+/// The output files, created before the test: a path that can't be written to must not cost a whole run.
 struct Files {
     json: Option<File>,
     page: Option<File>,

@@ -1,5 +1,5 @@
-//! `fanfare completions` and `fanfare man`: the command line described for shells and for `man`, from its one
-//! declaration, so that packages carry no generated file of ours.
+//! `fanfare completions` and `fanfare man`: generate completions and manual pages from the one declaration of the
+//! command line, so that the repository holds no generated copy of them.
 
 use std::io::Write;
 use std::path::Path;

@@ -1,6 +1,7 @@
-//! The commands: each puts the pieces together and turns an outcome into an exit code.
+//! The commands: each assembles the parts that it needs and turns an outcome into an exit code.
 //!
-//! The only place that prints. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+//! Only these commands print, and [`crate::load`] during a test. Exit codes: 0 done, 1 failed, 2 wrong usage or
+//! configuration.
 
 mod disconnect;
 mod doctor;
@@ -34,7 +35,7 @@ pub fn run() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print(); // a closed terminal is no reason to fail in another way
+            let _ = error.print(); // a closed terminal must not cause another failure
             return if error.use_stderr() { ExitCode::from(USAGE_EXIT_CODE) } else { ExitCode::SUCCESS };
         }
     };
@@ -69,22 +70,22 @@ fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     let outcome = serve::run(args, env, loaded, log.filter());
-    // Behind the entries that wait, and like them not for ever.
+    // Queued behind the entries that wait; like them, it is given up after a timeout.
     Ok(outcome.unwrap_or_else(|error| explain(&error, |text| log.say(text))))
 }
 
-/// A variable that is not Unicode keeps what can be read of it, for the error that names it.
+/// Replaces what is not Unicode in a variable, so that the error about it can show the rest.
 fn environment() -> Environment {
     let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
-/// A server's URL as typed. Clap's own error would show a wrong one with its password or token.
+/// Parses a server's URL as typed. Clap's own error would show a malformed one with its password or token.
 fn endpoint(text: &str, default_path: &str) -> Result<Endpoint, UsageError> {
     Endpoint::read(text, default_path).map_err(|advice| UsageError(format!("{}: {advice}", redact_url(text))))
 }
 
-/// Whom to trust over TLS; a file that names nobody is wrong usage.
+/// The certificates to trust over TLS; a file that holds none is wrong usage.
 fn trust(ca: Option<&Path>) -> Result<Trust, UsageError> {
     Trust::new(ca).map_err(|error| UsageError(format!("{error:#}")))
 }
@@ -94,20 +95,20 @@ fn trust(ca: Option<&Path>) -> Result<Trust, UsageError> {
 #[error("{0}")]
 struct UsageError(String);
 
-/// Says what failed, and gives the exit code for it.
+/// Prints what failed, and returns the exit code for it.
 fn explain(error: &anyhow::Error, say: impl FnOnce(&str)) -> ExitCode {
     if is_closed_pipe(error) {
-        return ExitCode::SUCCESS; // whoever read our output, `head` for one, has had enough
+        return ExitCode::SUCCESS; // the reader of our output, such as `head`, has closed it
     }
     say(&format!("error: {error:#}"));
-    // A file that is to hold a secret and does not is a wrong argument, wherever it is read.
+    // A file that should hold a secret and does not is a wrong argument, wherever it is read.
     match error.is::<ConfigError>() || error.is::<UsageError>() || error.is::<SecretError>() {
         true => ExitCode::from(USAGE_EXIT_CODE),
         false => ExitCode::FAILURE,
     }
 }
 
-/// True for a failed write to our own output, and for nothing that happened on a connection.
+/// True only for a failed write to our own output, not for failures on a connection.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

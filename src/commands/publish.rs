@@ -1,7 +1,7 @@
 //! `fanfare publish`: events over HTTP or through Redis, one from the arguments or many from standard input.
 //!
-//! Lines that are there at the same time travel together: one request, or one pipeline. Nothing is sent twice: a
-//! failure ends the command and names the lines whose fate is unknown or refused.
+//! Lines that are available at the same time are sent together, in one request or one pipeline. Nothing is sent twice:
+//! a failure ends the command and names the lines that were refused or whose fate is unknown.
 
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
@@ -24,10 +24,10 @@ use crate::redis_address::RedisAddress;
 
 /// Stands for standard input where data is expected.
 const STDIN: &str = "-";
-/// Events that travel together at most.
+/// Most events in one batch.
 const BATCH_EVENTS_MAX: usize = 500;
-/// Bytes of lines that travel together at most: even if JSON writes every one as an escape of six, a server's usual
-/// bound on bodies is kept.
+/// Most bytes of lines in one batch: even if JSON escapes every byte with six, a server's usual bound on bodies is
+/// kept.
 const BATCH_BYTES_MAX: usize = 128 << 10;
 const REDIS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,7 +52,7 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Publishes lines together. A line that can't be an event fails, after those before it were published.
+/// Publishes lines together. At a line that can't be an event it fails, after it has published the lines before.
 fn publish_lines(publisher: &mut Publisher, args: &PublishArgs, lines: &[Line]) -> anyhow::Result<()> {
     let mut events = Vec::with_capacity(lines.len());
     let mut refused = Ok(());
@@ -71,7 +71,7 @@ fn publish_lines(publisher: &mut Publisher, args: &PublishArgs, lines: &[Line]) 
     refused
 }
 
-/// The event that the arguments say, with this data.
+/// The event that the arguments describe, with this data.
 fn event<'a>(args: &'a PublishArgs, data: &'a str) -> Result<Envelope<'a>, String> {
     let data = match args.json {
         true => Data::Json(serde_json::from_str(data).map_err(|error| format!("the data is not JSON: {error}"))?),
@@ -122,7 +122,8 @@ impl HttpPublisher {
         Ok(HttpPublisher { agent, endpoint, token })
     }
 
-    /// One request for all of them, which the server takes or refuses as a whole; prints the ids that it gave.
+    /// Sends all events in one request, which the server accepts or refuses as a whole; prints the ids that the server
+    /// gave.
     fn publish(&self, events: &[Envelope<'_>]) -> anyhow::Result<()> {
         let body = match events {
             [event] => serde_json::to_vec(event)?,
@@ -150,7 +151,7 @@ impl HttpPublisher {
     }
 }
 
-/// What the server answers; another server may answer something else, and has published all the same.
+/// The server's answer. Another server may answer something else, and has still published.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
@@ -174,7 +175,7 @@ impl RedisPublisher {
         Ok(RedisPublisher { address, connection, payload: args.redis_payload })
     }
 
-    /// One pipeline for all of them. Redis knows no ids, but how many clients it told.
+    /// Sends all events in one pipeline. Redis returns no ids, only how many clients received each message.
     fn publish(&mut self, events: &[Envelope<'_>]) -> anyhow::Result<()> {
         let mut pipeline = redis::pipe();
         for event in events {
@@ -200,8 +201,8 @@ struct Line {
     text: String,
 }
 
-/// Reads lines in a thread of their own, so that what has arrived can be told from what is still to come. Empty
-/// lines are left out.
+/// Reads lines in a separate thread, so that a batch can end where no further line is available yet. Leaves out empty
+/// lines.
 fn read_lines() -> mpsc::Receiver<io::Result<Line>> {
     let (sender, receiver) = mpsc::sync_channel(2 * BATCH_EVENTS_MAX);
     std::thread::spawn(move || {
@@ -217,10 +218,10 @@ fn read_lines() -> mpsc::Receiver<io::Result<Line>> {
     receiver
 }
 
-/// Lines in batches: the next line, waited for, and those that were already there.
+/// Lines in batches: waits for the next line, then adds those that are already available.
 struct Batches {
     lines: mpsc::Receiver<io::Result<Line>>,
-    /// What did not fit into the batch before, or a failure after it.
+    /// A line that did not fit into the previous batch, or a failure after it.
     held: Option<io::Result<Line>>,
 }
 
@@ -244,7 +245,7 @@ impl Iterator for Batches {
                     self.held = Some(other);
                     break;
                 }
-                Err(_) => break, // nothing more for now, or for ever: the next recv tells
+                Err(_) => break, // no line for now, or the end: the next recv shows which
             }
         }
         Some(Ok(batch))

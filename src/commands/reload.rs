@@ -6,8 +6,9 @@
 //!                                                             └────────── reloaded ────────────┘
 //! ```
 //!
-//! Invariants: neither the loop nor a signal waits for a file. One reload is under way at a time, and the service manager
-//! hears of its end before it hears of the next one. A reload changes everything that it may change, or nothing.
+//! Invariants: neither the loop nor the handling of signals waits for a file. Only one reload is under way at a time,
+//! and the service manager is notified of its end before the start of the next one. A reload changes everything that it
+//! may change, or nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -25,21 +26,21 @@ use crate::server::Reloads;
 use crate::sources::channel::Control;
 use crate::sources::sequencer::Sequencer;
 
-/// Reads the configuration again, in a thread of its own.
+/// Reads the configuration again, in a separate thread.
 pub(super) struct Reloader {
     pub(super) args: ServeArgs,
     pub(super) env: Environment,
-    /// What is in force.
+    /// The configuration in force.
     pub(super) loaded: Loaded,
     pub(super) descriptors: u64,
     pub(super) log: FilterControl,
     pub(super) reloads: Reloads,
-    /// The loop is done with what it was asked for.
+    /// Receives a message when the loop has finished a reload.
     pub(super) reloaded: Receiver<()>,
 }
 
 impl Reloader {
-    /// Starts the thread, which does what is requested for as long as the process runs.
+    /// Starts the thread, which handles requests for as long as the process runs.
     pub(super) fn start(mut self, sequencer: &Arc<Sequencer>) -> io::Result<ReloadRequests> {
         let (requests, waiting) = bounded(1);
         let is_under_way = Arc::<AtomicBool>::default();
@@ -56,7 +57,7 @@ impl Reloader {
                 if let Err(error) = self.reload() {
                     tracing::error!(error = format!("{error:#}"), "not reloaded: everything is as it was");
                 }
-                // After a mistake too: the loop tells the service manager that the reload is over.
+                // After a failure too: the loop notifies the service manager that the reload is over.
                 sequencer.control(&Control::Reload);
                 let _ = self.reloaded.recv(); // without a loop there is nothing left to reload
                 is_under_way.store(false, Ordering::Relaxed);
@@ -66,7 +67,7 @@ impl Reloader {
         Ok(reload_requests)
     }
 
-    /// Leaves new settings for the loop. All that may fail comes before the first change.
+    /// Hands new settings to the loop. Every step that can fail comes before the first change.
     fn reload(&mut self) -> anyhow::Result<()> {
         let loaded = self.read()?;
         self.log.set(&loaded.config.log.filter)?;
@@ -83,16 +84,16 @@ impl Reloader {
     }
 }
 
-/// Asks for reloads, and never waits for one.
+/// Requests reloads, and never waits for one.
 pub(super) struct ReloadRequests {
-    /// None once the server leaves.
+    /// None once the server shuts down.
     requests: Option<Sender<()>>,
     waiting: Receiver<()>,
     is_under_way: Arc<AtomicBool>,
 }
 
 impl ReloadRequests {
-    /// Asks for one more. It follows the one under way; if one waits already, that one reads what is new for both.
+    /// Requests a reload. It follows the one under way; if one already waits, that one serves both requests.
     pub(super) fn request(&mut self) {
         let Some(requests) = &self.requests else {
             return tracing::warn!("not reloaded: this server is leaving");
@@ -103,7 +104,7 @@ impl ReloadRequests {
         let _ = requests.try_send(());
     }
 
-    /// From now on none begins: the server leaves.
+    /// Stops further reloads from starting: the server shuts down.
     pub(super) fn close(&mut self) {
         self.requests = None;
         let _ = self.waiting.try_recv();

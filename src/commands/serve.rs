@@ -1,4 +1,4 @@
-//! `fanfare serve`: puts the server together from its configuration, and turns until it has left.
+//! `fanfare serve`: assembles the server from its configuration, and runs its loop until it has shut down.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ use crate::server::{Parts, Reloads, Server};
 use crate::sources::channel::{ChannelLimits, Control, channel};
 use crate::sources::sequencer::Sequencer;
 
-/// Runs the server until it has left.
+/// Runs the server until it has shut down.
 pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: FilterControl) -> anyhow::Result<ExitCode> {
     give_large_blocks_their_own_pages();
     let config = &loaded.config;
@@ -70,7 +70,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     Ok(ExitCode::SUCCESS)
 }
 
-/// Not refused: a reload may bring a token.
+/// Only a warning: a reload may add a token.
 fn warn_if_silent(config: &Config) {
     let security = &config.security;
     let may_publish = security.dev || security.jwt.is_some() || !security.publish_tokens.is_empty();
@@ -86,8 +86,8 @@ fn random_bits() -> anyhow::Result<u64> {
     getrandom::u64().context("asking the kernel for random bits")
 }
 
-/// Tells, on standard output, where the server can be reached: scripts wait for these lines. In a thread of its own: where
-/// they can't be written, or nobody reads them, the server serves all the same.
+/// Prints on standard output where the server can be reached: scripts wait for these lines. A separate thread prints,
+/// so that the server also serves where the lines can't be written or no process reads them.
 fn announce(listeners: Vec<String>) -> io::Result<()> {
     let write = move || {
         let mut out = io::stdout().lock();
@@ -99,8 +99,8 @@ fn announce(listeners: Vec<String>) -> io::Result<()> {
     std::thread::Builder::new().name("announce".to_owned()).spawn(write).map(drop)
 }
 
-/// SIGTERM and SIGINT ask the loop to leave, SIGHUP asks for a reload. Neither waits: a reload may hang, with the disk that
-/// it reads from.
+/// SIGTERM and SIGINT ask the loop to shut down, SIGHUP requests a reload. The thread never waits for a reload, which
+/// may hang on the disk that it reads from.
 fn pass_signals_on(sequencer: &Arc<Sequencer>, mut reload_requests: ReloadRequests) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("catching signals")?;
     let sequencer = Arc::clone(sequencer);

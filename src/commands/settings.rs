@@ -1,4 +1,4 @@
-//! What the server and the hub are told, from the configuration and what this host allows.
+//! The settings of the server and the hub, from the configuration and the limits of this host.
 
 use crate::auth::proxies::TrustedProxies;
 use crate::auth::{Tokens, Verifier};
@@ -11,16 +11,16 @@ use crate::server::settings::{Cors, Delivery, Drain, Jwt, Limits, Proxies, Publi
 
 /// Descriptors that are no connection: listeners, sources, logs, epoll itself, and some to spare.
 const DESCRIPTORS_RESERVED: u64 = 64;
-/// With fewer descriptors than this nobody could be served.
+/// With fewer descriptors, the server could serve no client.
 const DESCRIPTORS_MIN: u64 = DESCRIPTORS_RESERVED + 16;
-/// Connections beyond the limit on streams: for health checks, publishers, and telling others to come back.
+/// Connections beyond the limit on streams: for health checks, publishers, and refusals that tell clients to come back.
 const REQUESTS_RESERVED_MAX: u64 = 256;
-/// Of few descriptors, they take at most one in so many.
+/// If descriptors are few, these connections take at most one of this many.
 const REQUESTS_RESERVED_SHARE: u64 = 8;
 /// Events in one publish.
 const BATCH_MAX: usize = 1000;
 
-/// Refuses to start where nobody could be served.
+/// Refuses to start with too few descriptors to serve any client.
 pub(super) fn check_descriptors(descriptors: u64) -> anyhow::Result<()> {
     anyhow::ensure!(
         descriptors >= DESCRIPTORS_MIN,
@@ -30,17 +30,17 @@ pub(super) fn check_descriptors(descriptors: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The least descriptors that allow for so many streams, with what the server has besides.
+/// The fewest descriptors that allow this many streams, including those that the server itself needs.
 pub(super) fn descriptors_for(streams: u64) -> u64 {
     let wanted = streams + DESCRIPTORS_RESERVED;
-    // Where the reserve is a share of the descriptors, and where it is as large as it gets.
+    // The first is right where the reserve is a share of the descriptors, the second where it is at its maximum.
     let if_few = (wanted * REQUESTS_RESERVED_SHARE).div_ceil(REQUESTS_RESERVED_SHARE - 1);
     let enough = if_few.min(wanted + REQUESTS_RESERVED_MAX);
-    // A share is rounded down, so that one less may do.
+    // A share is rounded down, so one less may be enough.
     if streams_allowed(enough - 1) >= streams { enough - 1 } else { enough }
 }
 
-/// The streams that so many descriptors allow for.
+/// The streams that this many descriptors allow.
 fn streams_allowed(descriptors: u64) -> u64 {
     descriptors.saturating_sub(DESCRIPTORS_RESERVED + requests_reserved(descriptors))
 }
@@ -49,7 +49,7 @@ fn requests_reserved(descriptors: u64) -> u64 {
     (descriptors / REQUESTS_RESERVED_SHARE).min(REQUESTS_RESERVED_MAX)
 }
 
-/// How the server behaves, within as many descriptors.
+/// The server's settings, within this many descriptors.
 pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
     let streams_allowed = streams_allowed(descriptors);
     let streams_max = config.limits.connections_max.map_or(streams_allowed, u64::from).min(streams_allowed);
@@ -122,7 +122,7 @@ fn limits(config: &Config, streams_max: usize) -> Limits {
     }
 }
 
-/// What one publish may hold, whichever way it comes.
+/// The limits of one publish, from any source.
 pub(super) fn publish_limits(config: &Config) -> PublishLimits {
     PublishLimits {
         topic_bytes_max: config.limits.topic_bytes_max,
@@ -143,7 +143,7 @@ fn cors(config: &Config) -> Cors {
     }
 }
 
-/// A hub with the bounds of the configuration, in which the topics that it names have their places.
+/// A hub with the configured limits, in which the topics that the configuration names have reserved places.
 pub(super) fn hub(run: RunName, config: &Config) -> Hub {
     let mut hub = Hub::new(run, hub_limits(config));
     let delivery = &config.delivery;
@@ -153,7 +153,7 @@ pub(super) fn hub(run: RunName, config: &Config) -> Hub {
     hub
 }
 
-/// What the hub remembers.
+/// The limits of the hub.
 fn hub_limits(config: &Config) -> HubLimits {
     HubLimits {
         topics_max: config.limits.topics_max as usize,

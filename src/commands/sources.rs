@@ -1,4 +1,5 @@
-//! The sources of `fanfare serve`: those that the configuration names, started, and where clients' events go.
+//! The sources of `fanfare serve`: starts those that the configuration names, and routes the events that clients
+//! publish.
 
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ use crate::sources::redis::{self, Payload, QueueLimits, RedisHandle, RedisSettin
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
 
-/// What may wait for Redis to take it, beyond which publishes are refused.
+/// What may wait for Redis; beyond it, publishes are refused.
 const QUEUE_LIMITS: QueueLimits = QueueLimits { publishes_max: 1024, bytes_max: 16 << 20 };
 
-/// Running sources; dropped, their threads stop.
+/// Running sources; dropping them stops their threads.
 pub(super) struct Sources {
     /// For health checks and metrics.
     pub(super) statuses: Vec<Arc<SourceStatus>>,

@@ -1,7 +1,7 @@
-//! `fanfare subscribe`: a stream's events, printed as they come.
+//! `fanfare subscribe`: prints a stream's events as they arrive.
 //!
-//! Standard output gets events and nothing else; what happens to the connection goes to standard error. Ctrl-C is
-//! left to the system: whatever was printed is complete up to the last line.
+//! Standard output gets only events; messages about the connection go to standard error. Ctrl-C keeps its default
+//! effect: the output is complete up to the last line.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -85,7 +85,7 @@ impl Style {
 /// Writes events, and counts them.
 struct Printer<W> {
     style: Style,
-    /// Events still wanted; none wants all.
+    /// Events still to print; none means no limit.
     left: Option<u64>,
     output: W,
 }
@@ -98,7 +98,8 @@ struct JsonEvent<'a> {
 }
 
 impl<W: Write> Printer<W> {
-    /// Breaks when the last wanted event is written. A gap is the server's word about events, not one of them.
+    /// Breaks when the last wanted event is written. A gap event is the server's report about events, and does not
+    /// count.
     fn print(&mut self, item: Item<'_>, now: SystemTime) -> io::Result<ControlFlow<()>> {
         let Item::Event { event_type, data, id } = item else { return Ok(ControlFlow::Continue(())) };
         match self.style {
@@ -141,7 +142,7 @@ impl<W: Write> Printer<W> {
         let (time, event_type, id) = (clock(now), printable(event_type), printable(id));
         let id = if id.is_empty() { "-".to_owned() } else { id };
         write!(self.output, "{head}{time}  {mark}{event_type}  {id}{reset}  ")?;
-        // Lines after the first are set in, so that an event's beginning can always be told.
+        // Lines after the first are indented, so that the beginning of an event is always visible.
         for (index, line) in data.split('\n').enumerate() {
             let indent = if index == 0 { "" } else { "    " };
             writeln!(self.output, "{indent}{}", printable(line))?;
@@ -150,7 +151,7 @@ impl<W: Write> Printer<W> {
     }
 }
 
-/// The time of day in UTC: the standard library knows no zones, and one is not worth a crate here.
+/// The time of day in UTC: the standard library has no time zones, and they are not worth a crate here.
 fn clock(now: SystemTime) -> String {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (second, ms) = (since.as_secs() % 86_400, since.subsec_millis());

@@ -1,4 +1,4 @@
-//! Telling systemd (sd_notify(3)); without one to tell, nothing happens.
+//! Notifies systemd (sd_notify(3)); without systemd, nothing happens.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use sd_notify::NotifyState;
 
 use crate::server::{Lifecycle, Supervisor};
 
-/// How often the status is told.
+/// How often the status is sent.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
-/// How much time to stop is asked for at once while leaving: more than passes until the next asking.
+/// How much more time each request asks for during shutdown: longer than the interval between requests.
 const STOP_EXTENSION_US: u32 = 30_000_000;
 
-/// Passes on what the loop tells.
+/// Passes the loop's news on to systemd.
 pub(super) struct Systemd {
     interval: Duration,
     told_at: Instant,
@@ -21,9 +21,9 @@ pub(super) struct Systemd {
 }
 
 impl Systemd {
-    /// The other end hears of each reload that is over.
+    /// The receiver gets a message for each reload that is over.
     pub(super) fn new() -> (Systemd, Receiver<()>) {
-        // A third: one that comes late, or a clock that is a little off, must not look like a loop that hangs.
+        // A third: a late notification, or a clock that is a little off, must not look like a loop that hangs.
         let watchdog_interval = sd_notify::watchdog_enabled().map(|timeout| timeout / 3);
         let interval = watchdog_interval.map_or(STATUS_INTERVAL, |interval| interval.min(STATUS_INTERVAL));
         let (reloaded, hears_reloaded) = bounded(1);
@@ -58,7 +58,7 @@ impl Supervisor for Systemd {
     }
 }
 
-/// SIGHUP was heard. From systemd 253 on, the time tells this reload from those before.
+/// Notifies systemd of the start of a reload. From systemd 253 on, the time distinguishes it from earlier reloads.
 pub(super) fn tell_reloading() {
     let time = NotifyState::monotonic_usec_now();
     notify(&[NotifyState::Reloading].into_iter().chain(time.ok()).collect::<Vec<_>>());

@@ -11,7 +11,7 @@ use crate::auth::{Grants, MintError, NewToken, Patterns, SigningKey};
 use crate::cli::TokenArgs;
 use crate::config::{JWT_SECRET_VARIABLE, read_bounded};
 
-/// Prints the token, and nothing else.
+/// Prints only the token.
 pub(super) fn run(args: &TokenArgs) -> anyhow::Result<ExitCode> {
     let (key, place) = signing_key(args)?;
     let token = NewToken {
