@@ -1,6 +1,7 @@
-//! A host at one moment: its limits, sysctls, memory and cgroup, as files in /proc and /sys tell them.
+//! A host at one moment: its limits, sysctls, memory and cgroup, as the files in /proc and /sys show them.
 //!
-//! What can't be read is none, and no rule looks at it. Runs no command, so the server may read its host so at start.
+//! A value that can't be read is none, and no rule checks it. Reading runs no command, so the server also does it at
+//! start.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,20 +11,20 @@ use super::profile;
 use super::queue::Queue;
 use super::unit::Unit;
 
-/// What the doctor knows of a host.
+/// What the doctor reads of a host.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// The size of a page of memory.
     pub page_bytes: u64,
     /// All memory.
     pub memory_total_bytes: u64,
-    /// What can be had of it without swapping.
+    /// What is available of it without swapping.
     pub memory_available_bytes: u64,
     /// The hard limit on open files of this process: the server raises its soft one to it.
     pub descriptors_max: u64,
-    /// The numbers of each sysctl that a rule asks for; those that the kernel lacks are not in it.
+    /// The numbers of each sysctl that a rule checks, except those that the kernel does not have.
     pub sysctls: BTreeMap<&'static str, Vec<u64>>,
-    /// TCP connections that are open already, and have their memory.
+    /// TCP connections that are open already; their memory is already in use.
     pub sockets_open: u64,
     /// Handshakes that found a listener's queue full, since the host or its network namespace started.
     pub listen_overflows: u64,
@@ -46,7 +47,7 @@ pub struct Cgroup {
     pub threads_max: Option<u64>,
 }
 
-/// Sysctls that rules ask for besides those of the profile.
+/// Sysctls that rules check in addition to those of the profile.
 const OTHER_SYSCTLS: [&str; 5] = [
     profile::TCP_MEM,
     "net.ipv4.tcp_rmem",
@@ -58,7 +59,7 @@ const OTHER_SYSCTLS: [&str; 5] = [
 impl Host {
     /// Reads the host whose files are below `root`; its limits and cgroup are those of `process`, an id or `self`.
     ///
-    /// An error is a /proc that is none.
+    /// Fails if /proc does not hold what the kernel writes there.
     pub fn read(root: &Path, process: &str, page_bytes: u64) -> io::Result<Host> {
         let proc = root.join("proc");
         let meminfo = read(&proc.join("meminfo"))?;
@@ -90,7 +91,7 @@ impl Host {
             None => host.unread.push("net/netstat".to_owned()),
         }
         let cgroup = fs::read_to_string(proc.join(process).join("cgroup"));
-        // Without version 2 of cgroups there is none to be limited by.
+        // Without cgroup version 2, there are no limits to read.
         if let Some(path) = cgroup.ok().as_deref().and_then(unified_path) {
             host.cgroup = Cgroup::read(root, path);
         }
@@ -109,7 +110,7 @@ impl Cgroup {
         let top = root.join("sys/fs/cgroup");
         let mut cgroup = Cgroup::default();
         for folder in top.join(path.trim_start_matches('/')).ancestors().take_while(|folder| folder.starts_with(&top)) {
-            // The word max is no limit, and no number.
+            // The word max means no limit, and is not a number.
             let limit = |file| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
             cgroup.memory_max_bytes = tighter(cgroup.memory_max_bytes, limit("memory.max"));
             cgroup.threads_max = tighter(cgroup.threads_max, limit("pids.max"));

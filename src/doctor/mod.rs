@@ -1,12 +1,12 @@
-//! `fanfare doctor`: does this host carry so many connections, and if not, which line mends it?
+//! `fanfare doctor`: can this host carry this many connections, and if not, which commands fix it?
 //!
 //! ```text
 //!  /proc, /sys, systemctl, tc ──▶ Host (a snapshot) ──▶ rules ──▶ Report ──▶ a table, JSON, or the server's log
 //!                                                  profile ──┘└──▶ the sysctl profile of this host
 //! ```
 //!
-//! Reading stands in `host`, `unit` and `queue`; the rules are pure. What `profile` tells the kernel is what `rules`
-//! expects of it, and what `sysctl/` ships. Changes nothing on the host.
+//! `host`, `unit` and `queue` read the host; the rules are pure. `profile` sets the values that `rules` checks and that
+//! `sysctl/` ships. Changes nothing on the host.
 
 pub mod host;
 pub mod profile;
@@ -23,14 +23,14 @@ use serde::Serialize;
 use host::Host;
 use shortage::Shortage;
 
-/// What a server wants of its host.
+/// What a server needs from its host.
 #[derive(Clone, Debug)]
 pub struct Demand {
     /// Subscribers at one time.
     pub connections: u64,
-    /// Open files for that many: the connections, and what the server has besides.
+    /// Open files for that many: the connections, and what the server itself needs.
     pub descriptors: u64,
-    /// Listeners that only this host can reach over TCP; none when strangers or unix sockets reach it, or unknown.
+    /// Listeners that only this host can reach over TCP; 0 if there are others, or if they are unknown.
     pub loopback_listeners: u64,
     /// The backlog that the server asks for, when it is known.
     pub backlog: Option<u64>,
@@ -52,7 +52,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Holds a host against a demand.
+    /// Compares a host with a demand.
     pub fn new(host: &Host, demand: &Demand) -> Report {
         let shortages = rules::shortages(host, demand);
         Report {

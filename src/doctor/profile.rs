@@ -1,30 +1,30 @@
-//! The sysctl profile: what the kernel is told for N connections, and what goes wrong without.
+//! The sysctl profile: kernel settings for N connections, and what goes wrong without them.
 //!
-//! Two parts. What is the same on every host stands in `sysctl/` as files, written by this code and held to it by a test.
-//! What depends on a host is worked out on it, and never less than it has already. The rules of the doctor ask for the
-//! same keys, so a host with both parts is one that the doctor finds nothing to say about.
+//! It has two parts. Settings that are the same on every host are files in `sysctl/`, which this code writes and a test
+//! compares with it. Settings that depend on a host are computed on it, and never lower its own values. The doctor's
+//! rules check the same keys, so the doctor reports none of these keys on a host with both parts.
 
 use super::Demand;
 use super::host::Host;
 use super::table::wrapped;
 
-/// A number that the kernel is to be told.
+/// A sysctl of one number.
 pub struct Key {
     /// Its name, as sysctl writes it.
     pub name: &'static str,
-    /// A kernel may lack it, so that being without is no failure.
+    /// Some kernels do not have it; then it is left out without an error.
     pub is_optional: bool,
     /// What it bounds.
     pub bounds: &'static str,
     /// What happens when that is too little.
     pub otherwise: &'static str,
-    /// The least that a demand can live with.
+    /// The least that is enough for a demand.
     pub least: fn(&Demand) -> u64,
     /// What to set it to.
     pub set: fn(&Demand) -> u64,
 }
 
-/// The same on every host: at least as much as any kernel gives by itself, so that no big host is made smaller.
+/// The same on every host: at least as much as any kernel's default, so that the profile never lowers a large host's.
 pub const FIXED: &[Key] = &[
     Key {
         name: "net.core.somaxconn",
@@ -120,7 +120,7 @@ pub const OF_HOST: &[Key] = &[
     },
 ];
 
-/// Memory for what sockets hold, in pages; three numbers, so a rule of its own.
+/// Memory for socket buffers, in pages. It has three numbers, so it needs its own rule.
 pub const TCP_MEM: &str = "net.ipv4.tcp_mem";
 /// What [`TCP_MEM`] bounds.
 const TCP_MEM_BOUNDS: &str = "Pages of memory for all that TCP sockets hold for their peers or their readers: no worry \
@@ -135,9 +135,9 @@ pub const TCP_MEM_OTHERWISE: &str = "in a broadcast the kernel shrinks the buffe
 
 /// Longer queues than this would only hide that the server is late.
 const QUEUE_MAX: u64 = 65_535;
-/// What a kernel gives by itself.
+/// The kernel's default.
 const NETDEV_BACKLOG_DEFAULT: u64 = 1000;
-/// The largest default that a kernel gives by itself.
+/// The largest default of a kernel.
 const ORPHANS_STEP: u64 = 262_144;
 /// As above.
 const TRACKED_STEP: u64 = 262_144;
@@ -146,17 +146,18 @@ pub const DESCRIPTORS_OF_UNIT: u64 = 1_048_576;
 /// Open files of everything else on the host.
 const FILES_OF_OTHERS: u64 = 16_384;
 
-/// A tenth of a crowd at one moment, and no less than the kernel's default.
+/// A tenth of the connections at one moment, and at least the kernel's default.
 fn queued_packets(demand: &Demand) -> u64 {
     (demand.connections / 10).clamp(NETDEV_BACKLOG_DEFAULT, QUEUE_MAX)
 }
 
-/// Two for each connection, and a quarter more for what else the host does.
+/// Two for each connection, and a quarter more for the rest of the host.
 fn tracked(demand: &Demand) -> u64 {
     (demand.connections * 5 / 2).next_multiple_of(TRACKED_STEP)
 }
 
-/// The three numbers of [`TCP_MEM`] for a host: a quarter of its memory, in the kernel's own ratio.
+/// The three numbers of [`TCP_MEM`] for a host: the middle one is a quarter of its memory, the others are in the
+/// kernel's ratio to it. No number is lower than the host's own.
 pub fn tcp_mem(host: &Host) -> [u64; 3] {
     let pressure = host.memory_total_bytes / host.page_bytes / 4;
     let wanted = [pressure / 4 * 3, pressure, pressure / 4 * 6];
@@ -202,7 +203,7 @@ pub fn text(part: Part, host: &Host, demand: &Demand) -> String {
     text
 }
 
-/// What the host has already: nobody is given less. The fixed part knows no host.
+/// The host's own value, which the profile never lowers. The fixed part does not depend on a host.
 fn floor(key: &Key, part: Part, host: &Host) -> u64 {
     host.sysctl(key.name).filter(|_| part != Part::Fixed).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! What a network interface queues before it drops, as `tc -j qdisc show` tells it.
+//! What a network interface queues before it drops, as `tc -j qdisc show` reports it.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 pub struct Queue {
     /// The interface.
     pub device: String,
-    /// The discipline that queues, such as `fq`.
+    /// The queueing discipline, such as `fq`.
     pub kind: String,
     /// Packets that it holds; more are dropped.
     pub packets_max: u64,
@@ -28,8 +28,8 @@ struct Options {
     limit: Option<u64>,
 }
 
-/// Reads tc's answer. What queues nothing itself (`mq`, `noqueue`) is left out; `pfifo_fast` holds as many packets as
-/// the interface's `tx_queue_len` says.
+/// Parses tc's output. Disciplines without a queue (`mq`, `noqueue`) are left out; `pfifo_fast` holds as many packets
+/// as the interface's `tx_queue_len`.
 pub fn parse(json: &str, tx_queue_len: impl Fn(&str) -> Option<u64>) -> Vec<Queue> {
     let qdiscs: Vec<Qdisc> = serde_json::from_str(json).unwrap_or_default();
     let mut queues: BTreeMap<String, Queue> = BTreeMap::new();

@@ -1,6 +1,6 @@
-//! The rules: what a host must have for a demand. Pure; each rule looks at one thing and names it alone.
+//! The rules: what a host must have for a demand. Pure; each rule checks one thing and reports only that.
 //!
-//! In the order in which they bite: what ends or refuses subscribers first, then what delays them.
+//! Ordered by severity: first what ends or refuses subscribers, then what delays them.
 
 use super::Demand;
 use super::host::{Host, tighter};
@@ -12,11 +12,11 @@ use super::unit::Unit;
 const KERNEL_BYTES_PER_CONNECTION: u64 = 4096;
 /// What the server takes for one, by `cargo bench --bench memory`.
 const SERVER_BYTES_PER_CONNECTION: u64 = 150;
-/// What the server takes besides: its logs of 64 MiB, and itself.
+/// What the server takes in addition: its logs of 64 MiB, and its own memory.
 const SERVER_BYTES: u64 = 128 << 20;
-/// The server's threads are fewer.
+/// The server has fewer threads than this.
 const THREADS: u64 = 16;
-/// From the last stream's end to the process's.
+/// Time from the end of the last stream to the end of the process.
 const LAST_ANSWERS_SECONDS: u64 = 2;
 
 /// All that the host is short of.
@@ -58,7 +58,7 @@ fn descriptors(host: &Host, demand: &Demand) -> Option<Shortage> {
     Some(shortage.mended_by(in_service(host.unit.as_ref(), &format!("LimitNOFILE={limit}"))))
 }
 
-/// With a frame under way to each: that is when all of it is needed.
+/// Includes a page for a frame in flight to each connection, which is the highest need.
 fn bytes_needed(host: &Host, connections: u64) -> u64 {
     let each = KERNEL_BYTES_PER_CONNECTION + SERVER_BYTES_PER_CONNECTION + host.page_bytes;
     connections * each + SERVER_BYTES
@@ -120,7 +120,7 @@ fn local_ports(host: &Host, demand: &Demand) -> Option<Shortage> {
     })
 }
 
-/// What the listener asks for; what the kernel makes of it is somaxconn's matter.
+/// The backlog that the listener asks for. The rule of somaxconn covers the kernel's cap on it.
 fn backlog(host: &Host, demand: &Demand) -> Option<Shortage> {
     let of_socket = host.unit.as_ref().and_then(|unit| unit.backlog.map(|backlog| (unit, backlog)));
     let queue = profile::FIXED.iter().find(|key| key.name == "net.core.somaxconn")?;
@@ -131,7 +131,7 @@ fn backlog(host: &Host, demand: &Demand) -> Option<Shortage> {
         match of_socket {
             Some((unit, _)) => {
                 let socket = unit.name.replace(".service", ".socket");
-                // A socket does not restart under a service that runs.
+                // systemd does not restart a socket while its service runs.
                 let restarted = format!("{socket} {}", unit.name);
                 shortage.mended_by(drop_in(&socket, "Socket", &format!("Backlog={needs}"), &restarted))
             }
@@ -140,13 +140,14 @@ fn backlog(host: &Host, demand: &Demand) -> Option<Shortage> {
     })
 }
 
-/// A broadcast is a page for each until it is acknowledged; past the second number the kernel gets thrifty.
+/// A broadcast takes a page per connection until it is acknowledged; past the second number the kernel saves memory.
 fn tcp_mem(host: &Host, demand: &Demand) -> Option<Shortage> {
     let [_, pressure, _] = host.sysctls.get(TCP_MEM)?.as_slice() else { return None };
     (*pressure < demand.connections).then(|| {
         let [low, wanted, high] = profile::tcp_mem(host);
         let shortage = Shortage::new(TCP_MEM, Measure::Pages, *pressure, demand.connections).ignored(TCP_MEM_OTHERWISE);
-        // A larger share than a quarter would starve the server itself: then only more memory helps, or fewer.
+        // A larger share than a quarter would starve the server itself: then only more memory helps, or fewer
+        // connections.
         shortage.mended_by(match wanted < demand.connections {
             false => format!("sudo sysctl -w {TCP_MEM}='{low} {wanted} {high}'"),
             true => format!("fanfare serve --max-connections {wanted}"),
@@ -162,7 +163,7 @@ fn send_minimum(host: &Host, demand: &Demand) -> Option<Shortage> {
     buffer_minimum("net.ipv4.tcp_wmem", host, demand)
 }
 
-/// What every socket may hold even when the kernel is thrifty, so that thrift does not help.
+/// What every socket may hold even when the kernel saves memory, so that saving has no effect.
 fn buffer_minimum(name: &'static str, host: &Host, demand: &Demand) -> Option<Shortage> {
     let [_, _, pages] = host.sysctls.get(TCP_MEM)?.as_slice() else { return None };
     let [minimum, initial, most] = host.sysctls.get(name)?.as_slice() else { return None };
@@ -175,7 +176,7 @@ fn buffer_minimum(name: &'static str, host: &Host, demand: &Demand) -> Option<Sh
     })
 }
 
-/// Where the server can't ask for more time itself.
+/// Only where the server can't ask for more time itself.
 fn stop_timeout(host: &Host, demand: &Demand) -> Option<Shortage> {
     let unit = host.unit.as_ref().filter(|unit| !unit.is_notified)?;
     let has = unit.stop_timeout?.as_secs();
@@ -204,7 +205,7 @@ fn sysctl(key: &Key, host: &Host, demand: &Demand) -> Option<Shortage> {
     })
 }
 
-/// A broadcast is a packet for each subscriber, made faster than a slow link sends them.
+/// A broadcast is one packet per subscriber, produced faster than a slow link sends them.
 fn interface_queues(host: &Host, demand: &Demand) -> Vec<Shortage> {
     let short = host.queues.iter().filter(|queue| queue.packets_max < demand.connections);
     let told = short.map(|queue| {
@@ -220,7 +221,8 @@ fn interface_queues(host: &Host, demand: &Demand) -> Vec<Shortage> {
     told.collect()
 }
 
-/// The command that gives a unit a line of its own, which wins over those of other drop-ins; `restarted` are the units that have to be, for it to take effect.
+/// The command that adds a line to a unit in a drop-in that overrides the others; `restarted` names the units to
+/// restart for it to take effect.
 fn drop_in(unit: &str, section: &str, line: &str, restarted: &str) -> String {
     let name = line.split('=').next().unwrap_or_default();
     format!(
@@ -229,7 +231,7 @@ fn drop_in(unit: &str, section: &str, line: &str, restarted: &str) -> String {
     )
 }
 
-/// The same for a service; where none is known, the line alone.
+/// The same for a service; only the line if no unit is known.
 fn in_service(unit: Option<&Unit>, line: &str) -> String {
     unit.map_or_else(|| format!("{line} # in the unit"), |unit| drop_in(&unit.name, "Service", line, &unit.name))
 }

@@ -1,5 +1,5 @@
-//! Each rule at its bound: enough, one less, and nothing else named. What files tell is tried in tests/doctor.rs; here is
-//! what only programs tell, and what depends on both.
+//! Each rule at its bound: enough, one less, and no other shortage reported. tests/doctor.rs tests what files contain;
+//! these tests cover what only programs report, and what depends on both.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn unit() -> Unit {
     }
 }
 
-/// Checks what is named for a host, a part of its name for each.
+/// Checks the reported shortages of a host, each by a part of its name.
 #[track_caller]
 fn check(host: &Host, demand: &Demand, named: &[&str]) {
     let found = shortages(host, demand);
@@ -67,7 +67,7 @@ fn check(host: &Host, demand: &Demand, named: &[&str]) {
 fn just_enough_is_enough() {
     check(&host(), &demand(), &[]);
     check(&Host { unit: Some(unit()), ..host() }, &demand(), &[]);
-    // Nothing known is nothing named, but for what is always known.
+    // An unknown value is not reported; the values that are always known are enough here.
     let unknown =
         Host { page_bytes: 4096, memory_available_bytes: u64::MAX, descriptors_max: u64::MAX, ..Host::default() };
     check(&unknown, &demand(), &[]);
@@ -115,7 +115,7 @@ fn a_drop_in_is_one_command() {
 fn the_server_tells_its_own_backlog() {
     check(&host(), &Demand { backlog: Some(65_535), ..demand() }, &[]);
     check(&host(), &Demand { backlog: Some(65_534), ..demand() }, &["backlog"]);
-    // The socket's is the one that counts.
+    // The backlog of the socket is the one that counts.
     check(&Host { unit: Some(unit()), ..host() }, &Demand { backlog: Some(128), ..demand() }, &[]);
 }
 

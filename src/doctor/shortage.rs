@@ -1,23 +1,23 @@
-//! One thing that a host is short of: what, by how much, what happens if ignored, and the line that mends it.
+//! One thing that a host is short of: what, by how much, what happens if it is ignored, and the lines that fix it.
 
 use serde::Serialize;
 
-/// Something is less, or more, than it has to be.
+/// A value that is too low, or too high.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shortage {
-    /// What: a sysctl by its name, else in a few words.
+    /// What: a sysctl by its name, or else a few words.
     pub what: String,
     /// How much there is.
     pub has: u64,
-    /// How much there has to be: at least, or at most where there is more of it.
+    /// The required value: at least this, or at most this if `has` is higher.
     pub needs: u64,
     /// The difference.
     pub short_by: u64,
     /// What the numbers count.
     pub measure: Measure,
-    /// What happens to whoever leaves it so.
+    /// What happens if it is not fixed.
     pub consequence: String,
-    /// The lines that mend it, each to be run or written as it is.
+    /// The lines that fix it, each to be run or written unchanged.
     pub mend: Vec<String>,
 }
 
@@ -50,7 +50,7 @@ impl Measure {
 }
 
 impl Shortage {
-    /// There is `has` of it, and `needs` was to be.
+    /// The host has `has` of it, and needs `needs`.
     pub fn new(what: impl Into<String>, measure: Measure, has: u64, needs: u64) -> Shortage {
         Shortage {
             what: what.into(),
@@ -63,12 +63,12 @@ impl Shortage {
         }
     }
 
-    /// Says what happens to whoever ignores it.
+    /// Sets what happens if it is ignored.
     pub fn ignored(self, consequence: impl Into<String>) -> Shortage {
         Shortage { consequence: consequence.into(), ..self }
     }
 
-    /// Adds a line that mends it.
+    /// Adds a line that fixes it.
     pub fn mended_by(mut self, line: impl Into<String>) -> Shortage {
         self.mend.push(line.into());
         self

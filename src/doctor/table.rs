@@ -1,4 +1,4 @@
-//! A report as text: a table of what is short at a glance, then what each means and the line that mends it.
+//! A report as text: an overview of what is short, then what each shortage means and the lines that fix it.
 
 use super::Report;
 use super::shortage::Shortage;
@@ -6,7 +6,7 @@ use super::shortage::Shortage;
 /// Columns for text that is not to be copied.
 const WIDTH: usize = 100;
 
-/// The lines to print; with `is_coloured`, what is short and what mends it stand out.
+/// The lines to print; with `is_coloured`, shortages and their fixes stand out.
 pub fn lines(report: &Report, is_coloured: bool) -> Vec<String> {
     let paint = |style: &str, text: &str| if is_coloured { format!("\x1b[{style}m{text}\x1b[0m") } else { text.into() };
     let connections = report.connections;
@@ -56,7 +56,7 @@ fn overview(shortages: &[Shortage]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// A text in lines of at most so many letters, broken at spaces.
+/// A text in lines of at most `width` bytes, broken at spaces.
 pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

@@ -1,4 +1,4 @@
-//! The service manager's unit, as `systemctl show` tells it.
+//! The service manager's unit, as `systemctl show` prints it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,9 +10,9 @@ pub struct Unit {
     pub name: String,
     /// LimitNOFILE, the hard one.
     pub descriptors_max: u64,
-    /// TimeoutStopSec; none waits for ever.
+    /// TimeoutStopSec; none means no limit.
     pub stop_timeout: Option<Duration>,
-    /// The server may ask for more time to stop, and does (Type=notify).
+    /// True if the server can ask for more time to stop, which it does (Type=notify).
     pub is_notified: bool,
     /// MemoryMax.
     pub memory_max_bytes: Option<u64>,
@@ -25,18 +25,18 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// What to ask of a service.
+    /// The properties to request of a service.
     pub const PROPERTIES: &str = "Id,LoadState,Type,LimitNOFILE,TimeoutStopUSec,MemoryMax,TasksMax,ControlGroup";
-    /// What to ask of its socket.
+    /// The properties to request of its socket.
     pub const SOCKET_PROPERTIES: &str = "LoadState,Backlog";
 
-    /// Reads the answers; none when no such unit is loaded.
+    /// Parses the answers; none when no such unit is loaded.
     pub fn parse(service: &str, socket: &str) -> Option<Unit> {
         let (service, socket) = (properties(service), properties(socket));
         if service.get("LoadState") != Some(&"loaded") {
             return None;
         }
-        let limit = |name: &str| service.get(name).and_then(|text| text.parse().ok()); // else it says infinity
+        let limit = |name: &str| service.get(name).and_then(|text| text.parse().ok()); // otherwise it is infinity
         let is_activated = socket.get("LoadState") == Some(&"loaded");
         Some(Unit {
             name: (*service.get("Id")?).to_owned(),
