@@ -1,13 +1,13 @@
 //! Text that comes from outside, as the log shows it: its beginning, and how long it was.
 //!
-//! Invariant: what one stranger sends takes a bounded part of an entry. Absent: escaping, which the log's formats do.
+//! Invariant: a text from one client takes a bounded part of an entry. Absent: escaping, which the log's formats do.
 
 use std::borrow::Cow;
 
-/// What is shown of a text.
+/// Bytes of a text that are shown.
 pub const CLIPPED_BYTES_MAX: usize = 200;
 
-/// The text itself, or as many whole characters of it as fit and its length: `https://aaa… (12345 bytes)`.
+/// The text itself, or the whole characters of it that fit and its length: `https://aaa… (12345 bytes)`.
 pub fn clip(text: &str) -> Cow<'_, str> {
     if text.len() <= CLIPPED_BYTES_MAX {
         return Cow::Borrowed(text);

@@ -33,8 +33,9 @@ impl Histogram {
         Histogram { buckets, sum: self.sum.saturating_sub(earlier.sum) }
     }
 
-    /// The duration, in microseconds, that a share of 0 to 1 of all did not exceed; none of none. Within a bucket it
-    /// is assumed that they spread evenly, so it is sure only to the bounds around it.
+    /// The duration, in microseconds, that a share (0 to 1) of all observations did not exceed; none without
+    /// observations. Assumes that a bucket's observations are evenly spread, so it is exact only to the bounds around
+    /// it.
     pub fn quantile_us(&self, share: f64) -> Option<f64> {
         let (mut rank, mut lower) = (share * self.count() as f64, 0);
         for (bound, &count) in BOUNDS_US.iter().zip(&self.buckets) {

@@ -1,9 +1,9 @@
-//! A few figures that one thread writes once a second and others read: the loop's own, and what the kernel says of the
-//! process, which a thread beside the loop asks it (`process`).
+//! A few figures that one thread writes once a second and others read: the loop's own, and the kernel's figures of the
+//! process, which a separate thread reads (`process`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The figures. Each is read alone: together they are of about the same moment.
+/// The figures. Each is read alone: together they are from about the same moment.
 #[derive(Debug, Default)]
 pub struct Live {
     /// Open connections, streams among them.
@@ -18,7 +18,7 @@ pub struct Live {
     pub sent_bytes: Figure,
     /// Subscribers with something half written, or behind.
     pub lagging_subscribers: Figure,
-    /// Bytes of memory that are resident; 0 where the kernel does not say.
+    /// Bytes of memory that are resident; 0 where the kernel does not report them.
     pub resident_bytes: Figure,
     /// Open descriptors; 0 where that is not known.
     pub open_descriptors: Figure,

@@ -1,6 +1,6 @@
-//! Log entries that anybody can cause at will, by the thousand: the first few of a kind are written, the rest counted.
+//! Log entries that any client can cause by the thousand: the first few of a kind are written, the rest counted.
 //!
-//! Invariant: what was left out is told. Absent: the log itself, and a clock.
+//! Invariant: the number of entries that were left out is logged. Absent: the log itself, and a clock.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ impl LogLimit {
         self.entries <= ENTRIES_MAX
     }
 
-    /// How many entries an interval left out that is over by now. Asked before each entry, and every now and then, so
-    /// that it is also told when no other entry comes.
+    /// How many entries an interval left out that is over by now. Called before each entry and at intervals, so that
+    /// the number is also logged when no other entry comes.
     pub fn left_out(&mut self, now: Duration) -> Option<u64> {
         self.began_at.take_if(|began_at| now >= *began_at + INTERVAL)?;
         let entries = std::mem::take(&mut self.entries);

@@ -1,7 +1,7 @@
 //! Entries as lines: each is one line of at most [`LINE_BYTES_MAX`] bytes, whatever it holds.
 //!
-//! A longer one would be split by the journal, and what follows a line feed is an entry of its own to every reader: text
-//! that a stranger chose could pass for an entry of the server's. Knows no queue and no descriptor.
+//! The journal would split a longer one, and every reader takes the text after a line feed for a separate entry: text
+//! that a client chose could pass for an entry of the server. Independent of the queue and the descriptor.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -14,12 +14,12 @@ use super::clip::{beginning, clip};
 
 /// PIPE_BUF: a pipe takes a line of this many bytes, its line feed included, as a whole or not at all.
 pub(super) const LINE_BYTES_MAX: usize = 4096;
-/// For what is put behind the beginning of a text that is cut.
+/// Room for what follows the beginning of a text that is cut.
 const ENDING_BYTES: usize = 64;
 /// What remains of a JSON entry that is too long with every text in it clipped.
 const JSON_KEYS_KEPT: [&str; 4] = ["timestamp", "level", "message", "target"];
 
-/// Makes a line of each write, which is an entry.
+/// Turns each write, which is an entry, into a line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lines<W> {
     pub(super) writer: W,
@@ -61,7 +61,7 @@ fn without_breaks(entry: &str) -> String {
     entry.replace('\n', "\\n").replace('\r', "\\r")
 }
 
-/// One that is too long stays JSON: its texts are clipped and, if that is not enough, all but a few keys are left out.
+/// An entry that is too long stays JSON: its texts are clipped and, if that is not enough, only a few keys are kept.
 fn json_line(entry: &str) -> String {
     let line = escape_unsafe(entry);
     if line.len() < LINE_BYTES_MAX {
@@ -92,8 +92,8 @@ fn clip_texts(value: &mut Value) {
     }
 }
 
-/// JSON as a terminal may show it: what JSON allows as it is, though it moves a cursor or turns text round, is escaped.
-/// Such a character can only stand inside a JSON string, so an escape means the same.
+/// JSON that is safe on a terminal: escapes characters that JSON allows unescaped but that move a cursor or reverse
+/// text. Such a character can only be inside a JSON string, so the escape means the same.
 fn escape_unsafe(json: &str) -> Cow<'_, str> {
     if !json.contains(is_unsafe) {
         return Cow::Borrowed(json);

@@ -1,11 +1,11 @@
-//! The way of log lines to standard error: a bounded queue, and a thread that writes what waits in it.
+//! The path of log lines to standard error: a bounded queue, and a thread that writes what waits in it.
 //!
 //! ```text
 //!  any thread ──▶ Queue (never waits; what finds no place is counted) ──▶ the thread "log" ──▶ Sink ──▶ standard error
 //! ```
 //!
-//! Invariants: nobody who logs waits for a reader of the log. Every line that is lost is counted, and their number is
-//! logged as soon as lines are written again. The end of the process waits for the last lines, but not for long.
+//! Invariants: no thread that logs waits for a reader of the log. Every lost line is counted, and the number is logged
+//! as soon as lines are written again. The end of the process waits for the last lines, but at most a second.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,9 +17,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait to be written.
 pub(super) const LINES_MAX: usize = 4096;
-/// How long the last lines may take to be written. A log that is read takes no millisecond.
+/// How long the last lines may take to be written. A log that is read takes less than a millisecond.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two looks at what is waited for.
+/// Between two checks of a condition that is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Starts the thread that writes to `out`.
@@ -31,22 +31,22 @@ pub(super) fn start(out: impl Write + Send + 'static) -> (Queue, LastLines) {
     (Queue { lines, counts: Arc::clone(&counts) }, LastLines { counts, worker: Some(worker) })
 }
 
-/// What becomes of lines.
+/// What happened to lines.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Lines that were logged, whatever became of them.
+    /// Lines that were logged, whether they were written or lost.
     logged: AtomicU64,
     written: AtomicU64,
     write_failed: AtomicU64,
     queue_full: OnceLock<ErrorCounter>,
-    /// Losses that the log has an entry about.
+    /// Lost lines that an entry of the log has reported.
     told: AtomicU64,
-    /// The newest line was written.
+    /// True if the newest line was written.
     is_writing: AtomicBool,
 }
 
 impl Counts {
-    /// Lines that found no place in the queue.
+    /// Lines for which the queue had no room.
     pub(super) fn queue_full(&self) -> u64 {
         self.queue_full.get().map_or(0, |counter| counter.dropped_lines() as u64)
     }
@@ -56,7 +56,7 @@ impl Counts {
         self.write_failed.load(Ordering::Relaxed)
     }
 
-    /// Logs how many lines were lost since it was last logged, unless that line would be lost too.
+    /// Logs how many lines were lost since the last such entry, unless this entry would be lost too.
     fn tell_lost(&self) {
         let lost = self.queue_full() + self.write_failed();
         if !self.is_writing.load(Ordering::Relaxed) {
@@ -71,7 +71,7 @@ impl Counts {
         }
     }
 
-    /// Waits until nothing waits to be written, or until then; false if something still does.
+    /// Waits until no line waits to be written, or until the deadline; false if a line still waits.
     fn wait_until_written(&self, deadline: Instant) -> bool {
         let is_done = || {
             let settled = self.written.load(Ordering::Acquire) + self.write_failed() + self.queue_full();
@@ -135,14 +135,14 @@ impl<W: Write> Write for Sink<W> {
         Ok(line.len())
     }
 
-    /// The queue has run empty.
+    /// Called when the queue is empty.
     fn flush(&mut self) -> io::Result<()> {
         self.counts.tell_lost();
         Ok(())
     }
 }
 
-/// As `write_all`, but waits for a reader also where standard error is a pipe that somebody else made non-blocking.
+/// Like `write_all`, but also waits for a reader where another process made standard error non-blocking.
 fn write_whole(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
     while !line.is_empty() {
         match out.write(line) {
@@ -156,7 +156,7 @@ fn write_whole(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// When it is dropped, the lines that wait are written, or given up if nobody reads them.
+/// When it is dropped, the lines that wait are written, or given up after a timeout if no process reads them.
 #[derive(Debug)]
 pub(super) struct LastLines {
     counts: Arc<Counts>,
@@ -171,7 +171,7 @@ impl Drop for LastLines {
         }
         let worker = self.worker.take();
         if !self.counts.wait_until_written(deadline) {
-            // Its drop would print on standard output that it gave up: where nobody reads, it would wait for ever.
+            // Its drop would print on standard output that it gave up, and wait forever where no process reads that.
             std::mem::forget(worker);
         }
     }

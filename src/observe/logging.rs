@@ -1,8 +1,8 @@
 //! Logging: entries to standard error, as text, JSON, or text with priorities for the journal.
 //!
-//! Never on the hot path: nothing is logged per event or per subscriber that behaves. Nobody who logs waits for whatever
-//! reads the log (`log_writer`), and every entry is one line (`log_line`). The filter can be replaced while the server
-//! runs. Knows no metrics.
+//! Never on the hot path: the server logs nothing per event or per well-behaved subscriber. No thread that logs waits
+//! for a reader of the log (`log_writer`), and every entry is one line (`log_line`). The filter can be replaced while
+//! the server runs. Independent of metrics.
 
 use std::fmt;
 use std::fs::File;
@@ -25,12 +25,12 @@ use super::log_line::Lines;
 use super::log_writer::{self, Counts, LastLines, Queue};
 use crate::config::{LogConfig, LogFilter, LogFormat};
 
-/// What became of the lines of the process's log, once there is one.
+/// The counts of the process's log, once there is one.
 static COUNTS: OnceLock<Arc<Counts>> = OnceLock::new();
 
 /// Starts logging for the process; to be called once.
 pub fn start(config: &LogConfig) -> anyhow::Result<Logging> {
-    // A descriptor of its own: the thread that writes may wait for ever, and would hold the lock of `io::stderr`.
+    // A separate descriptor: the thread that writes may wait forever, and would hold the lock of `io::stderr`.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned().context("duplicating standard error")?);
     let style = match config.format {
         LogFormat::Json => Style::Json,
@@ -45,7 +45,7 @@ pub fn start(config: &LogConfig) -> anyhow::Result<Logging> {
     Ok(Logging { filter, queue, _last_lines: last_lines })
 }
 
-/// The process's log. When it is dropped, the lines that wait are written, or given up if nobody reads them.
+/// The process's log. When it is dropped, the lines that wait are written, or given up if no process reads them.
 #[derive(Debug)]
 pub struct Logging {
     filter: FilterControl,
@@ -54,12 +54,12 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// What replaces the filter later.
+    /// The handle that replaces the filter later.
     pub fn filter(&self) -> FilterControl {
         self.filter.clone()
     }
 
-    /// Writes a line to standard error that is no entry, behind the entries that wait.
+    /// Writes a line that is not a log entry to standard error, behind the entries that wait.
     pub fn say(&self, text: &str) {
         let mut line = Lines { writer: self.queue.clone(), is_json: false };
         let _ = line.write_all(text.as_bytes()); // the queue counts what it can't take
@@ -72,7 +72,7 @@ pub fn lost_lines() -> [(&'static str, u64); 2] {
     [("queue_full", count(Counts::queue_full)), ("write_failed", count(Counts::write_failed))]
 }
 
-/// Else a thread that panics would write to standard error itself, and wait where nobody reads it.
+/// Without this, a thread that panics writes to standard error itself, and blocks where no process reads it.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -84,12 +84,12 @@ fn log_panics() {
     }));
 }
 
-/// Replaces what is logged, while it is being logged.
+/// Replaces the log's filter while the server runs.
 #[derive(Clone, Debug)]
 pub struct FilterControl(reload::Handle<EnvFilter, Registry>);
 
 impl FilterControl {
-    /// From now on only what `filter` lets through is logged.
+    /// Replaces the filter: only what `filter` lets through is logged after this.
     pub fn set(&self, filter: &LogFilter) -> anyhow::Result<()> {
         Ok(self.0.reload(env_filter(filter))?)
     }

@@ -6,12 +6,12 @@ use super::histogram::Histogram;
 use super::logging;
 use super::prometheus::{Kind, Page};
 
-/// Counters by the value of one label; every value stands there from the start, at zero.
+/// Counters by the value of one label; every value is present from the start, at zero.
 #[derive(Clone, Debug)]
 pub struct Labelled(Vec<(&'static str, u64)>);
 
 impl Labelled {
-    /// Zeros.
+    /// All counters at zero.
     pub fn new(labels: impl IntoIterator<Item = &'static str>) -> Labelled {
         Labelled(labels.into_iter().map(|label| (label, 0)).collect())
     }
@@ -39,7 +39,7 @@ impl Labelled {
         self.0.iter().copied()
     }
 
-    /// Of all together.
+    /// The sum of all.
     pub fn total(&self) -> u64 {
         self.0.iter().map(|(_, value)| value).sum()
     }
@@ -68,7 +68,7 @@ pub struct Counters {
     pub broadcasts: u64,
     /// Events that reached no log, by reason.
     pub dropped: Labelled,
-    /// Gaps told, by reason.
+    /// Gaps reported, by reason.
     pub gaps: Labelled,
     /// Frames of events handed to the kernel whole, once for each subscriber.
     pub delivered_events: u64,
@@ -82,15 +82,15 @@ pub struct Counters {
     pub skipped_blocked: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,
-    /// From appending an event to the end of the walk that brought it round.
+    /// From appending an event to the end of the walk that visited its subscribers.
     pub broadcast_duration: Histogram,
     /// From appending an event until a subscriber was visited, by the slice of the walk that it was visited in.
     pub delivery_duration: Histogram,
-    /// How long one turn of the loop worked: what everybody else waited.
+    /// How long one turn of the loop worked: all other work waits for that long.
     pub turn_duration: Histogram,
 }
 
-/// What the loop measures when it is asked.
+/// What the loop measures on request.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// Open connections, streams among them.
@@ -109,7 +109,7 @@ pub struct Gauges {
     pub evicted_events: Vec<(&'static str, u64)>,
     /// Bytes of all logs.
     pub retained_bytes: usize,
-    /// Bytes of evicted frames that are half written to someone.
+    /// Bytes of evicted frames that are written to a client only in part.
     pub pinned_bytes: usize,
     /// Messages waiting in the channel.
     pub channel_messages: usize,
@@ -119,9 +119,9 @@ pub struct Gauges {
     pub draining: u8,
     /// The sources.
     pub sources: Vec<SourceGauges>,
-    /// Resident memory of the process, when the kernel said it last.
+    /// Resident memory of the process, as last sampled.
     pub resident_bytes: Option<u64>,
-    /// Open descriptors of the process, when they were counted last.
+    /// Open descriptors of the process, as last sampled.
     pub open_descriptors: Option<u64>,
 }
 
@@ -134,9 +134,9 @@ pub struct SourceGauges {
     pub up: bool,
     /// Messages that arrived.
     pub received: u64,
-    /// Returns after a loss.
+    /// Reconnections after a loss.
     pub reconnects: u64,
-    /// Events published over HTTP that were copied to where others read them.
+    /// Events published over HTTP that were also copied to a channel of `--redis-publish`.
     pub copied: u64,
     /// Messages that became no event, by reason.
     pub refused: Vec<(&'static str, u64)>,

@@ -1,4 +1,4 @@
-//! What the server tells about itself: counters, the Prometheus page, logging.
+//! What the server reports about itself: counters, the Prometheus page, logging.
 
 mod log_line;
 mod log_writer;

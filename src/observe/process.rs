@@ -1,7 +1,7 @@
-//! What the kernel says of this process, memory and descriptors, sampled by a thread of its own.
+//! The kernel's figures of this process, memory and descriptors, sampled by a separate thread.
 //!
-//! The event loop reads the samples and not /proc: while another thread maps memory, or the process has many descriptors, a
-//! read there takes milliseconds.
+//! The event loop reads the samples and not /proc: while another thread maps memory, or the process has many
+//! descriptors, a read there takes milliseconds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Looking at each descriptor costs about a microsecond: more than these are not counted one by one.
 const DESCRIPTORS_COUNTED_MAX: u64 = 4096;
 
-/// Takes the first sample, and then one a second in a thread of its own, which ends with the process.
+/// Takes the first sample, and then one a second in a separate thread, which ends with the process.
 pub fn sample_into(live: Arc<Live>, page_bytes: u64) -> io::Result<()> {
     sample(&live, page_bytes);
     let sample_on = move || {
@@ -48,7 +48,7 @@ fn open_descriptors(known: u64) -> Option<u64> {
     match told.filter(|count| *count > 0) {
         Some(count) => Some(count),
         None if known > DESCRIPTORS_COUNTED_MAX => None,
-        // The look itself takes one.
+        // Reading the folder takes one itself.
         None => fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1)),
     }
 }

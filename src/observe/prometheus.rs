@@ -1,4 +1,4 @@
-//! Prometheus text exposition format 0.0.4: a writer of families and samples. Knows no metric by name.
+//! Prometheus text exposition format 0.0.4: a writer of families and samples. Contains no metric's name.
 
 use std::fmt::{Display, Write};
 
