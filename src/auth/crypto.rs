@@ -1,5 +1,5 @@
-//! The signatures themselves, for `jsonwebtoken`: by ring, which TLS brings along anyway. That crate's own backends
-//! are forty crates more, or a second C library.
+//! The signatures themselves, for `jsonwebtoken`, made and checked by ring, which TLS needs anyway. The backends of
+//! `jsonwebtoken` would add forty crates, or a second C library.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, Result};
@@ -16,9 +16,9 @@ use ring::{error, hmac};
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
-/// Makes this the process's provider. Whoever makes a key calls it, so that no key is without one.
+/// Makes this the process's provider. All code that makes a key calls it first, so that every key has a provider.
 pub(super) fn install() {
-    // The second time it is installed already, and by us: nobody else here knows of providers.
+    // After the first call it is installed already, and by us: no other code here installs a provider.
     let _ = PROVIDER.install_default();
 }
 
@@ -47,7 +47,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
         let bytes = key.try_get_as_bytes()?.to_vec();
         Ok::<_, Error>(VerifyingKey::Public(UnparsedPublicKey::new(algorithm, bytes)))
     };
-    // A key of one kind is never taken for one of another, whatever a token says.
+    // A key of one kind is never used as a key of another kind, whatever the token's header says.
     if key.family() != algorithm.family() {
         return Err(ErrorKind::InvalidAlgorithm.into());
     }

@@ -1,7 +1,7 @@
-//! Denials: tokens that were taken back although they have not expired. EventSource returns with the token that it has,
-//! so to end its stream is not enough.
+//! Denials: tokens that an operator revoked before they expire. An EventSource returns with the same token, so it is
+//! not enough to end its stream.
 //!
-//! Invariant: what is denied stays denied until its time is over. The table never drops an entry to make room for
+//! Invariant: what is denied stays denied until its term is over. The table never drops an entry to make room for
 //! another: at its bound it refuses the next one. Time is passed in, in seconds since 1970.
 
 use std::collections::HashMap;
@@ -16,25 +16,25 @@ pub struct Denials {
     entries: HashMap<TokenName, Entry>,
 }
 
-/// How long it is denied.
+/// How long a token is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Term {
     /// Until this time.
     Until(u64),
-    /// Until it expires. When that is, a token id's is known once the token was seen; a subject's never is.
+    /// Until it expires. For a token id, that time is known once the token was seen; for a subject, it never is.
     Expiry,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// When it is over; none: that is not known yet.
+    /// When the denial is over; none if that is not known yet.
     until_s: Option<u64>,
-    /// The tokens that it takes back were issued by then.
+    /// The entry denies tokens that were issued at or before this time.
     issued_through_s: u64,
     is_until_expiry: bool,
 }
 
-/// As many as are allowed are denied.
+/// The table is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("as many subjects and token ids as are allowed are denied")]
 pub struct DenialsFull;
@@ -50,18 +50,18 @@ impl Denials {
         self.entries_max = entries_max;
     }
 
-    /// How many there are, those whose time is over among them.
+    /// How many entries there are, including those whose term is over.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// True when there is none.
+    /// True when there is no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Denies the token of an id, or the tokens of a subject that were issued by `asked_at_s`. What is denied already
-    /// stays so for the longer of both times.
+    /// Denies the token of an id, or the tokens of a subject that were issued by `asked_at_s`. If it is denied already,
+    /// the longer term counts.
     pub fn deny(&mut self, name: TokenName, term: Term, asked_at_s: u64, now_s: u64) -> Result<(), DenialsFull> {
         if self.entries.len() >= self.entries_max && !self.entries.contains_key(&name) {
             self.entries.retain(|_, entry| !entry.is_over(now_s));
@@ -91,8 +91,8 @@ impl Denials {
         is_denied
     }
 
-    /// The denial of `name`, asked for at `asked_at_s`, ended a stream that this token had opened: whatever the clock of
-    /// its issuer says, the token was issued before.
+    /// The denial of `name`, requested at `asked_at_s`, ended a stream that this token had opened. So the token was
+    /// issued before, whatever the clock of its issuer shows.
     pub fn note_ended(&mut self, name: TokenName, identity: &Identity, asked_at_s: u64) {
         match (name, self.entries.get_mut(&name), identity.issued_at_s) {
             (TokenName::Id(_), ..) => self.note_expiry(identity),
@@ -108,7 +108,7 @@ impl Denials {
         let find = |name| self.entries.get(&name).filter(|entry| !entry.is_over(now_s));
         let of_id = identity.token_id.and_then(|id| find(TokenName::Id(id)));
         let of_subject = identity.subject.and_then(|subject| find(TokenName::Subject(subject)));
-        // A token that does not say when it was issued may be as old as any.
+        // A token without an issue time may be of any age.
         let is_before = |entry: &Entry| identity.issued_at_s.is_none_or(|issued| issued <= entry.issued_through_s);
         of_id.is_some() || of_subject.is_some_and(is_before)
     }
@@ -126,7 +126,7 @@ impl Entry {
         self.until_s.is_some_and(|until_s| until_s <= now_s)
     }
 
-    /// The denial of both: a time that is not known yet is later than any.
+    /// Combines both denials: an end that is not known yet is later than any other.
     fn and(self, other: Entry) -> Entry {
         Entry {
             until_s: self.until_s.zip(other.until_s).map(|(one, other)| one.max(other)),

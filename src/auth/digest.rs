@@ -1,8 +1,8 @@
-//! Digests: what is kept of a key, a token or a name where all that matters is whether another one is the same.
+//! Digests: kept in place of keys, tokens and names that only need to be compared for equality.
 
 use ring::digest::{Context, SHA256};
 
-/// The first half of a SHA-256: 128 bits, which no two texts share by chance, in place of any number of them.
+/// The first half of a SHA-256: 128 bits, which two different texts never share in practice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 16]);
 
@@ -12,12 +12,12 @@ impl Digest {
         Digest::of_parts([text])
     }
 
-    /// The digest of several texts: of none but these, in this order.
+    /// The digest of several texts: only the same texts in the same order have the same digest.
     pub(super) fn of_parts<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> Digest {
         let mut context = Context::new(&SHA256);
         for part in parts {
             let part = part.as_ref();
-            // With its length, so that where one part ends is part of what is told apart.
+            // With its length, so that the boundaries between parts count, too.
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }

@@ -1,12 +1,12 @@
-//! What a token's holder may do: the `fanfare` claim, and the patterns of topics in it.
+//! What a token permits: the `fanfare` claim, and the patterns of topics in it.
 
 use serde::{Deserialize, Serialize};
 
-/// What a token's holder may do: the `fanfare` claim as it stands in a token. What it does not name is not granted.
+/// What a token permits: the `fanfare` claim as it is in a token. What it does not name is not granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Grants {
-    /// Topics to subscribe to, and to look at.
+    /// Topics to subscribe to, and whose state may be read.
     #[serde(skip_serializing_if = "Patterns::is_empty")]
     pub subscribe: Patterns,
     /// Topics to publish to.
@@ -17,8 +17,8 @@ pub struct Grants {
     pub operator: bool,
 }
 
-/// Patterns of topics: a name, which means that topic alone, or the beginning of names with a `*` after it. A `*`
-/// anywhere else is a character like any other, so no pattern covers more than its author sees at its end.
+/// Patterns of topics: a name, which means only that topic, or the beginning of names followed by a `*`. A `*` anywhere
+/// else is an ordinary character, so only the end of a pattern can make it cover more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Patterns(Vec<String>);
@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    /// The same by trying every way to write the topic as the pattern, with anything for a last `*`.
+    /// A naive version: tries every way to match the topic with the pattern, with any text for a final `*`.
     fn covers_naively(pattern: &str, topic: &str) -> bool {
         let (pattern, topic): (Vec<_>, Vec<_>) = (pattern.chars().collect(), topic.chars().collect());
         match pattern.split_last() {

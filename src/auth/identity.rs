@@ -1,24 +1,25 @@
-//! Identities: of a token that was checked, what decides later whether it would still be accepted, and by which names
-//! it can be taken back. Holds digests, and nothing that a token could be made from.
+//! Identities: the parts of a checked token that decide later whether it is still accepted, and the names by which it
+//! can be revoked. Holds digests only, from which no token can be made.
 
 use serde_json::Value;
 
 use super::{Denied, Digest};
 
-/// Whose token it is, who made it, for whom and when. Two tokens with equal identities are accepted or refused alike.
+/// The key, subject, issuer, audiences, id and times of a token. Two tokens with equal identities are accepted or refused
+/// alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The key that signed it.
     pub(super) key: Digest,
-    /// Who made it (`iss`).
+    /// The issuer (`iss`).
     pub(super) issuer: Option<Digest>,
-    /// For whom it is (`aud`); none: it does not say.
+    /// The audiences (`aud`); empty if it names none.
     pub(super) audiences: Box<[Digest]>,
-    /// Whose it is (`sub`).
+    /// The subject (`sub`).
     pub(super) subject: Option<Digest>,
     /// Its own id (`jti`).
     pub(super) token_id: Option<Digest>,
-    /// When it was made (`iat`), in seconds since 1970.
+    /// When it was issued (`iat`), in seconds since 1970.
     pub(super) issued_at_s: Option<u64>,
     /// When it expires, the leeway included, in seconds since 1970.
     pub(super) expires_at_s: u64,
@@ -26,7 +27,7 @@ pub struct Identity {
 
 const _: () = assert!(size_of::<Identity>() <= 112, "one for each token that is in use");
 
-/// What an operator calls tokens by.
+/// How an operator names tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenName {
     /// The token of this id (`jti`).
@@ -36,7 +37,7 @@ pub enum TokenName {
 }
 
 impl Identity {
-    /// True if this name means it, perhaps among others.
+    /// True if this name refers to it, perhaps among others.
     pub fn is_called(&self, name: TokenName) -> bool {
         match name {
             TokenName::Id(id) => self.token_id == Some(id),
@@ -56,7 +57,7 @@ pub(super) fn audiences(claim: &Value) -> Result<Box<[Digest]>, Denied> {
     digests.ok_or(Denied::Invalid("the token's audience (aud) is neither text nor a list of texts"))
 }
 
-/// A `sub` or `jti`: text, or a number, which many take for one, by its digits. Anything else is no name.
+/// A `sub` or `jti`: a text, or a number by its digits, as many issuers use one. Any other value is no name.
 pub(super) fn name(claim: &Value) -> Option<Digest> {
     match claim {
         Value::String(text) => Some(Digest::of(text)),

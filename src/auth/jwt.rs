@@ -1,5 +1,5 @@
-//! JSON Web Tokens (RFC 7519): signature, times, audience and issuer checked, in this order; then what they grant. What
-//! is checked of audience and issuer can be checked again without the token, when the settings change.
+//! JSON Web Tokens (RFC 7519): checks signature, times, audience and issuer, in this order, and returns the grants.
+//! Audience and issuer can be checked again without the token, when the settings change.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::keys::{Key, Keys};
 use super::{Denied, Digest, Grants, Identity, identity};
 
-/// How far the clocks of who makes tokens and who checks them may differ.
+/// How far the clocks of issuer and server may differ.
 pub const LEEWAY: Duration = Duration::from_secs(10);
 
 /// Checks tokens.
@@ -27,14 +27,14 @@ struct VerifyingKey {
     id: Option<String>,
     digest: Digest,
     decoding: DecodingKey,
-    /// Its algorithms.
+    /// Holds the algorithms of the key.
     validation: Validation,
 }
 
-/// What a token that was checked is good for.
+/// The result of a checked token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
-    /// What its holder may do.
+    /// What it permits.
     pub grants: Grants,
     /// Until when, since 1970, the leeway included.
     pub expires_at: Duration,
@@ -48,7 +48,7 @@ struct Claims {
     nbf: Option<f64>,
     #[serde(default)]
     fanfare: Grants,
-    // As anything: what is odd in them is refused only where it matters.
+    // Of any type: a claim of a wrong type is refused only where it matters.
     #[serde(default)]
     iss: Value,
     #[serde(default)]
@@ -62,15 +62,16 @@ struct Claims {
 }
 
 impl Verifier {
-    /// Accepts tokens that one of the keys signed and that name one of the audiences and one of the issuers; where no
-    /// audience is given, those that name none, and where no issuer is given, anybody's.
+    /// Accepts tokens that one of the keys signed and that name one of the audiences and one of the issuers. Without
+    /// configured audiences, a token must name none; without configured issuers, any issuer is accepted.
     pub fn new(keys: Keys, audiences: &[String], issuers: &[String]) -> Verifier {
         let verifying = |key: Key| {
             let digest = key.digest();
             let Key { id, algorithms, decoding } = key;
             let mut validation = Validation::new_for_family(decoding.family());
             validation.algorithms = algorithms;
-            // All claims are checked below: times against the time that is passed in, parties again at a reload.
+            // All claims are checked below: times against the time that is passed in, audience and issuer again at a
+            // reload.
             validation.validate_exp = false;
             validation.validate_aud = false;
             validation.required_spec_claims.clear();
@@ -83,7 +84,7 @@ impl Verifier {
         }
     }
 
-    /// What a token is good for, at `now` since 1970.
+    /// Checks a token at `now` since 1970.
     pub fn verify(&self, token: &str, now: Duration) -> Result<Verified, Denied> {
         let header = decode_header(token).map_err(|_| Denied::Invalid("this is no token that is known here"))?;
         if header.crit.is_some() {
@@ -103,7 +104,8 @@ impl Verifier {
         Err(Denied::Invalid("no key of this server signed the token"))
     }
 
-    /// True if a token that was accepted once still is, but for its times: its key is here, and so are its parties.
+    /// True if a token that was accepted once is still accepted, apart from its times: its key is configured, and so
+    /// are its audience and issuer.
     pub fn accepts(&self, identity: &Identity) -> bool {
         self.keys.iter().any(|key| key.digest == identity.key) && self.check_parties(identity).is_ok()
     }
@@ -132,7 +134,7 @@ impl std::fmt::Debug for Verifier {
 }
 
 impl VerifyingKey {
-    /// A key without an id, as PEM and secrets are, may have signed whatever a token calls it.
+    /// A key without an id, such as one from PEM or a secret, may have signed a token with any key id.
     fn may_have_signed(&self, header: &Header) -> bool {
         let is_named = match (&self.id, &header.kid) {
             (Some(id), Some(named)) => id == named,
@@ -152,7 +154,7 @@ impl Claims {
         if self.nbf.is_some_and(|nbf| now.as_secs_f64() + LEEWAY.as_secs_f64() < nbf) {
             return Err(Denied::Invalid("the token is not valid yet"));
         }
-        // A time that no clock will reach is as good as none.
+        // A time beyond the clock's range counts as no expiry.
         let expires_at = Duration::try_from_secs_f64(expires_at).unwrap_or(Duration::MAX);
         let identity = Identity {
             key,
@@ -161,14 +163,14 @@ impl Claims {
             subject: identity::name(&self.sub),
             token_id: identity::name(&self.jti),
             issued_at_s: self.iat.as_f64().map(|seconds| seconds as u64),
-            // Rounded up: until then a denial must not be forgotten.
+            // Rounded up: a denial must be kept until then.
             expires_at_s: expires_at.as_secs().saturating_add(1),
         };
         Ok(Verified { grants: self.fanfare, expires_at, identity })
     }
 }
 
-/// What is wrong with a token that could not be read.
+/// Why a token could not be read.
 fn reason(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => "the token's claims are not as documented",
@@ -197,7 +199,7 @@ mod tests {
         jsonwebtoken::encode(&Header::default(), claims, &key).unwrap()
     }
 
-    /// What a reload decides of an open stream is what its client would be told if it came anew.
+    /// A reload decides about an open stream as the server would decide about a new request with its token.
     #[test]
     fn an_identity_is_accepted_where_its_token_is() {
         let lists = [&[][..], &["a"], &["b"], &["b", "a"]];

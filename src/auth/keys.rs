@@ -1,4 +1,4 @@
-//! The keys that tokens are checked with, each bound to the algorithms that it is good for: no token chooses.
+//! The keys that tokens are checked with, each bound to its algorithms: a token never chooses the algorithm.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use super::Digest;
 use super::crypto;
 use super::pem::{self, PublicKey, Section};
 
-/// A token without a key id is tried with every key that fits: more of them than this is a mistake.
+/// A token without a key id is tried with every key that fits: more keys than this are a mistake.
 const KEYS_MAX: usize = 32;
-/// The smallest RSA modulus (RFC 7518, 3.3), and the largest that ring knows.
+/// The smallest RSA modulus (RFC 7518, 3.3), and the largest that ring supports.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 /// An uncompressed point of P-256.
 const P256_POINT_BYTES: usize = 65;
 const ED25519_BYTES: usize = 32;
-/// What a secret may be good for, the weakest first.
+/// The algorithms that a secret may be used for, the weakest first.
 const HMACS: [Algorithm; 3] = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
 
-/// Keys to check tokens with; several, so that they can be rotated. Never shown.
+/// Keys to check tokens with; several, so that they can be rotated. Never printed.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<Key>);
 
@@ -29,12 +29,12 @@ pub struct Keys(Vec<Key>);
 pub(super) struct Key {
     /// Its `kid`, if it came with one.
     pub(super) id: Option<String>,
-    /// What it is good for.
+    /// The algorithms that it may be used for.
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) decoding: DecodingKey,
 }
 
-/// Why a file holds no keys for us. Quotes nothing of it.
+/// Why a file holds no usable keys. Contains nothing of the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Nothing there.
@@ -45,30 +45,30 @@ pub enum KeyError {
         "holds a secret of {0} bytes: HS256 needs at least 32 of them (RFC 7518, 3.2), such as openssl rand -hex 32"
     )]
     ShortSecret(usize),
-    /// It could sign tokens, and signs none here.
+    /// A private key could sign tokens, but this server only checks them.
     #[error("holds a private key, and checking tokens takes the public one: openssl pkey -in FILE -pubout")]
     Private,
     /// A kind of key that is not used here.
     #[error("holds a key that is not used here; allowed are RSA of 2048 to 8192 bits, P-256 and Ed25519")]
     Unsupported,
-    /// A set of which nothing is left.
+    /// A set that holds no usable key.
     #[error(
         "holds no key that is used here; passed over were {for_other_purposes} not for signatures and {of_other_kinds} \
          of other kinds than RSA of 2048 to 8192 bits, P-256, Ed25519 and oct"
     )]
     PassedOver {
-        /// Keys that are for something else than signatures.
+        /// Keys that are not for signatures.
         for_other_purposes: usize,
-        /// Keys of kinds, or with members, that are not known here.
+        /// Keys of kinds, or with members, that are not supported here.
         of_other_kinds: usize,
     },
-    /// Begins like PEM and is none.
+    /// Begins like PEM and is not.
     #[error("is not PEM")]
     NotPem,
-    /// Begins like JSON and is none.
+    /// Begins like JSON and is not.
     #[error("begins like a JWKS and is no JSON (line {0}, column {1})")]
     NotJson(usize, usize),
-    /// More than anybody rotates.
+    /// More keys than a rotation needs.
     #[error("brings the keys to more than {KEYS_MAX}")]
     TooMany,
 }
@@ -88,23 +88,23 @@ impl Keys {
         Keys::of(vec![secret(text)?])
     }
 
-    /// Takes these too.
+    /// Adds these keys.
     pub fn extend(&mut self, more: Keys) -> Result<(), KeyError> {
         self.0.extend(more.0);
         if self.0.len() > KEYS_MAX { Err(KeyError::TooMany) } else { Ok(()) }
     }
 
-    /// True when there is none.
+    /// True when there is no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many.
+    /// How many keys there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// True when who knows one of them can make tokens.
+    /// True when a holder of one of the keys can make tokens.
     pub fn has_secret(&self) -> bool {
         self.0.iter().flat_map(|key| &key.algorithms).any(|algorithm| HMACS.contains(algorithm))
     }
@@ -131,8 +131,8 @@ impl Keys {
         Keys::of(sections.into_iter().map(key).collect::<Result<_, _>>()?)
     }
 
-    /// A provider's set may well hold keys for other purposes and of other kinds: those are passed over, unless nothing
-    /// is left.
+    /// A provider's set may hold keys for other purposes and of other kinds: those are left out, unless that leaves no
+    /// key.
     fn from_jwks(text: &str) -> Result<Keys, KeyError> {
         let mut json: Value =
             serde_json::from_str(text).map_err(|error| KeyError::NotJson(error.line(), error.column()))?;
@@ -142,7 +142,7 @@ impl Keys {
         };
         let (mut keys, mut for_other_purposes, mut of_other_kinds) = (Vec::new(), 0, 0);
         for jwk in set {
-            // One by one: a key that can't be read shall not take the others with it (RFC 7517, 5).
+            // One by one: a key that can't be read must not make the others unusable (RFC 7517, 5).
             match serde_json::from_value::<Jwk>(jwk) {
                 Err(_) => of_other_kinds += 1,
                 Ok(jwk) if !is_for_signatures(&jwk) => for_other_purposes += 1,
@@ -171,7 +171,7 @@ impl Key {
         Key { id: id.cloned(), algorithms: algorithms.to_vec(), decoding }
     }
 
-    /// What tells it from every other key, or from itself under another id or for other algorithms.
+    /// Differs between two keys, and for one key under another id or for other algorithms.
     pub(super) fn digest(&self) -> Digest {
         let algorithms = format!("{:?} {:?} {:?}", self.id, self.algorithms, self.decoding.family());
         match self.decoding.kind() {
@@ -186,7 +186,7 @@ pub(super) fn secret_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// The HMACs that a secret of so many bytes is long enough for (RFC 7518, 3.2).
+/// The HMACs for which a secret of `secret_bytes` bytes is long enough (RFC 7518, 3.2).
 pub(super) fn secret_algorithms(secret_bytes: usize) -> &'static [Algorithm] {
     match secret_bytes {
         0..32 => &[],
@@ -250,7 +250,7 @@ fn jwk_key(jwk: &Jwk) -> Result<Key, KeyError> {
         }
         _ => return Err(KeyError::Unsupported),
     };
-    // A key that says which algorithm it is for is for no other.
+    // A key that names its algorithm is for no other.
     let named = jwk.common.key_algorithm.map(|named| named.to_string());
     let is_meant = |algorithm: &&Algorithm| named.as_ref().is_none_or(|named| *named == format!("{algorithm:?}"));
     match algorithms.iter().filter(is_meant).copied().collect::<Vec<_>>() {

@@ -1,4 +1,4 @@
-//! Tokens made from a key, for `fanfare token` and for tests. What is made here is what [`jwt`](super::jwt) reads.
+//! Tokens made from a key, for `fanfare token` and for tests. [`jwt`](super::jwt) reads the tokens made here.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use super::{Grants, crypto};
 /// The algorithms that tokens may be signed with, as RFC 7518 and RFC 8037 name them.
 pub const SIGNING_ALGORITHMS: [&str; 6] = ["HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA"];
 
-/// A key that signs. Never shown.
+/// A key that signs. Never printed.
 pub struct SigningKey {
     encoding: EncodingKey,
-    /// What it can sign with, the usual one first.
+    /// The algorithms that it can sign with, the usual one first.
     algorithms: &'static [Algorithm],
 }
 
-/// What a token is to say.
+/// The claims of a new token.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct NewToken {
-    /// Whose it is.
+    /// The subject.
     #[serde(rename = "sub", skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Its own id.
     #[serde(rename = "jti", skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
-    /// Who made it.
+    /// The issuer.
     #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// For whom.
+    /// The audience.
     #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
     /// When it was made, in seconds since 1970.
@@ -45,10 +45,10 @@ pub struct NewToken {
     pub grants: Grants,
 }
 
-/// Why no token was made. Quotes nothing of the key.
+/// Why no token was made. Contains nothing of the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
-    /// Nothing to sign with.
+    /// No key to sign with.
     #[error(
         "holds no key that signs; allowed are a private key in PEM (PKCS#8, or PKCS#1 of RSA), or a secret of at least 32 bytes"
     )]
@@ -59,7 +59,7 @@ pub enum MintError {
          (openssl pkcs8 -topk8 -nocrypt writes any as PKCS#8)"
     )]
     Unsupported,
-    /// An algorithm that the key is not for.
+    /// An algorithm that does not fit the key.
     #[error("can't sign with {0}; allowed is {1}")]
     Algorithm(String, String),
     /// The signature failed.

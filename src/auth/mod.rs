@@ -1,4 +1,4 @@
-//! Who may do what: bearer tokens, JSON Web Tokens, and what they grant. Knows no routes, no sockets and no clock.
+//! Who may do what: bearer tokens, JSON Web Tokens, and what they grant. Independent of routes, sockets and the clock.
 //!
 //! ```text
 //!  tokens    bearer tokens as configured: a caller has one of them, or not
@@ -11,7 +11,7 @@
 //!  crypto    the signatures themselves, by ring; pem: keys as OpenSSL writes them
 //! ```
 //!
-//! Invariants: no token and no secret is ever shown; a key decides which algorithms it is good for, never a token.
+//! Invariants: no log entry and no error contains a token or a secret; a key determines its algorithms, never a token.
 
 mod crypto;
 pub mod denials;
@@ -36,10 +36,10 @@ pub use tokens::{Tokens, bearer};
 /// Why a request is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// No token came with it.
+    /// The request has no token.
     Missing,
-    /// One that is not accepted came with it; the text says why, without a word of the token.
+    /// The request has a token that is not accepted; the text states why, and contains nothing of the token.
     Invalid(&'static str),
-    /// An accepted one that is not good for this; the text says what it lacks.
+    /// The request has an accepted token that does not permit this; the text states what is missing.
     Insufficient(&'static str),
 }

@@ -1,4 +1,4 @@
-//! Keys as OpenSSL writes them: PEM, and as much DER as it takes to find a public key in it (RFC 5280, 4.1).
+//! Keys as OpenSSL writes them: PEM, and the part of DER that is needed to find a public key in it (RFC 5280, 4.1).
 
 use rustls::pki_types::alg_id;
 use rustls::pki_types::pem::{PemObject, SectionKind};
@@ -9,11 +9,11 @@ pub(super) enum Section {
     Public(PublicKey),
     /// A private key's DER, PKCS#8 or, of RSA, PKCS#1.
     Private(Vec<u8>),
-    /// Of a kind or for an algorithm that is not used here.
+    /// A kind or an algorithm that is not used here.
     Other,
 }
 
-/// A public key in the form in which signatures are checked with it.
+/// A public key in the form that is needed to check signatures.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PublicKey {
     /// An `RSAPublicKey` (RFC 8017, A.1.1).
@@ -34,7 +34,7 @@ pub(super) fn sections(text: &str) -> Option<Vec<Section>> {
     sections.map(|section| section.ok().map(read)).collect()
 }
 
-/// The key of a `SubjectPublicKeyInfo`, if it is of an algorithm that is used here.
+/// The key of a `SubjectPublicKeyInfo`, if its algorithm is used here.
 fn public_key(mut der: &[u8]) -> Option<PublicKey> {
     const SEQUENCE: u8 = 0x30;
     const BIT_STRING: u8 = 0x03;
@@ -60,7 +60,7 @@ pub(super) fn modulus_bytes(mut rsa_public_key: &[u8]) -> Option<usize> {
     Some(modulus.strip_prefix(&[0]).unwrap_or(modulus).len())
 }
 
-/// Takes one DER element with this tag off the front, and gives its content.
+/// Takes one DER element with this tag off the front, and returns its content.
 fn element<'a>(tag: u8, der: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (found, rest) = der.split_first()?;
     let (first, rest) = rest.split_first()?;

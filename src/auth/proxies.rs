@@ -1,4 +1,4 @@
-//! Which peers are believed when they speak for others. Knows no header and no connection.
+//! Which peers are trusted to name the client that they forward. Independent of headers and connections.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 pub enum TrustedProxy {
     /// Peers of this network.
     Network(IpNet),
-    /// Whoever may open a unix socket that the server listens on.
+    /// Every process that may open a unix socket on which the server listens.
     Unix,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for TrustedProxy {
     }
 }
 
-/// All of them; none by default.
+/// All trusted proxies; none by default.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Vec<TrustedProxy>);
 
@@ -55,12 +55,12 @@ impl TrustedProxies {
         TrustedProxies(proxies)
     }
 
-    /// True when nobody is trusted.
+    /// True when no peer is trusted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True for who is believed; none: a peer on a unix socket.
+    /// True if the peer is trusted; `None` is a peer on a unix socket.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         self.0.iter().any(|proxy| match (proxy, peer) {
             (TrustedProxy::Network(network), Some(address)) => network.contains(&address.to_canonical()),

@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq;
 
 use super::{Denied, Digest};
 
-/// The tokens that are accepted; several, so that they can be rotated. Never shown.
+/// The accepted tokens; several, so that they can be rotated. Never printed.
 #[derive(Clone, Default)]
 pub struct Tokens(Vec<Box<[u8]>>);
 
@@ -17,20 +17,21 @@ impl Tokens {
         Tokens(tokens.into_iter().filter_map(nonempty).collect())
     }
 
-    /// True when nobody is let in.
+    /// True when no token is accepted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True if the token of this digest is one of them.
+    /// True if one of the tokens has this digest.
     pub fn holds(&self, digest: Digest) -> bool {
         self.0.iter().any(|token| Digest::of(token) == digest)
     }
 
-    /// Lets in an `Authorization` header's bearer token.
+    /// Accepts an `Authorization` header with one of the bearer tokens.
     pub fn check(&self, authorization: Option<&str>) -> Result<(), Denied> {
         let shown = bearer(authorization.ok_or(Denied::Missing)?).ok_or(Denied::Missing)?;
-        // Every token is compared, whichever matches: time tells neither which nor how much of one was right.
+        // Every token is compared, also after a match: the time shows neither which one matched nor how much of one was
+        // right.
         let matches = self.0.iter().fold(0u8, |matches, token| matches | token.ct_eq(shown.as_bytes()).unwrap_u8());
         if matches == 1 { Ok(()) } else { Err(Denied::Invalid("this token is not accepted here")) }
     }
