@@ -1,19 +1,20 @@
-//! The topics with the most subscribers, found without a look at all of them at once.
+//! The topics with the most subscribers, found without examining all topics at once.
 //!
-//! Few topics are simply looked at when asked. Of many, a part is looked at from time to time, and those with the most
-//! subscribers so far are kept: with 100,000 topics and a look each second, one that grows is found within 25 seconds.
+//! A small number of topics is examined on request. Of a large number, each call examines a part, and those with the
+//! most subscribers so far are kept: with 100,000 topics and a call each second, a topic that grows is found within 25
+//! seconds.
 
 use super::Hub;
 use super::keys::TopicKey;
 use super::report::TopicInfo;
 use super::topics::Topics;
 
-/// Places looked at in one turn of the loop, a few nanoseconds each.
+/// Places examined in one turn of the loop, a few nanoseconds each.
 const LOOKS_MAX: usize = 4096;
 /// Topics kept.
 pub(super) const KEPT_MAX: usize = 20;
 
-/// The busiest topics so far, where there are too many to look at all.
+/// The busiest topics so far, if there are too many topics to examine at once.
 #[derive(Debug, Default)]
 pub(super) struct Busiest {
     kept: Vec<TopicKey>,
@@ -31,7 +32,7 @@ impl Busiest {
         }
         let end = topics.places().min(self.next_place + LOOKS_MAX);
         let kept = std::mem::take(&mut self.kept);
-        // Numbers of subscribers have changed since, and a topic that is gone may have left its place to another.
+        // The numbers of subscribers have changed since, and a new topic may be at the place of a removed one.
         let known = kept.into_iter().filter(|key| !(self.next_place..end).contains(&(key.0 as usize)));
         let looked_at = (self.next_place..end).map(key_at);
         self.kept = most_subscribed(topics, known.chain(looked_at), KEPT_MAX);
@@ -43,7 +44,7 @@ fn key_at(place: usize) -> TopicKey {
     TopicKey(place as u32)
 }
 
-/// Of these topics, as far as they exist, the ones with the most subscribers, most first.
+/// The existing topics among these with the most subscribers, most first.
 fn most_subscribed(topics: &Topics, keys: impl Iterator<Item = TopicKey>, count_max: usize) -> Vec<TopicKey> {
     let mut most: Vec<(usize, TopicKey)> = Vec::with_capacity(count_max + 1);
     for key in keys {
@@ -59,7 +60,7 @@ fn most_subscribed(topics: &Topics, keys: impl Iterator<Item = TopicKey>, count_
 }
 
 impl Hub {
-    /// Looks at the next part of the topics, if they are too many to look at all at once. To be called now and then.
+    /// Examines the next part of the topics, if there are too many to examine at once. To be called at intervals.
     pub fn look_for_busiest(&mut self) {
         self.busiest.look(&self.topics);
     }

@@ -1,5 +1,5 @@
-//! Forgetting: by count and bytes of a topic, by age, and by bytes of all topics together, the oldest first. Losses by
-//! their log's own bounds.
+//! Forgetting: by count and bytes of a topic, by age, and by bytes of all topics together, the oldest first. Losses are
+//! forgotten by their log's own bounds.
 //!
 //! A frame that is evicted while it is half written to a connection is pinned ([`super::holds`]): it counts towards the
 //! bound until it is released.
@@ -14,7 +14,7 @@ use super::topics::TopicEntry;
 use crate::event::Frame;
 use crate::hub::holds::HoldChange;
 
-/// Evictions in one go: about 2 ms. A burst of events ages in a burst, too.
+/// Evictions per call: about 2 ms. Events that arrive in a burst also expire in a burst.
 const EVICTIONS_PER_AGING_MAX: usize = 8192;
 
 /// Which bound an entry was evicted for.
@@ -28,7 +28,7 @@ pub enum EvictionReason {
     BytesTotal,
     /// Its age.
     Age,
-    /// The number of topics: its own went.
+    /// The number of topics: its topic was removed.
     Topics,
 }
 
@@ -42,7 +42,7 @@ impl EvictionReason {
         EvictionReason::Topics,
     ];
 
-    /// As it stands in metrics: the option that bounds it.
+    /// The name in metrics: the option that sets the bound.
     pub fn as_str(self) -> &'static str {
         match self {
             EvictionReason::Events => "history_events",
@@ -83,7 +83,7 @@ impl Hub {
         has_aged_all
     }
 
-    /// From now on, what a loss touched is incomplete through there.
+    /// Marks the topics that a loss touched as incomplete through its position.
     pub(super) fn forget_loss(&mut self, loss: Loss) {
         match loss.scope {
             LossScope::All => self.losses_forgotten_through = loss.sequence,
@@ -99,8 +99,8 @@ impl Hub {
         changes.into_iter().for_each(|change| self.holds.apply(change));
     }
 
-    /// True when `frame_bytes` more would pass the bound over all topics while pinned frames count towards it: then
-    /// their holders go before anything is evicted for it.
+    /// True when `frame_bytes` more would pass the bound over all topics while pinned frames count towards it: then the
+    /// connections that hold them are closed before anything is evicted.
     pub fn is_pinned_over(&self, frame_bytes: usize) -> bool {
         let bytes = self.bytes_total() + frame_bytes + ENTRY_OVERHEAD_BYTES;
         self.pinned_bytes() > 0 && bytes > self.limits.history_bytes_total_max
@@ -122,7 +122,7 @@ impl Hub {
         log.append(entry);
     }
 
-    /// False: its log is empty.
+    /// Returns false if its log is empty.
     pub(super) fn evict_oldest_of(&mut self, key: TopicKey, reason: EvictionReason) -> bool {
         let log = &mut self.topics.get_mut(key).log;
         let Some(evicted) = log.evict_oldest() else { return false };
@@ -139,7 +139,7 @@ impl Hub {
         self.topic_of_oldest().is_some_and(|topic| self.evict_oldest_of(topic, EvictionReason::BytesTotal))
     }
 
-    /// Evicts all of the log of a topic that has vanished; `key` was its own.
+    /// Evicts the whole log of a topic that was removed; `key` was its key.
     pub(super) fn forget_log(&mut self, key: TopicKey, vanished: TopicEntry) {
         let TopicEntry { name, mut log, .. } = vanished;
         if let Some(oldest) = log.oldest() {
@@ -153,7 +153,7 @@ impl Hub {
         }
     }
 
-    /// The topic of the entry that is the oldest of all.
+    /// The topic of the oldest entry of all logs.
     pub(super) fn topic_of_oldest(&self) -> Option<TopicKey> {
         self.oldest.first().map(|(_, topic)| *topic)
     }
@@ -175,7 +175,7 @@ impl Hub {
         self.losses.bytes()
     }
 
-    /// Bytes of frames that are in no log any more, but half written to someone.
+    /// Bytes of frames that are in no log any more, but that are written to a client only in part.
     pub fn pinned_bytes(&self) -> usize {
         self.holds.pinned_bytes()
     }

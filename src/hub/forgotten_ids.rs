@@ -1,26 +1,26 @@
-//! Publishers' ids that the logs have forgotten: whether an id was used before an event that still has it.
+//! Publishers' ids that the logs have forgotten: they show whether an earlier event had the id of a remembered one.
 //!
-//! A publisher may use an id again once its topic has forgotten it. A client that returns with such an id may have had
-//! either event, and nobody can tell which: it has to be told of a gap. So a bounded number of forgotten ids stays
-//! known, as hashes. Two ids with one hash cost a gap that was not necessary, and no event.
+//! A publisher may use an id again once its topic has forgotten it. A client that returns with such an id may have
+//! received either event, and the server can't tell which: the client must receive a gap event. So the hub keeps a
+//! bounded number of forgotten ids, as hashes. Two ids with the same hash cost an unnecessary gap, but no event.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::event::{EventId, Topic};
 
-/// Ids that stay known; with an index of as many, about 2.5 MiB.
+/// Ids that are kept; with an index of the same size, about 2.5 MiB.
 pub(super) const FORGOTTEN_IDS_MAX: usize = 1 << 16;
 
 #[derive(Debug, Default)]
 pub(super) struct ForgottenIds {
     oldest_first: VecDeque<u64>,
-    /// How often each hash stands in the queue.
+    /// How often each hash is in the queue.
     counts: HashMap<u64, u32>,
 }
 
 impl ForgottenIds {
-    /// A topic's log has forgotten the event with this id.
+    /// Records that a topic's log has forgotten the event with this id.
     pub(super) fn add(&mut self, topic: &Topic, id: &EventId) {
         if self.oldest_first.len() == FORGOTTEN_IDS_MAX {
             self.drop_oldest();
@@ -30,7 +30,7 @@ impl ForgottenIds {
         *self.counts.entry(hash).or_insert(0) += 1;
     }
 
-    /// How many events with this id the topic's log has forgotten, as far as is known.
+    /// How many events with this id the topic's log has forgotten, as far as ids are kept.
     pub(super) fn count(&self, topic: &Topic, id: &str) -> u32 {
         if self.counts.is_empty() {
             return 0;

@@ -1,4 +1,4 @@
-//! What topics and subscribers are called by inside the hub: places in tables, small and quick to compare.
+//! The keys of topics and subscribers inside the hub: places in tables, small and quick to compare.
 
 /// A topic's place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,15 +1,15 @@
-//! Topic log: the events that a topic still remembers. Never copies frame bytes. Knows no sockets and no clock.
+//! Topic log: the events that a topic still remembers. Never copies frame bytes. Independent of sockets and the clock.
 //!
-//! It is both the replay history and every laggard's queue. Sequences rise from front to back. The log has forgotten
-//! every event at or before `evicted_through`, and holds every event after it. Absent: losses that a source announced;
-//! the hub's loss log has those, for all topics.
+//! It is both the replay history and the queue of every slow subscriber. Sequences rise from front to back. The log has
+//! forgotten every event at or before `evicted_through`, and holds every event after it. Absent: losses that a source
+//! announced; the hub's loss log has those, for all topics.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::event::{EventId, Frame, Sequence};
 
-/// What an entry costs besides its frame and id: its place here and in the index of ids.
+/// What an entry costs in addition to its frame and id: its place here and in the index of ids.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn cost_bytes(&self) -> usize {
-        // A foreign id stands in the entry's frame, and once more, shared, in entry and index.
+        // A foreign id is in the entry's frame, and once more in entry and index, which share it.
         let id_bytes = self.foreign_id.as_ref().map_or(0, |id| id.as_str().len());
         self.frame.len() + id_bytes + ENTRY_OVERHEAD_BYTES
     }
@@ -71,20 +71,20 @@ impl TopicLog {
         }
         self.last_evicted_id.clone_from(&entry.foreign_id);
         if self.entries.is_empty() {
-            // A quiet topic gives back what its busy hour took.
+            // A topic that has become quiet releases the memory of its busy time.
             self.entries = VecDeque::new();
             self.foreign = HashMap::new();
         }
         Some(entry)
     }
 
-    /// The loss log has forgotten a loss of this topic.
+    /// Records that the loss log has forgotten a loss of this topic.
     pub(super) fn note_forgotten_loss(&mut self, position: Sequence) {
         self.loss_forgotten_at = self.loss_forgotten_at.max(position);
     }
 
-    /// The position of the event that `id`, not one of the run's own, names: remembered, or the last one evicted. Of
-    /// two such events, the earlier.
+    /// The position of the event with the foreign id `id`, if it is remembered or was evicted last. Of two such events,
+    /// the earlier one.
     pub(super) fn position_of_foreign(&self, id: &str) -> Option<Sequence> {
         if self.is_last_evicted(id) {
             return Some(self.evicted_through);
@@ -109,7 +109,7 @@ impl TopicLog {
 
     /// The index of the first entry after `position`.
     pub(super) fn index_after(&self, position: Sequence) -> usize {
-        // Live delivery asks about the newest few: look there before searching.
+        // Live delivery needs the newest few: check these before searching.
         const NEWEST: usize = 4;
         let near = self.entries.iter().rev().take(NEWEST).take_while(|entry| entry.sequence > position).count();
         if near < NEWEST {
@@ -134,7 +134,7 @@ impl TopicLog {
         self.entries.back()
     }
 
-    /// The newest of the entries that are evicted when so many events and bytes are to go.
+    /// The newest of the entries that must be evicted to free this many events and bytes.
     pub(super) fn newest_of_oldest(&self, mut events: usize, mut bytes: usize) -> Option<Sequence> {
         let goes = |entry: &&Entry| {
             let goes = events > 0 || bytes > 0;

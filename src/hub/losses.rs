@@ -1,21 +1,21 @@
 //! The loss log: losses that a source announced, each stored once, whichever topics it touches.
 //!
-//! Every subscriber reads it beside the logs of its topics. It is bounded by count, bytes and age; what it forgets is
-//! given back to the hub, which keeps it as a position: everybody who stands before that is due a gap. Sequences rise
-//! from front to back. Knows no subscribers and no logs.
+//! Every subscriber reads it together with the logs of its topics. It is bounded by count, bytes and age. The hub keeps
+//! a loss that it forgets as a position: a subscriber before that position is due a gap. Sequences rise from front to
+//! back. Independent of subscribers and topic logs.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::event::{Frame, Sequence, Topic};
 
-/// Losses remembered one by one.
+/// Losses that are remembered individually.
 pub(super) const LOSSES_MAX: usize = 1024;
-/// Bytes of their frames and names of topics. The newest loss is kept whatever it takes.
+/// Bytes of their frames and names of topics. The newest loss is kept whatever its size.
 pub(super) const LOSS_BYTES_MAX: usize = 1 << 20;
-/// What a loss costs besides its frame and its names.
+/// What a loss costs in addition to its frame and its names.
 const LOSS_OVERHEAD_BYTES: usize = 64;
-/// What a topic's name costs besides its text.
+/// What a topic's name costs in addition to its text.
 const NAME_OVERHEAD_BYTES: usize = 32;
 
 /// The topics that a loss touches.
@@ -114,7 +114,7 @@ impl LossLog {
     }
 
     fn index_after(&self, position: Sequence) -> usize {
-        // Live delivery stands behind every loss nearly always.
+        // In live delivery, the position is nearly always behind every loss.
         if self.last() <= position {
             return self.losses.len();
         }

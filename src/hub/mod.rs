@@ -5,15 +5,16 @@
 //! ```
 //!
 //! Invariants:
-//! - Positions are sequences. A subscriber at position p has had everything at or before p of its topics. What it
-//!   gets next is [`Hub::run_for`]: everything after p across its topics, and the losses that touch them, in order. A
-//!   second visit finds nothing.
-//! - A log is evicted by bytes, age and, if so configured, count; never by who has read what. [`Hub::pressure_on_topic`]
-//!   says what an append would evict, so that the loop can wait for subscribers that keep reading.
+//! - Positions are sequences. A subscriber at position p has had everything at or before p of its topics.
+//!   [`Hub::run_for`] gives what it gets next: everything after p across its topics, and the losses that touch them, in
+//!   order. A second visit finds nothing.
+//! - A log evicts by bytes, age and, if so configured, count; never by what subscribers have read.
+//!   [`Hub::pressure_on_topic`] returns what an append would evict, so that the loop can wait for subscribers that keep
+//!   reading.
 //! - What is missing has a place, too: for each topic the newest position at or before which something is gone. A
 //!   subscriber before such a place is due a gap there ([`Hub::missed_after`]).
 //!
-//! Absent: sockets, time (passed in as the time since the start), formatting, and what a laggard has half written.
+//! Absent: sockets, time (passed in as the time since the start), formatting, and frames that are written only in part.
 
 mod busiest;
 mod forget;
@@ -51,7 +52,7 @@ use subscriptions::{Seat, Subscriptions};
 use topics::{Origin, TopicEntry, Topics};
 use walk::Sweep;
 
-/// The bounds of what the hub remembers. Together with the subscribers they bound its memory.
+/// The bounds of what the hub remembers. Together with the number of subscribers, they bound its memory.
 #[derive(Clone, Debug)]
 pub struct HubLimits {
     /// Topics that were published to. As many again may exist only because subscribers name them.
@@ -60,7 +61,7 @@ pub struct HubLimits {
     pub history_events_max: Option<usize>,
     /// Bytes that one topic remembers: frames, ids and bookkeeping.
     pub history_bytes_max: usize,
-    /// Bytes that all topics remember, with the frames that are evicted but half written to someone.
+    /// Bytes that all topics remember, including evicted frames that are written to a client only in part.
     pub history_bytes_total_max: usize,
     /// How long an event is remembered.
     pub history_age_max: Duration,
@@ -81,18 +82,18 @@ impl Default for HubLimits {
     }
 }
 
-/// What became of a broadcast.
+/// The result of appending a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// It is in its topic's log, and on its way if the topic has subscribers.
     Logged,
     /// The topic still remembers an event of this id.
     Duplicate,
-    /// There is no room for another published topic, and each has subscribers.
+    /// There is no room for another published topic, and each existing one has subscribers.
     NoTopic,
 }
 
-/// There is no room for another topic, and each has subscribers.
+/// There is no room for another topic, and each existing one has subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("as many topics as are allowed have subscribers already")]
 pub struct TopicsExhausted;
@@ -107,7 +108,7 @@ pub struct Hub {
     walks: VecDeque<TopicKey>,
     sweep: Sweep,
     losses: LossLog,
-    /// Losses of every topic through here are forgotten.
+    /// Losses that touch every topic are forgotten through here.
     losses_forgotten_through: Sequence,
     forgotten_ids: ForgottenIds,
     /// The oldest entry of each log that has any: the first of them is the oldest of all.
@@ -123,7 +124,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// An empty hub of the run whose ids it knows.
+    /// An empty hub of a run; it resolves the ids of this run.
     pub fn new(run: RunName, limits: HubLimits) -> Hub {
         let topics = Topics::new(limits.topics_max);
         Hub {
@@ -151,7 +152,7 @@ impl Hub {
         self.head
     }
 
-    /// The run whose ids it knows.
+    /// The run whose ids it resolves.
     pub fn run(&self) -> RunName {
         self.run
     }
@@ -161,7 +162,7 @@ impl Hub {
         &self.limits
     }
 
-    /// Keeps a place for a topic that the configuration names, however many others there are.
+    /// Reserves a place for a topic that the configuration names, however many others there are.
     pub fn reserve(&mut self, topic: &Topic) {
         self.topics.reserve(topic);
     }
@@ -188,13 +189,13 @@ impl Hub {
             None => match self.insert_published(&topic) {
                 Ok(key) => key,
                 Err(TopicsExhausted) => {
-                    // A client that comes for this topic later must not think that there was nothing.
+                    // A client that resumes this topic later must get a gap, because it misses this event.
                     self.topics.raise_floor(sequence);
                     return Appended::NoTopic;
                 }
             },
         };
-        // An id of this run's own is new: it is made of the sequence.
+        // An id of this run is always new: it is made of the sequence.
         let log = &self.topics.get(key).log;
         if foreign_id.as_ref().is_some_and(|id| self.log_remembers(log, id)) {
             return Appended::Duplicate;
@@ -204,7 +205,7 @@ impl Hub {
         Appended::Logged
     }
 
-    /// Takes note of a loss in `topics`, or in all. Each subscriber that it touches receives `frame` once.
+    /// Records a loss in `topics`, or in all topics. Each subscriber that it touches receives `frame` once.
     pub fn append_loss(&mut self, sequence: Sequence, topics: Option<&[Topic]>, frame: Frame, now: Duration) {
         self.advance(sequence);
         let scope = LossScope::new(topics);
@@ -275,9 +276,9 @@ impl Hub {
         self.start_walk(key, previous, now);
     }
 
-    // ---- runs: what they receive ----
+    // ---- runs: what subscribers receive ----
 
-    /// The run for every subscriber of `topic` alone that stands where one at `after` stands.
+    /// The run for every subscriber of only `topic` whose position is equivalent to `after`.
     pub fn run_for_topic(&self, topic: TopicKey, after: Sequence, limits: RunLimits, run: &mut Run) {
         run.clear();
         let entry = self.topics.get(topic);
@@ -323,8 +324,9 @@ impl Hub {
         run.finish(fitted, after, through.min(self.head));
     }
 
-    /// Adds the entries of several logs, and the losses that touch them, in order; false when not all of them fitted. What
-    /// is older than a forgotten loss is left out: a client that got it would not know of the loss before the next gap.
+    /// Adds the entries of several logs, and the losses that touch them, in order; false when not all of them fitted.
+    /// Entries older than a forgotten loss are left out: a client that gets them would not learn of the loss before the
+    /// next gap.
     fn merge(
         &self,
         topics: &[&TopicEntry],
@@ -356,7 +358,7 @@ impl Hub {
         }
     }
 
-    // ---- who comes and goes ----
+    // ---- subscribers that come and go ----
 
     /// Gives `subscriber` a seat in each of `topics` (no two the same), or in none.
     pub fn subscribe(&mut self, subscriber: Subscriber, topics: &[Topic]) -> Result<(), TopicsExhausted> {
@@ -364,7 +366,7 @@ impl Hub {
         for topic in topics {
             match self.find_or_insert_subscribed(topic) {
                 Ok(topic) => {
-                    // Seated at once: an empty topic could make place for the next one.
+                    // Seated at once: a topic without a subscriber could lose its place to the next one.
                     let list = &mut self.topics.get_mut(topic).subscribers;
                     seats.push(Seat { topic, index: list.len() as u32 });
                     list.push(subscriber);
@@ -380,7 +382,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes its seats away. Walks in progress miss nobody else.
+    /// Removes its seats. Walks in progress still visit all other subscribers.
     pub fn unsubscribe(&mut self, subscriber: Subscriber) {
         for Seat { topic, index } in self.subscriptions.leave(subscriber) {
             let list = &mut self.topics.get_mut(topic).subscribers;

@@ -2,9 +2,9 @@
 //!
 //! A gap is due if and only if the id that a client names is unknown, or something after its position is gone from one
 //! of its topics. Each topic has one such place: the newest position at or before which something of it is missing. The
-//! gap stands there in the order, behind what other topics remember from before, and its id is that place. So a client
-//! that is cut off before a gap hears of it when it resumes, and one that is cut off behind it does not hear it twice.
-//! Topics with different places have a gap each, in ascending order.
+//! gap is sent at this place in the order, after older remembered events of other topics, and its id is this place. So
+//! a client that is disconnected before a gap receives it when it resumes, and a client that is disconnected after it
+//! does not receive it twice. Topics with different places have one gap each, in ascending order.
 
 use crate::event::{EventId, Frame, Sequence, Topic};
 use crate::hub::keys::Subscriber;
@@ -14,7 +14,7 @@ use crate::hub::{Hub, Run, RunLimits};
 /// How much of the past a client asks for (`?replay=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Replay {
-    /// What it missed since the id it names; nothing when it names none.
+    /// What it missed since the id it names; nothing if it names no id.
     #[default]
     Missed,
     /// As `Missed`; without an id everything remembered.
@@ -28,23 +28,24 @@ pub enum Replay {
 /// Where a stream starts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The subscriber has everything through here, or does not want it, or the opening gap says that it misses some.
+    /// Through here, the subscriber has everything, or did not ask for it, or the opening gap reports that some is
+    /// missing.
     pub position: Sequence,
     /// A gap before everything else, at `position`.
     pub opening: Option<MissedGap>,
-    /// What it gets to know of what its topics have forgotten.
+    /// What it learns about events that its topics have forgotten.
     pub owed: Owed,
-    /// The id the client named is one this server knows.
+    /// True if this server knows the id that the client named.
     pub id_is_known: bool,
 }
 
-/// What a subscriber gets to know of what its topics have forgotten already.
+/// What a subscriber learns about events that its topics have forgotten already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owed {
-    /// Of each of its topics, in the order of its seats: what is missing through here it did not ask for, so that there is
-    /// no gap. Empty if it asked for everything.
+    /// A position for each of its topics, in the order of its seats: the subscriber did not ask for what is missing
+    /// through there, so it gets no gap for it. Empty if it asked for everything.
     pub silent: Box<[Sequence]>,
-    /// What is missing through here is told as gaps, and is no reason to end its stream.
+    /// What is missing through here is reported as gaps, and is no reason to end its stream.
     pub through: Sequence,
     /// The id that it came with.
     pub last_id: Option<EventId>,
@@ -59,7 +60,7 @@ impl Owed {
 /// A gap in what one subscriber receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissedGap {
-    /// What is remembered from before goes first; the gap's own id is this position's.
+    /// Older remembered events are sent first; the gap's own id is the id of this position.
     pub at: Sequence,
     /// Why.
     pub reason: MissedReason,
@@ -72,13 +73,13 @@ pub struct MissedGap {
 /// Why a subscriber misses something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MissedReason {
-    /// The id names nothing that this server ever sent, or no longer knows.
+    /// This server never sent an event with the id, or no longer knows it.
     UnknownId,
     /// The log no longer holds all that came after the id.
     Evicted,
     /// More came after the id than the server replays.
     ReplayLimit,
-    /// It read too slowly, and was moved on to the newest.
+    /// The subscriber read too slowly, and was moved on to the newest event.
     TooSlow,
 }
 
@@ -87,7 +88,7 @@ impl MissedReason {
     pub const ALL: [MissedReason; 4] =
         [MissedReason::UnknownId, MissedReason::Evicted, MissedReason::ReplayLimit, MissedReason::TooSlow];
 
-    /// As it stands in the gap event's data and in metrics.
+    /// The name in the gap event's data and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             MissedReason::UnknownId => "unknown_id",
@@ -107,7 +108,7 @@ impl Hub {
             (Replay::None, _) | (Replay::Missed, b"") => {
                 Start { position: self.head(), opening: None, owed: Owed::default(), id_is_known: false }
             }
-            // Without an id the past is wanted, not owed: what of it is forgotten is no gap.
+            // Without an id, the client asks only for what is remembered: what is forgotten is no gap.
             (Replay::All, b"") => self.capped(subscriber, self.start_before_all(subscriber)),
             (Replay::Latest, b"") => self.start_before_all(subscriber),
             (_, id) => {
@@ -142,7 +143,7 @@ impl Hub {
         Start { position, opening: Some(opening), owed, id_is_known: false }
     }
 
-    /// The newest event of each topic makes up for everything before it: missing are only those of the other topics.
+    /// The newest event of a topic replaces everything before it: the gap names only topics that do not remember it.
     fn start_unknown_at_latest(&self, subscriber: Subscriber) -> Start {
         let has_newest =
             |entry: &&TopicEntry| entry.log.newest().is_some_and(|event| event.sequence > self.lost_of(entry));
@@ -171,8 +172,8 @@ impl Hub {
         places.chunk_by(|(one, _), (other, _)| one == other).map(of_place).collect()
     }
 
-    /// The gap due to a subscriber at `position` that is moved on to the newest event: of the topics that have anything
-    /// in between.
+    /// The gap due to a subscriber at `position` that is moved on to the newest event. It names the topics that have
+    /// anything in between.
     pub fn missed_through_head(&self, subscriber: Subscriber, position: Sequence) -> MissedGap {
         let topics = self.names_of_skipped(subscriber, position, &Owed::default(), self.head());
         MissedGap { at: self.head(), reason: MissedReason::TooSlow, topics, last_id: None }
@@ -230,7 +231,7 @@ impl Hub {
     /// The position of the event that an id names, unless there may be two such events.
     ///
     /// Two topics may remember the same publisher's id: then the earlier counts, so that nothing is lost. A topic that
-    /// has forgotten an event of that id makes it unknown: the client may have had that one.
+    /// has forgotten an event with that id makes it unknown: the client may have received that event.
     fn position_of(&self, subscriber: Subscriber, id: &EventId) -> Option<Sequence> {
         if let Some(own) = self.run().position(id.as_str()) {
             return Some(own).filter(|position| *position <= self.head());
@@ -306,8 +307,8 @@ impl Hub {
     }
 
     /// Adds to `run` only the newest event of each of the subscriber's topics, and the newest loss, if newer than
-    /// `after`; and a gap for each topic whose newest event is gone. What does not fit is newer than what does, and so in
-    /// the next run.
+    /// `after`; and a gap for each topic whose newest event is gone. What does not fit is newer than what fits, so the
+    /// next run holds it.
     pub fn latest_run_for(
         &self,
         subscriber: Subscriber,

@@ -1,11 +1,11 @@
-//! What can be told of topics: for lists, snapshots and metrics. Changes nothing.
+//! Reports about topics, for lists, snapshots and metrics. Changes nothing.
 
 use super::keys::TopicKey;
 use super::topics::TopicEntry;
 use super::{Hub, Subscriber};
 use crate::event::{EventId, Frame, Sequence, Topic};
 
-/// What can be told of a topic.
+/// A report about a topic.
 #[derive(Clone, Debug)]
 pub struct TopicInfo {
     /// Its name.
@@ -14,7 +14,7 @@ pub struct TopicInfo {
     pub subscribers: usize,
     /// The id of its newest event that is remembered.
     pub last_id: Option<EventId>,
-    /// Everything through here is forgotten, or never was.
+    /// Everything through here is forgotten, or never existed.
     pub evicted_through: Sequence,
     /// Entries of its log.
     pub retained_events: usize,
@@ -33,7 +33,7 @@ impl Hub {
         self.topics.len()
     }
 
-    /// Every topic, in no order.
+    /// Every topic, in no particular order.
     pub fn topics(&self) -> impl Iterator<Item = TopicInfo> {
         self.topics.iter().map(|(_, entry)| self.info(entry))
     }
@@ -43,7 +43,7 @@ impl Hub {
         self.topics.find(name).map(|key| self.info(self.topics.get(key)))
     }
 
-    /// How many places there are for topics, free ones among them.
+    /// How many places there are for topics, including free ones.
     pub fn topic_places(&self) -> usize {
         self.topics.places()
     }

@@ -1,7 +1,7 @@
-//! A run: the frames that one visit sends, in order, and the position that each of them brings a subscriber to.
+//! A run: the frames that one visit sends, in order, and the position of a subscriber after each of them.
 //!
-//! One run serves every subscriber whose position it [covers](Run::covers); that is how a broadcast to 100,000
-//! costs one look into the log.
+//! One run serves every subscriber whose position it [covers](Run::covers), so a broadcast to 100,000 subscribers reads
+//! the log once.
 
 use std::ops::Range;
 
@@ -30,9 +30,9 @@ pub struct Run {
     /// Which of the frames are gaps for this one subscriber, and why.
     gaps: Vec<(usize, MissedReason)>,
     bytes: usize,
-    /// The positions, first and last, from which this is the right run to send.
+    /// The first and the last position of subscribers for which this is the right run.
     covered: Option<(Sequence, Sequence)>,
-    /// Where a subscriber stands that got all of it.
+    /// The position of a subscriber that received all of it.
     through: Sequence,
     complete: bool,
 }
@@ -53,22 +53,22 @@ impl Run {
         self.frames.is_empty()
     }
 
-    /// Where a subscriber stands that got all of it.
+    /// The position of a subscriber that received all of it.
     pub fn through(&self) -> Sequence {
         self.through
     }
 
-    /// True when nothing more waits behind it.
+    /// True when nothing more follows it.
     pub fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// The position that the frame at `index` brings a subscriber to.
+    /// The position of a subscriber that received the frame at `index`.
     pub fn position(&self, index: usize) -> Sequence {
         self.positions[index]
     }
 
-    /// Why the gaps are due, of those among the frames that are gaps for this one subscriber.
+    /// The reasons of the gaps for this one subscriber that are among these frames.
     pub fn gaps_among(&self, frames: Range<usize>) -> impl Iterator<Item = MissedReason> {
         self.gaps.iter().filter(move |(index, _)| frames.contains(index)).map(|(_, reason)| *reason)
     }
@@ -78,7 +78,7 @@ impl Run {
         self.covered.is_some_and(|(first, last)| first <= position && position <= last)
     }
 
-    /// Lets go of the frames, keeping the buffers.
+    /// Releases the frames, and keeps the buffers.
     pub fn clear(&mut self) {
         self.frames.clear();
         self.positions.clear();
@@ -88,7 +88,7 @@ impl Run {
         self.complete = false;
     }
 
-    /// Adds a frame that is in no log (a preamble, the rest of one half written), before any that is.
+    /// Adds a frame that is in no log (a preamble, or the rest of a partly written one), before any logged frame.
     pub fn push_unlogged(&mut self, frame: Frame, position: Sequence) {
         self.bytes += frame.len();
         self.frames.push(frame);
@@ -103,7 +103,7 @@ impl Run {
         fits
     }
 
-    /// Ends a run of unlogged frames alone.
+    /// Ends a run that holds only unlogged frames.
     pub fn end_at(&mut self, position: Sequence) {
         self.finish(true, position, position);
     }
@@ -122,7 +122,7 @@ impl Run {
         self.covered = Some((first, last));
     }
 
-    /// Ends the building: at `head` when everything fitted, else at the last frame that did.
+    /// Completes the run: through `head` if everything fitted, else through the last frame that did.
     pub(super) fn finish(&mut self, fitted: bool, after: Sequence, head: Sequence) {
         self.complete = fitted;
         self.through = if fitted { head } else { self.positions.last().copied().unwrap_or(after) };

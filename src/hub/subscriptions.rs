@@ -1,16 +1,16 @@
-//! Who is subscribed to what: for each subscriber its topics and its place in each topic's list, so that leaving
-//! costs the same however many others there are.
+//! Subscriptions: for each subscriber its topics and its place in each topic's list, so that the cost of leaving does
+//! not depend on the number of other subscribers.
 
 use crate::hub::keys::{Subscriber, TopicKey};
 
-/// A topic, and where in its list of subscribers this one stands.
+/// A topic, and the subscriber's place in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seat {
     pub(super) topic: TopicKey,
     pub(super) index: u32,
 }
 
-/// One subscriber's seats. Nearly everybody has one topic and needs no allocation for it.
+/// One subscriber's seats. Nearly all subscribers have one topic, which needs no allocation.
 #[derive(Debug, Default)]
 enum Seats {
     #[default]

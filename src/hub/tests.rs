@@ -1,4 +1,4 @@
-//! The hub's rules one by one; `tests/hub_oracle.rs` holds all of them together against a naive twin.
+//! The hub's rules one by one; `tests/hub_oracle.rs` compares all of them together with a naive model.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Stage {
         self.hub.subscribe(Subscriber(slot), &topics)
     }
 
-    /// Visits up to so many subscribers, and brings them no further than `cut_at`.
+    /// Visits up to this many subscribers, and delivers to them no further than `cut_at`.
     fn walk(&mut self, subscribers: usize, cut_at: Option<u64>) {
         let slice = self.hub.next_slice(subscribers, self.now, &mut Vec::new()).expect("a walk in progress");
         cut_at.into_iter().for_each(|through| self.hub.cut_walk(&slice, Sequence(through), self.now));
@@ -185,7 +185,7 @@ fn topics_that_are_only_subscribed_to_take_nobodys_place_and_vanish() {
     stage.subscribe(1, &["a", "b", "configured", "x"]).unwrap();
     assert_eq!(stage.append("configured"), Appended::Logged);
     assert_eq!((stage.hub.topic_count(), stage.hub.retained_events()), (5, 3));
-    // It is published to after all, and takes its own place along.
+    // A publish makes it a published topic, and its place counts as one of these.
     assert_eq!(stage.append("x"), Appended::Logged);
     assert_eq!(stage.append("c"), Appended::NoTopic, "every published topic has subscribers");
     assert_eq!(stage.subscribe(2, &["z"]), Err(TopicsExhausted), "as many topics as there may be in all");
@@ -195,7 +195,7 @@ fn topics_that_are_only_subscribed_to_take_nobodys_place_and_vanish() {
     stage.hub.unsubscribe(Subscriber(1));
     assert_eq!(stage.hub.retained_events(), 4, "histories stay");
     stage.subscribe(2, &["z"]).unwrap();
-    // Its walk is over before it vanishes.
+    // Its walk ends before it is removed.
     stage.gap(Some(&["z"]));
     stage.hub.unsubscribe(Subscriber(2));
     stage.end_walks();
@@ -229,7 +229,7 @@ fn a_loss_is_stored_once_and_reaches_each_subscriber_that_it_touches() {
     assert_eq!(stage.frames(2, 0), ["a 1", "gap 2", "b 3", "gap 4"]);
     assert_eq!(stage.frames(2, 2), ["b 3", "gap 4"]);
     assert_eq!(stage.frames(3, 0), ["gap 4"]);
-    // Also a subscriber of a topic that came to be afterwards.
+    // Also a subscriber of a topic that was created afterwards.
     stage.subscribe(4, &["later"]).unwrap();
     assert_eq!(stage.frames(4, 1), ["gap 2", "gap 4"]);
 
@@ -275,15 +275,15 @@ fn a_loss_that_is_one_too_many_takes_along_what_is_older() {
     stage.gap(Some(&["a", "later"])); // 4
     stage.append("b"); // 5
     stage.subscribe(0, &["a", "b"]).unwrap();
-    // As many losses as are remembered, and one more.
+    // One loss more than are remembered.
     (0..super::losses::LOSSES_MAX).for_each(|_| stage.gap(Some(&["other"])));
     assert_eq!(stage.missed(0, 0), [(4, "a".into())]);
     assert_eq!(stage.resumed(0, 0), ["missed 4 a", "b 5"]);
-    // A topic that did not exist then, and only that, has it too.
+    // The other topic of the loss has it too, though it did not exist then; no other topic does.
     stage.subscribe(1, &["later"]).unwrap();
     stage.subscribe(2, &["yet another"]).unwrap();
     assert_eq!([stage.missed(1, 3), stage.missed(2, 3)], [vec![(4, "later".into())], vec![]]);
-    // It is not lost with the topic.
+    // It outlives the topic.
     stage.hub.unsubscribe(Subscriber(1));
     stage.subscribe(1, &["later"]).unwrap();
     assert_eq!(stage.missed(1, 3), [(4, "later".into())]);
@@ -309,7 +309,7 @@ fn each_loss_has_a_gap_at_its_place_in_ascending_order() {
     let wanted = stage.start(0, "", Replay::All);
     assert_eq!((wanted.opening, wanted.owed.through.0), (None, 4));
     assert_eq!(wanted.owed.silent.iter().map(|place| place.0).collect::<Vec<_>>(), [2, 0, 4]);
-    // What a topic forgets later is no less a loss for having been before another's.
+    // A later loss of one topic counts even if its place is before another topic's.
     stage.append("b"); // 7: 3 is gone
     let after = stage.hub.missed_after(Subscriber(0), Sequence::ZERO, &wanted.owed);
     assert_eq!(after.iter().map(|gap| (gap.at.0, names(gap))).collect::<Vec<_>>(), [(3, "b".into())]);
@@ -368,7 +368,7 @@ fn an_id_that_was_used_twice_is_unknown_once_the_first_event_is_forgotten() {
     assert_eq!(position(&stage, 0, "x"), Some(1), "the last one forgotten is a known position");
     stage.append_with_id("a", "x"); // 4: 2 is the last one forgotten
     assert_eq!([position(&stage, 0, "x"), position(&stage, 0, "y")], [None, Some(2)]);
-    // Another topic that has forgotten it makes it just as doubtful.
+    // The id is just as ambiguous if another topic has forgotten it.
     stage.append_with_id("b", "z"); // 5
     assert_eq!(position(&stage, 1, "z"), Some(3));
     stage.append_all("b", 3);

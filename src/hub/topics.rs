@@ -1,12 +1,13 @@
 //! The topics: their logs, their subscribers, and the walk in progress over them.
 //!
-//! A topic is there because the configuration names it, because something was published to it, or only because a
-//! subscriber names it. The last kind has a bound of its own and vanishes with its last subscriber, so that strangers
-//! who name topics take neither the place nor the history of a topic that is used.
+//! A topic exists because the configuration names it, because something was published to it, or only because a
+//! subscriber names it. The last kind has its own bound and is removed with its last subscriber, so that clients that
+//! name arbitrary topics take neither the place nor the history of a topic in use.
 //!
 //! A published topic without subscribers stays, so that its log can replay and its positions stay known, until another
-//! needs its place. The one longest unused goes first, and leaves its last sequence behind as the floor for new ones: a
-//! client that comes back for something older than the floor gets a gap, because the hub can't know that there is none.
+//! topic needs its place. The topic that is unused the longest is removed first, and its last sequence becomes the
+//! floor for new topics: a client that resumes from before the floor gets a gap, because the hub can't know that it
+//! missed nothing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -17,16 +18,16 @@ use crate::hub::keys::{Subscriber, TopicKey};
 use crate::hub::log::TopicLog;
 use crate::hub::walk::Walk;
 
-/// How many unused topics are looked at for one without recent events, before any is taken.
+/// How many unused topics are examined for one without recent events, before any is taken.
 const LOOKS_MAX: usize = 8;
 
-/// Topics that don't exist whose forgotten losses are known one by one; with more, every new topic counts as touched.
+/// Topics that do not exist whose forgotten losses are kept individually; with more, every new topic counts as touched.
 const ABSENT_MAX: usize = 10_000;
 
-/// Why a topic is there.
+/// Why a topic exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The configuration names it. It never vanishes, and counts against no bound.
+    /// The configuration names it. It is never removed, and counts against no bound.
     Reserved,
     /// Something was published to it.
     Published,
@@ -40,10 +41,10 @@ pub(super) struct TopicEntry {
     pub(super) log: TopicLog,
     pub(super) subscribers: Vec<Subscriber>,
     pub(super) walk: Option<Walk>,
-    /// Every subscriber has been visited since this was appended.
+    /// Every subscriber has been visited since the event at this position was appended.
     pub(super) walked_through: Sequence,
     origin: Origin,
-    /// Stands in the queue of unused topics, with the last sequence it had when it was put there.
+    /// Set while it is in the queue of unused topics: the last sequence it had when it was queued.
     queued: Option<Sequence>,
 }
 
@@ -53,7 +54,7 @@ pub(super) struct Topics {
     names: HashMap<Topic, TopicKey>,
     unused: VecDeque<TopicKey>,
     topics_max: usize,
-    /// Names that the configuration has: there is always a place for them.
+    /// Names in the configuration: there is always a place for them.
     reserved_names: HashSet<Topic>,
     reserved: usize,
     subscribed: usize,
@@ -89,12 +90,12 @@ impl Topics {
         &mut self.entries[key.0 as usize]
     }
 
-    /// The topic of a place, if there is one.
+    /// The topic at a place, if there is one.
     pub(super) fn try_get(&self, key: TopicKey) -> Option<&TopicEntry> {
         self.entries.get(key.0 as usize)
     }
 
-    /// How many places the table has, free ones among them: every key is below.
+    /// How many places the table has, including free ones: every key is below.
     pub(super) fn places(&self) -> usize {
         self.entries.capacity()
     }
@@ -107,7 +108,7 @@ impl Topics {
         self.entries.len()
     }
 
-    /// Keeps a place for a topic.
+    /// Reserves a place for a topic.
     pub(super) fn reserve(&mut self, name: &Topic) {
         self.reserved_names.insert(name.clone());
     }
@@ -135,14 +136,14 @@ impl Topics {
             if entry.subscribers.is_empty() {
                 return true;
             }
-            // It is put back when its last subscriber leaves.
+            // It is queued again when its last subscriber leaves.
             entry.queued = None;
             self.unused.pop_front();
         }
         false
     }
 
-    /// The loss log has forgotten a loss of this topic.
+    /// Records that the loss log has forgotten a loss of this topic.
     pub(super) fn note_forgotten_loss(&mut self, name: &Topic, position: Sequence) {
         match self.names.get(name.as_str()) {
             Some(key) => self.entries[key.0 as usize].log.note_forgotten_loss(position),
@@ -188,7 +189,7 @@ impl Topics {
         key
     }
 
-    /// Something is published to it: from now on it counts as a published topic.
+    /// Something is published to it: it counts as a published topic now.
     pub(super) fn note_published(&mut self, key: TopicKey) {
         let entry = &mut self.entries[key.0 as usize];
         if entry.origin == Origin::Subscribed {
@@ -197,13 +198,13 @@ impl Topics {
         }
     }
 
-    /// Its last subscriber has left: it may make place for others, or vanishes.
+    /// Its last subscriber has left: it may give up its place to another topic, or is removed.
     pub(super) fn note_unused(&mut self, key: TopicKey) {
         let entry = &self.entries[key.0 as usize];
         match entry.origin {
             Origin::Reserved => {}
             Origin::Published => self.queue_unused(key),
-            // The end of its walk asks again.
+            // The end of its walk calls this again.
             Origin::Subscribed if entry.walk.is_some() => {}
             Origin::Subscribed => {
                 self.subscribed -= 1;
@@ -220,10 +221,10 @@ impl Topics {
         }
     }
 
-    /// Takes out the topic that is unused the longest; the caller disposes of what its log still held.
+    /// Removes the topic that is unused the longest; the caller disposes of what its log still held.
     pub(super) fn take_unused(&mut self) -> Option<(TopicKey, TopicEntry)> {
         let mut looks = 0;
-        // Twice around: few topics that were all published to lately are no reason to take none.
+        // Twice around: one must be found even if there are few topics, all published to lately.
         for _ in 0..2 * self.unused.len() {
             let key = self.unused.pop_front()?;
             let entry = &mut self.entries[key.0 as usize];

@@ -1,4 +1,4 @@
-//! Walks: who is to be visited because a topic has something new. In slices; topics take turns.
+//! Walks: visits to the subscribers of a topic that has something new, in slices; topics take turns.
 //!
 //! A loss that touches every topic starts a sweep, which starts the walks of all topics, a few in each turn.
 
@@ -9,9 +9,9 @@ use super::keys::{Subscriber, TopicKey};
 use super::log::ENTRY_OVERHEAD_BYTES;
 use crate::event::Sequence;
 
-/// Walks in progress at a time beyond which a sweep starts no others.
+/// While this many walks are in progress, a sweep starts no others.
 const SWEPT_WALKS_MAX: usize = 64;
-/// Places of topics that a sweep looks at before each slice: about 10 us.
+/// Places of topics that a sweep examines before each slice: about 10 us.
 const PLACES_PER_SLICE: usize = 1024;
 
 /// A part of a walk.
@@ -21,22 +21,22 @@ pub struct Slice {
     pub topic: TopicKey,
     /// When its walk started.
     pub started_at: Duration,
-    /// This slice ends its walk.
+    /// True if this slice ends its walk.
     pub ends_walk: bool,
 }
 
 /// A walk over a topic's subscribers, from the last to the first.
 ///
-/// Removal swaps the last subscriber into the freed place: one that was visited already, so that at worst it is
-/// visited twice, which is a no-op; or, when nobody was visited yet, one that still lies ahead. Clamping
-/// `remaining` to the list's length is all the repair there is.
+/// Removal swaps the last subscriber into the freed place. If that one was visited already, it is at worst visited
+/// twice, which is a no-op; if no subscriber was visited yet, it still lies ahead. So the walk only has to clamp
+/// `remaining` to the list's length.
 #[derive(Debug)]
 pub(super) struct Walk {
     /// The subscribers `0..remaining` are still to be visited in this pass.
     pub(super) remaining: usize,
     /// Something was appended during this pass: those already visited need another.
     pub(super) again: bool,
-    /// What this pass brings to everybody.
+    /// The position through which this pass delivers.
     pub(super) target: Sequence,
     pub(super) started_at: Duration,
 }
@@ -47,7 +47,7 @@ pub(super) struct Sweep {
     /// The next place to look at.
     next: usize,
     end: usize,
-    /// Another loss came meanwhile: from the start once more.
+    /// Another loss was appended meanwhile: the sweep starts again.
     again: bool,
 }
 
@@ -62,7 +62,7 @@ impl Sweep {
 pub struct Pressure {
     /// The topic whose log forgets.
     pub topic: TopicKey,
-    /// The newest event that goes.
+    /// The newest event that it would forget.
     pub through: Sequence,
 }
 
@@ -81,7 +81,7 @@ impl Hub {
         }
     }
 
-    /// A walk that brings round nothing of the topic's own log.
+    /// A walk that delivers nothing of the topic's own log.
     pub(super) fn start_walk_for_loss(&mut self, key: TopicKey, now: Duration) {
         let last = self.topics.get(key).log.last();
         self.start_walk(key, last, now);
@@ -109,8 +109,8 @@ impl Hub {
         }
     }
 
-    /// Takes up to `subscribers_max` subscribers that are to be visited now; topics take turns. None: nobody for now,
-    /// though a sweep may find more ([`Hub::is_walking`]).
+    /// Takes up to `subscribers_max` subscribers that are to be visited now; topics take turns. None: no subscriber for
+    /// now, though a sweep may find more ([`Hub::is_walking`]).
     pub fn next_slice(&mut self, subscribers_max: usize, now: Duration, slice: &mut Vec<Subscriber>) -> Option<Slice> {
         slice.clear();
         self.continue_sweep(now);
@@ -139,7 +139,7 @@ impl Hub {
         Some(Slice { topic, started_at, ends_walk })
     }
 
-    /// Of `slice`'s topic there was more than one visit carries: everybody was brought only `through` there, and
+    /// The topic of `slice` had more than one visit can send: its subscribers received events only up to `through`, and
     /// another pass follows.
     pub fn cut_walk(&mut self, slice: &Slice, through: Sequence, now: Duration) {
         let entry = self.topics.get_mut(slice.topic);
@@ -166,7 +166,7 @@ impl Hub {
         log.newest_of_oldest(events, bytes).map(|through| Pressure { topic, through })
     }
 
-    /// What it would forget anywhere, by the bound over all topics, which takes the oldest of all.
+    /// What it would forget in any topic, by the bound over all topics, which evicts the oldest entry of all.
     pub fn pressure_on_all(&self, frame_bytes: usize) -> Option<Pressure> {
         if self.bytes_total() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES <= self.limits.history_bytes_total_max {
             return None;
@@ -174,25 +174,25 @@ impl Hub {
         self.oldest.first().map(|(through, topic)| Pressure { topic: *topic, through: *through })
     }
 
-    /// True when a walk in progress has not brought to everybody what would be forgotten.
+    /// True when a walk in progress has not yet delivered to every subscriber what would be forgotten.
     pub fn is_walk_behind(&self, pressure: Pressure) -> bool {
         let entry = self.topics.get(pressure.topic);
         entry.walk.is_some() && pressure.through > entry.walked_through
     }
 
-    /// The newest event of a topic; what it forgot last if it remembers none.
+    /// The newest event of a topic; the one that it forgot last if it remembers none.
     pub fn newest_of(&self, topic: TopicKey) -> Sequence {
         self.topics.get(topic).log.last()
     }
 
-    /// About so many of a topic's subscribers, evenly spread over all of them.
+    /// Up to `subscribers_max` of a topic's subscribers, evenly spread over all of them.
     pub fn sample(&self, topic: TopicKey, subscribers_max: usize) -> impl Iterator<Item = Subscriber> {
         let subscribers = &self.topics.get(topic).subscribers;
         let step = subscribers.len().div_ceil(subscribers_max.max(1)).max(1);
         subscribers.iter().copied().step_by(step)
     }
 
-    /// True while somebody is still to be visited.
+    /// True while a subscriber is still to be visited.
     pub fn is_walking(&self) -> bool {
         !self.walks.is_empty() || !self.sweep.is_over()
     }
