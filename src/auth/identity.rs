@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::{Denied, Digest};
 
-/// The key, subject, issuer, audiences, id and times of a token. Two tokens with equal identities are accepted or refused
-/// alike.
+/// The key, subject, issuer, audiences, id and times of a token. Two tokens with equal identities are accepted or
+/// refused alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The key that signed it.

@@ -1,13 +1,13 @@
 //! Who may do what: bearer tokens, JSON Web Tokens, and what they grant. Independent of routes, sockets and the clock.
 //!
 //! ```text
-//!  tokens    bearer tokens as configured: a caller has one of them, or not
+//!  tokens    the configured bearer tokens: a request has one of them, or not
 //!  keys      what a file of keys holds, each key bound to its algorithms
-//!  jwt       a token's signature and claims, checked: what its holder may do, and until when
-//!  identity  of a token that was checked, what decides whether it stays accepted
-//!  denials   tokens that were taken back before they expire
-//!  grants    what that is: topics to subscribe to and to publish to
-//!  mint      the other way round: a token made from a key
+//!  jwt       checks a token's signature and claims: what it permits, and until when
+//!  identity  the parts of a checked token that decide whether it stays accepted
+//!  denials   tokens that were revoked before they expire
+//!  grants    what a token permits: topics to subscribe to and to publish to
+//!  mint      makes a token from a key
 //!  crypto    the signatures themselves, by ring; pem: keys as OpenSSL writes them
 //! ```
 //!

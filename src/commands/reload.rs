@@ -86,7 +86,7 @@ impl Reloader {
 
 /// Requests reloads, and never waits for one.
 pub(super) struct ReloadRequests {
-    /// None once the server shuts down.
+    /// `None` once the server shuts down.
     requests: Option<Sender<()>>,
     waiting: Receiver<()>,
     is_under_way: Arc<AtomicBool>,

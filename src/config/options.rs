@@ -434,7 +434,7 @@ pub enum RequiredSource {
     Redis,
 }
 
-/// What becomes of a subscriber that is stalled or whose position is no longer remembered.
+/// What happens to a subscriber that is stalled or whose position is no longer remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SlowPolicy {
     /// Closed with a reason; it reconnects and resumes.

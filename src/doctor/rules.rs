@@ -101,7 +101,7 @@ fn threads(host: &Host, _: &Demand) -> Option<Shortage> {
     })
 }
 
-/// A proxy on this host needs a port of its own for each connection to the same address and port.
+/// A proxy on this host needs a separate port for each connection to the same address and port.
 fn local_ports(host: &Host, demand: &Demand) -> Option<Shortage> {
     const NAME: &str = "net.ipv4.ip_local_port_range";
     let [first, last] = host.sysctls.get(NAME)?.as_slice() else { return None };

@@ -15,7 +15,7 @@ pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) sequence: Sequence,
-    /// None: the id is the run's own, made of the sequence.
+    /// `None`: the id is the run's own, made of the sequence.
     pub(super) foreign_id: Option<EventId>,
     pub(super) frame: Frame,
     pub(super) appended_at: Duration,

@@ -109,8 +109,8 @@ impl Hub {
         }
     }
 
-    /// Takes up to `subscribers_max` subscribers that are to be visited now; topics take turns. None: no subscriber for
-    /// now, though a sweep may find more ([`Hub::is_walking`]).
+    /// Takes up to `subscribers_max` subscribers that are to be visited now; topics take turns. `None`: no subscriber
+    /// for now, though a sweep may find more ([`Hub::is_walking`]).
     pub fn next_slice(&mut self, subscribers_max: usize, now: Duration, slice: &mut Vec<Subscriber>) -> Option<Slice> {
         slice.clear();
         self.continue_sweep(now);

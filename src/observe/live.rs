@@ -16,7 +16,7 @@ pub struct Live {
     pub delivered_events: Figure,
     /// Bytes handed to the kernel.
     pub sent_bytes: Figure,
-    /// Subscribers with something half written, or behind.
+    /// Subscribers with a partly written frame, or behind.
     pub lagging_subscribers: Figure,
     /// Bytes of memory that are resident; 0 where the kernel does not report them.
     pub resident_bytes: Figure,

@@ -99,7 +99,7 @@ pub struct Gauges {
     pub streams: usize,
     /// Streams that may be open.
     pub streams_max: usize,
-    /// Subscribers with something half written, or behind.
+    /// Subscribers with a partly written frame, or behind.
     pub lagging: usize,
     /// Topics.
     pub topics: usize,
