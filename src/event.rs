@@ -1,8 +1,8 @@
 //! Events and frames: what is published, and the bytes that reach the wire.
 //!
-//! An [`Event`] is what a publisher said. The sequencer gives it a [`Sequence`] and, where it has none, an
-//! [`EventId`], and formats it once; from then on it is a [`Broadcast`], whose [`Frame`] is shared by reference
-//! count by every log and every socket. Nothing here knows topics' contents, sockets or time.
+//! An [`Event`] is what a publisher sent. The sequencer gives it a [`Sequence`] and, if it has no id, an [`EventId`],
+//! and formats it once. The result is a [`Broadcast`], whose [`Frame`] every log and every socket shares by reference
+//! count. This module has no topics' contents, sockets or time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ pub const TOPIC_BYTES_MAX: usize = 1024;
 pub const EVENT_ID_BYTES_MAX: usize = 128;
 /// Longest event type, in bytes.
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
-/// The event type that only the server uses: "something is missing here".
+/// The event type of a gap, which only the server sends: events are missing at this point.
 pub const GAP_EVENT_TYPE: &str = "gap";
 
-/// Topics whose names start with this are the server's own: nobody can publish to one, whichever way it comes.
+/// Topics whose names start with this are the server's own: no publisher can publish to one, by any route.
 pub const RESERVED_TOPIC_PREFIX: &str = "fanfare:";
-/// The server's own statistics, while somebody watches them.
+/// The server's own statistics, published while a client watches them.
 pub const STATISTICS_TOPIC: &str = "fanfare:statistics";
 
 /// A position in the one order of all broadcasts. The sequencer starts at 1; 0 is "before everything".
@@ -60,8 +60,8 @@ pub enum NameError {
     Reserved,
 }
 
-/// A topic's name: UTF-8 without control characters, at most [`TOPIC_BYTES_MAX`] bytes, and none of the server's own
-/// (which only [`Topic::statistics`] makes, so that no way in can reach them). Cheap to clone.
+/// A topic's name: UTF-8 without control characters, at most [`TOPIC_BYTES_MAX`] bytes, and not one of the server's
+/// own: only [`Topic::statistics`] makes those, so no input can name them. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(Arc<str>);
 
@@ -82,7 +82,7 @@ impl Topic {
         Topic(STATISTICS_TOPIC.into())
     }
 
-    /// True for the server's own.
+    /// True for the server's own topics.
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with(RESERVED_TOPIC_PREFIX)
     }
@@ -177,7 +177,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event of nothing but a topic and data.
+    /// An event with only a topic and data.
     pub fn message(topic: Topic, data: impl Into<String>) -> Event {
         Event { topic, id: None, event_type: None, data: data.into(), retry: None }
     }
@@ -240,7 +240,7 @@ pub struct Broadcast {
     pub sequence: Sequence,
     /// Where it goes.
     pub topic: Topic,
-    /// The id that its source or publisher gave it. None: its id is the run's own, `<run>-<sequence>`.
+    /// The id that its source or publisher gave it. If absent, its id is the run's own, `<run>-<sequence>`.
     pub foreign_id: Option<EventId>,
     /// Its bytes.
     pub frame: Frame,
@@ -285,7 +285,7 @@ impl RunName {
         std::str::from_utf8(id).expect("a run's name and digits are ASCII")
     }
 
-    /// The position that `id` names, if this run made it. Canonical decimals only: `x-07` is nobody's id.
+    /// The position that `id` names, if this run made it. Canonical decimals only: no run makes `x-07`.
     pub fn position(&self, id: &str) -> Option<Sequence> {
         let digits = id.strip_prefix(self.as_str())?.strip_prefix('-')?;
         let canonical = digits == "0" || !digits.starts_with('0');

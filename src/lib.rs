@@ -7,7 +7,7 @@
 //!  sources ──▶ sequencer ──▶ channel ──▶ server ──▶ hub (append, walk) ──▶ io (send one run to many sockets)
 //! ```
 //!
-//! `docs/architecture.md` is the map with its invariants; `tests/architecture.rs` fails on an arrow it forbids.
+//! `docs/architecture.md` lists the modules and invariants; `tests/architecture.rs` fails on a dependency it forbids.
 
 pub mod cli;
 pub mod config;

@@ -1,4 +1,4 @@
-//! Arguments to command to exit code; no logic.
+//! Turns the arguments into a command and its exit code; contains no logic.
 
 fn main() -> std::process::ExitCode {
     fanfare::commands::run()
