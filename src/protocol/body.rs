@@ -1,12 +1,12 @@
-//! The request body: its framing undone, incrementally (RFC 9112, 6 and 7). Holds no bytes itself.
+//! Removes the framing of a request body, incrementally (RFC 9112, 6 and 7). Holds no bytes itself.
 //!
-//! Invariant: what has been consumed never ends behind the body, so the next pipelined request starts where this
-//! one's reader stopped. Chunk extensions and trailers are read past, within a bound, and never interpreted.
+//! Invariant: what has been consumed never extends past the body, so the next pipelined request starts where this
+//! reader stopped. Chunk extensions and trailers are skipped, within a bound, and never interpreted.
 
 use super::RequestError;
 use super::target::hex_digit;
 
-/// Chunk extensions and trailers of one body together: nobody we know sends any, so this is room for a stranger.
+/// Bytes of chunk extensions and trailers of one body together. No known client sends any, so this is ample.
 const OVERHEAD_BYTES_MAX: usize = 8192;
 /// Digits of one chunk size; sixteen hex digits are what a u64 holds.
 const SIZE_DIGITS_MAX: u8 = 16;
@@ -14,9 +14,9 @@ const SIZE_DIGITS_MAX: u8 = 16;
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFraming {
-    /// There is none.
+    /// There is no body.
     None,
-    /// So many bytes.
+    /// A body of this number of bytes.
     Length(u64),
     /// Chunks, each with its size, up to an empty one.
     Chunked,
@@ -27,7 +27,7 @@ pub enum BodyFraming {
 pub struct BodyProgress {
     /// Bytes of the input that belonged to this body.
     pub consumed: usize,
-    /// The body is all there; what was not consumed is the next request's.
+    /// The body is complete; bytes that were not consumed belong to the next request.
     pub complete: bool,
 }
 
@@ -54,7 +54,7 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// Blanks behind a size: only an extension may follow them.
+    /// Blanks after a size: only an extension may follow them.
     SizePadding {
         size: u64,
     },
@@ -75,7 +75,7 @@ enum State {
 
 impl BodyReader {
     /// A reader for one body of at most `body_bytes_max` bytes. A `Length` over that fails the first
-    /// [`feed`](BodyReader::feed), even one of no bytes: ask before `100 Continue` is sent.
+    /// [`feed`](BodyReader::feed), even one without bytes: call it before sending `100 Continue`.
     pub fn new(framing: BodyFraming, body_bytes_max: usize) -> BodyReader {
         let body_bytes_max = body_bytes_max as u64;
         let state = match framing {
@@ -87,7 +87,7 @@ impl BodyReader {
         BodyReader { state, content_bytes_left: body_bytes_max, overhead_bytes_left: OVERHEAD_BYTES_MAX }
     }
 
-    /// Takes what belongs to the body from the front of `input` and appends its content to `into`.
+    /// Takes the body's bytes from the front of `input` and appends its content to `into`.
     pub fn feed(&mut self, input: &[u8], into: &mut Vec<u8>) -> Result<BodyProgress, RequestError> {
         let mut consumed = 0;
         loop {
@@ -114,7 +114,7 @@ impl BodyReader {
         }
     }
 
-    /// One byte of framing: every byte has one meaning, and a line ends in CRLF or not at all.
+    /// One byte of framing: every byte has one meaning, and every line must end in CRLF.
     fn step(&mut self, state: State, byte: u8) -> Result<State, RequestError> {
         Ok(match (state, byte) {
             (State::Size { size, digits }, _) => return self.step_size(size, digits, byte),

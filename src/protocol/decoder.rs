@@ -1,20 +1,20 @@
-//! The stream read back: the algorithm of WHATWG HTML 9.2.6, in any chunking of the bytes.
+//! Decodes a stream: the algorithm of WHATWG HTML 9.2.6, in any chunking of the bytes.
 //!
-//! A decoder between two events holds its last event id and no buffers, so a load client can keep tens of thousands.
-//! An event that arrives in one piece is handed out from the bytes it arrived in. Invariant: where the chunks end
-//! changes nothing that is handed out. Knows no reconnecting: whoever does asks for the id and the retry time.
+//! A decoder between two events holds its last event id and no buffers, so a load client can keep tens of thousands. An
+//! event that arrives in one piece is handed out from the bytes it arrived in. Invariant: chunk boundaries change
+//! nothing that is handed out. It does not reconnect: a caller that does reads the id and the retry time from it.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use memchr::{memchr, memchr2};
 
-/// Bytes of one event (and of one line) accepted unless told otherwise.
+/// The default limit on the bytes of one event (and of one line).
 pub const EVENT_BYTES_MAX: u32 = 16 << 20;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-/// What a stream says.
+/// What a stream contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// An event was dispatched.
@@ -23,16 +23,16 @@ pub enum Item<'a> {
         event_type: &'a str,
         /// Its data, lines joined with `\n`.
         data: &'a str,
-        /// The last event id as of this event: its own, or an earlier one's, or nothing.
+        /// The last event id as of this event: its own, an earlier one's, or empty.
         id: &'a str,
     },
-    /// A new reconnection time. It holds from here on, dispatched event or not.
+    /// A new reconnection time. It applies at once, whether or not an event is dispatched.
     Retry(Duration),
     /// A comment, without its colon and one space: heartbeats look like this.
     Comment(&'a str),
 }
 
-/// An event or a line was longer than this decoder accepts. The stream cannot be read on.
+/// An event or a line was longer than this decoder accepts. The decoder cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event is longer than {event_bytes_max} bytes")]
 pub struct EventTooLarge {
@@ -43,7 +43,7 @@ pub struct EventTooLarge {
 /// Reads one stream. A reconnect is a new stream: see [`Decoder::reconnected`].
 #[derive(Clone, Debug)]
 pub struct Decoder {
-    /// What is held of an event or a line not complete yet.
+    /// The part of an incomplete event or line that is held.
     pending: Option<Box<Pending>>,
     last_event_id: String,
     retry_ms: Option<u32>,
@@ -68,7 +68,7 @@ struct Pending {
     block: Block<'static>,
 }
 
-/// The lines since the last empty one, taken from the input where they can be.
+/// The lines since the last empty one, borrowed from the input where possible.
 #[derive(Clone, Debug, Default)]
 struct Block<'a> {
     event_type: Cow<'a, [u8]>,
@@ -120,8 +120,8 @@ impl Decoder {
         self.retry_ms.map(|ms| Duration::from_millis(ms.into()))
     }
 
-    /// Takes the next bytes and hands out what they complete. The end of a stream needs no call: what is incomplete
-    /// then is never dispatched.
+    /// Takes the next bytes and hands out what they complete. The end of a stream needs no call: an incomplete event is
+    /// never dispatched.
     pub fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Item<'_>)) -> Result<(), EventTooLarge> {
         if self.failed {
             return Err(self.too_large());
@@ -147,8 +147,8 @@ impl Decoder {
         self.keep(Vec::new(), rest, block.into_owned())
     }
 
-    /// Cuts one byte order mark off the start of the stream. Gives the bytes after it, and those of an earlier chunk
-    /// that only looked like the beginning of one.
+    /// Cuts one byte order mark off the start of the stream. Returns the bytes after it, and those of an earlier chunk
+    /// that only looked like the beginning of a mark.
     fn pass_start<'b>(&mut self, bytes: &'b [u8]) -> (&'b [u8], &'static [u8]) {
         let Start::Matched(matched) = self.start else { return (bytes, b"") };
         let wanted = &BOM[usize::from(matched)..];
@@ -162,7 +162,7 @@ impl Decoder {
         (&bytes[common..], mark)
     }
 
-    /// Cuts off the line feed of a CRLF that two chunks share; its line ended with the carriage return.
+    /// Cuts off the line feed of a CRLF that is split over two chunks; the carriage return has ended its line.
     fn pass_line_feed<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         match bytes.split_first() {
             Some((&first, after)) if std::mem::take(&mut self.after_carriage_return) && first == b'\n' => after,
@@ -207,7 +207,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// The empty line: the id holds from here on even when there is no data, and so nothing to dispatch.
+    /// The empty line: the id takes effect even if there is no data, and so no event to dispatch.
     fn dispatch(&mut self, block: &Block<'_>, on: &mut impl FnMut(Item<'_>)) {
         if let Some(id) = &block.id {
             // Refilled in place: a stream's ids are of one length, and this happens at every event.
@@ -223,7 +223,7 @@ impl Decoder {
         });
     }
 
-    /// Puts aside what is incomplete at the end of a chunk, or nothing at all.
+    /// Keeps what is incomplete at the end of a chunk, if anything.
     fn keep(&mut self, mut line: Vec<u8>, rest: &[u8], block: Block<'static>) -> Result<(), EventTooLarge> {
         self.check_held(line.len() + rest.len(), &block)?;
         line.extend_from_slice(rest);
@@ -269,7 +269,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// ASCII digits only; more of them than a number holds mean "as late as possible", which is in 49 days.
+/// ASCII digits only. A number that is too large becomes the largest retry time, 49 days.
 fn parse_retry(value: &[u8]) -> Option<u32> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let add = |sum: u32, digit: &u8| sum.saturating_mul(10).saturating_add(u32::from(digit - b'0'));

@@ -1,5 +1,5 @@
-//! What an operator posts to end streams: `{"subject"?, "token_id"?, "topic"?, "address"?, "for_seconds"?}`; and how nodes
-//! pass it on to each other. Streams that all of it fits are meant.
+//! What an operator posts to end streams: `{"subject"?, "token_id"?, "topic"?, "address"?, "for_seconds"?}`; and how
+//! nodes pass it on to each other. A stream ends only if every given field matches it.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{STATISTICS_TOPIC, Topic};
 
-/// Longest subject or token id, in bytes: what names one in a token fits by far.
+/// Longest subject or token id, in bytes: those in real tokens are far shorter.
 const NAME_BYTES_MAX: usize = 1024;
 /// Ten years.
 const SECONDS_MAX: u64 = 10 * 366 * 24 * 3600;
@@ -17,19 +17,19 @@ const SECONDS_MAX: u64 = 10 * 366 * 24 * 3600;
 /// Which streams are to end, and for how long the tokens that opened them stay denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disconnect {
-    /// Whose streams, and whether they may come back; none: anybody's.
+    /// Whose streams end, and whose tokens may be denied; none: any holder's.
     pub holder: Option<Holder>,
-    /// Streams of this topic, perhaps among others.
+    /// Streams of this topic; they may have other topics too.
     pub topic: Option<Topic>,
     /// Streams of clients in this network.
     pub network: Option<IpNet>,
     /// How long tokens stay denied; none: until they expire.
     pub for_seconds: Option<u64>,
-    /// When it was asked for, in seconds since 1970.
+    /// When it was requested, in seconds since 1970.
     pub asked_at_s: u64,
 }
 
-/// Whose streams are meant.
+/// Whose streams end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// Those of tokens of this subject (`sub`).
@@ -38,7 +38,7 @@ pub enum Holder {
     TokenId(String),
 }
 
-/// As it is posted.
+/// The body as posted.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DisconnectBody<'a> {
@@ -59,7 +59,7 @@ pub struct DisconnectBody<'a> {
     pub for_seconds: Option<u64>,
 }
 
-/// As nodes pass it on.
+/// The message as nodes pass it on.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Passed<'a> {
@@ -68,28 +68,28 @@ struct Passed<'a> {
     asked_at_s: u64,
 }
 
-/// Why it is none.
+/// Why it is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DisconnectError {
-    /// Not the JSON that is expected; the text says what is wrong.
+    /// Not the expected JSON; the text says what is wrong.
     #[error("the body is not what POST /disconnect takes: {0}")]
     Malformed(String),
     /// It would end every stream.
     #[error("nothing says which streams: name a subject, a token_id, a topic or an address")]
     Everybody,
-    /// A token has one id: nothing is left for its subject to say.
+    /// A token id already names one token: a subject next to it adds nothing.
     #[error("name a subject or a token_id, not both")]
     TwoHolders,
     /// A name that no token has.
     #[error("field {0:?} must have 1 to {NAME_BYTES_MAX} bytes")]
     Name(&'static str),
-    /// A topic that can't be one.
+    /// A topic with an invalid name.
     #[error("field \"topic\" {0}")]
     Topic(String),
-    /// An address that can't be one.
+    /// Neither an address nor a network.
     #[error("field \"address\" must be an address, or a network such as 10.0.0.0/8 or 2001:db8::/32")]
     Address,
-    /// A time where no token is denied, or too long a one.
+    /// A time in a request that denies no token, or a time that is too long.
     #[error(
         "field \"for_seconds\" is how long the tokens of a subject, or a token_id, stay denied: at most {SECONDS_MAX}, \
          and not beside a topic or an address, which deny nothing"
@@ -104,7 +104,7 @@ impl Disconnect {
         Disconnect::read(body, now_s)
     }
 
-    /// Reads what another node passed on; none: it is something else.
+    /// Reads what another node passed on; none if the message is something else.
     pub fn parse_passed(message: &[u8]) -> Option<Result<Disconnect, DisconnectError>> {
         if !message.starts_with(PASSED_PREFIX) {
             return None;
@@ -113,7 +113,7 @@ impl Disconnect {
         Some(passed.and_then(|Passed { disconnect, asked_at_s }| Disconnect::read(disconnect, asked_at_s)))
     }
 
-    /// What other nodes are told.
+    /// The message for the other nodes.
     pub fn passed(&self) -> String {
         let (subject, token_id) = match &self.holder {
             Some(Holder::Subject(name)) => (Some(name.as_str().into()), None),
@@ -131,7 +131,7 @@ impl Disconnect {
         serde_json::to_string(&passed).expect("strings and numbers are JSON")
     }
 
-    /// Who is to be kept from coming back: nobody, where only some of a holder's streams are meant, or no time at all.
+    /// The holder to deny; none if the request covers only some of a holder's streams, or `for_seconds` is 0.
     pub fn denied(&self) -> Option<&Holder> {
         let is_partial = self.topic.is_some() || self.network.is_some();
         self.holder.as_ref().filter(|_| !is_partial && self.for_seconds != Some(0))
@@ -175,7 +175,7 @@ fn topic(name: &str) -> Result<Topic, DisconnectError> {
     }
 }
 
-/// A network; a host's bits in it mean the network that it is in.
+/// A network. Host bits are cleared.
 fn network(text: &str) -> Option<IpNet> {
     let network = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
     network.ok().or_else(|| text.parse().ok()).map(|network: IpNet| network.trunc())

@@ -1,7 +1,8 @@
-//! The stream's frames: an event, and what the server says of itself, as WHATWG HTML 9.2.5 wants it written.
+//! The stream's frames: events, and what the server itself sends, in the format of WHATWG HTML 9.2.5.
 //!
-//! Every frame is a whole block, which ends in an empty line, or a comment line: any frame may follow any other.
-//! Invariant: the decoder gives an event's data back with its line ends turned into `\n`, and nothing in it can pass for another field.
+//! Every frame is a whole block, which ends in an empty line, or a comment line, so any frame may follow any other.
+//! Invariant: the decoder returns an event's data with its line ends turned into `\n`, and no data can pass for another
+//! field.
 
 use std::io::Write;
 use std::time::Duration;
@@ -11,17 +12,17 @@ use serde::Serialize;
 
 use crate::event::{Event, EventId, EventType, Frame, GAP_EVENT_TYPE};
 
-/// What is sent into a silence: a comment, which clients drop and proxies take for life. No empty line follows it: a
-/// client that keeps the last id in its decoder (httpx-sse) would take that for the end of an empty event.
+/// The heartbeat: a comment, which clients drop and proxies count as activity. No empty line follows it: a client that
+/// keeps the last id in its decoder (httpx-sse) would take that for the end of an empty event.
 pub const HEARTBEAT: &[u8] = b":\n";
-/// The last word to a subscriber whose token has expired; a comment too.
+/// The last line for a subscriber whose token has expired; also a comment.
 pub const TOKEN_EXPIRED: &[u8] = b": the token has expired\n";
-/// The last word to a subscriber who would not be let in any more.
+/// The last line for a subscriber that would no longer be admitted.
 pub const REVOKED: &[u8] = b": access was revoked\n";
-/// The last word to a subscriber whom an operator disconnected.
+/// The last line for a subscriber that an operator disconnected.
 pub const DISCONNECTED: &[u8] = b": disconnected by an operator\n";
 
-/// The fields of an event that stand in its frame, besides its id.
+/// The fields of an event in its frame, except its id.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a> {
     /// Its type; none means `message`.
@@ -33,7 +34,7 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// An event of nothing but data.
+    /// An event with only data.
     pub fn data(data: &'a str) -> Fields<'a> {
         Fields { event_type: None, retry: None, data }
     }
@@ -60,7 +61,7 @@ pub fn event(event: &Event, id: &EventId) -> Frame {
 pub fn write_event(bytes: &mut Vec<u8>, id: &str, fields: &Fields<'_>) {
     let data = fields.data.as_bytes();
     let event_type = fields.event_type.map_or("", EventType::as_str);
-    // Every line end may add a field name; `\r\n` is counted twice, which only leaves room.
+    // Every line end may add a field name; `\r\n` is counted twice, which only reserves more than needed.
     let lines = 1 + memchr2_iter(b'\r', b'\n', data).count();
     bytes.reserve(id.len() + event_type.len() + FIELDS_BYTES_MAX + data.len() + lines * "data: \n".len());
     push_field(bytes, "id", id);
@@ -74,8 +75,8 @@ pub fn write_event(bytes: &mut Vec<u8>, id: &str, fields: &Fields<'_>) {
     bytes.push(b'\n');
 }
 
-/// A stream's first frame: when to come back, and the position to come back to if nothing follows. An `id:` without
-/// data dispatches nothing, yet sets what the client sends as `Last-Event-ID`.
+/// A stream's first frame: the reconnection time, and the position to resume from if nothing follows. An `id:` without
+/// data dispatches no event, but sets what the client sends as `Last-Event-ID`.
 pub fn preamble(retry: Duration, position: &EventId) -> Frame {
     let mut bytes = Vec::with_capacity(FIELDS_BYTES_MAX + position.as_str().len());
     push_retry(&mut bytes, retry);
@@ -84,7 +85,7 @@ pub fn preamble(retry: Duration, position: &EventId) -> Frame {
     bytes.into()
 }
 
-/// When to come back, and nothing else: the last frame of a stream that ends on purpose.
+/// Only the reconnection time: the last frame of a stream that ends on purpose.
 pub fn retry_only(retry: Duration) -> Frame {
     let mut bytes = Vec::with_capacity(FIELDS_BYTES_MAX);
     push_retry(&mut bytes, retry);
@@ -92,7 +93,7 @@ pub fn retry_only(retry: Duration) -> Frame {
     bytes.into()
 }
 
-/// A new position without an event, for one whose topics were quiet or skipped.
+/// A new position without an event, for a subscriber whose topics were quiet or skipped.
 pub fn position(id: &EventId) -> Frame {
     let mut bytes = Vec::with_capacity(FIELDS_BYTES_MAX + id.as_str().len());
     push_field(&mut bytes, "id", id.as_str());
@@ -100,7 +101,7 @@ pub fn position(id: &EventId) -> Frame {
     bytes.into()
 }
 
-/// "Something is missing here": why, of which topics, and the last id before it that is sure.
+/// A gap event: the reason, the topics, and the last id before it that is certain.
 pub fn gap(id: &EventId, reason: &str, topics: &[&str], last_id: Option<&str>) -> Frame {
     #[derive(Serialize)]
     struct Gap<'a> {
@@ -117,7 +118,7 @@ pub fn gap(id: &EventId, reason: &str, topics: &[&str], last_id: Option<&str>) -
     bytes.into()
 }
 
-/// What data takes in a stream, less the first line's field name: `data: ` stands before each further line.
+/// The bytes that data takes in a stream, without the first line's field name: each further line adds `data: `.
 pub fn data_bytes(data: &[u8]) -> usize {
     let is_in_pair = |line_end: &usize| data[..=*line_end].ends_with(b"\r\n");
     let further_lines = memchr2_iter(b'\r', b'\n', data).filter(|line_end| !is_in_pair(line_end)).count();
@@ -147,7 +148,7 @@ pub(super) fn milliseconds(duration: Duration) -> u64 {
 fn push_data(bytes: &mut Vec<u8>, data: &[u8]) {
     let mut line_start = 0;
     for line_end in memchr2_iter(b'\r', b'\n', data) {
-        // The line feed of a CRLF whose carriage return has ended the line already.
+        // The line feed of a CRLF: its carriage return has already ended the line.
         if data[..=line_end].ends_with(b"\r\n") {
             line_start = line_end + 1;
             continue;
@@ -159,7 +160,7 @@ fn push_data(bytes: &mut Vec<u8>, data: &[u8]) {
 }
 
 fn push_data_line(bytes: &mut Vec<u8>, line: &[u8]) {
-    // The space is always written: clients cut exactly one off, and a line may start with its own.
+    // The space is always written: clients remove exactly one, and a line may start with its own.
     bytes.extend_from_slice(b"data: ");
     bytes.extend_from_slice(line);
     bytes.push(b'\n');

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::encoder::milliseconds;
 use crate::event::{Event, EventId, EventType};
 
-/// 49 days: what fits 32 bits, which is what clients can be trusted with.
+/// 49 days, which fits in 32 bits: some clients cannot handle more.
 const RETRY_MS_MAX: u64 = u32::MAX as u64;
 
 /// One event as a JSON object: `{"topic", "id"?, "event"?, "retry"?, "data"}`, `retry` in whole milliseconds.
@@ -15,7 +15,7 @@ const RETRY_MS_MAX: u64 = u32::MAX as u64;
 pub struct Envelope<'a> {
     /// The topic's name.
     pub topic: &'a str,
-    /// The event's id; none: the server gives one.
+    /// The event's id; none: the server assigns one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'a str>,
     /// The event's type.
@@ -34,7 +34,7 @@ pub struct Envelope<'a> {
 pub enum Data<'a> {
     /// Any text, JSON or not.
     Text(&'a str),
-    /// JSON that keeps its spelling: numbers and the order of keys are as they were written.
+    /// JSON that keeps its spelling: numbers and the order of keys stay as they were written.
     Json(&'a RawValue),
 }
 
@@ -49,7 +49,7 @@ impl<'a> Data<'a> {
 }
 
 impl<'a> From<&'a Event> for Envelope<'a> {
-    /// Data is always text, so that its bytes survive even where they look like JSON.
+    /// Data is always text, so that its bytes survive even if they look like JSON.
     fn from(event: &'a Event) -> Envelope<'a> {
         Envelope {
             topic: event.topic.as_str(),

@@ -1,9 +1,9 @@
-//! Why a request is refused: a status for the client, a sentence for its author. Knows no connection.
+//! Why a request is refused: a status for the client, a sentence for its author. Independent of connections.
 
 use std::fmt;
 
-/// A request that is not served. Whoever gets one answers [`status`](RequestError::status) and closes: the place
-/// where the next request would start is not sure any more.
+/// A request that is not served. The server answers [`status`](RequestError::status) and closes the connection: it is
+/// unclear where the next request would start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
     /// 400: against the grammar or the framing rules of RFC 9112; the text says which.

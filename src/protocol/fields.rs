@@ -1,9 +1,9 @@
-//! The grammar inside single header fields (RFC 9110, 5.6 and RFC 9112, 6). Pure leaves of `head`.
+//! The grammar inside single header fields (RFC 9110, 5.6 and RFC 9112, 6). Pure helpers of `head`.
 
 use super::RequestError;
 
-/// Whether an `Accept` field names `media_type` itself with a weight above zero. A wildcard does not count: every
-/// plain client sends `*/*`, and it says nothing about who is asking.
+/// Whether an `Accept` field names `media_type` itself with a weight above zero. A wildcard does not count: every plain
+/// client sends `*/*`, so it does not identify the client.
 pub(super) fn accepts(value: &str, media_type: &str) -> bool {
     split_quoted(value, b',').any(|range| {
         let mut parts = split_quoted(range, b';').map(trim);
@@ -17,7 +17,7 @@ pub(super) fn has_token(value: &str, token: &str) -> bool {
     value.split(',').any(|part| trim(part).eq_ignore_ascii_case(token))
 }
 
-/// A `Content-Length`: digits and nothing else, so neither a sign nor a list (RFC 9112, 6.3).
+/// A `Content-Length`: only digits, so neither a sign nor a list (RFC 9112, 6.3).
 pub(super) fn content_length(value: &[u8]) -> Result<u64, RequestError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(RequestError::Malformed("Content-Length is not a number"));
@@ -29,7 +29,7 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, RequestError> {
         .ok_or(RequestError::BodyTooLarge)
 }
 
-/// A `Transfer-Encoding` over all its lines: fine only when it is exactly `chunked` (RFC 9112, 6.1).
+/// A `Transfer-Encoding` over all its lines: valid only when it is exactly `chunked` (RFC 9112, 6.1).
 pub(super) fn transfer_encoding(value: &str) -> Result<(), RequestError> {
     let is_chunked = |coding: &str| trim(coding).eq_ignore_ascii_case("chunked");
     if is_chunked(value) {
@@ -39,7 +39,7 @@ pub(super) fn transfer_encoding(value: &str) -> Result<(), RequestError> {
     if before_last.split(',').any(is_chunked) {
         return Err(RequestError::Malformed("chunked is not the last transfer coding, or is there twice"));
     }
-    // Empty elements, parameters and quotes have each hidden a coding from one of two readers.
+    // Empty elements, parameters and quotes have each been used to hide a coding from one of two parsers.
     let is_token = |coding: &str| !trim(coding).is_empty() && trim(coding).bytes().all(is_token_byte);
     if !value.split(',').all(is_token) {
         return Err(RequestError::Malformed("Transfer-Encoding is not a list of codings"));
@@ -58,7 +58,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Optional whitespace cut off both ends: spaces and tabs, nothing that Unicode adds to them.
+/// Removes optional whitespace at both ends: spaces and tabs, no other Unicode whitespace.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }

@@ -1,7 +1,7 @@
-//! Whom a request is from, as proxies tell it: `Forwarded` (RFC 7239) and `X-Forwarded-For`.
+//! The client that a request is from, as proxies report it: `Forwarded` (RFC 7239) and `X-Forwarded-For`.
 //!
-//! Each proxy appends who it heard the request from, so only the end is sure: it is read from there, and the first
-//! hop that is not trusted itself is the client. What stands before that, anybody may have written.
+//! Each proxy appends the address that it received the request from, so only the end of the list is reliable. The list
+//! is read from the end, and the first hop that is not trusted is the client. What precedes it may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,10 +17,10 @@ pub struct ForwardedFor {
 }
 
 impl ForwardedFor {
-    /// The client, when a trusted proxy named it; port 0 is one that was not told.
+    /// The client, if a trusted proxy named it; port 0 means that the port is unknown.
     ///
-    /// A proxy that sets one of the two headers passes on the other as whoever wrote it: if they name different
-    /// clients, neither is believed.
+    /// A proxy that sets one of the two headers passes the other on unchanged. If they name different clients, the
+    /// server trusts neither.
     pub fn client(&self, is_trusted: impl Fn(IpAddr) -> bool) -> Option<SocketAddr> {
         let by_forwarded = self.forwarded.iter().rev().flat_map(|line| forwarded_hops(line));
         let by_forwarded = first_untrusted(by_forwarded, &is_trusted);
@@ -33,7 +33,7 @@ impl ForwardedFor {
     }
 }
 
-/// The hop at which trust ends; where one hides itself, the last one before that which is known.
+/// The first hop that is not trusted; if a hop before it is hidden, the last known one.
 fn first_untrusted(
     hops: impl Iterator<Item = Option<SocketAddr>>,
     is_trusted: impl Fn(IpAddr) -> bool,
@@ -55,10 +55,10 @@ fn forwarded_hops(line: &str) -> impl Iterator<Item = Option<SocketAddr>> {
     elements.into_iter().rev().map(|element| {
         let mut node = None;
         for pair in split_quoted(element, b';').map(trim).filter(|pair| !pair.is_empty()) {
-            // A quote in a name is a trick like one that is not closed.
+            // A quote in a name is as suspicious as one that is not closed.
             let (name, value) = pair.split_once('=').filter(|(name, _)| !name.contains('"'))?;
             let value = unquote(trim(value))?;
-            // Of two names in one element it is not sure which one counts.
+            // With two `for` in one element it is unclear which one counts.
             if trim(name).eq_ignore_ascii_case("for") && node.replace(value).is_some() {
                 return None;
             }
@@ -67,8 +67,8 @@ fn forwarded_hops(line: &str) -> impl Iterator<Item = Option<SocketAddr>> {
     })
 }
 
-/// A token, or what is between the quotes; none if those are not closed, since everything up to them may be a trick
-/// to take in what the next proxy appended.
+/// A token, or the text between the quotes. None if the quotes are not closed: they may be a trick to swallow what the
+/// next proxy appended.
 fn unquote(value: &str) -> Option<&str> {
     let Some(quoted) = value.strip_prefix('"') else { return (!value.contains('"')).then_some(value) };
     let mut escaped = false;
@@ -85,8 +85,8 @@ fn plain_hops(line: &str) -> impl Iterator<Item = Option<SocketAddr>> {
     line.rsplit(',').map(|hop| address(trim(hop)))
 }
 
-/// An address with or without brackets and a port; none for `unknown`, for names that hide one (`_gateway`), and for
-/// what is none.
+/// An address with or without brackets and a port; none for `unknown`, for obfuscated identifiers (`_gateway`), and for
+/// text that is not an address.
 fn address(text: &str) -> Option<SocketAddr> {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, port)) => (host, port),
@@ -108,7 +108,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
-    /// The client that these lines name where 10.0.0.0/8 is trusted, by either header alone.
+    /// The client that these lines name if 10.0.0.0/8 is trusted, by either header alone.
     fn client(forwarded: &[&str], x_forwarded_for: &[&str]) -> Option<String> {
         let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
         let named = ForwardedFor { forwarded: owned(forwarded), x_forwarded_for: owned(x_forwarded_for) };
@@ -155,7 +155,7 @@ mod tests {
         check("for=192.0.2.7;host=\"\\\", for=203.0.113.9;x=\\\"\"", Some("192.0.2.7:0"));
         check("for=192.0.2.7, proto=https", None);
         check("for=192.0.2.7;for=203.0.113.9", None);
-        // An open quote takes in what the proxy appended: better nobody than whom the client chose.
+        // An open quote swallows what the proxy appended: no address is better than one the client chose.
         for trick in ["for=203.0.113.9;x=\"", "x=\";for=203.0.113.9", "for=203.0.113.9;x=y\"", "for=203.0.113.9;x=\"\\"]
         {
             check(&format!("{trick}, for=192.0.2.7"), None);

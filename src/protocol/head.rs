@@ -1,7 +1,7 @@
 //! The request head: from the first byte to the empty line (RFC 9112, 2 to 6).
 //!
-//! httparse splits the lines; this file is what httparse leaves open. Invariant: a head is accepted only when every
-//! reader of RFC 9112 would see the same request end at the same byte. What nobody here asks for is not kept.
+//! httparse splits the lines; this file checks what httparse does not. Invariant: a head is accepted only when every
+//! reader of RFC 9112 would see the same request end at the same byte. Fields that the server does not use are dropped.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use super::{Parsed, RequestError};
 /// Empty lines tolerated before a request line: old clients send one after a body (RFC 9112, 2.2).
 const EMPTY_LINES_MAX: usize = 4;
 
-/// How much head is accepted.
+/// How large a head may be.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
     /// Bytes of request line, headers and empty line together.
@@ -42,7 +42,7 @@ pub enum Method {
     Other(String),
 }
 
-/// What a request says before its body, as far as a route, a limit or a log may want to know it.
+/// What a request says before its body, as far as routes, limits and logs need it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestHead {
     /// The method.
@@ -63,7 +63,7 @@ pub struct RequestHead {
     pub origin: Option<String>,
     /// `Authorization`.
     pub authorization: Option<String>,
-    /// `Last-Event-ID`, as sent; an empty one says nothing and is none.
+    /// `Last-Event-ID`, as sent; an empty one counts as absent.
     pub last_event_id: Option<Vec<u8>>,
     /// `Accept` names `text/event-stream`, as EventSource does.
     pub accepts_event_stream: bool,
@@ -73,9 +73,9 @@ pub struct RequestHead {
     pub accepts_gzip: bool,
     /// `Content-Type`.
     pub content_type: Option<String>,
-    /// A proxy has left its mark: `Forwarded`, `X-Forwarded-*`, `X-Real-IP` or `Via`.
+    /// The request has a header that proxies add: `Forwarded`, `X-Forwarded-*`, `X-Real-IP` or `Via`.
     pub forwarded: bool,
-    /// Whom the request is from, as proxies tell it.
+    /// The client that the request is from, as proxies report it.
     pub forwarded_for: ForwardedFor,
     /// `Cookie`; several lines joined with `; `.
     pub cookie: Option<String>,
@@ -90,20 +90,20 @@ pub fn parse(bytes: &[u8], limits: &HeadLimits) -> Result<Parsed<RequestHead>, R
     parse_grown(bytes, 0, limits)
 }
 
-/// As [`parse`], for a buffer whose first `known` bytes were [`Parsed::NeedMore`] before: they are not searched
-/// again, so a head that arrives byte by byte costs what it costs in one piece.
+/// As [`parse`], for a buffer whose first `known` bytes were [`Parsed::NeedMore`] before: they are not searched again,
+/// so a head that arrives byte by byte costs no more than one that arrives in one piece.
 pub fn parse_grown(bytes: &[u8], known: usize, limits: &HeadLimits) -> Result<Parsed<RequestHead>, RequestError> {
     let start = skip_empty_lines(bytes)?;
     let head = &bytes[start..];
     let window = &head[..head.len().min(limits.head_bytes_max)];
-    // A TLS hello or a terminal's noise is told at once, not when its time is up.
+    // A TLS hello or terminal noise is refused at once, not at the timeout.
     if window.first().is_some_and(|&first| first != b'\r' && !is_token_byte(first)) {
         return Err(RequestError::Malformed("this is not an HTTP request"));
     }
     match find_end(window, known.saturating_sub(start))? {
         Some(end) => Ok(Parsed::Complete { value: parse_complete(&window[..end], limits)?, consumed: start + end }),
         None if window.len() < limits.head_bytes_max => Ok(Parsed::NeedMore),
-        // Not even the request line came to its end: that is the target's fault, and has its own status.
+        // Not even the request line is complete: the target is too long, which has its own status.
         None if memchr(b'\n', window).is_none() => Err(RequestError::TargetTooLong),
         None => Err(RequestError::HeadTooLarge),
     }
@@ -117,7 +117,7 @@ fn skip_empty_lines(bytes: &[u8]) -> Result<usize, RequestError> {
     Ok(lines * 2)
 }
 
-/// Where the head ends, looking at bytes from `known` on; a line feed without its carriage return is refused on sight.
+/// Where the head ends, searching from `known` on; a line feed without its carriage return is refused at once.
 fn find_end(head: &[u8], known: usize) -> Result<Option<usize>, RequestError> {
     let known = known.min(head.len());
     for line_feed in memchr_iter(b'\n', &head[known..]).map(|at| known + at) {
@@ -199,7 +199,7 @@ struct Fields {
 
 impl Fields {
     fn take(&mut self, name: &str, value: &[u8]) -> Result<(), RequestError> {
-        // Longer names are nobody's here; the buffer spares an allocation per header line.
+        // No header read here has a longer name. The buffer saves an allocation per header line.
         let mut buffer = [0; 32];
         let Some(lower) = buffer.get_mut(..name.len()) else { return Ok(()) };
         lower.copy_from_slice(name.as_bytes());
@@ -212,7 +212,7 @@ impl Fields {
             b"access-control-request-method" => {
                 once(&mut self.preflight_method, value, "there is more than one Access-Control-Request-Method")
             }
-            // Equal lengths twice are allowed to be refused (RFC 9112, 6.3), and are never sent by accident.
+            // RFC 9112, 6.3 allows a server to refuse two equal lengths. No client sends them by accident.
             b"content-length" => match self.content_length.replace(content_length(value)?) {
                 Some(_) => Err(RequestError::Malformed("there is more than one Content-Length")),
                 None => Ok(()),
@@ -270,7 +270,7 @@ impl Fields {
 }
 
 fn once(slot: &mut Option<String>, value: &[u8], refusal: &'static str) -> Result<(), RequestError> {
-    // Bytes that are not UTF-8 are replaced: they then equal no token and no origin, and a stray one costs no 400.
+    // Bytes that are not UTF-8 are replaced: the value then matches no token and no origin, and causes no 400.
     match slot.replace(String::from_utf8_lossy(value).into_owned()) {
         Some(_) => Err(RequestError::Malformed(refusal)),
         None => Ok(()),
@@ -299,7 +299,7 @@ fn assemble(
 ) -> Result<RequestHead, RequestError> {
     let method = parse_method(method);
     let (target, authority) = parse_target(&method, target, limits)?;
-    // RFC 9112, 3.2: without Host, or with two, a proxy before us may have meant another site.
+    // RFC 9112, 3.2: without Host, or with two, a proxy in front of the server may have meant another site.
     match &fields.host {
         Some(host) if !is_host(host) => return Err(RequestError::Malformed("Host is not a host name")),
         None if minor_version == 1 => return Err(RequestError::Malformed("there is no Host")),
@@ -310,7 +310,7 @@ fn assemble(
     Ok(RequestHead {
         minor_version,
         keep_alive: fields.keep_alive(minor_version),
-        // RFC 9110, 10.1.1: without a body there is nothing to wait for, and HTTP/1.0 knows no 100.
+        // RFC 9110, 10.1.1: without a body there is nothing to wait for, and HTTP/1.0 does not have status 100.
         expect_continue: fields.expect
             && minor_version == 1
             && !matches!(framing, BodyFraming::None | BodyFraming::Length(0)),
@@ -343,7 +343,7 @@ fn parse_method(method: &str) -> Method {
     }
 }
 
-/// The target of any form (RFC 9112, 3.2) that is not a proxy's business, and the host it names, if it does.
+/// The target in any form (RFC 9112, 3.2) except those only for proxies, and the host it names, if any.
 fn parse_target(method: &Method, target: &str, limits: &HeadLimits) -> Result<(Target, Option<String>), RequestError> {
     if target.len() > limits.target_bytes_max {
         return Err(RequestError::TargetTooLong);
@@ -381,7 +381,7 @@ impl Method {
     }
 }
 
-// Neither the headers nor the query: both carry tokens, and this ends up in logs.
+// Prints neither the headers nor the query: both carry tokens, and this output ends up in logs.
 impl fmt::Debug for RequestHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestHead")

@@ -1,4 +1,4 @@
-//! The head's tables: what is accepted and as what, what is refused and how.
+//! The head's tables: what is accepted and as what; what is refused and how.
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn head(request: &str) -> RequestHead {
     }
 }
 
-/// A request with these header lines besides Host.
+/// A request with Host and these header lines.
 fn with(headers: &str) -> String {
     format!("POST /x HTTP/1.1\r\nHost: h\r\n{headers}\r\n")
 }
@@ -104,7 +104,7 @@ fn headers_mean_what_they_say() {
     assert_eq!(preflight.access_control_request_method.as_deref(), Some("POST"));
     let long_name = format!("{}: x\r\n", "n".repeat(33));
     assert!(!head(&with(&long_name)).forwarded);
-    // Waiting for 100 without a body, or as HTTP/1.0, would be waiting for nothing.
+    // Without a body, or in HTTP/1.0, no 100 would ever come.
     assert!(!head(&with("Expect: 100-continue\r\n")).expect_continue);
     assert!(!head(&with("Expect: 100-continue\r\nContent-Length: 0\r\n")).expect_continue);
     assert!(head(&with("Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n")).expect_continue);
@@ -145,7 +145,7 @@ fn targets_of_every_form() {
 
 #[test]
 fn requests_that_two_readers_could_read_in_two_ways_are_refused() {
-    // Framing: what the next request on this connection would be must not be a matter of opinion.
+    // Framing: every reader must find the same next request on this connection.
     check(with("Content-Length: 5\r\nContent-Length: 5\r\n"), 400);
     check(with("Content-Length: 5\r\nContent-Length: 6\r\n"), 400);
     check(with("Content-Length: 5, 5\r\n"), 400);
@@ -178,7 +178,7 @@ fn requests_that_two_readers_could_read_in_two_ways_are_refused() {
     check(with("A(: b\r\n"), 400);
     check("GET / HTTP/1.1\nHost: h\n\n", 400);
     check("GET / HTTP/1.1\r\nHost: h\r\n\n", 400);
-    // Whose site it is.
+    // The host that the request is for.
     check("GET / HTTP/1.1\r\n\r\n", 400);
     check("GET http://h/ HTTP/1.1\r\n\r\n", 400);
     check("GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400);

@@ -1,20 +1,20 @@
 //! The wire, pure: bytes in, values out, and values back into bytes. No sockets, no clock, no threads.
 //!
 //! ```text
-//!  request   head ─▶ target          what was asked: method, path, query, the headers that matter
-//!            body ─▶ publish         what was sent: framing undone, then events
-//!            envelope                events as publishers send them: publish undone
+//!  request   head ─▶ target          what is requested: method, path, query, the headers that matter
+//!            body ─▶ publish         what was sent: framing removed, then events
+//!            envelope                events as publishers send them: the reverse of publish
 //!            disconnect              which streams an operator ends
-//!            proxy_header, forwarded whom it is from, where proxies say so
+//!            proxy_header, forwarded the client it is from, if proxies name it
 //!            error                   why a request is refused, as a status and two sentences
 //!  answer    response                heads, problem bodies, the head of a stream
-//!            encoder                 an event as a frame: formatted once, sent to everybody
-//!  client    decoder                 the same stream read back, as WHATWG HTML 9.2.6 says
+//!            encoder                 an event as a frame: formatted once, sent to every subscriber
+//!  client    decoder                 decodes the same stream, by WHATWG HTML 9.2.6
 //! ```
 //!
-//! Every parser here takes what has arrived so far, in any chunking, and never panics on it. What is missing is
-//! [`Parsed::NeedMore`], not an error; what is wrong is a [`RequestError`] that knows its status. Where RFC 9112
-//! leaves a choice, the strict reading wins: two readers of one byte stream must not see different requests.
+//! Every parser here takes what has arrived so far, in any chunking, and never panics on it. Missing bytes are
+//! [`Parsed::NeedMore`], not an error. Wrong bytes are a [`RequestError`], which has a status. Where RFC 9112 leaves a
+//! choice, the strict reading wins: two readers of one byte stream must not see different requests.
 
 #![forbid(unsafe_code)]
 
@@ -38,9 +38,9 @@ pub use error::RequestError;
 /// What a parser made of the bytes so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed<T> {
-    /// Not all there yet: ask again with more.
+    /// Not complete yet: call again with more bytes.
     NeedMore,
-    /// A value, and how many of the bytes it took; what follows them is the next one's.
+    /// A value, and how many bytes it took; the bytes after them belong to the next value.
     Complete {
         /// What was read.
         value: T,

@@ -1,7 +1,7 @@
-//! The header of the PROXY protocol, versions 1 and 2, with which a proxy that passes bytes on tells for whom
+//! The header of the PROXY protocol, versions 1 and 2, in which a proxy that forwards bytes names the client
 //! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). It comes once, before a connection's first byte.
 //!
-//! Strict: whatever is not exactly such a header is refused. Its extensions (TLVs) are skipped, within a bound.
+//! Strict: anything that is not exactly such a header is refused. Its extensions (TLVs) are skipped, within a bound.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,19 +9,19 @@ use super::Parsed;
 
 /// The longest line of version 1, its end included (specification, 2.1).
 const LINE_BYTES_MAX: usize = 107;
-/// What version 2 starts with: nothing that any other protocol does.
+/// The start of version 2. No other protocol starts with these bytes.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, and length.
 const FIXED_BYTES: usize = 16;
 /// Addresses and extensions of version 2: more than certificates' names and a balancer's tokens need.
 const BLOCK_BYTES_MAX: usize = 4096;
 
-/// What a header says.
+/// What a header contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// The proxy passes this address's bytes on.
+    /// The proxy forwards the bytes of this address.
     Client(SocketAddr),
-    /// The proxy speaks for itself (a health check), or does not know for whom.
+    /// The proxy connects for itself (a health check), or does not know the client.
     Proxy,
 }
 
@@ -60,7 +60,7 @@ fn parse_line(bytes: &[u8]) -> Result<Parsed<ProxyHeader>, BadProxyHeader> {
     let value = match (words.next(), words.next()) {
         (Some("PROXY"), Some("TCP4")) => parse_words(words, |text| text.parse().ok().map(IpAddr::V4)),
         (Some("PROXY"), Some("TCP6")) => parse_words(words, |text| text.parse().ok().map(IpAddr::V6)),
-        // Whatever else the line says is to be ignored.
+        // The specification requires that the rest of the line is ignored.
         (Some("PROXY"), Some("UNKNOWN")) => Some(ProxyHeader::Proxy),
         _ => None,
     };
@@ -84,7 +84,7 @@ fn parse_port(text: &str) -> Option<u16> {
     (port.to_string() == text).then_some(port)
 }
 
-/// Version 2: sixteen bytes that are always there, then addresses and extensions in as many as they say.
+/// Version 2: sixteen fixed bytes, then addresses and extensions, whose length the fixed bytes give.
 fn parse_binary(bytes: &[u8]) -> Result<Parsed<ProxyHeader>, BadProxyHeader> {
     let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_BYTES>() else { return Ok(Parsed::NeedMore) };
     let [.., command, family, high, low] = *fixed;
@@ -106,7 +106,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Parsed<ProxyHeader>, BadProxyHeader> {
             let (source, rest) = addresses.split_first_chunk::<16>()?;
             client(IpAddr::from(*source), u16::from_be_bytes([rest[16], rest[17]]))
         }),
-        // A client on a unix socket of the proxy's host has no address, and is the proxy's own.
+        // A client on a unix socket of the proxy's host has no address, and counts as the proxy itself.
         (_, 0x31) if block_bytes >= 216 => Some(ProxyHeader::Proxy),
         _ => None,
     };

@@ -1,7 +1,7 @@
 //! What publishers send: `{"topic", "data", "event"?, "id"?, "retry"?}`, one or an array of them, accepted or refused
-//! whole. The reverse is [`envelope`](super::envelope).
+//! as a whole. The reverse is [`envelope`](super::envelope).
 //!
-//! JSON data passes through byte for byte: it is never parsed into numbers and maps, so nothing about it can change.
+//! JSON data passes through byte for byte. It is never parsed into numbers and maps, so it cannot change.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::encoder;
 use crate::event::{Event, EventId, EventType, NameError, Topic};
 
-/// How much one publish body may hold; its own size is limited where it is read.
+/// Limits on the content of one publish body; the body's own size is limited where it is read.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishLimits {
     /// Bytes of a topic's name.
@@ -26,9 +26,9 @@ pub struct PublishLimits {
 }
 
 impl PublishLimits {
-    /// Refuses data that is too large, and says how large it is.
+    /// Refuses data that is too large, and returns its size.
     pub fn check_data(&self, data: &[u8]) -> Result<(), usize> {
-        // At worst every byte is a line end, before which a field name comes: nearly all data is far below.
+        // At worst every byte is a line end and needs a field name, 7 bytes in all. Nearly all data is far below.
         if data.len() <= self.data_bytes_max / 7 {
             return Ok(());
         }
@@ -90,12 +90,12 @@ pub enum EventProblem {
         /// What it must be.
         expected: &'static str,
     },
-    /// A topic, type or id that is no such thing.
+    /// A topic, type or id that is not valid.
     #[error("field {field:?} {error}: {value:?}")]
     Name {
         /// The field.
         field: &'static str,
-        /// What it holds, or how that begins.
+        /// Its value, or the start of it.
         value: String,
         /// What is wrong with it.
         error: NameError,
@@ -111,10 +111,10 @@ pub enum EventProblem {
 }
 
 impl PublishError {
-    /// Every [`reason`](PublishError::reason) but `topic_bytes`, which a stream may have too.
+    /// Every [`reason`](PublishError::reason) except `topic_bytes`, which also applies to streams.
     pub const REASONS: [&str; 2] = ["event_bytes", "batch_events"];
 
-    /// The limit that the body is over, by its name in metrics; none: it is wrong in another way.
+    /// The limit that the body exceeds, by its name in metrics; none if it is wrong in another way.
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             PublishError::BatchTooLarge { .. } => Some("batch_events"),
@@ -127,7 +127,7 @@ impl PublishError {
         }
     }
 
-    /// The status to answer: 413 where only less of it would be accepted, else 400.
+    /// The status to answer: 413 if a smaller body would be accepted, otherwise 400.
     pub fn status(&self) -> u16 {
         match self {
             PublishError::BatchTooLarge { .. }
@@ -190,7 +190,7 @@ fn parse_event(value: &RawValue, limits: &PublishLimits) -> Result<Event, EventP
             "id" => &mut id,
             _ => &mut retry,
         };
-        // Two readers of one object may disagree on which of the two counts.
+        // Parsers disagree on which of two equal fields counts.
         if slot.replace(value).is_some() {
             return Err(EventProblem::RepeatedField(name));
         }
@@ -212,7 +212,7 @@ fn parse_topic(value: &RawValue, limits: &PublishLimits) -> Result<Topic, EventP
     topic.map_err(|error| EventProblem::Name { field: "topic", value: shorten(&name), error })
 }
 
-/// A string's text, or any other JSON just as it was written.
+/// A string's text, or any other JSON exactly as it was written.
 fn parse_data(value: &RawValue, limits: &PublishLimits) -> Result<String, EventProblem> {
     let data =
         if value.get().starts_with('"') { parse_string("data", value)?.into_owned() } else { value.get().to_owned() };
@@ -240,7 +240,7 @@ fn parse_retry(value: Option<&RawValue>) -> Result<Option<Duration>, EventProble
         .map_err(|_| EventProblem::WrongType { field: "retry", expected: "whole milliseconds from 0 to 4294967295" })
 }
 
-/// Most serializers write `null` for what is not there.
+/// Most serializers write `null` for an absent field.
 fn present(value: Option<&RawValue>) -> Option<&RawValue> {
     value.filter(|value| value.get() != "null")
 }
@@ -250,7 +250,7 @@ fn parse_string<'a>(field: &'static str, value: &'a RawValue) -> Result<Cow<'a, 
     text.map(|Text(text)| text).map_err(|_| EventProblem::WrongType { field, expected: "a string of Unicode text" })
 }
 
-/// As much of a stranger's word as is worth repeating to them.
+/// The start of a client's text, short enough to repeat in an error.
 fn shorten(name: &str) -> String {
     name.chars().take(64).collect()
 }
@@ -276,7 +276,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
                 while let Some((Text(name), value)) = map.next_entry()? {
-                    // One more than there are fields is already wrong; the rest need not be held to say so.
+                    // One member more than there are fields is already an error, so the rest is not kept.
                     if members.len() <= FIELDS.len() {
                         members.push((name, value));
                     }
@@ -288,7 +288,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// An array's elements as far as they are wanted, and how many there were: a body of a million `0,` costs no memory.
+/// An array's elements up to `kept_max`, and how many there were: a body of a million `0,` costs no memory.
 struct Batch {
     kept_max: usize,
 }

@@ -1,6 +1,6 @@
 //! Responses: heads and small bodies as bytes, problem bodies (RFC 9457), and the head of a stream.
 //!
-//! Invariant: no header value can end its line, wherever it came from. The date is passed in; there is no clock here.
+//! Invariant: no header value can end its line, whatever its source. The date is passed in; there is no clock here.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use super::RequestError;
 /// The interim answer to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// An answer whose body is in memory: everything but a stream.
+/// An answer whose body is in memory: every answer except a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The status code.
@@ -22,7 +22,7 @@ pub struct Response {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// Whether the head says how long the body is; only an answer to HEAD may leave that out.
+    /// Whether the head has the body's length; only an answer to HEAD may leave it out.
     pub has_length: bool,
     /// Whether the connection serves another request after this answer.
     pub keep_alive: bool,
@@ -49,7 +49,7 @@ impl Response {
         self
     }
 
-    /// As GET would answer with a body of some type that is not built for HEAD: its length is left out (RFC 9110, 8.6).
+    /// For HEAD, where GET would send a body of this type that is not built here: without its length (RFC 9110, 8.6).
     #[must_use]
     pub fn with_unbuilt_body(mut self, content_type: &'static str) -> Response {
         self.content_type = Some(content_type);
@@ -72,9 +72,9 @@ impl Response {
     }
 
     /// The bytes. `head_only` answers HEAD: the same head, its body's length included, without the body. The status
-    /// line says HTTP/1.1 to everybody (RFC 9110, 2.5); `minor_version` is the request's and decides `Connection`.
+    /// line has HTTP/1.1 for every client (RFC 9110, 2.5); `minor_version` is the request's and decides `Connection`.
     pub fn encode(&self, head_only: bool, minor_version: u8, date: &str) -> Vec<u8> {
-        // RFC 9110, 8.6 and 15.4.5: a length on these would speak of another answer's body.
+        // RFC 9110, 8.6 and 15.4.5: a length on these would describe another answer's body.
         let bodiless = matches!(self.status, 204 | 304);
         let mut bytes = Vec::with_capacity(256 + if head_only { 0 } else { self.body.len() });
         push_status_line(&mut bytes, self.status);
@@ -115,21 +115,21 @@ pub fn problem(status: u16, title: &str, detail: &str) -> Response {
 }
 
 impl From<RequestError> for Response {
-    /// The refusal, and the end of the connection: where the next request starts is not sure any more.
+    /// The refusal. It closes the connection, because it is unclear where the next request starts.
     fn from(error: RequestError) -> Response {
         problem(error.status(), error.title(), error.detail()).closing()
     }
 }
 
 /// The head of a stream. Its body ends with the connection: no length and no chunks, so a frame's bytes are the same
-/// for every subscriber. HTTP/1.0, where keep-alive without a length means nothing, is told `close` as much as
-/// `closing` tells it to one whose stream ends at once.
+/// for every subscriber. It has `Connection: close` for a stream that ends at once (`closing`), and for HTTP/1.0, where
+/// keep-alive without a length means nothing.
 pub fn stream_head(extra_headers: &[(&str, &str)], minor_version: u8, date: &str, closing: bool) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(320);
     push_status_line(&mut bytes, 200);
     push_header(&mut bytes, "Content-Type", "text/event-stream; charset=utf-8");
     push_header(&mut bytes, "Cache-Control", "no-cache, no-store, no-transform");
-    // nginx would hold events back until its buffer is full.
+    // nginx would buffer events until its buffer is full.
     push_header(&mut bytes, "X-Accel-Buffering", "no");
     push_header(&mut bytes, "Connection", if closing || minor_version == 0 { "close" } else { "keep-alive" });
     push_header(&mut bytes, "Date", date);
@@ -153,12 +153,12 @@ fn push_header(bytes: &mut Vec<u8>, name: &str, value: &str) {
     debug_assert!(!name.is_empty() && name.bytes().all(super::fields::is_token_byte), "{name:?} is no header name");
     bytes.extend_from_slice(name.as_bytes());
     bytes.extend_from_slice(b": ");
-    // A value may echo what a client sent: a line end in it would let that client write headers of its own.
+    // A value may echo a client's input: a line end in it would let that client write headers of its own.
     bytes.extend(value.bytes().map(|byte| if byte.is_ascii_control() && byte != b'\t' { b' ' } else { byte }));
     bytes.extend_from_slice(b"\r\n");
 }
 
-/// Every status that is answered, with its phrase, as the status line has them.
+/// Every status that the server answers, with its phrase, as in the status line.
 const STATUSES: [(u16, &str); 19] = [
     (200, "200 OK"),
     (202, "202 Accepted"),

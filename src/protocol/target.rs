@@ -1,7 +1,7 @@
-//! The request target: a path as it was sent, and a query, decoded once. Knows no routes.
+//! The request target: a path as it was sent, and a query, decoded once. Independent of routes.
 //!
-//! The path stays encoded because proxies compare it so: if `/%6detrics` were `/metrics` here, a proxy that denies the
-//! latter would let the former pass.
+//! The path stays encoded because proxies compare it encoded: if `/%6detrics` were `/metrics` here, a proxy that denies
+//! the latter would let the former pass.
 
 use super::RequestError;
 
@@ -15,12 +15,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// Decodes an origin-form target (`/path?query`). Bad escapes, NUL, a fragment and what is not UTF-8 are refused.
+    /// Decodes an origin-form target (`/path?query`). Refuses bad escapes, NUL, a fragment and text that is not UTF-8.
     pub fn parse(target: &str) -> Result<Target, RequestError> {
         if !target.starts_with(['/', '?']) {
             return Err(RequestError::Malformed("the request target is neither a path nor an http:// URL"));
         }
-        // RFC 9112, 3.2: a fragment never travels. Whoever sends one has built the target by hand, wrongly.
+        // RFC 9112, 3.2: a fragment is never sent. A client that sends one has built the target by hand, wrongly.
         if target.contains('#') {
             return Err(RequestError::Malformed("the request target holds a fragment (#)"));
         }
@@ -45,7 +45,7 @@ impl Target {
     }
 }
 
-/// A part of a target's path, percent-decoded; none if it was cut out of an escape or of a character.
+/// A part of a target's path, percent-decoded; none if the cut splits an escape or a character.
 pub fn decode_path(part: &str) -> Option<String> {
     decode(part, false).ok()
 }
@@ -70,7 +70,7 @@ fn decode(text: &str, plus_is_space: bool) -> Result<String, RequestError> {
             _ => byte,
         });
     }
-    // NUL is legal UTF-8, but ends strings in too many places behind us to let it in.
+    // NUL is legal UTF-8, but ends strings in too many programs behind the server.
     if bytes.contains(&0) {
         return Err(RequestError::Malformed("the request target holds a NUL"));
     }
