@@ -1,15 +1,15 @@
-//! Who may do what: which token a request shows, and what it is good for on which route.
+//! Access control: which token a request shows, and what it permits on which route.
 //!
 //! ```text
-//!  subscribe, look at topics   everybody; with a key, the token's `subscribe` (and public topics without one)
-//!  debug, metrics, topics      this host, where only it reaches the server; with operators' tokens or a key, one of those
-//!                              or the token's `operator`; with --open-reports, everybody
-//!  statistics                  as before, but never everybody
-//!  disconnect                  as before, but never everybody
+//!  subscribe, look at topics   every client; with a key, the token's `subscribe` (and public topics without a token)
+//!  debug, metrics, topics      this host, if only it reaches the server; with operators' tokens or a key, one of those
+//!                              or the token's `operator`; with --open-reports, every client
+//!  statistics                  this host with --dev; an operator's token, or the token's `operator`
+//!  disconnect                  as for statistics
 //!  publish                     a publisher's token, or the token's `publish`; with --dev, this host
 //! ```
 //!
-//! Absent: an answer to who is on the admin listener. Its listeners are guarded by where they listen.
+//! Most requests through the admin listener skip these checks: the address that it listens on protects it.
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ use crate::server::streams::credentials::{Credential, Shown};
 use crate::server::transport::peer::CompactPeer;
 use crate::server::wheel::Tick;
 
-/// The parameter for who can't send a header, as RFC 6750, 2.3 names it.
+/// The query parameter for clients that can't send a header, as RFC 6750, 2.3 names it.
 const QUERY_PARAMETER: &str = "access_token";
 
 /// Where a request's token may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TokenPlaces {
-    /// Only where no page of another site can put it unasked: in a header.
+    /// Only in a header, where a page of another site cannot put it.
     Header,
     /// Also in a cookie.
     Cookie,
@@ -41,13 +41,13 @@ enum TokenPlaces {
     Query,
 }
 
-/// Which topics somebody may look at.
+/// Which topics a client may look at.
 #[derive(Debug)]
 pub(crate) enum ReadGrant {
     Everything,
-    /// Those for everybody: no token was shown.
+    /// The public topics: no token was shown.
     Public(Patterns),
-    /// Those for everybody, and those that a token names.
+    /// The public topics, and those that a token names.
     Named(Patterns, Patterns),
 }
 
@@ -61,20 +61,20 @@ impl ReadGrant {
     }
 }
 
-/// Who is let in by what. Knows the tokens that were taken back.
+/// Decides what each client may do. Holds the tokens that were revoked.
 pub(crate) struct Access {
     pub(crate) denials: Denials,
 }
 
 impl Access {
-    /// Checks the token of who asks for a stream where none can be had without one: before its topics are read.
+    /// Checks the token of a request for a stream, before its topics are read, if every stream needs a token.
     pub(crate) fn holder_of_stream<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
         node: &mut Node,
     ) -> Result<Option<Verified>, Response> {
         let needs_token = node.settings.jwt.as_ref().is_some_and(|jwt| jwt.public_topics.is_empty());
-        // The statistics are for operators, who may have a token of another kind, or need none.
+        // The statistics are for operators, whose token may be of another kind, or who need no token.
         let is_for_operators =
             || asked.head.target.get_all("topic").any(|name| name.starts_with(RESERVED_TOPIC_PREFIX));
         let is_admin = asked.client.is_admin;
@@ -84,7 +84,7 @@ impl Access {
         self.subscriber(asked, node).map(Some)
     }
 
-    /// Lets in a subscriber of these topics, whose token may be checked already; tells with what, if it needed a token.
+    /// Admits a subscriber of these topics, whose token may be checked already; returns its credential, if any.
     pub(crate) fn may_subscribe<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
@@ -96,7 +96,7 @@ impl Access {
         if topics.iter().any(Topic::is_reserved) {
             operator = self.may_watch(asked, node)?;
         }
-        // A token names no topic of the server's own: being an operator's is what counts for those.
+        // No token names the server's own topics: these depend only on the operator's rights.
         let without = |named: &dyn Fn(&str) -> bool| {
             let is_without = |topic: &&Topic| !topic.is_reserved() && !named(topic.as_str());
             topics.iter().filter(is_without).cloned().collect::<Vec<_>>()
@@ -116,7 +116,7 @@ impl Access {
         Ok(Some(Credential::new(Shown::Jwt(Arc::new(verified.identity)), expires_at, unnamed)))
     }
 
-    /// The topics that somebody may look at without subscribing.
+    /// The topics that a client may look at without subscribing.
     pub(crate) fn may_read<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
@@ -136,7 +136,7 @@ impl Access {
         holder.map_err(|denied| deny(asked.client.peer, denied, "subscribe", TokenPlaces::Query, node))
     }
 
-    /// Lets in who looks at one topic: an operator may, and who may subscribe to it.
+    /// Admits a request to look at one topic: from an operator, or from a client that may subscribe to it.
     pub(crate) fn may_see_topic<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
@@ -147,7 +147,7 @@ impl Access {
             return Ok(());
         }
         let is_operator = node.settings.operators.check(asked.head.authorization.as_deref()).is_ok();
-        // No pattern covers what is the server's own.
+        // No pattern covers the server's own topics.
         let is_for_operators = is_operator || name.starts_with(RESERVED_TOPIC_PREFIX);
         let Some(jwt) = node.settings.jwt.as_ref().filter(|_| !is_for_operators) else {
             return self.may_operate(asked, node);
@@ -164,8 +164,8 @@ impl Access {
         }
     }
 
-    /// Lets in who asks for what is for operators. Where no token tells one, that is everybody on this host, unless others
-    /// reach the server too: then a request of theirs may look like one of this host.
+    /// Admits a request that is reserved for operators. If no token identifies operators, every client on this host
+    /// may, unless other hosts reach the server: their requests may look like local ones.
     pub(crate) fn may_operate<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
@@ -180,8 +180,9 @@ impl Access {
         }
     }
 
-    /// Lets in who ends others' streams: through the admin listener, on this host with `--dev`, or an operator. A page of
-    /// another origin, which can make a browser post anything anywhere, needs a token on the admin listener too.
+    /// Admits a request to end others' streams: through the admin listener, on this host with `--dev`, or from an
+    /// operator. A page of another origin, which can make a browser post anything, needs a token on the admin listener
+    /// too.
     pub(crate) fn may_disconnect<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
@@ -199,8 +200,8 @@ impl Access {
         self.operator(asked, TokenPlaces::Header, node).map(drop)
     }
 
-    /// Lets in who asks for the statistics: on this host with `--dev`, through the admin listener, or an operator.
-    /// Tells what was shown and when that expires, if a token was needed.
+    /// Admits a request for the statistics: on this host with `--dev`, through the admin listener, or from an operator.
+    /// Returns the token shown and when it expires, if one was needed.
     fn may_watch<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
@@ -243,7 +244,7 @@ impl Access {
         Err(deny(asked.client.peer, denied, "operator", places, node))
     }
 
-    /// Lets in who publishes; what is published where is looked at when it is known.
+    /// Admits a publisher; the topics are checked once they are known.
     pub(crate) fn may_publish<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
@@ -266,7 +267,7 @@ impl Access {
                 }
             }
         };
-        // A cookie goes along with what any page sends: it subscribes, and never publishes.
+        // A browser adds cookies to any page's requests: a cookie permits subscribing, never publishing.
         let denied = match node.settings.jwt.is_some().then(|| self.holder(asked, TokenPlaces::Header, node)) {
             Some(Ok(verified)) if !verified.grants.publish.is_empty() => {
                 return Ok(PublishGrant::Topics(verified.grants.publish));
@@ -298,7 +299,7 @@ impl Access {
     }
 }
 
-/// The answer to who asked to look at a topic that is not granted.
+/// The answer to a request to look at a topic that is not granted.
 pub(crate) fn deny_reading(peer: CompactPeer, grant: &ReadGrant, topic: &str, node: &mut Node) -> Response {
     match grant {
         ReadGrant::Public(_) => deny(peer, Denied::Missing, "subscribe", TokenPlaces::Cookie, node),
@@ -306,7 +307,7 @@ pub(crate) fn deny_reading(peer: CompactPeer, grant: &ReadGrant, topic: &str, no
     }
 }
 
-/// The answer to who is not let in (RFC 6750, 3), with each place where a token is looked for.
+/// The answer to a request that is denied (RFC 6750, 3), with each place where a token is looked for.
 fn deny(peer: CompactPeer, denied: Denied, realm: &str, places: TokenPlaces, node: &mut Node) -> Response {
     let missing = where_to_put(places, node);
     let (status, title, reason, detail) = match denied {
@@ -317,7 +318,7 @@ fn deny(peer: CompactPeer, denied: Denied, realm: &str, places: TokenPlaces, nod
     node.counters.denied.count(reason);
     tracing::debug!(peer = %peer, reason, realm, detail, "denied");
     let mut challenge = format!("Bearer realm=\"{realm}\"");
-    // RFC 6750, 3.1: who showed nothing is told nothing but that something is to be shown.
+    // RFC 6750, 3.1: a client that showed no token only learns that one is needed.
     if denied != Denied::Missing {
         challenge.push_str(&format!(", error=\"{reason}\", error_description=\"{detail}\""));
     }
@@ -336,7 +337,7 @@ fn where_to_put(places: TokenPlaces, node: &Node) -> String {
     }
 }
 
-/// The answer to whose token does not name a topic. Only the body names it: a header's grammar is narrower.
+/// The answer if the token does not name a topic. Only the body names the topic: a header's grammar is narrower.
 pub(crate) fn deny_topic(peer: CompactPeer, topic: &str, realm: &str, node: &mut Node) -> Response {
     let denied = Denied::Insufficient("the token does not name this topic");
     let told = deny(peer, denied, realm, TokenPlaces::Header, node);
@@ -357,7 +358,7 @@ fn deny_report(peer: CompactPeer, node: &mut Node) -> Response {
     response::problem(403, "Not for everybody", detail)
 }
 
-/// The token of a request, from the first place that has one: what was sent on purpose before what browsers add.
+/// The token of a request, from the first place that has one: deliberately sent ones before those that browsers add.
 fn shown<'a>(head: &'a RequestHead, places: TokenPlaces, jwt: &Jwt, trusts_cookies: bool) -> Option<&'a str> {
     let in_header = head.authorization.as_deref().and_then(bearer);
     let in_query = || head.target.get(QUERY_PARAMETER).filter(|_| places == TokenPlaces::Query);
@@ -366,7 +367,7 @@ fn shown<'a>(head: &'a RequestHead, places: TokenPlaces, jwt: &Jwt, trusts_cooki
     in_header.or_else(in_query).or_else(in_cookie)
 }
 
-/// The value of a cookie, without the quotes that it may stand in (RFC 6265, 4.1.1).
+/// The value of a cookie, without surrounding quotes (RFC 6265, 4.1.1).
 fn cookie<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
     let pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
     let value = pairs.into_iter().find_map(|(key, value)| (key == name).then_some(value))?;

@@ -1,4 +1,4 @@
-//! A request with the server that it is about, and what becomes of it.
+//! A request with its view of the server, and its outcome.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,7 +16,7 @@ use crate::server::transport::connection::Awaited;
 use crate::server::wheel::Tick;
 use crate::sources::channel::Inbox;
 
-/// A request, and the server that it is about.
+/// A request, and the server's state that its answer may need.
 pub(crate) struct RequestContext<'a, I: Io> {
     pub(crate) client: Client,
     pub(crate) head: &'a RequestHead,
@@ -25,7 +25,7 @@ pub(crate) struct RequestContext<'a, I: Io> {
     pub(crate) inbox: &'a Inbox,
 }
 
-/// What becomes of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Answer(Response),
@@ -35,7 +35,7 @@ pub(crate) enum Outcome {
     StreamHead,
     /// It is answered when a broker has answered.
     Await(Awaited),
-    /// It is answered when the streams that it names have ended, and other nodes know.
+    /// It is answered when the streams that it names have ended and a broker has answered for the other nodes.
     Disconnect(Arc<Disconnect>, Awaited),
 }
 
@@ -51,12 +51,12 @@ impl<I: Io> RequestContext<'_, I> {
         self.transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// The tick at which the wall clock will show a time, as it goes now: a stream's end is not moved when it is set.
+    /// The tick at which the wall clock will reach `time` at its present rate; setting the clock does not move it.
     pub(super) fn tick_of_unix(&self, time: Duration, node: &Node) -> Tick {
         Tick::of(node.now).after(time.saturating_sub(self.unix_time()))
     }
 
-    /// Asks, before a large answer is built, whether it may be.
+    /// Checks, before a large answer is built, whether there is room for it.
     pub(super) fn admit_answer(&self, bytes: usize, node: &mut Node) -> Result<(), Response> {
         self.transport.admit_answer(&self.client, bytes, node)
     }

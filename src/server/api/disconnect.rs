@@ -1,5 +1,5 @@
-//! `POST /disconnect`: an operator ends streams, on this node and, over the bus, on all others. The answer waits for both:
-//! for the sweep that ends them here, and for the broker.
+//! `POST /disconnect`: an operator ends streams, on this node and, over the bus, on all others. The answer waits for
+//! the sweep that ends them here, and for the broker.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl Api {
             let detail = "no stream here has a subject or a token_id: they come with --jwt-key-file";
             return Ok(problem(400, "No tokens here", detail));
         }
-        // Before any stream ends: its client may be back at once.
+        // Before any stream ends, because its client may return at once.
         if self.deny_holder(&disconnect, now_s).is_err() {
             let refusal = Refusal::DeniedTokens;
             node.count_refusal(refusal);
@@ -49,7 +49,7 @@ impl Api {
         Ok(Outcome::Disconnect(disconnect, answer))
     }
 
-    /// Keeps out the tokens that another node was asked to disconnect.
+    /// Denies the tokens that an operator disconnected on another node.
     pub(crate) fn deny_passed(&mut self, disconnect: &Disconnect, now_s: u64, node: &mut Node) {
         // Without a key no token opens a stream here, and none can be denied.
         if node.settings.jwt.is_some()
@@ -61,7 +61,7 @@ impl Api {
         }
     }
 
-    /// Keeps the tokens out that are to be taken back, if any are.
+    /// Denies the tokens of a disconnect, if it denies any.
     fn deny_holder(&mut self, disconnect: &Disconnect, now_s: u64) -> Result<(), DenialsFull> {
         let Some(denied) = disconnect.denied().map(token_name) else { return Ok(()) };
         let asked_at_s = disconnect.asked_at_s;

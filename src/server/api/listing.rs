@@ -1,8 +1,8 @@
 //! Listings: the topics, and the latest event of each, one page at a time.
 //!
-//! Invariant: a page looks at a bounded number of topics and decodes a bounded number of bytes, and it is charged
-//! before it is built; so no request keeps the others waiting, whatever the number and the size of topics. Where more
-//! remains, the answer says with which `after` the next page begins.
+//! Invariant: a page visits a bounded number of topics and decodes a bounded number of bytes, and it is charged before
+//! it is built, so no request delays the others, whatever the number and the size of topics. If more remains, the
+//! answer has the `after` of the next page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,14 +25,14 @@ use crate::server::node::Node;
 
 /// Topics on one page, at most and by default.
 const TOPICS_MAX: usize = 500;
-/// Places that are looked at for one page, whether a topic is there and may be shown or not.
+/// Places visited for one page, whether or not they hold a topic that may be shown.
 const PLACES_MAX: usize = 4096;
-/// Bytes on one page before they are decoded; a single event may be larger. About 0.2 ms of the loop.
+/// Bytes on one page before decoding; a single event may be larger. About 0.2 ms of the loop.
 const PAGE_BYTES_MAX: usize = 64 << 10;
-/// What a topic takes in the list besides its name.
+/// What a topic takes in the list in addition to its name.
 const TOPIC_OBJECT_BYTES: usize = 160;
 
-/// Which part of a listing is asked for.
+/// The part of a listing that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Window {
     after: usize,
@@ -56,7 +56,7 @@ impl Window {
         Ok(Window { after, limit })
     }
 
-    /// Fills a page from the places below `end`; `take` tells what is at a place, and its bytes.
+    /// Fills a page from the places below `end`; `take` returns the item at a place, and its bytes.
     fn page<T>(&self, end: usize, mut take: impl FnMut(usize) -> Option<(T, usize)>) -> Page<T> {
         let last = end.min(self.after.saturating_add(PLACES_MAX));
         let mut page = Page { items: Vec::new(), bytes: 0, next: (last < end).then_some(last) };
@@ -84,7 +84,7 @@ struct Page<T> {
 }
 
 impl Api {
-    /// The topics, in no order.
+    /// The topics, in no particular order.
     pub(super) fn topic_list<I: Io>(
         &self,
         asked: &RequestContext<'_, I>,
@@ -106,7 +106,7 @@ impl Api {
         Ok(json(200, &TopicList { count: hub.topic_count(), topics, next: page.next }))
     }
 
-    /// The latest event of each topic, and the position they belong to: a stream from there on loses nothing.
+    /// The latest event of each topic, and their position: a stream from that position loses nothing.
     pub(super) fn snapshot<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
@@ -116,7 +116,7 @@ impl Api {
         let grant = self.access.may_read(asked, node)?;
         let window = Window::read(&head.target)?;
         let named = topics_of_snapshot(asked, &grant, node)?;
-        // Who may subscribe to a topic may look at it. But which topics there are is not for everybody to know.
+        // A client that may subscribe to a topic may look at it. The list of all topics needs an operator's rights.
         if named.is_empty() && node.settings.jwt.is_none() {
             self.access.may_operate(asked, node)?;
         }
@@ -136,7 +136,7 @@ impl Api {
     }
 }
 
-/// The topics that a snapshot names; none: it is of all that may be read.
+/// The topics that a snapshot names; none: all that the client may read.
 fn topics_of_snapshot<'a, I: Io>(
     asked: &RequestContext<'a, I>,
     grant: &ReadGrant,
@@ -148,7 +148,7 @@ fn topics_of_snapshot<'a, I: Io>(
         check_topic_count(named.len(), node)?;
         check_exact(name).map_err(|detail| response::problem(400, "Bad topic", &detail))?;
     }
-    // What is for operators is not for everybody here either.
+    // What is reserved for operators is not shown here.
     let is_reserved = |name: &str| name.starts_with(RESERVED_TOPIC_PREFIX);
     if let Some(outside) = named.iter().find(|name| !is_reserved(name) && !grant.covers(name)) {
         return Err(deny_reading(asked.client.peer, grant, outside, node));
@@ -177,7 +177,7 @@ fn latest(name: &str, hub: &Hub) -> Option<((String, Frame), usize)> {
     Some(((name.to_owned(), frame), bytes))
 }
 
-/// What `/topics` answers.
+/// The answer of `/topics`.
 #[derive(Serialize)]
 struct TopicList<'a> {
     count: usize,
@@ -186,7 +186,7 @@ struct TopicList<'a> {
     next: Option<usize>,
 }
 
-/// What `/dashboard/data` answers.
+/// The answer of `/dashboard/data`.
 #[derive(Serialize)]
 struct Snapshot<'a> {
     id: &'a str,
@@ -204,7 +204,7 @@ struct Latest {
     data: String,
 }
 
-/// Data that is JSON stands there as JSON, byte for byte; any other as a string.
+/// Writes JSON data as JSON, byte for byte, and other data as a string.
 fn json_or_text<S: Serializer>(data: &str, serializer: S) -> Result<S::Ok, S::Error> {
     match serde_json::from_str::<&RawValue>(data) {
         Ok(raw) => raw.serialize(serializer),
@@ -213,10 +213,10 @@ fn json_or_text<S: Serializer>(data: &str, serializer: S) -> Result<S::Ok, S::Er
 }
 
 impl Latest {
-    /// Reads an event back from its own frame, so that nothing is kept twice.
+    /// Decodes an event from its own frame, so that it is not stored twice.
     fn read(frame: &[u8]) -> Option<Latest> {
         let mut latest = None;
-        // Whatever its size, it was let in.
+        // No size limit: the event was accepted before.
         let read = Decoder::with_event_bytes_max(u32::MAX).feed(frame, |item| {
             if let Item::Event { event_type, data, id } = item {
                 latest = Some(Latest { id: id.to_owned(), event: event_type.to_owned(), data: data.to_owned() });

@@ -1,9 +1,9 @@
 //! The API: what a request means, who may make it, and the answer.
 //!
-//! The input is a request and a view of the server. The output is an [`context::Outcome`]: an answer, a stream to be opened, or
-//! something that is answered later.
+//! The input is a request and a view of the server. The output is an [`context::Outcome`]: an answer, a stream to be
+//! opened, or something that is answered later.
 //!
-//! Absent: sockets. What an outcome does to its connection, others carry out.
+//! Not here: sockets. Other modules apply an outcome to its connection.
 
 pub(super) mod access;
 pub(super) mod context;
@@ -30,7 +30,7 @@ use access::Access;
 use origins::RefusedOrigins;
 use publish_rate::PublishRates;
 
-/// What answers need that only they need.
+/// State that only answers need.
 pub(super) struct Api {
     pub(super) access: Access,
     pub(super) refused_origins: RefusedOrigins,
@@ -59,7 +59,7 @@ impl Api {
         }
     }
 
-    /// Counts what tokens publish anew, for another limit.
+    /// Starts counting again what tokens publish, under another limit.
     pub(super) fn limit_publish_rate(&mut self, events_per_second_max: Option<u32>) {
         self.publish_rates = PublishRates::new(events_per_second_max);
     }

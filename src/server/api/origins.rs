@@ -1,4 +1,4 @@
-//! What pages of other origins may read (CORS), and under which host names a listener on loopback is asked.
+//! What pages of other origins may read (CORS), and which host names a listener on loopback accepts.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use crate::server::node::log_entries::LogEntry;
 use crate::server::settings::Settings;
 use crate::server::transport::clients::Client;
 
-/// Refused origins that are remembered, so that the same ones are not logged again and again.
+/// Refused origins that are remembered, so that each is not logged again and again.
 const REFUSED_ORIGINS_MAX: usize = 100;
 
 /// The refused origins that were logged last, clipped as they are logged.
@@ -20,12 +20,12 @@ const REFUSED_ORIGINS_MAX: usize = 100;
 pub(crate) struct RefusedOrigins(VecDeque<String>);
 
 impl RefusedOrigins {
-    /// What a page's origin may read; a refused one is logged, with what would permit it.
+    /// The CORS headers for a page's origin; a refused origin is logged with the option that would permit it.
     pub(crate) fn cors_headers(&mut self, head: &RequestHead, node: &mut Node) -> Vec<(&'static str, String)> {
         let Some(origin) = &head.origin else { return Vec::new() };
         let exposed = ("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate".to_owned());
         if node.settings.cors.any {
-            // Never with credentials: what is for every page is nobody's in particular.
+            // Never with credentials: what every page may read must not depend on the client.
             return vec![("Access-Control-Allow-Origin", "*".to_owned()), exposed];
         }
         let vary = ("Vary", "Origin".to_owned());
@@ -42,7 +42,7 @@ impl RefusedOrigins {
     fn log_refused(&mut self, origin: &str, node: &mut Node) {
         let origin = clip(origin);
         if !self.has(&origin) && node.may_log(LogEntry::OriginRefused) {
-            // Not as it is: it may hold what moves a terminal's cursor or turns its text round.
+            // Not logged as it is: it may hold characters that move a terminal's cursor or reverse its text.
             tracing::warn!(
                 origin = &*origin,
                 "{}; --cors-origin {origin:?} would permit it",
@@ -52,12 +52,12 @@ impl RefusedOrigins {
         }
     }
 
-    /// True for one of them.
+    /// True if it is one of them.
     fn has(&self, origin: &str) -> bool {
         self.0.iter().any(|logged| logged == origin)
     }
 
-    /// Remembers one more, and forgets the oldest for it: whatever strangers invent, there is room for a real one.
+    /// Adds one and drops the oldest: invented origins never fill the list for good.
     fn remember(&mut self, origin: Cow<'_, str>) {
         if self.0.len() >= REFUSED_ORIGINS_MAX {
             self.0.pop_front();
@@ -66,7 +66,7 @@ impl RefusedOrigins {
     }
 }
 
-/// The answer to OPTIONS: what a route takes and, to a page that may, what it may send.
+/// The answer to OPTIONS: a route's methods and, for a page that is allowed, what it may send.
 pub(crate) fn preflight(head: &RequestHead, methods: &'static str, settings: &Settings) -> Response {
     let response = Response::new(204).with_header("Allow", methods);
     let allowed = head.origin.as_ref().is_some_and(|origin| settings.cors.allows(origin));
@@ -79,17 +79,17 @@ pub(crate) fn preflight(head: &RequestHead, methods: &'static str, settings: &Se
         .with_header("Access-Control-Max-Age", "600")
 }
 
-/// On loopback, refuses requests for a host that is not this one. A page whose name was made to point here (DNS
-/// rebinding) would else be of our own origin, and free to read and to publish.
+/// On loopback, refuses requests for a host name that is not this host's. Otherwise a page whose name was made to point
+/// here (DNS rebinding) would have the server's own origin, and could read and publish.
 ///
-/// A trusted proxy passes on public names, and what it lets through is for the public anyway. Forwarding headers alone
-/// prove no proxy: a page may send most of them. Under `--dev`, where no token is needed, no proxy is trusted so far.
+/// A trusted proxy passes public names on, and what it lets through is public anyway. Forwarding headers alone do not
+/// prove a proxy: a page may send most of them. Under `--dev`, where no token is needed, not even a proxy is exempt.
 pub(crate) fn check_host(client: &Client, head: &RequestHead, settings: &Settings) -> Result<(), Response> {
     let Some(host) = head.host.as_deref().filter(|_| client.is_on_loopback) else { return Ok(()) };
     let is_dev = settings.is_dev();
     let is_proxied =
         !client.is_admin && (settings.proxies.protocol || settings.proxies.trusted.trusts(client.peer.ip()));
-    // No page has a name that is an address. Under --dev even the addresses of this host's networks are not its own.
+    // No page has a name that is an address. Under --dev even addresses of this host's networks are refused.
     let is_own = is_loopback(host) || (!is_dev && is_address(host));
     let is_allowed = || settings.allowed_hosts.iter().any(|allowed| is_name(host, allowed));
     if (is_proxied && !is_dev) || is_own || is_allowed() {

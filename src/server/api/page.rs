@@ -1,12 +1,12 @@
-//! The page's files, embedded and compressed beforehand, and the client script that any page may use.
+//! The page's files, embedded and compressed at build time, and the client script that any page may use.
 //!
-//! Invariant: what a browser runs comes from here alone; the policy names no other place and nothing inline.
+//! Invariant: a browser runs only what this server serves; the policy permits no other origin and no inline code.
 
 use super::json;
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::Response;
 
-/// Everything comes from this server: no inline scripts or styles, no frames, nobody else's requests.
+/// Everything comes from this server: no inline scripts or styles, no frames, no requests to other servers.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                                        connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -49,14 +49,14 @@ pub(super) fn find(path: &str) -> Option<&'static File> {
     FILES.iter().find(|file| file.path == path)
 }
 
-/// `GET /`: the page for browsers, `list` for others.
+/// `GET /`: the page for browsers, `list` for other clients.
 pub(super) fn index(head: &RequestHead, list: &serde_json::Value) -> Response {
     let response = if head.accepts_html { FILES[0].response(head) } else { json(200, list) };
     response.with_header("Vary", "Accept")
 }
 
 impl File {
-    /// The file, or that the client has it already.
+    /// The file, or 304 if the client has it already.
     pub(super) fn response(&self, head: &RequestHead) -> Response {
         let (body, suffix) = if head.accepts_gzip { (self.gzip, "-gzip") } else { (self.plain, "") };
         let tag = format!("\"{:016x}{suffix}\"", self.fingerprint);
@@ -70,7 +70,7 @@ impl File {
         }
         response
             .with_header("ETag", tag)
-            // Asked again each time, answered with 304: a new version of the server is a new page at once.
+            // Requested each time and answered with 304: a new version of the server shows its new page at once.
             .with_header("Cache-Control", "no-cache")
             .with_header("Vary", "Accept-Encoding")
             .with_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
@@ -84,7 +84,7 @@ fn matches_tag(known: &str, tag: &str) -> bool {
     known.split(',').map(str::trim).any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
-/// FNV-1a: tells versions of one file apart, and is known at compile time.
+/// FNV-1a: distinguishes versions of one file, and can be computed at compile time.
 #[allow(long_running_const_eval, reason = "a few ten thousand bytes")]
 const fn fingerprint(bytes: &[u8]) -> u64 {
     let (mut hash, mut i) = (0xcbf2_9ce4_8422_2325, 0);

@@ -1,4 +1,4 @@
-//! `POST /publish`: who may, what it says, and the answer once the events are on their way.
+//! `POST /publish`: checks the publisher and the events, and answers once the events are accepted.
 
 use super::access::deny_topic;
 use super::context::{Outcome, RequestContext};
@@ -30,7 +30,7 @@ impl Api {
     ) -> Result<Outcome, Response> {
         let grant = match grant {
             Some(grant) => grant,
-            // Without a body nothing was admitted yet.
+            // A request without a body was not checked before.
             None => self.access.may_publish(asked, node)?,
         };
         let events = match publish::parse(body, &node.settings.limits.publish) {
@@ -70,7 +70,7 @@ impl Api {
     }
 }
 
-/// Whose rate counts: the token's; of those who need none, one for all.
+/// Whose rate counts: the token's; clients that need no token share one.
 fn publisher_of<'a>(head: &'a RequestHead, settings: &Settings) -> &'a str {
     let token = head.authorization.as_deref().and_then(auth::bearer);
     token.filter(|_| !settings.is_open_to(head)).unwrap_or_default()
@@ -91,7 +91,7 @@ fn refuse_rate(over: OverRate) -> Response {
     }
 }
 
-/// Leaves out the events whose id their topic still remembers, or that stands in the same array before.
+/// Separates the events whose id is a duplicate: their topic still remembers it, or it came earlier in the same array.
 fn split_duplicates(events: Vec<Event>, hub: &Hub) -> (Vec<Event>, Vec<EventId>) {
     let (mut fresh, mut duplicates) = (Vec::<Event>::with_capacity(events.len()), Vec::new());
     let mut seen = std::collections::HashSet::new();

@@ -1,6 +1,6 @@
 //! How much each token may publish in a second.
 //!
-//! Invariant: an allowance that is full says nothing, so it is not kept; what is kept is bounded by count.
+//! Invariant: a full allowance has no information and is not kept; the number of kept ones is bounded.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,25 +8,25 @@ use std::time::Duration;
 
 use crate::server::allowance::Allowance;
 
-/// Tokens whose allowance is remembered at once: more than anybody hands out but in the form of JWTs.
+/// Tokens whose allowance is remembered at once: more than an operator issues, except as JWTs.
 const TOKENS_MAX: usize = 10_000;
 
-/// The allowances of those tokens that published lately.
+/// The allowances of tokens that published lately.
 #[derive(Debug)]
 pub(super) struct PublishRates {
     events_per_second_max: Option<u32>,
-    /// By a hash: a token is a secret, and no other place of it is needed.
+    /// By a hash: a token is a secret, and should not be stored in a further place.
     of_tokens: HashMap<u64, Allowance>,
 }
 
-/// Why it may not publish now.
+/// Why a token may not publish now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OverRate {
-    /// Not all of it before so much time has passed.
+    /// Not all of it before this much time has passed.
     For(Duration),
-    /// More at once than a second allows: it would never be accepted.
+    /// More at once than one second allows: it would never be accepted.
     Always {
-        /// How many are.
+        /// How many are allowed.
         events_max: u32,
     },
 }
@@ -36,7 +36,7 @@ impl PublishRates {
         PublishRates { events_per_second_max, of_tokens: HashMap::new() }
     }
 
-    /// Counts so many events against a token's allowance; none of them if not all of them may pass.
+    /// Counts `events` against a token's allowance; counts none if not all may pass.
     pub(super) fn take(&mut self, token: &str, events: usize, now: Duration) -> Result<(), OverRate> {
         let Some(events_max) = self.events_per_second_max else { return Ok(()) };
         let events = match u32::try_from(events) {

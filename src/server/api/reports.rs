@@ -1,5 +1,5 @@
-//! Reports: health, metrics, one topic and the debug view. All of them read; none changes anything. A HEAD of what is
-//! large is answered without building it.
+//! Reports: health, metrics, one topic and the debug view. They only read. A HEAD of a large report is answered without
+//! building it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use crate::sources::channel::SourceStatus;
 
 /// Topics in the debug view.
 const BUSIEST_MAX: usize = 20;
-/// Connections that the debug view counts by phase one by one: about 0.2 ms.
+/// Up to how many connections the debug view counts by phase: about 0.2 ms.
 const CONNECTIONS_COUNTED_MAX: usize = 1 << 16;
-/// What the metrics or the debug view may take, rounded up.
+/// The size of the metrics or the debug view, rounded up.
 const REPORT_BYTES: usize = 64 << 10;
-/// How Prometheus knows its text format.
+/// The content type of Prometheus's text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Api {
@@ -177,7 +177,7 @@ impl Api {
     }
 }
 
-/// Connections by phase; of very many, only how many are streams.
+/// Connections by phase; with very many connections, only streams and others.
 fn phases<I: Io>(transport: &Transport<I>) -> Value {
     if transport.slots_end() > CONNECTIONS_COUNTED_MAX {
         return object!({ "streaming": transport.stream_count(), "other": transport.connection_count() - transport.stream_count() });
@@ -201,7 +201,7 @@ fn phases<I: Io>(transport: &Transport<I>) -> Value {
     })
 }
 
-/// The head of an answer that is JSON, for HEAD: how long the body would be is not known without building it.
+/// The head of a JSON answer, for HEAD: the body's length is not known without building the body.
 pub(super) fn head_of_json() -> Response {
     Response::new(200).with_unbuilt_body("application/json")
 }
@@ -228,7 +228,7 @@ impl TopicView<'_> {
     }
 }
 
-/// What every view tells of a topic.
+/// The figures of a topic that every view has.
 pub(super) fn topic_figures(info: &TopicInfo) -> Value {
     object!({
         "topic": info.name.as_str(),
@@ -238,7 +238,7 @@ pub(super) fn topic_figures(info: &TopicInfo) -> Value {
     })
 }
 
-/// What every view tells of a source.
+/// The figures of a source that every view has.
 pub(super) fn source_figures(source: &SourceStatus) -> Value {
     object!({
         "name": source.name(),

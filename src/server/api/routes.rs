@@ -1,4 +1,4 @@
-//! Routes: which path means what, and who may ask for it through which listener.
+//! Routes: what each path means, and which clients may request it through which listener.
 
 use super::context::{Outcome, RequestContext};
 use super::origins::{check_host, preflight};
@@ -22,13 +22,13 @@ pub enum Route {
     Index,
     /// A stream of one topic, or of those that the query names.
     Stream(Option<Topic>),
-    /// Where events are posted to.
+    /// The endpoint for events.
     Publish,
-    /// Where operators say which streams are to end.
+    /// The endpoint where operators end streams.
     Disconnect,
     /// A health check.
     Health(Probe),
-    /// The view for whoever debugs a server.
+    /// The view for debugging a server.
     Debug,
     /// The snapshot.
     Data,
@@ -42,20 +42,20 @@ pub enum Route {
     File(&'static page::File),
 }
 
-/// What a health check asks.
+/// What a health check asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Everything.
     Whole,
-    /// Does the loop turn?
+    /// Whether the loop turns.
     Live,
-    /// Should requests be sent here?
+    /// Whether requests should be sent here.
     Ready,
 }
 
 impl Route {
-    /// What `path`, as it was sent, means where `stream_endpoint` is another path for the default stream. Only the name
-    /// of a topic is decoded: a proxy's rules are about the path as it was sent, too.
+    /// The route of `path`, as it was sent; `stream_endpoint` is another path for the default stream. Only the name of
+    /// a topic is decoded: a proxy's rules apply to the path as it was sent, too.
     pub fn of(path: &str, stream_endpoint: Option<&str>, dashboard_topic: &Topic) -> Option<Route> {
         if stream_endpoint == Some(path) {
             return Some(Route::Stream(None));
@@ -82,8 +82,8 @@ impl Route {
         })
     }
 
-    /// True for what operators watch a server with: the admin listener answers this and nothing else. Of streams it
-    /// has only that of the statistics, which is looked at where topics are.
+    /// True for what operators use to watch a server: the admin listener serves only these routes. Its only stream is
+    /// that of the statistics, which is checked where topics are read.
     fn is_admin(&self) -> bool {
         self.is_for_operators()
             || matches!(
@@ -92,7 +92,7 @@ impl Route {
             )
     }
 
-    /// True for what tells who uses a server and for what.
+    /// True for routes that reveal who uses a server and for what.
     fn is_for_operators(&self) -> bool {
         matches!(self, Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_))
     }
@@ -113,7 +113,7 @@ impl Route {
 }
 
 impl Api {
-    /// Says what becomes of one request. With a body, it has a grant already.
+    /// Decides on one request. A publish with a body has its grant already.
     pub(crate) fn answer<I: Io>(
         &mut self,
         asked: &mut RequestContext<'_, I>,
@@ -168,14 +168,14 @@ impl Api {
         })
     }
 
-    /// Whether a request's body is to be read: only what is published has one, and only from a client that may.
+    /// Whether a request's body is read: only two routes take one, and only from clients that may send it.
     pub(crate) fn admit_body<I: Io>(
         &mut self,
         asked: &RequestContext<'_, I>,
         node: &mut Node,
     ) -> Result<Option<PublishGrant>, Response> {
         let head = asked.head;
-        // Many clients send the length of nothing with every method; that is no body, and answered as any request.
+        // Many clients send a length of zero with every method: that is no body, and answered as any request.
         if head.framing == BodyFraming::Length(0) {
             return Ok(None);
         }
@@ -187,7 +187,7 @@ impl Api {
     }
 }
 
-/// What a request names, if that is there for its listener and its method.
+/// The route of a request, if it exists for its listener and its method.
 fn route(client: &Client, head: &RequestHead, settings: &Settings) -> Result<Route, Response> {
     check_host(client, head, settings)?;
     let (path, method) = (&head.target.path, &head.method);
@@ -206,7 +206,7 @@ fn route(client: &Client, head: &RequestHead, settings: &Settings) -> Result<Rou
     Ok(route)
 }
 
-/// The list of what a listener has, for whoever comes without a path.
+/// The list of a listener's endpoints, for requests without a path.
 fn endpoints(settings: &Settings, is_admin: bool) -> serde_json::Value {
     let statistics = format!("/events?topic={STATISTICS_TOPIC}");
     let mut streams = vec!["/events?topic=NAME", "/dashboard/stream"];

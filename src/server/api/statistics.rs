@@ -1,7 +1,7 @@
-//! The server's own statistics as events: one a second on a reserved topic, and only while somebody subscribes.
+//! The server's own statistics as events: one a second on a reserved topic, and only while it has subscribers.
 //!
-//! They take the way of all events, through the sequencer, which alone gives places in the order. Nobody else can
-//! publish there, because no name that comes from outside makes this topic. Absent: any work while nobody watches.
+//! They go through the sequencer like all events, because only it assigns positions. No client can publish to the
+//! topic, because no name from outside makes it. Without subscribers, no work is done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use crate::server::node::Node;
 use crate::server::transport::Transport;
 use crate::sources::channel::{Publish, SourceStatus, Ticket};
 
-/// Topics that are told of.
+/// Topics that are listed.
 const BUSIEST_MAX: usize = 10;
-/// Fewer connections than this say nothing of what one costs.
+/// Fewer connections than this give no reliable cost per connection.
 const CONNECTIONS_FOR_COST_MIN: usize = 1000;
 
-/// What rates are told from: the counters as they were the last time.
+/// The basis of rates: the counters as they were the last time.
 #[derive(Debug)]
 struct Sample {
     at: Duration,
     counters: Counters,
 }
 
-/// What the statistics are about.
+/// What the statistics report on.
 pub(crate) struct Watched<'a, I: Io> {
     pub(crate) transport: &'a Transport<I>,
     pub(crate) hub: &'a Hub,
@@ -41,13 +41,13 @@ pub(crate) struct Watched<'a, I: Io> {
     pub(crate) node: &'a Node,
 }
 
-/// What the statistics are told from, and where they go.
+/// The sources of the statistics, and their destination.
 pub(crate) struct Statistics {
-    /// Into this node's order, past every broker.
+    /// Publishes into this node's order, past every broker.
     own_events: Arc<dyn Publish + Send + Sync>,
     sources: Vec<Arc<SourceStatus>>,
     live: Arc<Live>,
-    /// The counters of a second ago, while somebody watches.
+    /// The counters of a second ago, while the topic has subscribers.
     last_sample: Option<Sample>,
     resident_at_start: Option<u64>,
 }
@@ -62,7 +62,7 @@ impl Statistics {
         Statistics { own_events, sources, live, last_sample: None, resident_at_start }
     }
 
-    /// Publishes the statistics of the time since the last ones, if anybody watches.
+    /// Publishes the statistics of the time since the last ones, if the topic has subscribers.
     pub(crate) fn publish<I: Io>(&mut self, watched: &Watched<'_, I>) {
         if watched.hub.topic(STATISTICS_TOPIC).is_none_or(|topic| topic.subscribers == 0) {
             self.last_sample = None;
@@ -77,7 +77,7 @@ impl Statistics {
         }
     }
 
-    /// Leaves the figures that other threads read.
+    /// Stores the figures that other threads read.
     pub(crate) fn leave_figures<I: Io>(&self, watched: &Watched<'_, I>) {
         let (live, Watched { transport, node, .. }) = (&self.live, watched);
         live.connections.set(transport.connection_count() as u64);
@@ -167,7 +167,7 @@ fn busiest(hub: &Hub) -> Vec<Value> {
     hub.busiest_topics(BUSIEST_MAX).iter().map(topic_figures).collect()
 }
 
-/// Those that are not zero: a reader knows the others.
+/// Only those that are not zero: a reader takes the others as zero.
 fn labelled(counters: &Labelled) -> BTreeMap<&'static str, u64> {
     counters.iter().filter(|(_, count)| *count > 0).collect()
 }
@@ -177,7 +177,7 @@ fn quantiles(histogram: &Histogram) -> Value {
     object!({ "count": histogram.count(), "p50": us(0.5), "p99": us(0.99), "max": us(1.0) })
 }
 
-/// One decimal is what anybody reads.
+/// Rounds to one decimal, which is enough for readers.
 fn rounded(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }

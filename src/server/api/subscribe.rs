@@ -1,4 +1,4 @@
-//! What a client asks of a stream: its topics, where it starts, and how fast it goes.
+//! A client's request for a stream: its topics, where it starts, and how fast it goes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::server::node::Node;
 use crate::server::node::refusal::Refusal;
 use crate::server::streams::open::StreamParams;
 
-/// The longest `interval_ms` that a client may ask for.
+/// The longest `interval_ms` that a client may request.
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
-/// What the query says of a stream beyond its topics.
+/// The query's parameters other than topics.
 #[derive(Debug)]
 struct Query {
     replay: Replay,
@@ -59,7 +59,7 @@ impl Api {
         topic: Option<Topic>,
         node: &mut Node,
     ) -> Result<Outcome, Response> {
-        // Who shows no token is told so before anything that it names is looked at.
+        // A missing token is refused before any of the topics is looked at.
         let holder = self.access.holder_of_stream(asked, node)?;
         let topics = match topic {
             Some(topic) => vec![topic],
@@ -122,7 +122,7 @@ fn check_topic(name: &str, node: &mut Node) -> Result<Topic, String> {
     Topic::new(name).map_err(|error| format!("the topic's name {error}"))
 }
 
-/// Refuses a name that looks like a pattern: it would match no other topic, and nobody would be told.
+/// Refuses a name that looks like a pattern: it would silently match no other topic.
 pub(super) fn check_exact(name: &str) -> Result<(), String> {
     match name.contains('*') {
         true => {
@@ -132,7 +132,7 @@ pub(super) fn check_exact(name: &str) -> Result<(), String> {
     }
 }
 
-/// The header, else the query's parameter under any of the names in use; empty when there is none.
+/// The header, else the query's parameter under any of the names in use; empty if there is neither.
 fn last_event_id(head: &RequestHead) -> &[u8] {
     let in_query = || ["last_event_id", "lastEventId", "lastEventID"].iter().find_map(|name| head.target.get(name));
     head.last_event_id.as_deref().or_else(|| in_query().map(str::as_bytes)).unwrap_or_default()

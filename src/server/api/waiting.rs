@@ -1,4 +1,4 @@
-//! Requests that are answered later: when a broker has answered, and the streams that are to end have ended.
+//! Requests that are answered later: when a broker has answered, or when streams have ended.
 
 use super::json;
 use crate::event::EventId;
@@ -17,7 +17,7 @@ pub(crate) fn ticket_token(Ticket(ticket): Ticket) -> Token {
     Token { slot: ticket as u32, generation: (ticket >> 32) as u32 }
 }
 
-/// The answer to what a broker has accepted or refused. None: the request waits for more than the broker.
+/// The answer after a broker has accepted or refused. None: the request waits for more than the broker.
 pub(crate) fn answer_of_broker(
     awaited: &mut Awaited,
     outcome: Result<(), PublishRefusal>,
@@ -53,7 +53,7 @@ pub(crate) fn answer_of_sweep(awaited: &mut Awaited, count: usize) -> Option<Res
     answer_if_complete(answer)
 }
 
-/// The answer once the streams of this node have ended and the other nodes know.
+/// The answer once the streams of this node have ended and the broker has answered for the other nodes.
 fn answer_if_complete(answer: &DisconnectAnswer) -> Option<Response> {
     let DisconnectAnswer { disconnected: Some(count), passed_on: Some(outcome) } = *answer else { return None };
     Some(match outcome {
@@ -62,7 +62,7 @@ fn answer_if_complete(answer: &DisconnectAnswer) -> Option<Response> {
     })
 }
 
-/// This node did it, and the others may not have heard.
+/// The streams of this node end, but the other nodes may not have received the request.
 fn not_passed_on(count: Option<usize>, refusal: PublishRefusal) -> Response {
     let here = count.map_or("this node disconnects them".to_owned(), |count| format!("this node disconnected {count}"));
     let detail = format!("{here}, but other nodes may not know: {refusal}; ask again");
