@@ -1,6 +1,6 @@
-//! Log entries that strangers and publishers can cause at will: a few of each kind in ten seconds, then a number. What
-//! happens once for each thing that an operator does, or for each outage, is not among them; nor is what is logged for
-//! `debug` and `trace`, which are turned on to see every single one.
+//! Log entries that clients and publishers can cause at will: a few of each kind in ten seconds, then a number. Entries
+//! that occur once per operator action or per outage are not limited; nor are `debug` and `trace`, which are turned on
+//! to see every single entry.
 
 use std::time::Duration;
 
@@ -45,18 +45,18 @@ impl LogEntry {
     }
 }
 
-/// The limits of all kinds.
+/// The limits of all kinds of entries.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimits([LogLimit; LogEntry::ALL.len()]);
 
 impl LogLimits {
-    /// True when one more entry of this kind may be written.
+    /// True when another entry of this kind may be written.
     pub(super) fn may_log(&mut self, entry: LogEntry, now: Duration) -> bool {
         self.log_omitted_of(entry, now);
         self.0[entry as usize].admit(now)
     }
 
-    /// Logs how many entries were left out, of the kinds whose interval is over.
+    /// Logs how many entries of each kind were omitted, for kinds whose interval is over.
     pub(super) fn log_omitted(&mut self, now: Duration) {
         LogEntry::ALL.into_iter().for_each(|entry| self.log_omitted_of(entry, now));
     }

@@ -1,7 +1,7 @@
-//! What every part of the server may read and count: the settings in force, the counters, the time of the turn, how far
-//! the server is in leaving, and the limits on repeated log entries.
+//! What every part of the server may read and count: the settings in force, the counters, the time of the turn, the
+//! stage of leaving, and the limits on repeated log entries.
 //!
-//! Absent: sockets, topics and requests.
+//! Not here: sockets, topics and requests.
 
 pub(super) mod log_entries;
 pub(super) mod refusal;
@@ -16,7 +16,7 @@ use crate::observe::metrics::Counters;
 use log_entries::{LogEntry, LogLimits};
 use refusal::Refusal;
 
-/// How far the server is in leaving. The number is the gauge's value.
+/// The stage of leaving. The number is the gauge's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Leaving {
     /// It serves.
@@ -56,12 +56,12 @@ impl Node {
         self.counters.refused.count(refusal.as_str());
     }
 
-    /// True when one more entry of this kind may be written.
+    /// True when another entry of this kind may be written.
     pub(super) fn may_log(&mut self, entry: LogEntry) -> bool {
         self.log_limits.may_log(entry, self.now)
     }
 
-    /// Logs how many entries were left out, of the kinds whose interval is over.
+    /// Logs how many entries of each kind were omitted, for kinds whose interval is over.
     pub(super) fn log_omitted(&mut self) {
         self.log_limits.log_omitted(self.now);
     }

@@ -1,4 +1,4 @@
-//! Refusals: every limit that turns something away, by the name it has in metrics, and the answer it is given.
+//! Refusals: every limit that refuses something, its name in metrics, and its answer.
 
 use crate::protocol::RequestError;
 use crate::protocol::publish::PublishError;
@@ -6,13 +6,13 @@ use crate::protocol::publish::PublishError;
 /// Why something is refused. Each has its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// As many streams as are allowed are open.
+    /// The maximum number of streams is open.
     StreamLimit,
-    /// As many connections as one address may have are open.
+    /// The maximum number of connections from one address is open.
     AddressLimit,
-    /// The last descriptor is in use for telling so.
+    /// The last descriptor is in use for this refusal.
     Descriptors,
-    /// As many topics as are allowed have subscribers.
+    /// The maximum number of topics has subscribers.
     TopicLimit,
     /// The server is leaving.
     Draining,
@@ -20,15 +20,15 @@ pub(crate) enum Refusal {
     TopicsPerSubscriber,
     /// A topic's name is too long.
     TopicBytes,
-    /// A token published as much as it may in a second.
+    /// A token has published its maximum for a second.
     PublishRate,
-    /// More requests came ahead of their answers than may.
+    /// More requests arrived ahead of their answers than allowed.
     Pipelined,
-    /// As many bytes of answers as are allowed wait for clients that do not read them.
+    /// The maximum number of answer bytes waits for clients to read them.
     AnswerBytes,
-    /// Only trusted proxies may connect, and this peer is none.
+    /// Only trusted proxies may connect, and this peer is not one.
     UntrustedPeer,
-    /// As many tokens as are allowed are denied.
+    /// The maximum number of tokens is denied.
     DeniedTokens,
     /// A request's head did not arrive in time.
     HeadTimeout,
@@ -54,7 +54,7 @@ impl Refusal {
         Refusal::BodyTimeout,
     ];
 
-    /// The names of everything that is refused, heads and bodies that are wrong in themselves included.
+    /// The names of all refusals, including malformed heads and bodies.
     pub(crate) fn labels() -> impl Iterator<Item = &'static str> {
         Refusal::ALL.into_iter().map(Refusal::as_str).chain(RequestError::REASONS).chain(PublishError::REASONS)
     }

@@ -1,4 +1,4 @@
-//! The way of new settings into the loop while it runs.
+//! How new settings reach the loop while it runs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,24 +1,24 @@
-//! What whoever supervises the process is told: that it serves, that its loop still turns, that it leaves.
+//! Reports to the supervisor of the process: that the server serves, that its loop still turns, that it leaves.
 
-/// The one who is told; systemd, or nobody.
+/// Receives the reports: systemd, or `()`, which ignores them.
 pub trait Supervisor {
     /// Takes note. Called from the loop, so it must not block.
     fn notify(&mut self, event: Lifecycle);
 }
 
-/// What there is to tell.
+/// The reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifecycle {
     /// Connections are accepted from now on.
     Serving,
-    /// The loop turns; once a second, and never while it hangs.
+    /// The loop turns; sent once a second, and never while it hangs.
     Alive {
         /// Open streams.
         streams: usize,
-        /// The server is on its way out.
+        /// The server is leaving.
         is_leaving: bool,
     },
-    /// A reload is over: new settings are in force, or were refused.
+    /// A reload is over: the new settings are in force, or were refused.
     Reloaded,
     /// The server begins to leave.
     Leaving,
