@@ -1,5 +1,5 @@
-//! The maximum age: streams that are old end while all is well, to be resumed at once, so that clients spread anew over the
-//! servers behind a balancer.
+//! The maximum age: old streams end although nothing is wrong, and their clients resume at once, so that clients spread
+//! again over the servers behind a balancer.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::server::transport::Transport;
 use crate::server::transport::connection::CloseReason;
 use crate::server::wheel::Tick;
 
-/// When a stream that ended for its age may come back: soon, since nothing is wrong, but not all at the same moment.
+/// When a client may come back after its stream ended for its age: soon, but not all clients at the same moment.
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// When a stream that starts now is to end: between half the maximum age and all of it, so that those who came together
+/// When a stream that starts now will end: after half to all of the maximum age, so that clients that came together
 /// don't leave together.
 pub(super) fn retirement(is_admin: bool, node: &mut Node) -> Tick {
     match node.settings.limits.connection_age_max.filter(|_| !is_admin) {
@@ -25,7 +25,7 @@ pub(super) fn retirement(is_admin: bool, node: &mut Node) -> Tick {
 }
 
 impl Streams {
-    /// Ends a stream for its age; its subscriber resumes where it was.
+    /// Ends a stream for its age; its subscriber resumes from its position.
     pub(super) fn retire<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
         let retry = node.jitter.upper_half(RETRY_MAX);
         self.flush_stream(slot, transport, hub, node);

@@ -1,5 +1,5 @@
-//! Catching up: replays, subscribers that are writable again, responses half written. After live delivery, within a
-//! budget for each turn, in turns among all of them: ten thousand that return at once delay nobody who stayed.
+//! Catching up: replays, subscribers that are writable again, half-written responses. It runs after live delivery, in
+//! rotation, within a budget for each turn: ten thousand clients that return at once do not delay the others.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::server::transport::Transport;
 use crate::server::transport::connection::{Flags, StreamMode};
 use crate::server::wheel::Tick;
 
-/// Sends in one turn, for when each is small.
+/// Sends in one turn, the limit when each is small.
 const SENDS_PER_TURN_MAX: usize = 256;
 /// Intervals that end in one turn: about 1 ms.
 const PACES_PER_TURN_MAX: usize = 512;
@@ -47,7 +47,7 @@ impl Streams {
         }
     }
 
-    /// Lets paced subscribers catch up whose interval has passed, one turn's worth of them.
+    /// Queues paced subscribers whose interval has passed, up to one turn's worth.
     pub(crate) fn fire_paces<I: Io>(&mut self, transport: &mut Transport<I>, now: Duration) {
         for _ in 0..PACES_PER_TURN_MAX {
             match self.paces.fire(Tick::of(now)) {

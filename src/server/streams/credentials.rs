@@ -1,7 +1,7 @@
-//! Credentials: of each stream that needed a token, what decides whether it may go on. Streams without a token have
-//! nothing here.
+//! Credentials: for each stream that needed a token, the facts that decide whether it may continue. Streams without a
+//! token have no entry.
 //!
-//! Invariant: tokens themselves are not kept. Streams of one token share one identity, which goes with the last of them.
+//! Invariant: tokens themselves are not kept. Streams of one token share one identity, which is dropped with the last.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ pub(crate) struct Credentials {
     identities: HashSet<Arc<Identity>>,
 }
 
-/// What one stream was opened with.
+/// The credential that opened one stream.
 #[derive(Debug)]
 pub(crate) struct Credential {
     pub(crate) shown: Shown,
     /// When its token expires.
     pub(crate) expires_at: Tick,
-    /// Those of its topics that the token does not name, and that it has because they take none. Boxed twice for a thin
-    /// pointer: few streams mix the two kinds.
+    /// Those of its topics that the token does not name, which it has because they need no token. Boxed twice for a
+    /// thin pointer: few streams mix the two kinds.
     #[allow(clippy::box_collection, reason = "size")]
     unnamed: Option<Box<Vec<Topic>>>,
 }
@@ -35,7 +35,7 @@ const _: () = assert!(size_of::<(u32, Credential)>() <= 40, "one for each stream
 /// The token that was shown.
 #[derive(Clone, Debug)]
 pub(crate) enum Shown {
-    /// One of the operators' own.
+    /// One of the operators' tokens.
     Operator(Box<Digest>),
     /// A JSON Web Token.
     Jwt(Arc<Identity>),
@@ -46,12 +46,12 @@ impl Credential {
         Credential { shown, expires_at, unnamed: (!unnamed.is_empty()).then(|| Box::new(unnamed)) }
     }
 
-    /// The topics that it has without being named by its token.
+    /// Its topics that its token does not name.
     pub(crate) fn unnamed(&self) -> &[Topic] {
         self.unnamed.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// The identity of its token, if that has one.
+    /// The identity of its token, if it has one.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         match &self.shown {
             Shown::Operator(_) => None,
@@ -61,7 +61,7 @@ impl Credential {
 }
 
 impl Credentials {
-    /// A stream was opened with this.
+    /// Stores the credential of a new stream.
     pub(crate) fn insert(&mut self, slot: u32, mut credential: Credential) {
         if let Shown::Jwt(identity) = &mut credential.shown {
             match self.identities.get(identity) {
@@ -72,10 +72,10 @@ impl Credentials {
         self.streams.insert(slot, credential);
     }
 
-    /// The stream is gone.
+    /// Removes the credential of a stream that has ended.
     pub(crate) fn remove(&mut self, slot: u32) {
         let Some(Credential { shown: Shown::Jwt(identity), .. }) = self.streams.remove(&slot) else { return };
-        // Held here and by the table of those that are shared.
+        // Held here and by the table of shared identities only.
         if Arc::strong_count(&identity) == 2 {
             self.identities.remove(&identity);
         }
@@ -85,7 +85,7 @@ impl Credentials {
         self.streams.get(&slot)
     }
 
-    /// When the token expires that a stream was opened with.
+    /// When the token that opened a stream expires.
     pub(crate) fn expiry(&self, slot: u32) -> Tick {
         self.streams.get(&slot).map_or(Tick::NEVER, |credential| credential.expires_at)
     }
@@ -94,7 +94,7 @@ impl Credentials {
         self.streams.is_empty()
     }
 
-    /// Gives back what a crowd that has left took.
+    /// Frees the memory that departed streams took.
     pub(crate) fn shrink(&mut self) {
         shrink_map(&mut self.streams);
         shrink_set(&mut self.identities);

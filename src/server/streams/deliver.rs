@@ -1,7 +1,7 @@
-//! Live delivery: walks over the subscribers of topics that have something new, in slices.
+//! Live delivery: walks over the subscribers of topics with new events, in slices.
 //!
 //! Nearly all subscribers are at the same position, so one run serves a whole batch of sockets. A subscriber that does
-//! not fit (it has several topics, a pace, something half written) is sent its own run, or left to catch up.
+//! not fit (it has several topics, a pace, or a half-written frame) gets its own run, or is left to catch up.
 
 use super::Streams;
 use super::transmit::RUN_LIMITS;
@@ -13,18 +13,18 @@ use crate::server::transport::connection::{Connection, Flags, Phase, StreamMode}
 use crate::server::transport::outbox::{Outbox, Sending};
 use crate::server::wheel::Tick;
 
-/// Visits in one turn: about 2 ms of sends, so that accepting, health checks and other topics get their turn.
+/// Visits in one turn: about 2 ms of sends, so that accepting, health checks and other topics are served too.
 const VISITS_PER_TURN_MAX: usize = 512;
 /// Bytes in one turn, for the same reason, when frames are large.
 const BYTES_PER_TURN_MAX: usize = 4 << 20;
-/// Visits between two topics' turns.
+/// Visits before the next topic is served.
 const VISITS_PER_SLICE: usize = 256;
 
-/// What catching up leaves of its budget to live delivery: all but one part in this many.
+/// While walks are in progress, catching up has one part in this many of its budget.
 pub(super) const SHARE_BESIDE_WALKS: usize = 4;
 
 impl Streams {
-    /// Brings walks forward by one turn's worth.
+    /// Advances walks by one turn's worth.
     pub(crate) fn walk<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
         let mut visits = 0;
         let bytes_before = node.counters.sent_bytes;
@@ -39,7 +39,7 @@ impl Streams {
             if let Some(through) = self.scratch.cut_at.take() {
                 hub.cut_walk(&taken, through, node.now);
             }
-            // One look at the clock for a whole slice: it tells of each delivery what its slice's last one took.
+            // One clock reading for a whole slice: it gives each delivery the time of its slice's last one.
             let took = transport.now().saturating_sub(taken.started_at);
             node.counters.delivery_duration.observe_many(took, slice.len() as u32);
             self.scratch.slice = slice;
@@ -82,7 +82,7 @@ impl Streams {
             if run.covers(position) {
                 batch.push((slot, socket));
             } else if hub.is_evicted(Subscriber(slot), position) {
-                // What it should get next is forgotten already, all of it perhaps: that wants a decision, not a send.
+                // Its next event is evicted, perhaps all it needs: the slow policy must decide.
                 transport.queue_catching_up(slot);
             }
         }
@@ -92,14 +92,14 @@ impl Streams {
         self.scratch.run = run;
     }
 
-    /// Visits a subscriber to which a shared run can't just be sent.
+    /// Visits a subscriber that can't just get a shared run.
     fn visit_special<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
         let flags = transport.at(slot).flags;
         let is_paced = transport.stream(slot).is_some_and(|stream| stream.mode.has(StreamMode::PACED));
         if flags.has(Flags::BLOCKED) {
             node.counters.skipped_blocked += 1;
         } else if flags.has(Flags::CATCHING_UP) {
-            // Its turn comes after the walks.
+            // It is sent to after the walks.
         } else if is_paced {
             if self.paces.is_due(slot, Tick::of(node.now)) {
                 transport.queue_catching_up(slot);
@@ -109,7 +109,7 @@ impl Streams {
         }
     }
 
-    /// Sends the run to everybody gathered so far; notes where it ends, if that is not all there is.
+    /// Sends the run to the gathered subscribers; records where it ends if that is not the newest event.
     fn send_batch<I: Io>(
         &mut self,
         run: &Run,

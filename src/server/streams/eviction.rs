@@ -1,4 +1,4 @@
-//! Subscribers that are stalled or too far behind: found once a second, and closed a few at a time.
+//! Subscribers that are stalled or too far behind: found once a second, and closed a few per turn.
 
 use super::Streams;
 use super::slow::{self, Fate};
@@ -8,11 +8,11 @@ use crate::server::node::Node;
 use crate::server::transport::Transport;
 use crate::server::transport::connection::Flags;
 
-/// Slow subscribers closed in one turn: thousands that stall together end together, and others are not to wait.
+/// Slow subscribers closed in one turn: thousands may stall and end together, and must not delay the others.
 const CLOSES_PER_TURN_MAX: usize = 64;
 
 impl Streams {
-    /// Finds the subscribers that are to be closed, unless those of the last time are not all closed yet.
+    /// Finds the subscribers to close, unless some of the last time are still to be closed.
     pub(crate) fn find_slow<I: Io>(&mut self, transport: &Transport<I>, hub: &Hub, node: &Node) {
         if !self.closing.is_empty() {
             return;
@@ -21,12 +21,12 @@ impl Streams {
         let is_to_be_closed =
             |slot: &u32| matches!(self.fate_while_blocked(*slot, transport, hub, node), Some(Fate::Close(_)));
         let mut slots: Vec<u32> = slots.filter(is_to_be_closed).collect();
-        // The map has no order, and a run is to be repeatable.
+        // The map has no order, and simulated runs must be repeatable.
         slots.sort_unstable();
         self.closing = slots.into_iter().map(|slot| transport.token(slot)).collect();
     }
 
-    /// Closes some of them, if they have not come forward since.
+    /// Closes some of them, if they have made no progress since.
     pub(crate) fn close_slow<I: Io>(&mut self, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
         for _ in 0..CLOSES_PER_TURN_MAX {
             let Some(token) = self.closing.pop_front() else { return };
@@ -39,7 +39,7 @@ impl Streams {
         }
     }
 
-    /// What becomes of a subscriber that accepts nothing at the moment.
+    /// The fate of a subscriber that accepts nothing at the moment.
     fn fate_while_blocked<I: Io>(&self, slot: u32, transport: &Transport<I>, hub: &Hub, node: &Node) -> Option<Fate> {
         let is_blocked = transport.at(slot).flags.has(Flags::BLOCKED);
         let outbox = transport.outbox(slot).filter(|_| is_blocked)?;

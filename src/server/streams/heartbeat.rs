@@ -14,9 +14,9 @@ use crate::server::wheel::Tick;
 
 /// Heartbeats in one turn.
 const HEARTBEATS_PER_TURN_MAX: usize = 512;
-/// Heartbeats in one turn beside walks: events come first, and one that reaches a subscriber is as good as a heartbeat.
+/// Heartbeats in one turn during walks: events come first, and an event serves as a heartbeat.
 const HEARTBEATS_BESIDE_WALKS_MAX: usize = 32;
-/// How soon a heartbeat follows that gave way to events.
+/// How soon a heartbeat is tried again after it gave way to events.
 const HEARTBEAT_DELAY: Duration = Duration::from_secs(1);
 
 impl Streams {
@@ -52,14 +52,14 @@ impl Streams {
         let Some(stream) = transport.stream(slot) else { return };
         let takes_nothing = flags.has(Flags::BLOCKED);
         let is_due_more = flags.has(Flags::CATCHING_UP)
-            // What waits for a pace may wait for an hour.
+            // An event that waits for a pace may wait for an hour.
             || !stream.mode.has(StreamMode::PACED) && hub.has_news_for(Subscriber(slot), stream.delivered_through);
-        // Silence is counted anew although nothing was said: slow subscribers are watched elsewhere, and an event that is
-        // on its way breaks the silence.
+        // The silence restarts although nothing was sent: slow subscribers are handled elsewhere, and an event that is
+        // on its way will end the silence.
         if takes_nothing || is_due_more {
             transport.at_mut(slot).since = now;
         } else if self.heartbeats_left == 0 {
-            // Counts the silence so that the heartbeat is due a little later.
+            // Sets the silence so that the heartbeat is due a little later.
             let wait = Tick(0).after(heartbeat_wait(slot, &node.settings));
             let due = now.after(HEARTBEAT_DELAY);
             transport.at_mut(slot).since = Tick(due.0.saturating_sub(wait.0));

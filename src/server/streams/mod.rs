@@ -1,15 +1,15 @@
 //! Streams: what each subscriber receives, and when. Live delivery, replay, pace, heartbeats, and the end of a stream.
 //!
 //! ```text
-//!  walk ─▶ a shared run to everyone at the same position (deliver)
-//!    └──▶ one with a pace, several topics, or something half written ─▶ its own run (transmit)
+//!  walk ─▶ a shared run to all subscribers at the same position (deliver)
+//!    └──▶ a subscriber with a pace, several topics, or a half-written frame ─▶ its own run (transmit)
 //!  writable again, or replaying ─▶ catch up, within a budget
 //! ```
 //!
-//! Invariant: a stream's position rises, and everything of its topics through it was sent or begun, or is announced by a
-//! gap that is owed.
+//! Invariant: a stream's position only rises, and every event of its topics up to it was sent or begun, or is covered
+//! by a gap that is owed.
 //!
-//! Absent: HTTP, sockets, and who may subscribe to what.
+//! Not here: HTTP, sockets, and which client may subscribe to what.
 
 mod age;
 mod catch_up;
@@ -36,13 +36,13 @@ use credentials::Credentials;
 use pace::Paces;
 use preambles::Preambles;
 
-/// What streams need beyond their connection. Most have nothing here.
+/// What streams need beyond their connection. Most streams have no entry here.
 pub(super) struct Streams {
-    /// Gaps that were not sent yet.
+    /// Gaps that are not sent yet.
     owed: HashMap<u32, Owed>,
     paces: Paces,
     pub(super) credentials: Credentials,
-    /// Subscribers that are to be closed for being slow, a few in each turn.
+    /// Subscribers that will be closed for being slow, a few in each turn.
     closing: VecDeque<Token>,
     preambles: Preambles,
     heartbeat: Frame,
@@ -51,7 +51,7 @@ pub(super) struct Streams {
     scratch: Scratch,
 }
 
-/// Buffers that every turn uses again.
+/// Buffers that every turn reuses.
 #[derive(Default)]
 struct Scratch {
     slice: Vec<Subscriber>,
@@ -59,7 +59,7 @@ struct Scratch {
     /// The connections that one run is sent to, by slot, and their sockets.
     batch: Vec<(u32, Socket)>,
     outcomes: Vec<Sent>,
-    /// Where the shortest run of a slice ended that did not hold all there was.
+    /// Where a slice's shortest run ended that did not reach the newest event.
     cut_at: Option<Sequence>,
 }
 
@@ -77,7 +77,7 @@ impl Streams {
         }
     }
 
-    /// True while something can be done without another readiness.
+    /// True while there is work that needs no further readiness.
     pub(super) fn has_work(&self) -> bool {
         !self.closing.is_empty()
     }
@@ -87,7 +87,7 @@ impl Streams {
         self.paces.next()
     }
 
-    /// Forgets the stream of a slot, if it had one.
+    /// Removes the stream of a slot, if it has one.
     pub(super) fn remove(&mut self, slot: u32, hub: &mut Hub) {
         self.owed.remove(&slot);
         self.paces.remove(slot);
@@ -95,12 +95,12 @@ impl Streams {
         hub.unsubscribe(Subscriber(slot));
     }
 
-    /// Formats the first frames of streams anew, for another reconnection time.
+    /// Makes the first frames of streams be formatted again, for another reconnection time.
     pub(super) fn forget_preambles(&mut self) {
         self.preambles = Preambles::default();
     }
 
-    /// Frees the memory that a crowd which has left took.
+    /// Frees the memory that departed streams took.
     pub(super) fn shrink(&mut self) {
         shrink_map(&mut self.owed);
         self.paces.shrink();

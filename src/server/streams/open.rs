@@ -16,7 +16,7 @@ use crate::server::transport::connection::{CloseReason, Flags, Stream, StreamMod
 use crate::server::transport::outbox::Outbox;
 use crate::server::wheel::Tick;
 
-/// What a client asks of a stream.
+/// A client's request for a stream.
 #[derive(Debug)]
 pub(crate) struct StreamParams {
     pub(crate) topics: Vec<Topic>,
@@ -26,12 +26,12 @@ pub(crate) struct StreamParams {
     pub(crate) interval: Duration,
     /// Only the newest event of each topic matters.
     pub(crate) latest: bool,
-    /// What it is let in by, if it needed a token.
+    /// The credential that admitted it, if it needed a token.
     pub(crate) credential: Option<Credential>,
 }
 
 impl StreamParams {
-    /// What of the past is looked for. A subscriber that gets only the newest events needs no cap.
+    /// What of the past is replayed. A subscriber that gets only the newest events needs no cap.
     fn replay_mode(&self) -> Replay {
         match self.replay {
             Replay::Missed if self.latest && !self.last_event_id.is_empty() => Replay::Latest,
@@ -56,7 +56,7 @@ impl StreamParams {
 }
 
 impl Streams {
-    /// Makes a subscriber of a connection: after `head`, the head of the response, follow its first frames.
+    /// Makes a connection a subscriber: sends `head`, the head of the response, and then its first frames.
     pub(crate) fn open<I: Io>(
         &mut self,
         slot: u32,
@@ -72,7 +72,7 @@ impl Streams {
         if let Some(credential) = credential {
             self.credentials.insert(slot, credential);
         }
-        // A `100 Continue` may be half written still.
+        // A `100 Continue` may still be half written.
         let mut outbox = transport.take_outbox(slot, node.now);
         outbox.push(head);
         let start = hub.start(Subscriber(slot), &params.last_event_id, params.replay_mode());
@@ -90,7 +90,7 @@ impl Streams {
         transport.start_stream(slot, stream, node.now);
         node.counters.streams += 1;
         transport.send_outbox(slot, outbox, node);
-        // The rest of a replay goes out under the budget for catching up; what is blocked waits to be writable.
+        // The rest of a replay is sent under the budget for catching up; a blocked connection waits for room.
         let connection = transport.at(slot);
         if is_behind && connection.is_streaming() && !connection.flags.has(Flags::BLOCKED) {
             transport.queue_catching_up(slot);
@@ -98,7 +98,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Queues what comes before the log: the preamble, a gap, the newest events if they are asked for. The position behind it.
+    /// Queues what precedes the log: preamble, gap, the newest events if requested. Returns the position after it.
     fn push_start(
         &mut self,
         slot: u32,
@@ -123,14 +123,14 @@ impl Streams {
         start.position
     }
 
-    /// The `retry:` and, as the position from which a drop before the first event is resumed, the `id:`.
+    /// The `retry:`, and the `id:` to resume from if the stream breaks before its first event.
     fn push_preamble(&mut self, outbox: &mut Outbox, start: &Start, last_event_id: &[u8], hub: &Hub, node: &mut Node) {
         let retry = node.settings.delivery.retry;
         let named = std::str::from_utf8(last_event_id).ok().and_then(|id| EventId::new(id).ok());
         let frame = match named.filter(|_| start.id_is_known) {
-            // A source's own id means something to other nodes too, so it is not replaced by ours.
+            // A source's own id is valid on other nodes too, so the server's id does not replace it.
             Some(id) => encoder::preamble(node.jitter.around(retry), &id),
-            // The gap's own id follows at once.
+            // The gap's own id follows immediately.
             None if start.opening.is_some() => encoder::retry_only(node.jitter.around(retry)),
             None => {
                 let id = hub.run().id(start.position);
@@ -140,7 +140,7 @@ impl Streams {
         outbox.push(frame);
     }
 
-    /// Sends what a stream has not received yet, before it ends in good order.
+    /// Sends what a stream has not received yet, before it ends on purpose.
     pub(crate) fn flush_stream<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
         let is_behind = transport.stream(slot).is_some_and(|stream| stream.delivered_through < hub.head());
         if is_behind && !transport.at(slot).flags.has(Flags::BLOCKED) {
@@ -148,7 +148,7 @@ impl Streams {
         }
     }
 
-    /// Ends a stream in good order, with a last frame.
+    /// Ends a stream on purpose, with a last frame.
     pub(crate) fn end_stream<I: Io>(
         &mut self,
         slot: u32,
@@ -166,7 +166,7 @@ impl Streams {
             return;
         }
         if transport.outbox(slot).is_some() || self.owed.contains_key(&slot) {
-            // It takes nothing now: it will find the end, and its last id, when it reads on.
+            // It accepts nothing now: when it reads on, it finds the end and its last id.
             transport.close(slot, reason, node);
         } else {
             hub.unsubscribe(Subscriber(slot));
@@ -175,13 +175,13 @@ impl Streams {
     }
 }
 
-/// The newest event of each topic, all of them at once: what follows is live.
+/// The newest event of each topic, all at once: live events follow.
 fn push_latest(outbox: &mut Outbox, subscriber: Subscriber, start: &Start, hub: &Hub, node: &mut Node) {
     let mut run = Run::default();
     let format = |gap: &MissedGap| gap_frame(hub, gap);
     hub.latest_run_for(subscriber, start.position, &start.owed, format, RunLimits::NONE, &mut run);
     run.gaps_among(0..run.frames().len()).for_each(|reason| node.counters.gaps.count(reason.as_str()));
-    // One frame, so that one send takes it, however many topics there are.
+    // One frame, so that one send takes all of it, however many topics there are.
     if !run.is_empty() {
         outbox.push(run.frames().iter().flat_map(Frame::bytes).copied().collect::<Vec<_>>().into());
     }

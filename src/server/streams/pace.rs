@@ -1,5 +1,5 @@
-//! Pace: subscribers that want events at most once per interval. What is new waits for their next one in the log; here
-//! is only when that comes, on a wheel of its own, since it comes far more often than any other deadline.
+//! Pace: subscribers that want events at most once per interval. New events wait in the log; this module only tracks
+//! when the next interval begins, on a wheel of its own, since that happens far more often than any other deadline.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ struct Pace {
     interval: Duration,
     /// When its next interval begins.
     next_at: Tick,
-    /// The one tick at which the wheel's entry for it counts; never: nothing new waits for it.
+    /// The one tick at which the wheel's entry for it counts; never: no new event waits for it.
     armed_for: Tick,
 }
 
@@ -36,8 +36,8 @@ impl Paces {
         self.paces.remove(&slot);
     }
 
-    /// There is something new for a subscriber. True: its interval has passed, and it may be sent now. Else it is due when
-    /// the interval has passed.
+    /// Called when there is a new event for a subscriber. True: its interval has passed, and it may be sent now.
+    /// Otherwise it is due when the interval has passed.
     pub(super) fn is_due(&mut self, slot: u32, now: Tick) -> bool {
         let Some(pace) = self.paces.get_mut(&slot) else { return false };
         if pace.next_at <= now {
@@ -49,19 +49,19 @@ impl Paces {
         false
     }
 
-    /// Everything pending went out: the next interval starts.
+    /// All pending events were sent: the next interval starts.
     pub(super) fn restart(&mut self, slot: u32, now: Tick) {
         if let Some(pace) = self.paces.get_mut(&slot) {
             pace.next_at = if pace.interval.is_zero() { now } else { now.after(pace.interval) };
         }
     }
 
-    /// Takes one entry whose tick has passed. `Some(None)`: it does not count any more. None: all have fired.
+    /// Takes one entry whose tick has passed. `Some(None)`: it no longer counts. None: all have fired.
     pub(super) fn fire(&mut self, now: Tick) -> Option<Option<u32>> {
         let (slot, tick) = self.wheel.fire(now)?;
         let Some(pace) = self.paces.get_mut(&slot).filter(|pace| pace.armed_for == tick) else { return Some(None) };
         if pace.next_at > now {
-            // It lies beyond the wheel's horizon, or something was sent meanwhile.
+            // It lies beyond the wheel's horizon, or the interval was restarted meanwhile.
             pace.armed_for = self.wheel.arm(slot, pace.next_at);
             return Some(None);
         }
@@ -69,7 +69,7 @@ impl Paces {
         Some(Some(slot))
     }
 
-    /// When the next interval ends that something waits for.
+    /// When the next interval ends that an event waits for.
     pub(super) fn next(&self) -> Option<Duration> {
         self.wheel.next_armed().map(Tick::time)
     }

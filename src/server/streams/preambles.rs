@@ -6,7 +6,7 @@ use crate::event::{EventId, Frame, Sequence};
 use crate::protocol::encoder;
 use crate::server::jitter::Jitter;
 
-/// The first frames of streams that start now: one for each of 64 reconnection times, shared by all.
+/// The first frames of streams that start now: one for each of 64 reconnection times, shared by all streams.
 #[derive(Debug, Default)]
 pub(crate) struct Preambles {
     position: Sequence,

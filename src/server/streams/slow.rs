@@ -1,4 +1,4 @@
-//! What becomes of a subscriber that is behind. One decision, for everyone who has to make it.
+//! Decides the fate of a subscriber that is behind, in one place for all callers.
 
 use crate::server::settings::SlowPolicy;
 use crate::server::transport::connection::CloseReason;
@@ -8,24 +8,24 @@ use crate::server::transport::connection::CloseReason;
 pub(super) struct Lag {
     /// It has accepted no byte for the stall timeout.
     pub(super) is_stalled: bool,
-    /// Something that it should get next is forgotten, beyond the gaps that it is owed.
+    /// An event that it should get next is evicted, beyond the gaps that it is owed.
     pub(super) is_evicted: bool,
-    /// It is owed a gap that it did not receive yet.
+    /// It is owed a gap that it has not received yet.
     pub(super) is_owed: bool,
     /// It asked for less than everything at once: it has a pace, or wants only the newest.
     pub(super) is_by_consent: bool,
 }
 
-/// What becomes of it.
+/// The fate of such a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It gets what comes next.
+    /// It gets its next events.
     Keep,
-    /// It gets a gap where something is forgotten, and everything else.
+    /// It gets a gap in place of evicted events, and all others.
     Gap,
-    /// It gets a gap and goes on with the newest event.
+    /// It gets a gap and continues with the newest event.
     Skip,
-    /// Its stream ends; it comes back with the id it has.
+    /// Its stream ends, and it comes back with its last id.
     Close(CloseReason),
 }
 

@@ -1,7 +1,7 @@
-//! Sweeps: passes over all streams that end some of them, because a reload leaves them without leave to be here, or
-//! because an operator says so. A sweep takes its turn's share of time and goes on in the next turn.
+//! Sweeps: passes over all streams that end some of them, because a reload took away their access, or because an
+//! operator disconnects them. A sweep takes its share of a turn and continues in the next turn.
 //!
-//! A stream that begins behind a sweep needs none: it is let in by the settings and the denials that are in force.
+//! A stream that begins behind a sweep needs no visit: the settings and denials in force admitted it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::server::transport::Transport;
 use crate::server::transport::connection::{CloseReason, Flags};
 use crate::server::transport::peer::CompactPeer;
 
-/// What sweeps may take of one turn.
+/// The time that sweeps may take of one turn.
 const SWEEPING_PER_TURN_MAX: Duration = Duration::from_millis(2);
-/// Slots looked at in one turn, and streams ended: what the time allows for, where time stands still.
+/// Slots visited in one turn, and streams ended: about what the time allows, for simulations where time stands still.
 const LOOKS_PER_TURN_MAX: usize = 8192;
 const ENDS_PER_TURN_MAX: usize = 256;
-/// Slots between two looks at the clock.
+/// Slots between two readings of the clock.
 const LOOKS_PER_CLOCK: usize = 64;
-/// Sweeps that may wait. Beyond that the oldest is done in one turn, whatever that takes: none is ever left out.
+/// Sweeps that may wait. Beyond that the oldest is completed in one turn, however long it takes: no sweep is dropped.
 const SWEEPS_MAX: usize = 1024;
 
-/// The sweeps that are not over.
+/// The sweeps that are not finished.
 #[derive(Debug, Default)]
 pub(crate) struct Sweeps(VecDeque<Sweep>);
 
@@ -45,14 +45,14 @@ struct Sweep {
 
 #[derive(Debug)]
 enum Purpose {
-    /// Ends the streams that would not be let in any more.
+    /// Ends the streams that would no longer be admitted.
     Review,
     /// Ends the streams that an operator names.
     Disconnect {
         disconnect: Arc<Disconnect>,
-        /// Its holder's name, as streams know it.
+        /// Its holder's name, in the form that streams store.
         holder: Option<TokenName>,
-        /// Who waits to be told how many there were.
+        /// The request that waits for the number of ended streams.
         asked_by: Option<Token>,
     },
 }
@@ -69,7 +69,7 @@ impl Sweeps {
         self.0.is_empty()
     }
 
-    /// Reviews all streams under the settings that are in force from now on, before anything else is done.
+    /// Reviews all streams under the new settings, before any other sweep.
     pub(crate) fn review(&mut self) {
         self.0.retain(|sweep| !matches!(sweep.purpose, Purpose::Review));
         self.0.push_front(Sweep { purpose: Purpose::Review, next_slot: 0, ended: 0 });
@@ -102,7 +102,7 @@ pub(crate) struct Swept<'a, I: Io> {
 }
 
 impl Sweeps {
-    /// Goes on with the sweeps, as far as a turn's budget reaches. Returns who asked for those that are over, and how many
+    /// Continues the sweeps within a turn's budget. Returns the requests whose sweeps are finished, and how many
     /// streams each has ended.
     pub(crate) fn sweep<I: Io>(&mut self, mut swept: Swept<'_, I>) -> Vec<(Token, usize)> {
         let mut finished = Vec::new();
@@ -157,7 +157,7 @@ impl<I: Io> Swept<'_, I> {
         self.streams.end_stream(slot, Frame::from(last_frame), reason, self.transport, self.hub, self.node);
     }
 
-    /// True if this stream would be let in under the settings that are in force.
+    /// True if this stream would be admitted under the settings in force.
     fn may_stay(&self, slot: u32) -> bool {
         let Settings { jwt, operators, .. } = &self.node.settings;
         let takes_no_token = |topic: &Topic| {
@@ -174,7 +174,7 @@ impl<I: Io> Swept<'_, I> {
         is_accepted && credential.unnamed().iter().all(takes_no_token)
     }
 
-    /// True if all that an operator said fits this stream.
+    /// True if every field that an operator gave matches this stream.
     fn is_meant(&self, slot: u32, disconnect: &Disconnect, holder: Option<TokenName>) -> bool {
         let identity = || self.streams.credentials.get(slot).and_then(Credential::identity);
         let is_holders = |name: TokenName| identity().is_some_and(|identity| identity.is_called(name));
@@ -188,7 +188,7 @@ impl<I: Io> Swept<'_, I> {
 }
 
 impl Sweep {
-    /// Logs what it did. Returns who asked for it, with how many streams it ended.
+    /// Logs its result. Returns the request it belongs to, with how many streams it ended.
     fn finish(self) -> Option<(Token, usize)> {
         let Sweep { purpose, ended, .. } = self;
         match purpose {
@@ -210,7 +210,7 @@ impl Sweep {
     }
 }
 
-/// A holder's name, as streams know it.
+/// A holder's name, in the form that streams store.
 pub(crate) fn token_name(holder: &Holder) -> TokenName {
     match holder {
         Holder::Subject(name) => TokenName::Subject(Digest::of(name)),

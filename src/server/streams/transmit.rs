@@ -1,4 +1,4 @@
-//! Sending to one subscriber: what is half written first, then what it gets next from its topics' logs, in one run.
+//! Sending to one subscriber: half-written frames first, then its next events from its topics' logs, in one run.
 
 use super::Streams;
 use super::slow::{self, Fate, Lag};
@@ -11,11 +11,11 @@ use crate::server::transport::Transport;
 use crate::server::transport::connection::StreamMode;
 use crate::server::transport::outbox::{Outbox, Progress, Sending};
 
-/// What one subscriber is sent at once: about what its send buffer takes.
+/// What one subscriber is sent at once: about the size of its send buffer.
 pub(super) const RUN_LIMITS: RunLimits = RunLimits { frames_max: FRAMES_PER_SEND_MAX / 2, bytes_max: 64 << 10 };
 
 impl Streams {
-    /// Sends as much as fits one run. True: nothing more waits, neither here nor for the socket.
+    /// Sends as much as fits one run. True: no more is waiting, neither here nor for the socket.
     pub(super) fn transmit<I: Io>(
         &mut self,
         slot: u32,
@@ -74,7 +74,7 @@ impl Streams {
         }
     }
 
-    /// Records how far a run went out to one subscriber: its position, and what counts as delivered.
+    /// Records how much of a run was sent to one subscriber: its position, and what counts as delivered.
     pub(super) fn note_progress<I: Io>(
         &mut self,
         slot: u32,
@@ -119,7 +119,7 @@ impl Streams {
         })
     }
 
-    /// Puts together what goes out now; `fate` says how the subscriber goes on.
+    /// Assembles the frames to send now; `fate` decides how the subscriber continues.
     fn build<I: Io>(&self, slot: u32, outbox: &Outbox, fate: Fate, transport: &Transport<I>, hub: &Hub, run: &mut Run) {
         let Some(stream) = transport.stream(slot) else { return };
         let (after, subscriber) = (stream.delivered_through, Subscriber(slot));
