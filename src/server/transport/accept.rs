@@ -1,8 +1,8 @@
-//! Accepting: within a budget, at a rate, while there are slots; and what to do when descriptors run out.
+//! Accepting: within a budget, at a rate, while there are slots; and the handling of exhausted descriptors.
 //!
-//! Listeners are edge-triggered, so one that has more is remembered until an accept would block. At EMFILE the
-//! spare descriptor lets one connection in at a time: a health check is answered, a stream told to come back. The
-//! admin listener comes first, and takes the spare from a public connection that has it.
+//! Listeners are edge-triggered, so one that has more is remembered until an accept would block. At EMFILE the spare
+//! descriptor admits one connection at a time: a health check is answered, a stream gets a reconnection time. The admin
+//! listener comes first, and takes the spare from a public connection that has it.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::server::node::Node;
 use crate::server::node::log_entries::LogEntry;
 use crate::server::wheel::Tick;
 
-/// Connections accepted in one turn, about 2 ms of it; as many beside live delivery. What returns all at once must not
-/// overflow the listener's queue: the kernel drops those beyond it without a word, and they try again after 1, 3 and 7
-/// seconds. Their requests wait for their own budget.
+/// Connections accepted in one turn, about 2 ms of it; the same number during live delivery. Clients that all return at
+/// once must not overflow the listener's queue: the kernel silently drops those beyond it, and they try again after 1,
+/// 3 and 7 seconds. Their requests have a budget of their own.
 const ACCEPTS_PER_TURN_MAX: usize = 256;
-/// When nothing of ours is freed: how soon to look whether others freed descriptors.
+/// If the server frees no descriptor itself: how soon to check whether other processes did.
 const EXHAUSTED_RETRY: Duration = Duration::from_millis(500);
 /// How soon a listener that could not accept is tried again.
 const FAILED_RETRY: Duration = Duration::from_millis(500);
@@ -30,10 +30,10 @@ impl<I: Io> Transport<I> {
         self.connections.len() < node.settings.connections_total_max
     }
 
-    /// Accepts what waits, as far as budget, rate, slots and descriptors allow.
+    /// Accepts waiting connections, as far as budget, rate, slots and descriptors allow.
     pub(crate) fn accept(&mut self, node: &mut Node) {
         if let Some(until) = self.acceptor.exhausted_until {
-            // Also when nobody waits to be accepted: a time that has passed would end every wait at once.
+            // Also if no connection waits to be accepted: a time that has passed would end every wait at once.
             let again = if until <= node.now { node.now + EXHAUSTED_RETRY } else { until };
             self.acceptor.exhausted_until = (!self.io.reserve_fd()).then_some(again);
         }
@@ -78,8 +78,8 @@ impl<I: Io> Transport<I> {
         has_slot && !self.acceptor.over_rate
     }
 
-    /// Counts a pause and tells of it, unless it is still the same one: each slot that is freed lets one in, and the
-    /// next of a thousand waits again.
+    /// Counts and logs a pause, unless it is still the same one: each freed slot admits one connection, and the next of
+    /// a thousand waits again.
     fn note_pause(&mut self, reason: PauseReason, node: &mut Node) {
         if self.acceptor.paused_for.contains(&reason) {
             return;
@@ -89,7 +89,7 @@ impl<I: Io> Transport<I> {
         let entry = match reason {
             PauseReason::Slots => LogEntry::SlotsTaken,
             PauseReason::Descriptors => LogEntry::DescriptorsTaken,
-            // An operator has asked for it; an error is logged with its cause.
+            // The rate was set by an operator; an error is logged with its cause.
             PauseReason::Rate | PauseReason::Error => return,
         };
         if node.may_log(entry) {
@@ -120,7 +120,7 @@ impl<I: Io> Transport<I> {
         true
     }
 
-    /// A listener can't accept, and would say so again at once: it pauses, and others go on.
+    /// A listener can't accept, and would fail again at once: it pauses, and the others continue.
     fn pause_failing(&mut self, listener: ListenerIndex, error: i32, node: &mut Node) {
         self.acceptor.listeners[listener.0].failed_until = Some(node.now + FAILED_RETRY);
         self.note_pause(PauseReason::Error, node);
@@ -130,12 +130,12 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// No descriptor is left: lets one connection in on the spare one, and pauses until there is a spare again.
+    /// No descriptor is left: admits one connection on the spare one, and pauses until there is a spare again.
     fn accept_on_spare(&mut self, listener: ListenerIndex, node: &mut Node) {
         let has_spare = self.io.release_reserved_fd() || self.take_spare_for(listener, node);
         let accepted = if has_spare { self.io.accept(listener) } else { Accept::Exhausted };
         if accepted == Accept::WouldBlock {
-            // The table is full to the last, and the kernel says so even when nobody waits: no reason to pause.
+            // The table is full, and the kernel reports that even if no connection waits: no reason to pause.
             self.acceptor.note_nobody_waits(listener);
             self.io.reserve_fd();
             return;
@@ -162,7 +162,7 @@ impl<I: Io> Transport<I> {
         is_public
     }
 
-    /// Makes a connection of a socket, unless its peer may not have one.
+    /// Makes a socket a connection, unless its peer may not have one.
     fn admit(
         &mut self,
         socket: Socket,
@@ -181,13 +181,13 @@ impl<I: Io> Transport<I> {
             flags.set(Flags::ADMIN);
         } else if let Some(allowance) = &mut self.acceptor.allowance {
             allowance.take(1);
-            // Only now it is known that somebody waited.
+            // Only now it is certain that a connection waited.
             if std::mem::take(&mut self.acceptor.was_over_rate) {
                 self.note_pause(PauseReason::Rate, node);
             }
         }
         let peer = CompactPeer::new(peer);
-        // An operator's look is in nobody's way, not even in that of a subscriber at the same address.
+        // An operator's connection takes no other's place, not even that of a subscriber at the same address.
         if !is_admin && let Err(refusal) = self.admit_peer(peer, &mut flags, &node.settings) {
             node.count_refusal(refusal);
             node.counters.closed.count(CloseReason::Refused.as_str());

@@ -1,4 +1,4 @@
-//! The state of accepting: which listeners have more, and what holds them up.
+//! The state of accepting: which listeners have more, and why they pause.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ pub enum ListenerRole {
     Admin,
 }
 
-/// Who can reach a listener.
+/// Which clients can reach a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Programs on this host, and browsers on it with whatever page they show.
+    /// Programs on this host, and browsers on it, whatever page they show.
     Loopback,
-    /// Who may open the file: a proxy, as a rule.
+    /// Processes that may open the file: usually a proxy.
     UnixSocket,
-    /// Everybody on a network.
+    /// Every host on a network.
     Network,
 }
 
-/// One listener, as the server knows it.
+/// One listener, as the server sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entrance {
     /// Its part.
@@ -39,11 +39,11 @@ pub struct Entrance {
 pub(crate) enum PauseReason {
     /// No descriptor is left.
     Descriptors,
-    /// Every slot is taken, the reserve for refusals and health checks too.
+    /// Every slot is taken, including the reserve for refusals and health checks.
     Slots,
-    /// As many as are allowed were accepted in this second.
+    /// The maximum for this second has been accepted.
     Rate,
-    /// A listener can't accept: the kernel, a firewall or a security module says so.
+    /// A listener can't accept: the kernel, a firewall or a security module refuses.
     Error,
 }
 
@@ -61,21 +61,21 @@ impl PauseReason {
     }
 }
 
-/// Which listeners have more, and what holds them up.
+/// Which listeners have more, and why they pause.
 pub(crate) struct Acceptor {
     pub(super) listeners: Vec<Listening>,
-    /// The listeners in the order in which they are looked at, those of operators first: whatever is short, they see it.
+    /// The listeners in the order in which they are served, operators' first: they get what is short.
     pub(super) turns: Vec<usize>,
-    /// No descriptor is left; look again then.
+    /// No descriptor is left until this time, when the server tries again.
     pub(super) exhausted_until: Option<Duration>,
-    /// Who got the spare descriptor last.
+    /// The connection that got the spare descriptor last.
     pub(super) on_spare: Option<Token>,
-    /// What accepting has paused for since somebody waited: until nobody does, that is one pause.
+    /// Why accepting has paused since connections began to wait: until none waits, each reason is one pause.
     pub(super) paused_for: Vec<PauseReason>,
     pub(super) allowance: Option<Allowance>,
     /// The allowance is used up.
     pub(super) over_rate: bool,
-    /// It was, until now: whoever is accepted next had to wait for that.
+    /// It was until now: the next accepted connection had to wait for it.
     pub(super) was_over_rate: bool,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Listening {
     pub(super) role: ListenerRole,
     pub(super) reach: Reach,
     pub(super) has_more: bool,
-    /// It could not accept; look again then.
+    /// It could not accept; the server tries again at this time.
     pub(super) failed_until: Option<Duration>,
 }
 
@@ -95,7 +95,7 @@ impl Listening {
 
 impl Acceptor {
     pub(crate) fn new(entrances: Vec<Entrance>, accepts_per_second_max: Option<u32>) -> Acceptor {
-        // Whoever connected before the first wait was reported to nobody: start by looking.
+        // No readiness was reported for clients that connected before the first wait: start by trying.
         let mut turns: Vec<_> = (0..entrances.len()).collect();
         turns.sort_by_key(|index| entrances[*index].role == ListenerRole::Public);
         let listening = |Entrance { role, reach }| Listening { role, reach, has_more: true, failed_until: None };
@@ -112,14 +112,14 @@ impl Acceptor {
         }
     }
 
-    /// Accepts at another rate from now on.
+    /// Changes the rate.
     pub(crate) fn limit_rate(&mut self, accepts_per_second_max: Option<u32>, now: Duration) {
         self.allowance = accepts_per_second_max.map(|per_second_max| Allowance::new(per_second_max, now));
         self.over_rate = false;
         self.was_over_rate = false;
     }
 
-    /// True when others than programs on this host reach a public listener.
+    /// True when clients other than programs on this host reach a public listener.
     pub(crate) fn is_exposed(&self) -> bool {
         let is_exposed = |it: &Listening| it.role == ListenerRole::Public && it.reach != Reach::Loopback;
         self.listeners.iter().any(is_exposed)
@@ -135,7 +135,7 @@ impl Acceptor {
         }
     }
 
-    /// The public listeners, which are to be closed; they have no more.
+    /// Returns the public listeners, to be closed, and marks that they have no more.
     pub(crate) fn close_public(&mut self) -> Vec<ListenerIndex> {
         let is_public = |(_, listening): &(usize, &mut Listening)| listening.role == ListenerRole::Public;
         let public = self.listeners.iter_mut().enumerate().filter(is_public);
@@ -147,7 +147,7 @@ impl Acceptor {
             .collect()
     }
 
-    /// True when an accept would be tried now.
+    /// True when the server would try an accept now.
     pub(crate) fn is_due(&self, now: Duration, has_slot: bool) -> bool {
         let exhausted = self.exhausted_until.is_some_and(|until| until > now);
         let waits = |listening: &Listening| {
@@ -156,16 +156,16 @@ impl Acceptor {
         !exhausted && self.listeners.iter().any(waits)
     }
 
-    /// When to look again, if that depends on time.
+    /// When to try again, if that depends on time.
     pub(crate) fn next_try(&self) -> Option<Duration> {
-        // Rounded up: at a time that is a hair too early the allowance is as good as there and never is.
+        // Rounded up: at a time slightly too early, the allowance would be just short, again and again.
         let rate = |allowance: &Allowance| allowance.time_of(1) + Duration::from_millis(1);
         let rate = self.allowance.as_ref().filter(|_| self.over_rate).map(rate);
         let failing = self.listeners.iter().filter_map(|listening| listening.failed_until);
         self.exhausted_until.into_iter().chain(rate).chain(failing).min()
     }
 
-    /// An accept said so; whatever holds up the next who comes is another pause.
+    /// An accept reported that no connection waits. What holds up the next connections is another pause.
     pub(super) fn note_nobody_waits(&mut self, listener: ListenerIndex) {
         self.listeners[listener.0].has_more = false;
         if self.listeners.iter().all(|listening| !listening.has_more) {

@@ -1,11 +1,11 @@
-//! Answers that clients have not read yet: how many bytes may wait, and whose they are.
+//! Answers that clients have not read yet: how many bytes may wait, and for which clients.
 //!
-//! The public listeners share `--answer-bytes`. One client address may hold a quarter of it, so that no single one
-//! makes the server refuse all others. The admin listener has an allowance of its own, which no stranger can use up.
+//! The public listeners share `--answer-bytes`. One client address may hold a quarter of it, so that no client makes
+//! the server refuse all others. The admin listener has an allowance of its own, which public clients cannot use up.
 //! Peers that stand for many clients (a trusted proxy that names none, a unix socket) have no share, only the whole.
 //!
-//! Invariant: what was charged is released once, to the same account, when the answer is written or its connection
-//! closes. Absent: answers that the kernel took at once; they wait for nobody and are not counted.
+//! Invariant: a charge is released once, to the same account, when the answer is written or its connection closes.
+//! Answers that the kernel took at once are not counted.
 
 use std::collections::HashMap;
 
@@ -13,12 +13,12 @@ use super::peer::AddressKey;
 
 /// What one client address may hold of `--answer-bytes`: one part in four.
 const ADDRESS_SHARE: usize = 4;
-/// What the admin listener's clients may leave unread. No view that it has is larger than a few hundred KiB.
+/// What the admin listener's clients may leave unread. Its largest view has a few hundred KiB.
 const ADMIN_BYTES_MAX: usize = 4 << 20;
-/// An answer that is always given: a health check's, a refusal's.
+/// The size of an answer that is always given: a health check's, a refusal's.
 pub(crate) const SMALL_ANSWER_BYTES: usize = 1 << 10;
 
-/// Who pays for an answer.
+/// Which account an answer is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Account {
     /// The admin listener.
@@ -36,12 +36,12 @@ pub(crate) struct WaitingAnswers {
 }
 
 impl WaitingAnswers {
-    /// Those of the public listeners.
+    /// The bytes of the public listeners' answers.
     pub(crate) fn public_bytes(&self) -> usize {
         self.public_bytes
     }
 
-    /// True if an answer of this size may wait. Where none waits, one of any size may.
+    /// True if an answer of this size may wait. If no other waits, any size may.
     pub(crate) fn has_room(&self, account: Account, bytes: usize, public_max: usize) -> bool {
         let fits = |waiting: usize, max: usize| waiting == 0 || waiting.saturating_add(bytes) <= max;
         match account {
@@ -65,7 +65,7 @@ impl WaitingAnswers {
         }
     }
 
-    /// Takes back what an answer was charged; nothing, if it never had to wait.
+    /// Releases an answer's charge; none, if it never had to wait.
     pub(crate) fn release(&mut self, account: Account, bytes: usize) {
         match account {
             _ if bytes == 0 => {}

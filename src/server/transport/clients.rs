@@ -1,11 +1,11 @@
-//! Clients: who is behind a connection, and how many connections each address has.
+//! Clients: which client is behind a connection, and how many connections each address has.
 //!
-//! A peer is its own client, unless it is a trusted proxy: then the client is whom the PROXY protocol names, for the
-//! whole connection, or whom the headers name, for each request. A proxy's connections serve many clients in turn and
-//! are not counted; a stream has its connection for itself, and is counted for its client from its start.
+//! A peer is its own client, unless it is a trusted proxy. Then the PROXY protocol names the client for the whole
+//! connection, or the headers name it for each request. A proxy's connections serve many clients in turn and are not
+//! counted. A stream uses its connection alone, and counts for its client from its start.
 //!
-//! Invariant: a connection with [`Flags::COUNTED`] stands in `addresses` once, under the key of its `peer`, which does
-//! not change any more.
+//! Invariant: a connection with [`Flags::COUNTED`] is in `addresses` once, under the key of its `peer`, which no longer
+//! changes.
 
 use super::Transport;
 use super::answers::Account;
@@ -18,17 +18,17 @@ use crate::server::node::Node;
 use crate::server::node::refusal::Refusal;
 use crate::server::settings::Settings;
 
-/// Connections of one address beyond the limit on its streams that may still send a request, to be told so.
+/// Connections of an address over its limit that may still send a request, to receive the refusal.
 const REFUSALS_PER_ADDRESS_MAX: u32 = 16;
 
-/// Who sends a request.
+/// The client that sends a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client {
     /// The connection.
     pub(crate) token: Token,
-    /// Its other end, or whom a trusted proxy names there.
+    /// Its other end, or the client that a trusted proxy names in its PROXY header.
     pub(crate) peer: CompactPeer,
-    /// The client, whom a trusted proxy may name for this request.
+    /// The client, which a trusted proxy may name for this request.
     pub(crate) address: CompactPeer,
     /// It came through the admin listener.
     pub(crate) is_admin: bool,
@@ -39,7 +39,7 @@ pub(crate) struct Client {
 }
 
 impl<I: Io> Transport<I> {
-    /// Lets a peer of a public listener in, and marks what is to be known of it.
+    /// Admits a peer of a public listener, and sets its flags.
     pub(super) fn admit_peer(
         &mut self,
         peer: CompactPeer,
@@ -56,7 +56,7 @@ impl<I: Io> Transport<I> {
         Ok(())
     }
 
-    /// Takes the header that a connection begins with; false while it is not there, and when the connection is closed.
+    /// Takes the PROXY header of a connection; false while it is incomplete, and when the connection is closed.
     pub(super) fn take_proxy_header(&mut self, slot: u32, node: &mut Node) -> bool {
         let connection = &mut self.connections[slot as usize];
         let Phase::Requesting(request) = &mut connection.phase else { return false };
@@ -102,7 +102,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// True when a stream for this client would be one more than its address may have.
+    /// True when one more stream of this client would be over its address's limit.
     pub(crate) fn is_over_address_limit(&self, client: &Client, settings: &Settings) -> bool {
         let Some(limit) = settings.limits.connections_per_address_max else { return false };
         let count = self.addresses.get(&client.address.key()).copied().unwrap_or(0);
@@ -112,7 +112,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Gives the connection, which is a stream now, to this client alone.
+    /// Assigns the connection, which is a stream now, to this client alone.
     pub(crate) fn give_to_client(&mut self, client: &Client, settings: &Settings) {
         let is_proxy = !client.is_admin && settings.proxies.trusted.trusts(client.peer.ip());
         let connection = &mut self.connections[client.token.slot as usize];
@@ -126,7 +126,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// The connection has ended.
+    /// Stops counting a connection that has ended.
     pub(super) fn forget_address(&mut self, peer: CompactPeer, flags: Flags) {
         if !flags.has(Flags::COUNTED) {
             return;
@@ -139,7 +139,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Counts every connection anew, for a limit that may not have been there when it came.
+    /// Counts every connection again, for a limit that may be new.
     pub(crate) fn recount_addresses(&mut self, settings: &Settings) {
         self.addresses.clear();
         let has_limit = settings.limits.connections_per_address_max.is_some();
@@ -157,8 +157,8 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Counts a connection for its peer's address; an error when that has so many that it has been told enough.
-    /// Without a limit nothing is kept.
+    /// Counts a connection for its peer's address; an error if the address is so far over its limit that it gets no
+    /// answer. Without a limit no count is kept.
     fn count_address(&mut self, peer: CompactPeer, flags: &mut Flags, settings: &Settings) -> Result<(), Refusal> {
         let Some(limit) = settings.limits.connections_per_address_max else { return Ok(()) };
         if peer.ip().is_none() || settings.proxies.trusted.trusts(peer.ip()) {
@@ -175,7 +175,7 @@ impl<I: Io> Transport<I> {
 }
 
 impl Client {
-    /// Who pays for an answer to it.
+    /// The account that an answer to it is charged to.
     pub(crate) fn account(&self, settings: &Settings) -> Account {
         if self.is_admin {
             return Account::Admin;

@@ -1,7 +1,7 @@
-//! A connection: what the loop stores for one socket, in at most 64 bytes. A subscriber's stream is a part of it, so that
-//! a walk reads one place in memory for each delivery.
+//! A connection: what the loop stores for one socket, in at most 64 bytes. A subscriber's stream is a part of it, so
+//! that a walk reads one place in memory for each delivery.
 //!
-//! What only few connections need (a request half read, a frame half written, a pace) is stored elsewhere, and only
+//! What only few connections need (a half-read request, a half-written frame, a pace) is stored elsewhere, and only
 //! while it is needed.
 
 use super::answers::Account;
@@ -13,16 +13,16 @@ use crate::protocol::head::RequestHead;
 use crate::server::wheel::Tick;
 use crate::sources::channel::PublishRefusal;
 
-/// One connection; its slot in the slab is its name, with `generation` to tell it from the slot's other tenants.
+/// One connection, named by its slot in the slab and by `generation`, which differs for each connection of a slot.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) socket: Socket,
     pub(crate) generation: u32,
     pub(crate) phase: Phase,
-    /// Its other end, or whom a trusted proxy names there.
+    /// Its other end, or the client that a trusted proxy names for it.
     pub(crate) peer: CompactPeer,
     pub(crate) flags: Flags,
-    /// When its phase began, or of a stream when something was last written.
+    /// When its phase began; for a stream, when something was last written.
     pub(crate) since: Tick,
     /// The one tick at which the wheel's entry for it counts.
     pub(crate) armed_for: Tick,
@@ -50,7 +50,7 @@ impl Connection {
         matches!(self.phase, Phase::Streaming(_))
     }
 
-    /// Takes the request out of its phase, with what arrived behind it; the caller sets the next phase.
+    /// Takes the request out of its phase, with the bytes that arrived after it; the caller sets the next phase.
     pub(crate) fn take_request(&mut self) -> Request {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Requesting(request) => *request,
@@ -63,7 +63,7 @@ impl Connection {
 /// A subscriber's stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream {
-    /// Every event of its topics through here was sent, or at least begun.
+    /// Every event of its topics up to this one was sent, or at least begun.
     pub(crate) delivered_through: Sequence,
     /// When its token expires or its age is reached, whichever comes first.
     pub(crate) ends_at: Tick,
@@ -78,30 +78,30 @@ pub(crate) enum Phase {
     Requesting(Box<Request>),
     /// A response is being written.
     Responding(Box<Responding>),
-    /// A broker has what it published; the answer waits for it.
+    /// The answer waits for a broker, or for a sweep.
     Publishing(Box<Publishing>),
     /// A subscriber.
     Streaming(Stream),
-    /// Everything was said, for this reason; what the peer still sends is discarded until it closes too.
+    /// All was sent, and it closes for this reason; what the peer still sends is discarded until it closes too.
     Lingering(CloseReason),
-    /// Its socket is closed; its slot is reaped at the end of the tick.
+    /// Its socket is closed; its slot is reaped at the end of the turn.
     Dead,
 }
 
 /// What follows a response that is being written.
 #[derive(Debug)]
 pub(crate) struct Responding {
-    /// What arrived behind the request that it answers.
+    /// What arrived after the request that it answers.
     pub(crate) request: Request,
     /// It is the connection's last, for this reason.
     pub(crate) last: Option<CloseReason>,
-    /// Who pays for it while it waits.
+    /// The account that it is charged to while it waits.
     pub(crate) account: Account,
-    /// Its size, once the kernel did not take it whole; 0 until then.
+    /// Its size, if the kernel did not take it whole; otherwise 0.
     pub(crate) waiting_bytes: usize,
 }
 
-/// What is needed to answer once the broker has.
+/// What is needed for an answer that has to wait.
 #[derive(Debug)]
 pub(crate) struct Publishing {
     pub(crate) answer: Awaited,
@@ -109,23 +109,23 @@ pub(crate) struct Publishing {
     pub(crate) request: Request,
 }
 
-/// The answer that is to be given.
+/// The answer that is awaited.
 #[derive(Debug)]
 pub(crate) enum Awaited {
     Publish(PublishAnswer),
     Disconnect(DisconnectAnswer),
 }
 
-/// What is known of streams that an operator disconnects.
+/// The state of a disconnect that an operator requested.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DisconnectAnswer {
-    /// How many there were on this node, once all have ended.
+    /// How many streams ended on this node, once all have ended.
     pub(crate) disconnected: Option<usize>,
-    /// Whether the other nodes are told, once the broker says so.
+    /// Whether the broker accepted it for the other nodes, once that is known.
     pub(crate) passed_on: Option<Result<(), PublishRefusal>>,
 }
 
-/// The ids a publish is answered with.
+/// The ids in the answer to a publish.
 #[derive(Debug, Default)]
 pub(crate) struct PublishAnswer {
     pub(crate) ids: Vec<EventId>,
@@ -148,7 +148,7 @@ impl StreamMode {
     /// It has not caught up since it began.
     pub(crate) const REPLAYING: StreamMode = StreamMode(1 << 3);
 
-    /// What a subscriber asked for beyond plain delivery: a walk sends a shared run to a stream with none of these.
+    /// What a subscriber requested beyond plain delivery: a walk sends a shared run to streams without these.
     pub(crate) const SPECIAL: StreamMode =
         StreamMode(StreamMode::PACED.0 | StreamMode::LATEST.0 | StreamMode::SEVERAL_TOPICS.0);
 
@@ -170,15 +170,15 @@ impl StreamMode {
 pub(crate) struct Flags(u16);
 
 impl Flags {
-    /// The last send took less than all: no other is attempted before the socket is writable.
+    /// The last send was incomplete: the next one waits until the socket is writable.
     pub(crate) const BLOCKED: Flags = Flags(1);
-    /// It is in the queue of connections that are behind; walks leave it to that.
+    /// It is in the queue of connections that are behind; walks skip it.
     pub(crate) const CATCHING_UP: Flags = Flags(1 << 1);
     /// It came through a listener on loopback, which browsers on this host reach with any name that points there.
     pub(crate) const LOOPBACK: Flags = Flags(1 << 2);
     /// It came through the admin listener.
     pub(crate) const ADMIN: Flags = Flags(1 << 3);
-    /// It has the descriptor that is kept for when there is no other.
+    /// It has the spare descriptor, which is reserved for when no other is left.
     pub(crate) const ON_SPARE: Flags = Flags(1 << 4);
     /// It has not sent a request yet.
     pub(crate) const FRESH: Flags = Flags(1 << 5);
@@ -188,7 +188,7 @@ impl Flags {
     pub(crate) const READABLE: Flags = Flags(1 << 7);
     /// It counts for its peer's address.
     pub(crate) const COUNTED: Flags = Flags(1 << 8);
-    /// It has not sent the header of the PROXY protocol that it begins with.
+    /// It has not sent its header of the PROXY protocol yet.
     pub(crate) const AWAITS_PROXY_HEADER: Flags = Flags(1 << 9);
     /// It took more than its share of its last visit: others are read before it.
     pub(crate) const HEAVY: Flags = Flags(1 << 10);
@@ -208,7 +208,7 @@ impl Flags {
         Flags::HEAVY,
     ];
 
-    /// Flags for which nothing is sent outside of the queue of those that are behind.
+    /// Flags of connections that only the queue of those that are behind sends to.
     pub(crate) const BEHIND: Flags = Flags(Flags::BLOCKED.0 | Flags::CATCHING_UP.0);
 
     pub(crate) fn has(self, any: Flags) -> bool {
@@ -237,9 +237,9 @@ pub enum CloseReason {
     SocketError,
     /// It took no byte for the stall timeout.
     Stalled,
-    /// It was so slow that its next event is forgotten.
+    /// It was so slow that its next event was evicted.
     Evicted,
-    /// It held a forgotten frame while the memory was needed.
+    /// It held an evicted frame while the memory was needed.
     MemoryBound,
     /// Its request took too long.
     RequestTimeout,
@@ -247,23 +247,23 @@ pub enum CloseReason {
     AnswerTimeout,
     /// It kept a connection without a request for too long.
     IdleTimeout,
-    /// It asked for that, or spoke HTTP/1.0.
+    /// Its last answer was sent: the client asked for the close, or used HTTP/1.0.
     Answered,
     /// Its request could not be understood.
     BadRequest,
     /// It did not begin with a header of the PROXY protocol, as configured.
     ProxyHeader,
-    /// A limit; told to come back.
+    /// A limit refused it, with a time to come back.
     Refused,
     /// The server is leaving.
     Drained,
     /// The token that it subscribed with has expired.
     TokenExpired,
-    /// Its stream was as old as streams may get.
+    /// Its stream reached the maximum age.
     Aged,
     /// It sent data on its stream, where nothing is expected.
     Upload,
-    /// A reload took away what it was let in by.
+    /// A reload took away its access.
     Revoked,
     /// An operator disconnected it.
     Disconnected,
@@ -294,7 +294,7 @@ impl CloseReason {
         CloseReason::Disconnected,
     ];
 
-    /// As it stands in metrics and logs.
+    /// Its name in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             CloseReason::PeerClosed => "peer_closed",
@@ -320,7 +320,7 @@ impl CloseReason {
         }
     }
 
-    /// The server gave up on this peer: an operator may want to know whom.
+    /// The server gave up on this peer; an operator may want to see which.
     pub(crate) fn is_eviction(self) -> bool {
         matches!(self, CloseReason::Stalled | CloseReason::Evicted | CloseReason::MemoryBound)
     }

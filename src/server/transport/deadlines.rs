@@ -13,7 +13,7 @@ use crate::server::node::refusal::Refusal;
 use crate::server::settings::Settings;
 use crate::server::wheel::Tick;
 
-/// How long a peer may take to close after everything was sent.
+/// How long a peer may take to close after all was sent.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a broker may take to answer a publish.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,16 +23,16 @@ const SPARE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A deadline that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Nothing more is to be done.
+    /// No more is to be done.
     Handled,
     /// A stream ends or is due a heartbeat.
     Stream(u32),
-    /// The answer of a broker is missing.
+    /// A broker's answer is missing.
     BrokerAnswer(u32),
 }
 
 impl<I: Io> Transport<I> {
-    /// Takes the next deadline that has passed, the earliest first, and acts on it if it is about the connection.
+    /// Takes the earliest deadline that has passed, and acts on it if it only concerns the connection.
     pub(crate) fn fire_deadline(&mut self, node: &mut Node) -> Option<Due> {
         let now = Tick::of(node.now);
         let (slot, tick) = self.deadlines.fire(now)?;
@@ -62,7 +62,7 @@ impl<I: Io> Transport<I> {
         Some(Due::Handled)
     }
 
-    /// Arms the wheel for a connection's deadline, unless it is armed for an earlier tick anyway.
+    /// Arms the wheel for a connection's deadline, unless it is already armed for an earlier tick.
     pub(crate) fn arm_deadline(&mut self, slot: u32, node: &Node) {
         let Some(deadline) = self.deadline(slot, &node.settings) else { return };
         if deadline < self.connections[slot as usize].armed_for {
@@ -84,7 +84,7 @@ impl<I: Io> Transport<I> {
             Phase::Requesting(request) if request.is_in_body() => limits.body_timeout,
             Phase::Requesting(_) => limits.head_timeout,
             Phase::Responding(_) => {
-                // Not the time it takes in all: a steady reader of a large answer is served to its end.
+                // Not the time in all: a client that steadily reads a large answer gets all of it.
                 let progress_at = self.outboxes.get(&slot).map_or(connection.since, |it| Tick::of(it.progress_at));
                 return Some(progress_at.after(settings.delivery.stall_timeout));
             }
@@ -104,12 +104,12 @@ impl<I: Io> Transport<I> {
         let refusal = if is_in_body { Refusal::BodyTimeout } else { Refusal::HeadTimeout };
         node.count_refusal(refusal);
         let problem = response::problem(refusal.status(), "Request timeout", refusal.detail());
-        // No HEAD is known to be one: nothing but a POST is waited for beyond its head.
+        // `head_only` is false: an incomplete head has no known method, and the server only waits for a POST's body.
         self.respond_last(slot, Answer::from(problem), false, CloseReason::RequestTimeout, node);
     }
 }
 
-/// The heartbeat interval less up to a fifth, different from slot to slot.
+/// The heartbeat interval minus up to a fifth, different for each slot.
 pub(crate) fn heartbeat_wait(slot: u32, settings: &Settings) -> Duration {
     let spread = slot.wrapping_mul(0x9e37_79b9) >> 22; // 10 well mixed bits
     settings.delivery.heartbeat_interval * (5120 - spread) / 5120

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! Invariants:
-//! - A closed connection keeps its slot until the end of the turn. A late event for the slot's next tenant is recognized
-//!   by the generation.
-//! - No send is attempted on a socket that awaits writability, and none starts a frame before the last one ended.
+//! - A closed connection keeps its slot until the end of the turn. A late event for it does not reach the slot's next
+//!   connection: their generations differ.
+//! - No send is attempted on a socket that awaits writability, and no frame starts before the last one ended.
 //!
-//! Absent: topics, routes and tokens. What a request means, and what a stream gets, others decide.
+//! Not here: topics, routes and tokens. Other modules decide what a request means and what a stream gets.
 
 mod accept;
 pub(super) mod acceptor;
@@ -49,10 +49,10 @@ use outbox::Outbox;
 use peer::AddressKey;
 use reading_queue::ReadingQueue;
 
-/// How much one read takes; shared by all connections.
+/// The size of one read; all connections share the buffer.
 const READ_BYTES: usize = 64 << 10;
 
-/// Every socket, and what is half read or half written on it.
+/// Every socket, and the half-read and half-written data on it.
 pub(super) struct Transport<I: Io> {
     io: I,
     connections: Slab<Connection>,
@@ -64,13 +64,13 @@ pub(super) struct Transport<I: Io> {
     /// Connections that may have more to read.
     readable: ReadingQueue,
     read_buffer: Box<[u8]>,
-    /// The connection that is being read takes up no further request after this time.
+    /// The visit to a connection starts no further request after this time.
     visit_until: Duration,
     /// While events go out, connections that took more than their share are not read before this time.
     heavy_again_at: Duration,
     /// Bytes received from those subscribers that sent any.
     uploads: HashMap<u32, usize>,
-    /// What is half written.
+    /// Half-written frames.
     outboxes: HashMap<u32, Outbox>,
     /// What the hub does not know yet of frames that are half written.
     hold_changes: Vec<HoldChange>,
@@ -120,12 +120,12 @@ impl<I: Io> Transport<I> {
         self.io.unix_time()
     }
 
-    /// Waits, and sorts what became ready into the queues of the phases to come.
+    /// Waits, and stores what became ready in `ready`.
     pub(super) fn wait(&mut self, timeout: Duration, ready: &mut Vec<Readiness>) -> std::io::Result<()> {
         self.io.wait(Some(timeout), ready)
     }
 
-    /// Sorts what the wait reported into the queues of the phases to come.
+    /// Sorts what the wait reported into the queues of the next phases.
     pub(super) fn note_readiness(&mut self, ready: &mut Vec<Readiness>, now: Duration) {
         for ready in ready.drain(..) {
             match ready {
@@ -148,14 +148,14 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// True while something can be done without another readiness.
+    /// True while there is work that needs no further readiness.
     pub(super) fn has_work(&self, node: &Node) -> bool {
         !self.readable.is_empty()
             || !self.catching_up.is_empty()
             || self.acceptor.is_due(self.io.now(), self.has_slot(node))
     }
 
-    /// When something is to be done, whatever becomes ready.
+    /// When work is due, whatever becomes ready.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let deadline = self.deadlines.next_armed().map(Tick::time);
         deadline.into_iter().chain(self.acceptor.next_try()).min()
@@ -172,7 +172,7 @@ impl<I: Io> Transport<I> {
         &mut self.connections[slot as usize]
     }
 
-    /// The connection that a token means, unless it has ended.
+    /// The connection of a token, unless it has ended.
     pub(super) fn connection_mut(&mut self, token: Token) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(token.slot as usize)?;
         let current = connection.generation == token.generation && !matches!(connection.phase, Phase::Dead);
@@ -188,7 +188,7 @@ impl<I: Io> Transport<I> {
         self.connections.get(slot as usize)?.stream()
     }
 
-    /// The slots end before this one.
+    /// All slots are below this one.
     pub(super) fn slots_end(&self) -> usize {
         self.connections.capacity()
     }
@@ -213,7 +213,7 @@ impl<I: Io> Transport<I> {
         self.catching_up.len()
     }
 
-    /// True while a connection has something half written, or is about to be sent what it is behind with.
+    /// True while a connection has a half-written frame, or is queued to catch up.
     pub(super) fn is_any_behind(&self) -> bool {
         !self.outboxes.is_empty() || !self.catching_up.is_empty()
     }
@@ -223,12 +223,12 @@ impl<I: Io> Transport<I> {
         self.answers.public_bytes()
     }
 
-    /// True when others than programs on this host reach a public listener.
+    /// True when clients other than programs on this host reach a public listener.
     pub(super) fn is_exposed(&self) -> bool {
         self.acceptor.is_exposed()
     }
 
-    /// The connection is a stream now.
+    /// Makes the connection a stream.
     pub(super) fn start_stream(&mut self, slot: u32, stream: Stream, now: Duration) {
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Streaming(stream);
@@ -236,7 +236,7 @@ impl<I: Io> Transport<I> {
         self.streams += 1;
     }
 
-    /// Everything through a position was sent to a subscriber.
+    /// Records that all events up to a position were sent to a subscriber.
     #[inline]
     pub(super) fn note_delivered(&mut self, slot: u32, through: Sequence, now: Tick) {
         let connection = &mut self.connections[slot as usize];
@@ -246,7 +246,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Leaves it to the phase after live delivery to send what this subscriber, or this response, is behind with.
+    /// Queues this subscriber or response, so that the phase after live delivery sends what it is behind with.
     pub(super) fn queue_catching_up(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         if !connection.flags.has(Flags::CATCHING_UP) {
@@ -256,7 +256,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// The next one that is behind.
+    /// The next connection that is behind.
     pub(super) fn next_catching_up(&mut self) -> Option<Token> {
         while let Some(token) = self.catching_up.pop_front() {
             if let Some(connection) = self.connection_mut(token) {
@@ -275,7 +275,7 @@ impl<I: Io> Transport<I> {
         if matches!(connection.phase, Phase::Dead) {
             return;
         }
-        // Who takes nothing would make the kernel hold its data, and the connection, for minutes more.
+        // If the peer accepts nothing, the kernel would keep its data, and the connection, for minutes more.
         let takes_nothing = reason.is_eviction() || reason == CloseReason::AnswerTimeout;
         let how = if takes_nothing { Close::Reset } else { Close::Graceful };
         self.io.close(connection.socket, how);
@@ -302,20 +302,20 @@ impl<I: Io> Transport<I> {
         self.dead.push(slot);
     }
 
-    /// Closes everything.
+    /// Closes all connections.
     pub(super) fn close_all(&mut self, reason: CloseReason, node: &mut Node) {
         let open: Vec<_> = self.connections.iter().map(|(slot, _)| slot as u32).collect();
         open.into_iter().for_each(|slot| self.close(slot, reason, node));
     }
 
-    /// Stops listening where clients connect.
+    /// Closes the public listeners.
     pub(super) fn close_public_listeners(&mut self) {
         for listener in self.acceptor.close_public() {
             self.io.stop_listening(listener);
         }
     }
 
-    /// Frees the slots of closed connections, and returns them. Last in the turn: until here they had no other tenant.
+    /// Frees and returns the slots of closed connections. Last in the turn: until then no connection reuses them.
     pub(super) fn reap(&mut self) -> Vec<u32> {
         let dead = std::mem::take(&mut self.dead);
         for &slot in &dead {
@@ -327,7 +327,7 @@ impl<I: Io> Transport<I> {
         dead
     }
 
-    /// Frees the memory that a crowd which has left took.
+    /// Frees the memory that departed connections took.
     pub(super) fn shrink(&mut self) {
         shrink_map(&mut self.outboxes);
         shrink_map(&mut self.addresses);
@@ -336,12 +336,12 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Accepts at another rate.
+    /// Changes the rate of accepts.
     pub(super) fn limit_accept_rate(&mut self, accepts_per_second_max: Option<u32>, now: Duration) {
         self.acceptor.limit_rate(accepts_per_second_max, now);
     }
 
-    /// The outside world, as tests steer it.
+    /// The outside world, as tests control it.
     pub(super) fn io_mut(&mut self) -> &mut I {
         &mut self.io
     }

@@ -1,15 +1,15 @@
-//! An outbox: what is half written on one connection. A frame that the kernel took in part is kept here, and sent to its
-//! end before anything else.
+//! An outbox: the half-written data of one connection. It keeps a frame that the kernel took in part, and the rest of
+//! the frame is sent before anything else.
 
 use std::time::Duration;
 
 use crate::event::Frame;
 use crate::hub::HoldChange;
 
-/// Frames that no log will supply again, for one connection.
+/// Frames of one connection that no log can supply again.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    /// The first one from `offset` on.
+    /// The frames; of the first one, the bytes from `offset` on.
     unsent: Vec<Frame>,
     offset: usize,
     /// The first one, if it is from a log, which may evict it: it is held until its rest is sent.
@@ -22,23 +22,23 @@ pub(crate) struct Outbox {
     pub(crate) writable_at: Option<Duration>,
 }
 
-/// Frames that go out together: at the front those of an outbox, behind them frames from the logs.
+/// Frames that are sent together: first those of an outbox, then frames from the logs.
 pub(crate) struct Sending<'a, F: Fn(usize) -> bool> {
     pub(crate) frames: &'a [Frame],
-    /// How many of them no log will supply again.
+    /// How many of them no log can supply again.
     pub(crate) unlogged: usize,
-    /// Which of the others are events, by their index. (A gap is none.)
+    /// Which of the others are events, by their index. (A gap is not.)
     pub(crate) is_event: F,
 }
 
-/// How far a send came.
+/// How far a send got.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// Frames that are sent.
     pub(crate) whole: usize,
     /// Frames of which at least a byte is sent.
     pub(crate) begun: usize,
-    /// Nothing is left.
+    /// All frames are sent.
     pub(crate) is_all: bool,
 }
 
@@ -54,7 +54,7 @@ impl Outbox {
         }
     }
 
-    /// Adds a frame that no log will supply again.
+    /// Adds a frame that no log can supply again.
     pub(crate) fn push(&mut self, frame: Frame) {
         self.unsent.push(frame);
     }
@@ -83,7 +83,7 @@ impl Outbox {
         &self.unsent
     }
 
-    /// Keeps what is left after `taken` bytes more were sent.
+    /// Keeps the unsent rest after `taken` more bytes were sent.
     pub(super) fn advance<F: Fn(usize) -> bool>(
         &mut self,
         sending: &Sending<'_, F>,

@@ -1,20 +1,20 @@
-//! The other end of a connection, in 18 bytes, and what connections are counted by.
+//! The other end of a connection, in 18 bytes, and the key by which connections are counted.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::io::Peer;
 
-/// A peer's address without what is not needed, in 18 bytes.
+/// A peer's address without unneeded parts, in 18 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CompactPeer {
     address: [u8; 16],
     port: u16,
 }
 
-/// What connections are counted by: an IPv4 address, or of IPv6 the /64 that one customer gets, in eight bytes.
+/// The key by which connections are counted, in eight bytes: an IPv4 address, or the /64 of an IPv6 customer.
 ///
-/// IPv4 takes the place of the networks in `::/32`, which are nobody's (RFC 4291, section 2.4; RFC 6890).
+/// IPv4 takes the place of the networks in `::/32`, which are not assigned (RFC 4291, section 2.4; RFC 6890).
 pub(crate) type AddressKey = [u8; 8];
 
 impl CompactPeer {
@@ -31,13 +31,13 @@ impl CompactPeer {
         }
     }
 
-    /// Its address; none: it came over a unix socket.
+    /// Its address; none: it connected over a unix socket.
     pub(crate) fn ip(self) -> Option<IpAddr> {
         let ip = Ipv6Addr::from(self.address);
         (!ip.is_unspecified()).then(|| ip.to_canonical())
     }
 
-    /// What limits count. A unix socket's peer has a network that is nobody's, too.
+    /// The key for limits. A unix socket's peer has an unassigned network, too.
     pub(crate) fn key(self) -> AddressKey {
         let mut key = AddressKey::default();
         match self.ip() {
@@ -53,7 +53,7 @@ impl fmt::Display for CompactPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.ip(), self.port) {
             (None, _) => f.write_str("unix"),
-            // A proxy's header seldom says it.
+            // A proxy's header seldom has the port.
             (Some(ip), 0) => ip.fmt(f),
             (Some(ip), port) => SocketAddr::new(ip, port).fmt(f),
         }

@@ -1,7 +1,7 @@
-//! Reading: requests as they arrive, and whatever subscribers send, to be discarded.
+//! Reading: requests as they arrive, and what subscribers send, which is discarded.
 //!
-//! A socket is read until it would block, because edge-triggered readiness will not be told again; but only a share of
-//! one turn, in the order of [`ReadingQueue`](super::reading_queue), and not while an earlier request of it is being
+//! A socket is read until it would block, because edge-triggered readiness is not reported again; but only for a share
+//! of one turn, in the order of [`ReadingQueue`](super::reading_queue), and not while an earlier request of it is being
 //! answered.
 
 use std::time::Duration;
@@ -19,30 +19,30 @@ use crate::server::node::Node;
 use crate::server::node::refusal::Refusal;
 use crate::server::wheel::Tick;
 
-/// What reading and answering may take of one turn: a signature takes 0.2 ms, and thousands of connections may come
-/// back at once.
+/// The time for reading and answering in one turn: a signature takes 0.2 ms, and thousands of connections may return at
+/// once.
 const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
 /// While events go out, reading has one part in this many of that time.
 const SHARE_BESIDE_WALKS: u32 = 4;
-/// What connections that took more than their share before may take of one turn: so soon it is the others' turn again.
+/// The time in one turn for connections that took more than their share before: the others are read again soon.
 const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(100);
 /// While events go out, those connections have one part in this many of the time.
 const HEAVY_SHARE_BESIDE_WALKS: u32 = 8;
-/// And where a visit takes longer than this, half of the time: a request that arrives meanwhile seldom waits for one of
-/// theirs. Publishers are exempt: what they send is what the server is for.
+/// If a visit to them takes longer than this, they have half of the time: a request that arrives meanwhile seldom waits
+/// for one of theirs. Publishers are exempt: publishing is what the server is for.
 const EXPENSIVE_VISIT_MIN: Duration = Duration::from_micros(200);
-/// The share of one visit to a connection; one request is always taken up.
+/// The share of one visit to a connection; one request is always started.
 const VISIT_MAX: Duration = Duration::from_micros(100);
 /// Reads in one visit.
 const READS_PER_VISIT_MAX: usize = 4;
-/// What a subscriber may send on its stream, which is discarded.
+/// The bytes that a subscriber may send on its stream; they are discarded.
 const UPLOAD_BYTES_MAX: usize = 64 << 10;
 /// Requests answered in one visit.
 const REQUESTS_PER_VISIT_MAX: usize = 32;
 
-/// Who answers requests.
+/// Answers requests.
 pub(crate) trait Service<I: Io> {
-    /// Decides, from the head of a request, whether its body is read, and what the body was admitted for.
+    /// Decides, from the head of a request, whether its body is read, and what it is admitted for.
     fn admit_body(
         &mut self,
         transport: &Transport<I>,
@@ -54,7 +54,7 @@ pub(crate) trait Service<I: Io> {
     /// Answers a request, or makes a stream of its connection. With a body, it has been admitted.
     fn answer(&mut self, transport: &mut Transport<I>, slot: u32, request: Arrived<'_>, node: &mut Node);
 
-    /// True while walks have subscribers to visit: these come first.
+    /// True while walks have subscribers to visit, which come first.
     fn is_delivering(&self) -> bool;
 }
 
@@ -75,7 +75,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Puts a connection into the queue, where it does not stand yet.
+    /// Puts a connection into the queue, in which it must not be yet.
     pub(super) fn push_readable(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
         connection.flags.set(Flags::READABLE);
@@ -83,7 +83,7 @@ impl<I: Io> Transport<I> {
         self.readable.push(class, self.token(slot));
     }
 
-    /// Visits connections that may have something, each at most once: class by class, at least one of each.
+    /// Visits connections that may have more, each at most once: class by class, at least one of each but the last.
     pub(crate) fn read(&mut self, service: &mut impl Service<I>, node: &mut Node) {
         if self.readable.is_empty() {
             return;
@@ -102,7 +102,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Visits so many connections of a class, but only one once the time is over.
+    /// Visits up to `count` connections of a class, but only one once the time is over.
     fn read_class(
         &mut self,
         class: Class,
@@ -120,8 +120,8 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Visits connections that took more than their share before. One of their requests alone may take longer than a turn
-    /// has for all of them: the next ones wait until that is made up for.
+    /// Visits connections that took more than their share before. One of their requests alone may take longer than a
+    /// turn has for all of them: the next ones wait until the time is made up.
     fn read_heavy(&mut self, count: usize, service: &mut impl Service<I>, node: &mut Node) {
         if count == 0 {
             return;
@@ -143,7 +143,7 @@ impl<I: Io> Transport<I> {
             };
     }
 
-    /// Reads one connection for its share of a turn, and notes whether it wanted more.
+    /// Reads one connection for its share of a turn, and records whether it took more.
     fn visit_to_read(&mut self, token: Token, service: &mut impl Service<I>, node: &mut Node) {
         if self.connection_mut(token).is_none() {
             return;
@@ -209,7 +209,7 @@ impl<I: Io> Transport<I> {
         false
     }
 
-    /// Takes requests; also what the budget leaves for the next turn has its deadline.
+    /// Takes requests. Requests that the budget leaves for the next turn have a deadline, too.
     fn advance_and_arm(&mut self, slot: u32, service: &mut impl Service<I>, node: &mut Node) -> bool {
         let done = self.advance_requests(slot, service, node);
         self.arm_deadline(slot, node);
@@ -232,7 +232,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Discards what a subscriber sends, up to a bound: reading it for ever would cost the others their turns.
+    /// Discards what a subscriber sends, up to a bound: reading it without end would take time from the others.
     fn note_upload(&mut self, slot: u32, bytes: usize, node: &mut Node) {
         let received = self.uploads.entry(slot).or_insert(0);
         *received += bytes;
@@ -241,7 +241,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// The peer will send no more: a subscriber has left, a request that is being answered is answered still.
+    /// The peer will send no more: a subscriber has left, but a request in progress still gets its answer.
     fn end_of_input(&mut self, slot: u32, node: &mut Node) {
         let connection = &mut self.connections[slot as usize];
         connection.flags.clear(Flags::READABLE);
@@ -253,8 +253,8 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Takes requests from what has arrived, until one needs more or must be waited for. False: there are more, but
-    /// others are to have their turn first.
+    /// Takes requests from what has arrived, until one needs more bytes or has to wait. False: there are more, but
+    /// other connections are served first.
     fn advance_requests(&mut self, slot: u32, service: &mut impl Service<I>, node: &mut Node) -> bool {
         for taken in 0..REQUESTS_PER_VISIT_MAX {
             if self.connections[slot as usize].flags.has(Flags::AWAITS_PROXY_HEADER)
@@ -293,7 +293,7 @@ impl<I: Io> Transport<I> {
         false
     }
 
-    /// Lets a body come if it has a purpose and its sender may; else answers at once, so that nobody's is kept.
+    /// Admits a body if its route takes one and its sender may send it. Otherwise answers at once and keeps no body.
     fn admit_body(&mut self, slot: u32, head: &RequestHead, service: &mut impl Service<I>, node: &mut Node) {
         let grant = match service.admit_body(self, slot, head, node) {
             Ok(grant) => grant,
@@ -305,7 +305,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Ends a connection on which so many requests came ahead of their answers that it may as well wait for some.
+    /// Ends a connection on which more requests came ahead of their answers than allowed.
     fn refuse_pipeline(&mut self, slot: u32, head: &RequestHead, node: &mut Node) {
         node.count_refusal(Refusal::Pipelined);
         let detail = Refusal::Pipelined.detail();
@@ -314,14 +314,14 @@ impl<I: Io> Transport<I> {
         self.refuse_request(slot, answer, head.method == Method::Head, node);
     }
 
-    /// Answers, discards what follows, since where the next request would start is not sure, and ends.
+    /// Answers and ends. What follows is discarded, since it is unclear where the next request would start.
     fn refuse_request(&mut self, slot: u32, answer: Answer, head_only: bool, node: &mut Node) {
         self.connections[slot as usize].phase = Phase::Requesting(Box::default());
         self.respond_last(slot, answer, head_only, CloseReason::BadRequest, node);
     }
 
-    /// After an answer: the requests that arrived meanwhile, and then whatever the kernel still holds, have their turn
-    /// like those of all others.
+    /// After an answer: queues the requests that arrived meanwhile, and then what the kernel still holds, like those of
+    /// all other connections.
     pub(super) fn resume_reading(&mut self, slot: u32, node: &mut Node) {
         let connection = &mut self.connections[slot as usize];
         match &connection.phase {

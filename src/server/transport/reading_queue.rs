@@ -1,12 +1,12 @@
-//! Whose turn it is to be read.
+//! The order in which connections are read.
 //!
-//! Connections stand in classes, and a turn of the loop visits the classes in order: operators first, then first
-//! requests (a health check's, a newcomer's), then the others, and last those that took more than their share of the
-//! visit before: who sends requests faster than they are answered, or expensive ones. So neither can make the others
-//! wait longer than for the visit in progress. A turn makes at least one visit in each class, but the last one has only an
+//! Connections are in classes, and a turn of the loop visits the classes in order: operators first, then first requests
+//! (a health check's, a new client's), then the others, and last those that took more than their share of the visit
+//! before, because they send requests faster than the server answers, or expensive ones. So these delay the others by
+//! no more than the visit in progress. A turn makes at least one visit in each class but the last, which has only an
 //! eighth of the time while events go out, and half of it while its requests are expensive.
 //!
-//! Invariant: a connection that has [`Flags::READABLE`] stands in the queue, or is being answered and put back then.
+//! Invariant: a connection with [`Flags::READABLE`] is in the queue, or is being answered and returns to it after that.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ use crate::io::Token;
 pub(crate) enum Class {
     /// Came through the admin listener.
     Operator,
-    /// Sends its first request.
+    /// Sends its first request, or has the spare descriptor.
     First,
     /// Took no more than its share of its last visit.
     Light,

@@ -1,4 +1,4 @@
-//! A request being read: its bytes until they are a head, its body until it is whole. Exists only meanwhile.
+//! A request being read: its bytes until the head is complete, its body until it is complete. Exists only during that.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::protocol::{Parsed, RequestError};
 use crate::server::grant::PublishGrant;
 use crate::server::settings::Limits;
 
-/// A request being read, with whatever the client sent behind it.
+/// A request being read, with what the client sent after it.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
     unparsed: Vec<u8>,
-    /// Bytes of it that were looked at already and held no whole head.
+    /// Bytes of it that were searched already and held no complete head.
     looked_at: usize,
     current: Option<Current>,
     /// Requests taken from what arrived last.
@@ -29,11 +29,11 @@ struct Current {
     grant: Option<PublishGrant>,
 }
 
-/// How far a request is.
+/// How far the reading of a request is.
 #[derive(Debug)]
 pub(crate) enum Progress {
     NeedMore,
-    /// A body is to come: [`Request::admit_body`] says that it may.
+    /// A body will follow: [`Request::admit_body`] admits it.
     Head(Arc<RequestHead>),
     Complete {
         head: Arc<RequestHead>,
@@ -44,18 +44,18 @@ pub(crate) enum Progress {
 }
 
 impl Request {
-    /// Takes what arrived.
+    /// Takes the bytes that arrived.
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
         self.taken = 0;
         self.unparsed.extend_from_slice(bytes);
     }
 
-    /// True when not a byte of a request is here.
+    /// True when no byte of a request is here.
     pub(crate) fn is_empty(&self) -> bool {
         self.unparsed.is_empty() && self.current.is_none()
     }
 
-    /// Takes the header of the PROXY protocol that comes before the first request; none while it is not all here.
+    /// Takes the header of the PROXY protocol before the first request; none while it is incomplete.
     pub(crate) fn take_proxy_header(&mut self) -> Result<Option<ProxyHeader>, BadProxyHeader> {
         let Parsed::Complete { value, consumed } = proxy_header::parse(&self.unparsed)? else { return Ok(None) };
         self.unparsed.drain(..consumed);
@@ -93,7 +93,7 @@ impl Request {
             let reader = BodyReader::new(head.framing, limits.body_bytes_max);
             let current = Current { head: Arc::new(head), reader, body: Vec::new(), admitted: false, grant: None };
             let current = self.current.insert(current);
-            // A length over the limit is known now: nobody is invited to send what will be refused.
+            // A length over the limit is known now: the client must not be invited to send what will be refused.
             current.reader.feed(&[], &mut current.body)?;
         }
         let current = self.current.as_mut().expect("set above, unless it was already");
@@ -111,7 +111,7 @@ impl Request {
         Ok(Progress::NeedMore)
     }
 
-    /// Lets the body come, for what was granted; true when the client waits for `100 Continue` before it sends it.
+    /// Admits the body, for this grant; true when the client waits for `100 Continue` before it sends the body.
     pub(crate) fn admit_body(&mut self, grant: Option<PublishGrant>) -> bool {
         let Some(current) = &mut self.current else { return false };
         current.admitted = true;

@@ -1,5 +1,5 @@
-//! Responses: encoded, written, and then the next request or the end. An error's end lingers, or the client would see
-//! a reset instead of the answer.
+//! Responses: encoded, written, and then the next request or the end. After an error the connection lingers, or the
+//! client would see a reset instead of the answer.
 
 use super::Transport;
 use super::answers::{Account, SMALL_ANSWER_BYTES};
@@ -31,11 +31,11 @@ impl<I: Io> Transport<I> {
     pub(crate) fn respond(&mut self, client: &Client, head: &RequestHead, answer: Answer, node: &mut Node) {
         let account = client.account(&node.settings);
         let Answer { mut response, cors } = answer;
-        // What was published is published: its sender must not be told to try again.
+        // Accepted events are published: their publisher must not be asked to try again.
         if response.status != 202 && !self.has_room_for_answer(account, response.body.len(), node) {
             response = refuse_answer(node);
         }
-        // One answer to each on the spare descriptor: others wait for it.
+        // One answer per connection on the spare descriptor: others wait for it.
         response.keep_alive &= head.keep_alive && !client.is_on_spare && !node.is_closing_streams();
         let last = (!response.keep_alive).then_some(CloseReason::Answered);
         response.headers.extend(cors);
@@ -45,8 +45,8 @@ impl<I: Io> Transport<I> {
         self.write_answer(client.token.slot, bytes, last, account, node);
     }
 
-    /// Answers a request that could not be understood, or did not arrive in time; the connection ends. A HEAD, if it
-    /// is known to be one, is answered without a body (RFC 9110, 9.3.2).
+    /// Answers a request that is malformed or late, and ends the connection. A HEAD, if it is recognized as one, is
+    /// answered without a body (RFC 9110, 9.3.2).
     pub(super) fn respond_last(
         &mut self,
         slot: u32,
@@ -76,13 +76,13 @@ impl<I: Io> Transport<I> {
         response::stream_head(&extra, head.minor_version, date, closing)
     }
 
-    /// Writes bytes that are a whole response, the connection's last.
+    /// Writes bytes that are a whole response, the last of the connection.
     pub(crate) fn write_last(&mut self, slot: u32, bytes: Vec<u8>, reason: CloseReason, node: &mut Node) {
         let account = self.account_of_peer(slot, node);
         self.write_answer(slot, bytes, Some(reason), account, node);
     }
 
-    /// Asks, before a large answer is built, whether it may be.
+    /// Checks, before a large answer is built, whether there is room for it.
     pub(crate) fn admit_answer(&self, client: &Client, bytes: usize, node: &mut Node) -> Result<(), Response> {
         let account = client.account(&node.settings);
         match self.has_room_for_answer(account, bytes, node) {
@@ -95,7 +95,7 @@ impl<I: Io> Transport<I> {
         bytes <= SMALL_ANSWER_BYTES || self.answers.has_room(account, bytes, node.settings.limits.answer_bytes_max)
     }
 
-    /// Who pays for the answer to a request that could not be read.
+    /// The account for the answer to a request that could not be read.
     fn account_of_peer(&self, slot: u32, node: &Node) -> Account {
         let connection = self.at(slot);
         if connection.flags.has(Flags::ADMIN) {
@@ -133,7 +133,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Leaves a request without its answer for now.
+    /// Keeps a request whose answer comes later.
     pub(crate) fn await_answer(&mut self, slot: u32, head: &RequestHead, answer: Awaited, node: &Node) {
         let connection = &mut self.connections[slot as usize];
         let publishing = Publishing { answer, head: head.clone(), request: connection.take_request() };
@@ -142,14 +142,14 @@ impl<I: Io> Transport<I> {
         self.arm_deadline(slot, node);
     }
 
-    /// Goes on with the next request after an answer that had to wait.
+    /// Continues with the next request after an answer that had to wait.
     pub(crate) fn resume_after_answer(&mut self, token: Token, node: &mut Node) {
         if self.connection_mut(token).is_some_and(|connection| matches!(connection.phase, Phase::Requesting(_))) {
             self.resume_reading(token.slot, node);
         }
     }
 
-    /// Sends the rest of a response, and goes on with the next request after it.
+    /// Sends the rest of a response, and continues with the next request after it.
     pub(crate) fn continue_response(&mut self, slot: u32, node: &mut Node) {
         let outbox = self.take_outbox(slot, node.now);
         if !self.send_outbox(slot, outbox, node) {
@@ -162,7 +162,7 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Ends the response if it is written whole: on to the next request, or to the end.
+    /// Ends the response if it is written whole, and continues with the next request or ends the connection.
     fn finish_response(&mut self, slot: u32, node: &mut Node) {
         let connection = &mut self.connections[slot as usize];
         if self.outboxes.contains_key(&slot) {
@@ -182,8 +182,8 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Says that nothing more will come, and waits for the peer to close: closing first could reset the connection
-    /// and take the answer with it.
+    /// Ends the sending side and waits for the peer to close: closing first could reset the connection and lose the
+    /// answer.
     pub(crate) fn linger(&mut self, slot: u32, reason: CloseReason, node: &mut Node) {
         let connection = &mut self.connections[slot as usize];
         if connection.flags.has(Flags::ENDED) {

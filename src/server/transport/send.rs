@@ -1,4 +1,4 @@
-//! Sending to one connection: what is half written goes first, to its end.
+//! Sending to one connection: the half-written frame is completed first.
 //!
 //! Every byte goes through here or through a walk (`streams::deliver`). Both record what the kernel took the same way.
 
@@ -24,19 +24,19 @@ impl<I: Io> Transport<I> {
         self.outboxes.get(&slot)
     }
 
-    /// The connections that have something half written.
+    /// The connections that have half-written data.
     pub(crate) fn outboxes(&self) -> impl ExactSizeIterator<Item = (u32, &Outbox)> {
         self.outboxes.iter().map(|(slot, outbox)| (*slot, outbox))
     }
 
-    /// Sends a frame behind whatever is half written.
+    /// Sends a frame after the half-written data.
     pub(crate) fn send_frame(&mut self, slot: u32, frame: Frame, node: &mut Node) {
         let mut outbox = self.take_outbox(slot, node.now);
         outbox.push(frame);
         self.send_outbox(slot, outbox, node);
     }
 
-    /// Sends what is half written. False: some of it still is.
+    /// Sends the half-written data. False: some of it is still unsent.
     pub(crate) fn send_outbox(&mut self, slot: u32, outbox: Outbox, node: &mut Node) -> bool {
         let Some(mut outbox) = self.unless_blocked(slot, outbox, node) else { return false };
         let frames = outbox.take_unsent();
@@ -47,7 +47,7 @@ impl<I: Io> Transport<I> {
         self.send(slot, outbox, &sending, node).is_none_or(|progress| progress.is_all)
     }
 
-    /// Gives the outbox back unless the socket awaits writability: then it is put back.
+    /// Returns the outbox, or puts it back and returns none if the socket awaits writability.
     pub(crate) fn unless_blocked(&mut self, slot: u32, outbox: Outbox, node: &mut Node) -> Option<Outbox> {
         if !self.connections[slot as usize].flags.has(Flags::BLOCKED) {
             return Some(outbox);
