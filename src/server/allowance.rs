@@ -1,8 +1,8 @@
-//! An allowance: so many a second, saved up for a second at most. A token bucket; it asks for no time but what it is told.
+//! An allowance: a token bucket with a rate per second and at most one second's worth saved. Callers pass the time in.
 
 use std::time::Duration;
 
-/// What is left of a rate.
+/// What remains of a rate.
 #[derive(Debug)]
 pub(super) struct Allowance {
     per_second_max: u32,
@@ -11,12 +11,12 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// A full one.
+    /// A full bucket.
     pub(super) fn new(per_second_max: u32, now: Duration) -> Allowance {
         Allowance { per_second_max, left: f64::from(per_second_max), filled_at: now }
     }
 
-    /// Adds what was earned since the last time.
+    /// Adds what the rate has earned since the last refill.
     pub(super) fn refill(&mut self, now: Duration) {
         let rate = f64::from(self.per_second_max);
         let earned = now.saturating_sub(self.filled_at).as_secs_f64() * rate;
@@ -24,22 +24,22 @@ impl Allowance {
         self.filled_at = now;
     }
 
-    /// True when so many may pass.
+    /// True when `count` may pass.
     pub(super) fn has(&self, count: u32) -> bool {
         self.left >= f64::from(count)
     }
 
-    /// Lets so many pass.
+    /// Lets `count` pass.
     pub(super) fn take(&mut self, count: u32) {
         self.left -= f64::from(count);
     }
 
-    /// True when a new one would not differ.
+    /// True when it equals a new one.
     pub(super) fn is_full(&self) -> bool {
         self.has(self.per_second_max)
     }
 
-    /// When so many may pass, as far as was known at the last refill.
+    /// When `count` may pass, as of the last refill.
     pub(super) fn time_of(&self, count: u32) -> Duration {
         let missing = (f64::from(count) - self.left).max(0.0);
         self.filled_at + Duration::from_secs_f64(missing / f64::from(self.per_second_max))

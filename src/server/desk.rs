@@ -1,4 +1,4 @@
-//! The desk: takes requests from the transport, has the API say what becomes of each, and carries that out.
+//! The desk: takes requests from the transport, lets the API decide on each, and carries out the decision.
 
 use super::api::Api;
 use super::api::context::{Outcome, RequestContext};
@@ -21,7 +21,7 @@ use crate::protocol::head::RequestHead;
 use crate::protocol::response::{self, Response};
 use crate::sources::channel::Inbox;
 
-/// What requests may change besides their own connection.
+/// What requests may change, apart from their own connection.
 pub(super) struct Desk<'a> {
     pub(super) api: &'a mut Api,
     pub(super) streams: &'a mut Streams,
@@ -105,7 +105,7 @@ impl Desk<'_> {
         }
     }
 
-    /// An EventSource gives up for ever on anything but 200: it gets one that only tells it when to come back.
+    /// An EventSource gives up forever on any status but 200: it gets a 200 that only contains a reconnection time.
     fn refuse_stream<I: Io>(
         &mut self,
         client: &Client,
@@ -128,7 +128,7 @@ impl Desk<'_> {
     }
 }
 
-/// Why a client may not have one more stream now.
+/// Why a client may not open another stream now.
 fn refusal<I: Io>(client: &Client, transport: &Transport<I>, node: &Node) -> Option<Refusal> {
     if node.is_closing_streams() {
         Some(Refusal::Draining)

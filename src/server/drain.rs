@@ -1,6 +1,6 @@
-//! Leaving: notice first (unready, but still accepting), then no more connections, then the streams one after the
-//! other over the time given, each told to come back when this server is surely gone. Those of the server's own
-//! statistics close last: an operator watches the others go.
+//! The drain: first notice (unready, but still accepting), then no more connections, then the streams end one after the
+//! other over the time given, each with a reconnection time after which this server is gone. Streams of the server's
+//! own statistics close last, so that an operator can watch the others close.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::hub::{Hub, Subscriber};
 use crate::io::Io;
 use crate::protocol::encoder;
 
-/// How often streams are closed: fifty small steps a second look even.
+/// How often streams are closed: fifty small steps a second spread them evenly.
 const STEP: Duration = Duration::from_millis(20);
-/// Streams ended in one turn: a host that can't keep up would otherwise have ever more of them to end in the next.
+/// Streams ended in one turn: a host that can't keep up would otherwise have more and more to end in each turn.
 const CLOSES_PER_TURN_MAX: usize = 512;
 /// How long the last answers may take after the streams are closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ enum Stage {
     Notice { until: Duration },
     /// No listener; streams are closed in the order of their slots, those of statistics in a second pass.
     Closing { started_at: Duration, streams: usize, closed: usize, pass: Pass, next_slot: usize },
-    /// What is being answered still is.
+    /// Requests in progress still get their answers.
     LastAnswers { until: Duration },
 }
 
@@ -55,7 +55,7 @@ impl Drain {
         Drain { stage: Stage::Notice { until }, next_step: node.now, at_once: false }
     }
 
-    /// Leaves at once: it was asked for a second time.
+    /// Leaves at once, on a second request to leave.
     pub(super) fn hurry(&mut self) {
         tracing::info!("asked again: leaving at once");
         self.at_once = true;
@@ -132,8 +132,8 @@ impl Pass {
     }
 }
 
-/// Tells one subscriber to come back when this server is surely gone, and not all at once then: they return over as long
-/// as they were closed over.
+/// Ends one stream with a reconnection time after this server is gone. The times differ, so that subscribers return
+/// over as long as they were closed over, not all at once.
 fn send_away<I: Io>(
     slot: u32,
     drain_left: Duration,

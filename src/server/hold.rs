@@ -1,13 +1,14 @@
-//! Holding sources back: the next event stays in the channel while its log would forget what subscribers still need.
+//! Holding sources back: the next event stays in the channel while its log would evict what subscribers still need.
 //!
-//! Two kinds of subscribers are waited for. A walk in progress has not visited them yet; that takes milliseconds. Or they
-//! are behind although they keep reading: a burst is larger than the log, and the network is the limit. Those are waited
-//! for while they are most of the topic's subscribers, however long the burst is, and a moment longer for the last of
-//! them. Subscribers that stopped reading, or read a byte now and then, count for nothing here, however many they are:
-//! eviction is for them. So do streams that have not caught up since they began: a replay holds up no live event.
+//! The server waits for two kinds of subscribers. A walk in progress has not visited the first kind yet; that takes
+//! milliseconds. The second kind is behind although it keeps reading: a burst is larger than the log, and the network
+//! is the limit. The server waits for these while they are most of the topic's subscribers, however long the burst is,
+//! and a moment longer for the last of them. Subscribers that stopped reading, or read a byte now and then, do not
+//! count, however many they are: eviction handles them. Streams that have not caught up since they began do not count
+//! either: a replay delays no live event.
 //!
-//! Nothing waits without a bound. A subscriber counts as reading only while its socket was writable again a moment ago, so
-//! the wait ends when there is no progress; and a source that sees none drops its event, with a gap at its place.
+//! Every wait has a bound. A subscriber counts as reading only while its socket was writable again a moment ago, so the
+//! wait ends when there is no progress. A source that sees no progress drops its event and leaves a gap in its place.
 
 use std::time::Duration;
 
@@ -17,34 +18,34 @@ use crate::event::Sequence;
 use crate::hub::{Hub, Pressure, Subscriber, TopicKey};
 use crate::io::Io;
 
-/// Subscribers of a topic that are looked at: enough to tell most from few, in about 50 us.
+/// Subscribers of a topic that are examined: enough to tell most from few, in about 50 us.
 const SAMPLE_MAX: usize = 1024;
 /// A subscriber whose full socket was writable again within this time keeps reading.
 const READING_WINDOW: Duration = Duration::from_secs(2);
 /// How long a subscriber whose socket has just become full counts as reading: until then it had taken everything.
 const FIRST_BLOCK_GRACE: Duration = Duration::from_secs(1);
-/// How long the last ones are waited for after most have caught up.
+/// How long the server waits for the last ones after most have caught up.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So few, one in so many, are not waited for any more.
+/// Once at most one in this number is behind, the server stops waiting.
 const LAST_ONES: usize = 20;
 
 /// A topic for which sources are held back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
     topic: TopicKey,
-    /// What was found in this turn, so that a topic is looked at once.
+    /// This turn's result, so that a topic is examined once.
     verdict: Option<bool>,
-    /// Until then also the last ones are waited for.
+    /// Until then the server also waits for the last ones.
     patient_until: Duration,
 }
 
 impl Hold {
-    /// A new turn: what was found in the last one may have changed.
+    /// Starts a new turn: the last result may be out of date.
     pub(super) fn look_again(&mut self) {
         self.verdict = None;
     }
 
-    /// True if subscribers that keep reading were found to be waited for.
+    /// True if the server waits for subscribers that keep reading.
     pub(super) fn is_holding(&self) -> bool {
         self.verdict == Some(true)
     }
@@ -95,8 +96,8 @@ impl Hold {
     }
 }
 
-/// Of a sample of the topic's subscribers: how many have caught up since they began, and how many of those are behind
-/// though they keep reading.
+/// In a sample of the topic's subscribers: how many have caught up since they began, and how many of these are behind
+/// although they keep reading.
 fn count_waiting<I: Io>(topic: TopicKey, transport: &Transport<I>, hub: &Hub, now: Duration) -> (usize, usize) {
     let newest = hub.newest_of(topic);
     let (mut established, mut waiting) = (0, 0);
@@ -111,13 +112,13 @@ fn count_waiting<I: Io>(topic: TopicKey, transport: &Transport<I>, hub: &Hub, no
 
 fn is_reading_and_behind<I: Io>(slot: u32, newest: Sequence, transport: &Transport<I>, now: Duration) -> bool {
     let Some(stream) = transport.stream(slot) else { return false };
-    // A paced subscriber is behind by its own wish.
+    // A paced subscriber is behind on purpose.
     if stream.delivered_through >= newest || stream.mode.has(StreamMode::PACED) {
         return false;
     }
     let flags = transport.at(slot).flags;
     if !flags.has(Flags::BLOCKED) {
-        // Its socket has room. Without a place in the queue a walk will come by, and that is waited for anyway.
+        // Its socket has room. Outside the queue a walk visits it, and the server waits for walks anyway.
         return flags.has(Flags::CATCHING_UP);
     }
     transport.outbox(slot).is_some_and(|outbox| match outbox.writable_at {

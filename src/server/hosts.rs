@@ -16,7 +16,7 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// True when pages of this origin may.
+    /// True when pages of this origin may read and publish.
     pub fn allows(&self, origin: &str) -> bool {
         self.any
             || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
@@ -24,7 +24,7 @@ impl Cors {
     }
 }
 
-/// True when a page asks the server that it came from; what scheme a proxy in between took away is not known here.
+/// True when a page calls the host that it came from. The scheme is not compared: a proxy may have removed TLS.
 pub(crate) fn is_same(origin: &str, head: &RequestHead) -> bool {
     head.host.as_deref().is_some_and(|host| origin.split_once("://").is_some_and(|(_, at)| at == host))
 }
@@ -41,7 +41,7 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// True when an authority names exactly this host, with any port or none; a dot at its end changes nothing.
+/// True when an authority names exactly this host, with any port or none; a dot at its end makes no difference.
 pub(crate) fn is_name(authority: &str, name: &str) -> bool {
     let host = without_port(authority);
     host.strip_suffix('.').unwrap_or(host).eq_ignore_ascii_case(name)

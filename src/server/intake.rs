@@ -1,6 +1,6 @@
-//! The intake: what sources and signals sent. Events are appended to the logs in order, within a budget, and wait while
-//! subscribers that keep reading need what they would evict. What signals ask, and answers to publishers, have a lane of
-//! their own and never wait behind events.
+//! The intake: what sources and signals sent. It appends events to the logs in order, within a budget. An event waits
+//! while it would evict what subscribers that keep reading still need. Controls and answers to publishers have a lane
+//! of their own and never wait behind events.
 
 use super::hold::Hold;
 use super::node::Node;
@@ -31,7 +31,7 @@ impl Intake {
         Intake { inbox, held: None, hold: None, has_more: false }
     }
 
-    /// True while something can be done without another message.
+    /// True while there is work that needs no further message.
     pub(super) fn has_work(&self) -> bool {
         self.has_more || (self.held.is_some() && !self.is_holding())
     }
@@ -41,7 +41,7 @@ impl Intake {
         self.held.is_some() && self.hold.as_ref().is_some_and(Hold::is_holding)
     }
 
-    /// Lets waiting sources know that the loop brings its subscribers forward.
+    /// Reports to waiting sources that subscribers make progress.
     pub(super) fn note_progress(&self) {
         if self.held.is_some() {
             self.inbox.note_progress();
@@ -101,14 +101,14 @@ fn note_appended(appended: Appended, topic: &str, node: &mut Node) {
     }
 }
 
-/// Takes note of a loss that a source announced.
+/// Records a loss that a source announced.
 fn append_loss(gap: &Gap, hub: &mut Hub, node: &mut Node) {
     let topics = match &gap.scope {
         GapScope::All => None,
         GapScope::Topics(lost) => lost.seal(),
     };
-    // Every subscriber reads the same frame. It names a topic only if it is of that one alone: not all topics are
-    // everybody's to know of.
+    // Every subscriber reads the same frame. It names a topic only if it concerns that topic alone: subscribers may not
+    // learn the names of all topics.
     let name = match topics.as_deref() {
         Some([topic]) => topic.as_str(),
         _ => "*",
@@ -126,7 +126,7 @@ fn append_loss(gap: &Gap, hub: &mut Hub, node: &mut Node) {
     hub.append_loss(gap.sequence, topics.as_deref(), frame, node.now);
 }
 
-/// Memory is needed that evicted frames still take: whoever holds them goes first.
+/// Frees memory that evicted frames still occupy: closes the connections that hold them.
 fn close_pinners<I: Io>(transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
     let holds_pinned =
         transport.outboxes().filter(|(_, outbox)| outbox.unsent().iter().any(|frame| hub.is_pinned(frame)));

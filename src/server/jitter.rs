@@ -1,4 +1,4 @@
-//! A small seeded generator (SplitMix64): it spreads things out over time. It is not for secrets.
+//! A small seeded generator (SplitMix64) that spreads actions over time. It is not for secrets.
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@
 //! - Only the wait blocks, and each phase has a budget, so that the work for one client never delays all others for long.
 //! - What a turn leaves undone makes the next wait zero.
 //!
-//! Absent: system calls (they are [`Io`]'s), who receives what (the hub's), time and randomness (passed in).
+//! Not here: system calls ([`Io`] makes them), who receives what (the hub decides), time and randomness (passed in).
 
 mod allowance;
 mod api;
@@ -69,12 +69,12 @@ use transport::deadlines::Due;
 const HOLD_INTERVAL: Duration = Duration::from_millis(5);
 /// The longest wait: housekeeping is due then.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-/// How soon housekeeping goes on that one turn left undone.
+/// How soon housekeeping continues after a turn that did not finish it.
 const HOUSEKEEPING_REST: Duration = Duration::from_millis(5);
-/// Deadlines in one turn: about 2 ms of heartbeats. After a host was stopped for a while, all of them have passed.
+/// Deadlines in one turn: about 2 ms of heartbeats. After a host was stopped for a while, all of them are due.
 const DEADLINES_PER_TURN_MAX: usize = 512;
 
-/// What a server is put together from.
+/// What a server is built from.
 pub struct Parts {
     /// How it behaves.
     pub settings: Settings,
@@ -88,15 +88,15 @@ pub struct Parts {
     pub own_events: Arc<dyn Publish + Send + Sync>,
     /// The sources, for health and metrics.
     pub sources: Vec<Arc<SourceStatus>>,
-    /// Where the loop leaves a few figures for other threads, and finds what they say of the process.
+    /// Where the loop leaves a few figures for other threads, and finds theirs about the process.
     pub live: Arc<Live>,
-    /// Who is told that the server serves, lives and leaves.
+    /// Receives the reports that the server serves, lives and leaves.
     pub supervisor: Box<dyn Supervisor>,
     /// Where new settings come from while it runs.
     pub reloads: Reloads,
     /// The IO's listeners, in their order.
     pub listeners: Vec<Entrance>,
-    /// For what is spread by chance: reconnection times and heartbeats.
+    /// Seeds what is spread at random: reconnection times and heartbeats.
     pub seed: u64,
 }
 
@@ -118,7 +118,7 @@ pub struct Server<I: Io> {
 }
 
 impl<I: Io> Server<I> {
-    /// Puts a server together; it does nothing before its first turn.
+    /// Builds a server; it does nothing before its first turn.
     pub fn new(io: I, parts: Parts) -> Server<I> {
         let Parts { settings, hub, inbox, publisher, own_events, sources, live, supervisor, reloads, listeners, seed } =
             parts;
@@ -141,7 +141,7 @@ impl<I: Io> Server<I> {
         }
     }
 
-    /// Turns until a drain has ended.
+    /// Runs turns until a drain has ended.
     pub fn run(&mut self) -> std::io::Result<()> {
         self.supervisor.notify(Lifecycle::Serving);
         while self.turn()? {}
@@ -186,7 +186,7 @@ impl<I: Io> Server<I> {
         let next = [self.transport.next_deadline(), self.streams.next_pace(), next_step];
         let next = next.into_iter().flatten().fold(self.next_housekeeping, Duration::min);
         let wait = next.saturating_sub(self.transport.now());
-        // A subscriber that is waited for may stop reading, of which no readiness tells.
+        // A subscriber that the server waits for may stop reading, and no readiness event reports that.
         if self.intake.is_holding() { wait.min(HOLD_INTERVAL) } else { wait }
     }
 
@@ -218,7 +218,7 @@ impl<I: Io> Server<I> {
         self.intake.take_events(&mut self.transport, &mut self.hub, &mut self.node);
     }
 
-    /// Answers a request that waits for a broker or a sweep, once `answer` has one for it. Its client may have left.
+    /// Answers a request that waits for a broker or a sweep, if `answer` has a response. Its client may have left.
     fn answer_waiting(&mut self, token: Token, answer: impl FnOnce(&mut Awaited, &mut Node) -> Option<Response>) {
         let Some(connection) = self.transport.connection_mut(token) else { return };
         let Phase::Publishing(publishing) = &mut connection.phase else { return };
@@ -289,7 +289,7 @@ impl<I: Io> Server<I> {
         streams.shrink();
     }
 
-    /// Puts the settings in force that were left, if any. The supervisor hears of it either way.
+    /// Applies the new settings, if there are any. The supervisor receives a report either way.
     fn reload(&mut self) {
         if let Some(settings) = self.reloads.take() {
             self.put_in_force(settings);
@@ -312,7 +312,7 @@ impl<I: Io> Server<I> {
         if let Some(jwt) = jwt {
             api.access.denials.limit(jwt.denied_tokens_max);
         }
-        // Without a key, before and now, every stream needed no token, and needs none.
+        // Without a key, before and now, no stream needs a token.
         if jwt.is_some() || !streams.credentials.is_empty() {
             sweeps.review();
         }
@@ -320,7 +320,7 @@ impl<I: Io> Server<I> {
         api.refused_origins = Default::default();
     }
 
-    /// Begins to leave; asked again, leaves at once.
+    /// Begins to leave; a second request makes it leave at once.
     fn start_drain(&mut self) {
         match &mut self.drain {
             Some(drain) => drain.hurry(),
@@ -337,14 +337,14 @@ impl<I: Io> Server<I> {
         drain.as_mut().is_none_or(|drain| drain.advance(streams, transport, hub, node))
     }
 
-    /// Frees what closed connections still hold. Last in the turn: until here their slots had no other tenant.
+    /// Frees what closed connections still hold. Last in the turn: until then no other connection may take their slots.
     fn reap(&mut self) {
         for slot in self.transport.reap() {
             self.streams.remove(slot, &mut self.hub);
         }
     }
 
-    // ---- what tests and the process look at ----
+    // ---- what tests and the process read ----
 
     /// True while an event waits for subscribers that keep reading, and not only for a walk.
     pub fn is_holding(&self) -> bool {
@@ -361,12 +361,12 @@ impl<I: Io> Server<I> {
         &self.node.counters
     }
 
-    /// The hub, to look at.
+    /// The hub, for inspection.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
 
-    /// The outside world, as tests steer it.
+    /// The outside world, as tests control it.
     pub fn io_mut(&mut self) -> &mut I {
         self.transport.io_mut()
     }

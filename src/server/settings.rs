@@ -1,4 +1,4 @@
-//! What the loop is told: resolved values, no files, flags or environment.
+//! The loop's settings: resolved values, no files, flags or environment.
 
 use std::time::Duration;
 
@@ -21,20 +21,20 @@ pub struct Settings {
     pub stream_endpoint: Option<String>,
     /// How streams are delivered.
     pub delivery: Delivery,
-    /// Who may speak for clients, and how.
+    /// Which proxies may speak for clients, and how.
     pub proxies: Proxies,
     /// What is bounded, and by how much.
     pub limits: Limits,
-    /// Who may publish.
+    /// Who may publish over HTTP.
     pub publishing: Publishing,
-    /// Who may see metrics, topics and the debug view other than through the admin listener; none: everybody on this host,
-    /// where nobody else reaches the server.
+    /// Who may see metrics, topics and the debug view outside the admin listener; none, and no `jwt`: every client on
+    /// this host, if only this host reaches the server.
     pub operators: Tokens,
-    /// Metrics, topics and the debug view are for everybody, whatever else is said.
+    /// Metrics, topics and the debug view are open to every client, regardless of the other settings.
     pub open_reports: bool,
-    /// Host names that listeners on loopback answer to besides their own, in small letters.
+    /// Host names that listeners on loopback accept in addition to their own, in lower case.
     pub allowed_hosts: Vec<String>,
-    /// How JSON Web Tokens are checked; none: subscribing is open, and nobody is let in by one.
+    /// How JSON Web Tokens are checked; none: subscribing needs no token, and no JWT grants access.
     pub jwt: Option<Jwt>,
     /// Which pages of other origins may read and publish.
     pub cors: Cors,
@@ -42,7 +42,7 @@ pub struct Settings {
     pub drain: Drain,
     /// Sources whose loss makes the server unready.
     pub ready_requires: Vec<String>,
-    /// How many connections the descriptors allow for in all.
+    /// How many connections the file descriptors allow in all.
     pub connections_total_max: usize,
 }
 
@@ -52,14 +52,14 @@ impl Settings {
         matches!(self.publishing, Publishing::Loopback(_))
     }
 
-    /// True unless a page of a foreign origin asks: a browser adds cookies to what any page sends.
+    /// True unless a page of a foreign origin sends the request: a browser adds cookies to any page's requests.
     pub(super) fn trusts_cookies(&self, head: &RequestHead) -> bool {
         let Some(origin) = &head.origin else { return true };
         is_same(origin, head) || (!self.cors.any && self.cors.allows(origin))
     }
 
-    /// True for who needs no token under `--dev`: a proxy carries strangers to the loopback address, and a browser
-    /// carries strangers' pages.
+    /// True for requests that need no token under `--dev`. Others may be foreign: a proxy forwards outside requests to
+    /// the loopback address, and a browser runs foreign pages.
     pub(super) fn is_open_to(&self, head: &RequestHead) -> bool {
         let foreign_page = head.origin.as_ref().is_some_and(|origin| !self.cors.allows(origin));
         self.is_dev() && !head.forwarded && !foreign_page
@@ -69,27 +69,27 @@ impl Settings {
 /// How JSON Web Tokens are checked.
 #[derive(Clone, Debug)]
 pub struct Jwt {
-    /// Knows the keys.
+    /// Holds the keys.
     pub verifier: Verifier,
-    /// The cookie that may hold a subscriber's.
+    /// The cookie that may hold a subscriber's token.
     pub cookie: String,
-    /// Topics that take none.
+    /// Topics that need no token.
     pub public_topics: Patterns,
     /// Subjects and token ids that may be denied at a time.
     pub denied_tokens_max: usize,
 }
 
-/// Who may speak for clients, and how.
+/// Which proxies may speak for clients, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
-    /// Whose word counts.
+    /// The proxies whose client addresses are believed.
     pub trusted: TrustedProxies,
-    /// Public connections are theirs alone, and begin with a header of the PROXY protocol.
+    /// Only these proxies may open public connections, and each begins with a header of the PROXY protocol.
     pub protocol: bool,
 }
 
 impl Proxies {
-    /// True when requests may come from elsewhere than where their connections do.
+    /// True when a request's client may be another than its connection's peer.
     pub(super) fn are_configured(&self) -> bool {
         self.protocol || !self.trusted.is_empty()
     }
@@ -98,26 +98,26 @@ impl Proxies {
 /// How streams are delivered.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
-    /// The reconnection time told to clients, before jitter.
+    /// The reconnection time sent to clients, before jitter.
     pub retry: Duration,
     /// The longest silence of a stream.
     pub heartbeat_interval: Duration,
-    /// How long a subscriber may take no byte.
+    /// How long a subscriber may accept no byte.
     pub stall_timeout: Duration,
-    /// What happens to a subscriber whose next event is forgotten.
+    /// What happens to a subscriber whose next event is evicted.
     pub slow_policy: SlowPolicy,
     /// The shortest interval between two deliveries to one subscriber; zero delivers at once.
     pub interval_floor: Duration,
-    /// What catching up may send in one tick.
+    /// How many bytes catching up may send in one turn.
     pub catch_up_bytes_per_tick: usize,
 }
 
-/// What happens to a subscriber whose next event is forgotten.
+/// What happens to a subscriber whose next event is evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowPolicy {
-    /// It is closed, and comes back with the id it has.
+    /// Its stream ends, and it comes back with its last id.
     Close,
-    /// It is told of a gap and goes on with the newest.
+    /// It receives a gap event and continues with the newest event.
     Skip,
 }
 
@@ -130,7 +130,7 @@ pub struct Limits {
     pub connections_per_address_max: Option<u32>,
     /// Connections accepted in a second.
     pub accepts_per_second_max: Option<u32>,
-    /// How old a stream may get.
+    /// How old a stream may become.
     pub connection_age_max: Option<Duration>,
     /// A request's head.
     pub head: HeadLimits,
@@ -146,9 +146,9 @@ pub struct Limits {
     pub topics_per_subscriber_max: usize,
     /// Requests that may arrive ahead of their answers.
     pub pipelined_max: usize,
-    /// Bytes of answers that their clients have yet to read, in all.
+    /// Bytes of answers that clients have not read yet, in all.
     pub answer_bytes_max: usize,
-    /// What is published.
+    /// The content of a publish body.
     pub publish: PublishLimits,
     /// Events that one token may publish in a second.
     pub events_per_second_max: Option<u32>,
@@ -157,11 +157,11 @@ pub struct Limits {
 /// Who may publish over HTTP.
 #[derive(Clone, Debug)]
 pub enum Publishing {
-    /// Nobody: no token is configured.
+    /// No publish token is configured: only JWTs may publish, if `jwt` is set.
     Refused,
-    /// Whoever shows one of these.
+    /// Clients that show one of these.
     Tokens(Tokens),
-    /// Anybody on this host (`--dev`), unless the request came through a proxy; that needs a token.
+    /// Clients on this host (`--dev`); a request through a proxy or from a foreign page needs a token.
     Loopback(Tokens),
 }
 
@@ -170,6 +170,6 @@ pub enum Publishing {
 pub struct Drain {
     /// How long it is unready but still accepts.
     pub notice: Duration,
-    /// Over how long the streams are closed then.
+    /// Over how long the streams are closed after that.
     pub duration: Duration,
 }

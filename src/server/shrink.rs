@@ -1,4 +1,4 @@
-//! Frees the memory of tables that a crowd which has left made large.
+//! Frees the memory of tables that many clients, since gone, made large.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;

@@ -1,8 +1,8 @@
-//! The timer wheel: one deadline for each connection, rough by a tenth of a second, in four bytes each.
+//! The timer wheel: one deadline for each connection, up to a tenth of a second late, in four bytes each.
 //!
-//! An entry is only a slot. Whether it still counts the connection itself knows: it remembers the one tick it is
-//! armed for. So nothing is ever removed or moved; a deadline that recedes is armed again when it fires, and a slot
-//! with a new tenant ignores what its predecessor armed.
+//! An entry is only a slot. The connection stores the one tick it is armed for, which decides whether an entry still
+//! counts. So no entry is ever removed or moved: a deadline that moves to a later time is armed again when it fires,
+//! and a new connection in a slot ignores what the previous one armed.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl Tick {
         Tick((time.as_millis() / Tick::LENGTH.as_millis()) as u32)
     }
 
-    /// The first tick that is a whole `wait` later.
+    /// The first tick that is at least `wait` later.
     pub(super) fn after(self, wait: Duration) -> Tick {
         let ticks = wait.as_millis().div_ceil(Tick::LENGTH.as_millis());
         Tick(self.0.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX)).saturating_add(1))
@@ -37,11 +37,11 @@ const SLOTS: usize = 2048;
 pub(super) struct Wheel {
     slots: Box<[Vec<u32>]>,
     occupied: [u64; SLOTS / 64],
-    /// Entries on it: most of the time there are none of some kinds, and every turn asks.
+    /// Entries on it. It is often zero, and every turn checks it.
     entries: usize,
     /// Everything before this tick has fired, or is in `firing`.
     next: Tick,
-    /// What is left of the tick that fires now.
+    /// The slots of the firing tick that are still to fire.
     firing: (Tick, Vec<u32>),
 }
 
@@ -56,7 +56,7 @@ impl Wheel {
         }
     }
 
-    /// Arms `slot` for `tick`, or for the horizon if that is nearer; tells which.
+    /// Arms `slot` for `tick`, or for the horizon if that is nearer; returns the tick.
     pub(super) fn arm(&mut self, slot: u32, tick: Tick) -> Tick {
         let tick = Tick(tick.0.clamp(self.next.0, self.next.0 + SLOTS as u32 - 1));
         let index = tick.0 as usize % SLOTS;
@@ -74,7 +74,7 @@ impl Wheel {
             self.entries -= 1;
             return Some((slot, *tick));
         }
-        // The buffer goes: a storm's worth of deadlines is not kept for the next one.
+        // Drops the buffer, so that the memory of a burst of deadlines is not kept.
         *slots = Vec::new();
         let due = self.next_armed().filter(|tick| *tick <= now);
         self.next = due.map_or(self.next.max(Tick(now.0 + 1)), |tick| Tick(tick.0 + 1));
@@ -94,7 +94,7 @@ impl Wheel {
             return Some(self.firing.0);
         }
         let start = self.next.0 as usize % SLOTS;
-        // Word by word round the wheel; the first word twice, for the part before `start`.
+        // Word by word around the wheel; the first word twice, for the part before `start`.
         (0..=self.occupied.len()).find_map(|step| {
             let word = (start / 64 + step) % self.occupied.len();
             let mask = match step {
