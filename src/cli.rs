@@ -87,7 +87,7 @@ pub enum Command {
     Token(TokenArgs),
     /// Measure a server under very many subscribers, and check every event
     Load(Box<crate::load::args::LoadArgs>),
-    /// Tell what this host lacks to hold so many connections, and the line that mends each
+    /// List what this host is short of for a number of connections, and the line that fixes each
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
     /// Print a shell's completions
@@ -288,11 +288,11 @@ pub struct SubscribeArgs {
     #[arg(long, help_heading = "Output")]
     pub data_only: bool,
 
-    /// Stop after so many events
+    /// Stop after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Output")]
     pub count: Option<u64>,
 
-    /// Take a stream for lost that says nothing for so long; above the server's heartbeat. Unset: never
+    /// Treat a stream as lost after this much silence; above the server's heartbeat. Unset: never
     #[arg(long, value_name = "TIME",
           value_parser = duration_within(Duration::from_secs(1), Duration::from_secs(24 * 3600)))]
     pub idle_timeout: Option<Duration>,
@@ -401,7 +401,7 @@ pub struct DoctorArgs {
     /// Examine the /proc and /sys below this folder: a container's root, or a copy from another host
     ///
     /// Limits and cgroup are those of its process 1. No program is asked, so nothing is known of units and interfaces.
-    /// The kernel shows the net.* of whoever looks: enter the container's network first.
+    /// The kernel shows the net.* of the process that reads it: enter the container's network first.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
 

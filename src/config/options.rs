@@ -74,7 +74,7 @@ pub struct ListenConfig {
     /// A proxy whose word counts when it names its client: an address, a network, or unix; repeatable
     ///
     /// Only from those are Forwarded, X-Forwarded-For and the PROXY protocol believed: limits and logs then go by the
-    /// client's address. unix is whoever may open a unix socket of --listen.
+    /// client's address. unix is every client that may open a unix socket of --listen.
     #[arg(id = "trusted-proxy", long, value_name = "CIDR|unix")]
     pub trusted_proxies: Vec<TrustedProxy>,
 
@@ -220,7 +220,7 @@ pub struct LimitsConfig {
     #[arg(id = "max-connections", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub connections_max: Option<u32>,
 
-    /// Open connections per client address. Unset: no limit, since behind a proxy everybody has the same
+    /// Open connections per client address. Unset: no limit, since behind a proxy all clients have the same
     #[arg(id = "max-connections-per-ip", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub connections_per_ip_max: Option<u32>,
 
@@ -230,8 +230,8 @@ pub struct LimitsConfig {
 
     /// Close a stream before it gets older than this, to come back at once: so balancers spread anew. Unset: never
     ///
-    /// Each ends at a time of its own between half of it and all of it, is told to return within a second, and resumes
-    /// where it was.
+    /// Each stream ends at a random time between half of it and all of it. Its client returns within a second and
+    /// resumes where it was.
     #[arg(id = "max-connection-age", long, value_name = "TIME", value_parser = duration_within(SECOND, 365 * DAY))]
     pub connection_age_max: Option<Duration>,
 
@@ -267,7 +267,7 @@ pub struct LimitsConfig {
           value_parser = count_within(1, COUNT_MAX))]
     pub pipelined_max: u32,
 
-    /// Answers that their clients have yet to read, in all
+    /// Bytes of all answers that clients have not read yet
     #[arg(id = "answer-bytes", long, value_name = "SIZE", default_value = "64MiB",
           value_parser = size_within(64 * KIB, 1024 * GIB))]
     pub answer_bytes_max: usize,
@@ -317,7 +317,7 @@ pub(super) struct SecurityOptions {
     #[arg(id = "operator-token-file", long, value_name = "FILE")]
     pub(super) operator_token_file: Option<PathBuf>,
 
-    /// Open metrics, debug view, topics and the snapshot of all of them to everybody, on public listeners too
+    /// Open metrics, debug view, topics and the snapshot of all of them to all clients, on public listeners too
     ///
     /// By default they are open only where the server listens on loopback alone and no proxy is configured; elsewhere an
     /// operator's token or --admin-listen opens them to operators.
@@ -328,7 +328,7 @@ pub(super) struct SecurityOptions {
     )]
     pub(super) open_reports: bool,
 
-    /// A host name that listeners on loopback answer to, besides localhost and addresses; repeatable
+    /// A host name that listeners on loopback answer to, in addition to localhost and addresses; repeatable
     ///
     /// Other names are refused there, since a web page can make its own name point at this host (DNS rebinding). Needed
     /// for a proxy on this host that passes on the public name and is no --trusted-proxy.
@@ -434,7 +434,7 @@ pub enum RequiredSource {
     Redis,
 }
 
-/// What happens to a subscriber that is stalled or whose position is no longer remembered.
+/// What happens to a subscriber whose next event is forgotten. (A stalled one is always closed.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SlowPolicy {
     /// Closed with a reason; it reconnects and resumes.

@@ -32,7 +32,7 @@ pub struct LoadArgs {
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// Print nothing but missed thresholds.
+    /// Print only missed thresholds.
     #[arg(short, long)]
     pub quiet: bool,
 
@@ -63,13 +63,13 @@ pub struct LoadArgs {
 pub enum Scenario {
     /// One client that prints every event.
     Single,
-    /// Everybody connects and stays.
+    /// All clients connect and stay.
     Multi,
     /// Connections open at a rate, stay, and close at the same rate.
     Ramp,
     /// A share of the clients leaves every second and returns with its Last-Event-ID.
     Churn,
-    /// Everybody drops at once and reconnects at once.
+    /// All clients drop at once and reconnect at once.
     Storm,
     /// A share of the clients reads slowly or not at all.
     Slow,
@@ -204,7 +204,7 @@ pub struct PublishArgs {
     #[arg(long, value_name = "N", default_value = "10")]
     pub publish_rate: String,
 
-    /// Stop after so many messages (default: when the duration is over).
+    /// Stop after this many messages (default: when the duration is over).
     #[arg(long, value_name = "N")]
     pub publish_count: Option<u32>,
 
@@ -233,7 +233,7 @@ pub struct PublishArgs {
     #[arg(long, value_name = "NAME: VALUE")]
     pub publish_header: Vec<String>,
 
-    /// How long to wait, after the last message, for everybody to have everything.
+    /// How long to wait, after the last message, until every client has every event.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub settle: Duration,
 }

@@ -21,7 +21,7 @@ use super::crew::Crew;
 use super::plan::Plan;
 use super::publisher::{Audience, Published, Publisher};
 use super::publishing::Pace;
-use super::tally::{Lifecycle, Order, Snapshot, Tally, Timetable};
+use super::tally::{Order, PartReport, Snapshot, Tally, Timetable};
 use super::timeline::Timeline;
 use super::watch::{self, KernelUse, ProcessUse};
 
@@ -150,7 +150,7 @@ impl Conductor<'_> {
     fn run(&mut self) -> anyhow::Result<()> {
         const REFRESH: Duration = Duration::from_millis(50);
         while self.tallies < self.crew.parts {
-            match self.crew.news.recv_timeout(REFRESH) {
+            match self.crew.reports.recv_timeout(REFRESH) {
                 Ok((part, item)) => self.take(part as usize, item)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("every event loop has ended"),
@@ -165,18 +165,18 @@ impl Conductor<'_> {
         Ok(())
     }
 
-    fn take(&mut self, part: usize, item: Lifecycle) -> anyhow::Result<()> {
+    fn take(&mut self, part: usize, item: PartReport) -> anyhow::Result<()> {
         match item {
-            Lifecycle::Snapshot(snapshot) => {
+            PartReport::Snapshot(snapshot) => {
                 self.outcome.timeline.take(&snapshot.latency);
                 self.snapshots[part] = *snapshot;
             }
-            Lifecycle::Line(line) => self.display.line(&line),
-            Lifecycle::Done(tally) => {
+            PartReport::Line(line) => self.display.line(&line),
+            PartReport::Done(tally) => {
                 self.outcome.tally.add(*tally);
                 self.tallies += 1;
             }
-            Lifecycle::Failed(reason) => bail!("{reason}"),
+            PartReport::Failed(reason) => bail!("{reason}"),
         }
         Ok(())
     }

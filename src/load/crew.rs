@@ -1,7 +1,7 @@
-//! The crew: all fleets of a test, in this process and in others, with one channel for news and one path for orders.
+//! The crew: all fleets of a test, in this process and in others, with one channel for reports and one path for orders.
 //!
 //! Several processes share a test that needs more descriptors than one process may have. The first starts the others
-//! (itself again, as `load --worker`), sends each its part on standard input, and reads their news from standard
+//! (itself again, as `load --worker`), sends each its part on standard input, and reads their reports from standard
 //! output, one JSON line each. A worker whose parent has died exits.
 
 use std::io::{BufRead, BufReader, Write};
@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 use super::clock::Clock;
 use super::fleet::{self, Part};
 use super::plan::FleetPlan;
-use super::tally::{Lifecycle, Order};
+use super::tally::{Order, PartReport};
 
 /// All fleets of a test.
 pub(super) struct Crew {
     /// Fleets in all.
     pub(super) parts: u32,
     /// What they tell, and which of them.
-    pub(super) news: Receiver<(u32, Lifecycle)>,
+    pub(super) reports: Receiver<(u32, PartReport)>,
     /// Grows by every event delivered in this process.
     pub(super) delivered: Arc<AtomicU64>,
     threads: Threads,
@@ -56,7 +56,7 @@ struct Threads {
 impl Crew {
     /// Starts every fleet of the test, over `processes` processes; the fleets of this process use `clock`.
     pub(super) fn start(plan: &FleetPlan, processes: u32, clock: Clock, started_us: u64) -> anyhow::Result<Crew> {
-        let (sender, news) = unbounded();
+        let (sender, reports) = unbounded();
         let parts = plan.threads * processes;
         let delivered = Arc::new(AtomicU64::new(0));
         let assignment = |first_part| Assignment { plan: plan.clone(), started_us, first_part, parts };
@@ -65,7 +65,7 @@ impl Crew {
             workers.push(Worker::start(&assignment(process * plan.threads), &sender)?);
         }
         let threads = Threads::start(&assignment(0), clock, &delivered, &sender);
-        Ok(Crew { parts, news, delivered, threads, workers })
+        Ok(Crew { parts, reports, delivered, threads, workers })
     }
 
     /// Sends an order to every fleet.
@@ -77,7 +77,7 @@ impl Crew {
         }
     }
 
-    /// Waits for fleets that have sent their last news.
+    /// Waits for fleets that have sent their last reports.
     pub(super) fn join(mut self) {
         self.threads.join();
         for worker in &mut self.workers {
@@ -103,17 +103,17 @@ impl Threads {
         assignment: &Assignment,
         clock: Clock,
         delivered: &Arc<AtomicU64>,
-        news: &Sender<(u32, Lifecycle)>,
+        reports: &Sender<(u32, PartReport)>,
     ) -> Threads {
         let mut threads = Threads { orders: Vec::new(), joins: Vec::new() };
         for thread in 0..assignment.plan.threads {
             let (sender, orders) = unbounded();
             let part = Part { index: assignment.first_part + thread, count: assignment.parts, is_first: thread == 0 };
             let (plan, started_us) = (assignment.plan.clone(), assignment.started_us);
-            let (news, delivered) = (news.clone(), Arc::clone(delivered));
+            let (reports, delivered) = (reports.clone(), Arc::clone(delivered));
             threads.orders.push(sender);
             threads.joins.push(std::thread::spawn(move || {
-                fleet::run(plan, part, clock, started_us, &delivered, &orders, &news);
+                fleet::run(plan, part, clock, started_us, &delivered, &orders, &reports);
             }));
         }
         threads
@@ -134,7 +134,7 @@ impl Threads {
 }
 
 impl Worker {
-    fn start(assignment: &Assignment, news: &Sender<(u32, Lifecycle)>) -> anyhow::Result<Worker> {
+    fn start(assignment: &Assignment, reports: &Sender<(u32, PartReport)>) -> anyhow::Result<Worker> {
         let program = std::env::current_exe().context("can't find this program to start it again")?;
         let mut process = Command::new(program)
             .args(["load", "--worker"])
@@ -145,31 +145,32 @@ impl Worker {
         let mut orders = process.stdin.take().context("a worker process without standard input")?;
         let output = process.stdout.take().context("a worker process without standard output")?;
         write_line(&mut orders, assignment).context("a worker process ended at once")?;
-        let (news, first_part) = (news.clone(), assignment.first_part);
+        let (reports, first_part) = (reports.clone(), assignment.first_part);
         let mut unfinished = assignment.plan.threads;
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(output).lines() {
-                let Some(item) = line.ok().and_then(|line| serde_json::from_str::<(u32, Lifecycle)>(&line).ok()) else {
+                let Some(item) = line.ok().and_then(|line| serde_json::from_str::<(u32, PartReport)>(&line).ok())
+                else {
                     break;
                 };
-                unfinished -= u32::from(matches!(item.1, Lifecycle::Done(_) | Lifecycle::Failed(_)));
-                let _ = news.send(item);
+                unfinished -= u32::from(matches!(item.1, PartReport::Done(_) | PartReport::Failed(_)));
+                let _ = reports.send(item);
             }
             if unfinished > 0 {
-                let _ = news.send((first_part, Lifecycle::Failed("a worker process ended early".to_owned())));
+                let _ = reports.send((first_part, PartReport::Failed("a worker process ended early".to_owned())));
             }
         });
         Ok(Worker { process, orders: Some(orders), reader: Some(reader) })
     }
 }
 
-/// The whole life of a worker process: its assignment and orders from `input`, its news to `output`.
+/// The whole life of a worker process: its assignment and orders from `input`, its reports to `output`.
 pub fn work(input: impl BufRead + Send + 'static, output: &mut impl Write) -> anyhow::Result<()> {
     let mut lines = input.lines();
     let first = lines.next().context("no assignment on standard input: --worker is for fanfare itself")??;
     let assignment: Assignment = serde_json::from_str(&first).context("the assignment can't be read")?;
     ensure!(assignment.plan.threads > 0, "an assignment without work");
-    let (sender, news) = unbounded();
+    let (sender, reports) = unbounded();
     let mut threads = Threads::start(&assignment, Clock::start(), &Arc::default(), &sender);
     drop(sender);
     let orders = threads.orders.clone();
@@ -183,7 +184,7 @@ pub fn work(input: impl BufRead + Send + 'static, output: &mut impl Write) -> an
             }
         }
     });
-    for item in news {
+    for item in reports {
         write_line(output, &item)?;
     }
     threads.join();

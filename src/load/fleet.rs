@@ -22,7 +22,7 @@ use super::histogram::Latencies;
 use super::ledger::Tail;
 use super::plan::{FleetPlan, Role};
 use super::stamp::StampReader;
-use super::tally::{Lifecycle, Order, Snapshot, Tally};
+use super::tally::{Order, PartReport, Snapshot, Tally};
 use super::target::Target;
 use super::watch::resident_bytes;
 use crate::io::dialer::{Dial, Dialer, Line, Readiness};
@@ -61,14 +61,14 @@ pub(super) fn run(
     started_us: u64,
     progress: &AtomicU64,
     orders: &Receiver<Order>,
-    news: &Sender<(u32, Lifecycle)>,
+    reports: &Sender<(u32, PartReport)>,
 ) {
-    let tell = |item: Lifecycle| news.send((part.index, item)).is_ok();
+    let tell = |item: PartReport| reports.send((part.index, item)).is_ok();
     let ran = Fleet::new(plan, part, clock, started_us).and_then(|mut fleet| fleet.run(progress, orders, &tell));
-    // A conductor that has ended needs no news.
+    // A conductor that has ended needs no reports.
     let _ = tell(match ran {
-        Ok(tally) => Lifecycle::Done(Box::new(tally)),
-        Err(error) => Lifecycle::Failed(format!("the event loop failed: {error}")),
+        Ok(tally) => PartReport::Done(Box::new(tally)),
+        Err(error) => PartReport::Failed(format!("the event loop failed: {error}")),
     });
 }
 
@@ -143,7 +143,7 @@ impl Fleet {
         &mut self,
         progress: &AtomicU64,
         orders: &Receiver<Order>,
-        tell: &dyn Fn(Lifecycle) -> bool,
+        tell: &dyn Fn(PartReport) -> bool,
     ) -> io::Result<Tally> {
         let mut scratch = Scratch::new(SCRATCH_BYTES);
         let mut ready: Vec<Readiness> = Vec::with_capacity(EVENTS_PER_WAIT);
@@ -177,7 +177,7 @@ impl Fleet {
             let now_us = self.shared.clock.now_us();
             self.read_slowly(now_us, &mut scratch);
             if now_us >= self.next_snapshot_us && !self.report(now_us, tell) {
-                // The news has no receiver any more: the parent process died.
+                // The reports have no receiver any more: the parent process died.
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
         }
@@ -398,12 +398,12 @@ impl Fleet {
         due_us.min(self.next_snapshot_us).min(now_us + TURN_US_MAX)
     }
 
-    /// False if nobody takes the news any more.
-    fn report(&mut self, now_us: u64, tell: &dyn Fn(Lifecycle) -> bool) -> bool {
+    /// False if the conductor takes no more reports.
+    fn report(&mut self, now_us: u64, tell: &dyn Fn(PartReport) -> bool) -> bool {
         self.next_snapshot_us = now_us + SNAPSHOT_INTERVAL_US;
         let lines = std::mem::take(&mut self.shared.lines);
-        let told = lines.into_iter().all(|line| tell(Lifecycle::Line(line)));
-        told && tell(Lifecycle::Snapshot(Box::new(self.snapshot(now_us))))
+        let told = lines.into_iter().all(|line| tell(PartReport::Line(line)));
+        told && tell(PartReport::Snapshot(Box::new(self.snapshot(now_us))))
     }
 
     fn snapshot(&mut self, now_us: u64) -> Snapshot {

@@ -1,4 +1,4 @@
-//! The messages between event loops and the conductor: orders one way, news the other. All of it also travels as JSON
+//! The messages between event loops and the conductor: orders one way, reports the other. All of it also travels as JSON
 //! lines, because a loop may run in another process. All of it can be added up.
 
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ pub enum Order {
 
 /// A message from a loop to the conductor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Lifecycle {
+pub enum PartReport {
     /// How it stands.
     Snapshot(Box<Snapshot>),
     /// A line to show to the user unchanged.

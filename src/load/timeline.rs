@@ -29,7 +29,7 @@ pub struct Point {
 pub struct Timeline {
     started_us: u64,
     points: Vec<Point>,
-    /// Latencies of the current second; the news of a second may arrive slightly late.
+    /// Latencies of the current second; the reports of a second may arrive slightly late.
     latency: Latencies,
 }
 
