@@ -55,6 +55,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "io::limits",
             "client::endpoint",
             "client::explain",
+            "client::header",
+            "client::token",
             "client::trust",
             "config::redact_url",
         ],

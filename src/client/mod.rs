@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ureq::Agent;
 use ureq::config::Config;
+use ureq::http::header::ToStrError;
 use ureq::http::{HeaderName, HeaderValue};
 
 use self::endpoint::Endpoint;
@@ -29,6 +30,13 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Header {
     name: HeaderName,
     value: HeaderValue,
+}
+
+impl Header {
+    /// Its value, which may be a token.
+    pub fn value(&self) -> Result<&str, ToStrError> {
+        self.value.to_str()
+    }
 }
 
 /// Reads `Name: value`. The error does not repeat the text: it may be a token.

@@ -15,6 +15,7 @@ use super::clock::micros;
 use super::publishing::{Pace, PublishPlan};
 use super::stamp::TestRun;
 use super::target::{Target, header_lines};
+use crate::client::token::BearerToken;
 use super::threshold::{Threshold, defaults_beside};
 use super::watch;
 use crate::client::trust::Trust;
@@ -236,16 +237,15 @@ fn default_connect_rate(scenario: Scenario, clients: u32) -> Option<f64> {
 fn read_targets(args: &LoadArgs) -> anyhow::Result<Vec<Target>> {
     let mut headers = header_lines("--header", &args.connecting.headers)?;
     if let Some(file) = &args.connecting.token_file {
-        headers.push(("Authorization".to_owned(), format!("Bearer {}", read_token(file)?)));
+        headers.extend(authorization(file)?);
     }
     args.urls.iter().map(|url| Target::new(url, &headers)).collect()
 }
 
-pub(super) fn read_token(file: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("can't read the token in {}", file.display()))?;
-    let token = text.trim();
-    ensure!(!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()), "{} holds no token", file.display());
-    Ok(token.to_owned())
+/// The header that shows the token in a file.
+pub(super) fn authorization(file: &Path) -> anyhow::Result<Option<(String, String)>> {
+    let token = BearerToken::read(Some(file), "")?;
+    Ok(token.header().map(|value| ("Authorization".to_owned(), value)))
 }
 
 /// The addresses to connect from: as given, or for loopback one per 5000 clients. `connect` scans half of the port

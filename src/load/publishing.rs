@@ -3,7 +3,7 @@
 use anyhow::{anyhow, bail, ensure};
 
 use super::args::{LoadArgs, PublishBody};
-use super::plan::{RATE_MAX, RATE_MIN, read_token};
+use super::plan::{RATE_MAX, RATE_MIN, authorization};
 use super::stamp::PAYLOAD_BYTES_MIN;
 use super::target::{Target, header_lines};
 use crate::client::endpoint::Endpoint;
@@ -109,7 +109,7 @@ fn http_outlet(args: &LoadArgs, url: &str, targets: &[Target]) -> anyhow::Result
         Endpoint::read(url, "/publish").map_err(|advice| anyhow!("--publish-url {}: {advice}", redact_url(url)))?;
     let mut headers = header_lines("--publish-header", &publishing.publish_header)?;
     if let Some(file) = &publishing.publish_token_file {
-        headers.push(("Authorization".to_owned(), format!("Bearer {}", read_token(file)?)));
+        headers.extend(authorization(file)?);
     }
     let topics = match publishing.publish_body {
         PublishBody::Raw => Vec::new(),

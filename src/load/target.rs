@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::client::endpoint::Endpoint;
+use crate::client::header;
 use crate::config::redact_url;
 use crate::io::dialer::Remote;
 
@@ -124,15 +125,11 @@ pub fn header_lines(flag: &str, lines: &[String]) -> anyhow::Result<Vec<(String,
     lines.iter().map(|line| header_line(line).with_context(|| flag.to_owned())).collect()
 }
 
-/// Splits `Name: value`, and refuses what would break out of its line. The error does not repeat it: it may be a token.
+/// The name as it is given, and the value.
 fn header_line(text: &str) -> anyhow::Result<(String, String)> {
-    const ADVICE: &str = "allowed is 'Name: value'";
-    let (name, value) = text.split_once(':').context(ADVICE)?;
-    let (name, value) = (name.trim(), value.trim());
-    let is_name =
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    ensure!(is_name && !value.bytes().any(|b| b.is_ascii_control()), ADVICE);
-    Ok((name.to_owned(), value.to_owned()))
+    let header = header(text).map_err(anyhow::Error::msg)?;
+    let name = text.split(':').next().unwrap_or_default().trim();
+    Ok((name.to_owned(), header.value()?.to_owned()))
 }
 
 #[cfg(test)]

@@ -49,7 +49,8 @@ impl Api {
         if events.iter().any(|event| !asked.hub.has_room_for(event.topic.as_str())) {
             let refusal = Refusal::TopicLimit;
             node.count_refusal(refusal);
-            return Ok(problem(refusal.status(), "Too many topics", refusal.detail()));
+            let problem = response::problem(refusal.status(), "Too many topics", refusal.detail());
+            return Err(problem.with_header("Retry-After", "1"));
         }
         let publisher = publisher_of(asked.head, &node.settings);
         if let Err(over) = self.publish_rates.take(publisher, events.len(), node.now) {
