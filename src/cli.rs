@@ -87,7 +87,7 @@ pub enum Command {
     Token(TokenArgs),
     /// Measure a server under very many subscribers, and check every event
     Load(Box<crate::load::args::LoadArgs>),
-    /// List what this host is short of for a number of connections, and the line that fixes each
+    /// List what this host is short of for many connections, and print each fix
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
     /// Print a shell's completions

@@ -112,7 +112,7 @@ pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], 
         let (has, needs) = (shortage.measure.text(shortage.has), shortage.measure.text(shortage.needs));
         tracing::warn!(
             what = %shortage.what, has, needs,
-            "short for {connections} connections; fanfare doctor --connections {connections} tells what mends it"
+            "short for {connections} connections; fanfare doctor --connections {connections} prints the fix"
         );
     }
 }

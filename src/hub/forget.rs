@@ -131,7 +131,7 @@ impl Hub {
         if let Some(id) = &evicted.foreign_id {
             self.forgotten_ids.add(&self.topics.get(key).name, id);
         }
-        self.forget(evicted, reason);
+        self.forget(&evicted, reason);
         true
     }
 
@@ -149,7 +149,7 @@ impl Hub {
             if let Some(id) = &evicted.foreign_id {
                 self.forgotten_ids.add(&name, id);
             }
-            self.forget(evicted, EvictionReason::Topics);
+            self.forget(&evicted, EvictionReason::Topics);
         }
     }
 
@@ -158,7 +158,7 @@ impl Hub {
         self.oldest.first().map(|(_, topic)| *topic)
     }
 
-    fn forget(&mut self, evicted: Entry, reason: EvictionReason) {
+    fn forget(&mut self, evicted: &Entry, reason: EvictionReason) {
         self.evictions[reason as usize] += 1;
         self.bytes -= evicted.cost_bytes();
         self.entries -= 1;
