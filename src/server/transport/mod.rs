@@ -20,6 +20,7 @@ pub(super) mod clients;
 pub(super) mod connection;
 mod date;
 pub(super) mod deadlines;
+mod fair_queue;
 pub(super) mod outbox;
 pub(super) mod peer;
 pub(super) mod read;
@@ -321,6 +322,7 @@ impl<I: Io> Transport<I> {
         for &slot in &dead {
             let connection = self.connections.remove(slot as usize);
             self.uploads.remove(&slot);
+            self.readable.forget_charge(slot);
             self.outboxes.remove(&slot);
             self.forget_address(connection.peer, connection.flags);
         }
@@ -331,6 +333,7 @@ impl<I: Io> Transport<I> {
     pub(super) fn shrink(&mut self) {
         shrink_map(&mut self.outboxes);
         shrink_map(&mut self.addresses);
+        self.readable.shrink();
         if self.catching_up.is_empty() && self.catching_up.capacity() > 1024 {
             self.catching_up.shrink_to(1024);
         }

@@ -148,13 +148,17 @@ impl<I: Io> Transport<I> {
         if self.connection_mut(token).is_none() {
             return;
         }
-        self.visit_until = self.io.now() + VISIT_MAX;
+        let started_at = self.io.now();
+        self.visit_until = started_at + VISIT_MAX;
         let is_done = self.read_connection(token, service, node);
-        let is_over_share = self.is_visit_over();
+        let took = self.io.now() - started_at;
         let Some(connection) = self.connection_mut(token) else { return };
-        match is_done && !is_over_share {
-            true => connection.flags.clear(Flags::HEAVY),
-            false => connection.flags.set(Flags::HEAVY),
+        if is_done && took < VISIT_MAX {
+            connection.flags.clear(Flags::HEAVY);
+            self.readable.forget_charge(token.slot);
+        } else {
+            connection.flags.set(Flags::HEAVY);
+            self.readable.charge(token.slot, took);
         }
         if !is_done {
             self.push_readable(token.slot);

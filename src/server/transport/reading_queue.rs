@@ -4,13 +4,16 @@
 //! (a health check's, a new client's), then the others, and last those that took more than their share of the visit
 //! before, because they send requests faster than the server answers, or expensive ones. So these delay the others by
 //! no more than the visit in progress. A turn makes at least one visit in each class but the last, which has only an
-//! eighth of the time while events go out, and half of it while its requests are expensive.
+//! eighth of the time while events go out, and half of it while its requests are expensive. The last class is a
+//! [`FairQueue`]: a connection that exceeded its share once, such as a publisher's, does not wait for a round of them.
 //!
 //! Invariant: a connection with [`Flags::READABLE`] is in the queue, or is being answered and returns to it after that.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::connection::Flags;
+use super::fair_queue::FairQueue;
 use crate::io::Token;
 
 /// The classes, in the order in which they are visited.
@@ -44,22 +47,50 @@ impl Class {
 
 /// The connections that may have something to read.
 #[derive(Debug, Default)]
-pub(crate) struct ReadingQueue([VecDeque<Token>; Class::ALL.len()]);
+pub(crate) struct ReadingQueue {
+    /// In order of arrival.
+    classes: [VecDeque<Token>; Class::Heavy as usize],
+    heavy: FairQueue,
+}
 
 impl ReadingQueue {
     pub(crate) fn push(&mut self, class: Class, token: Token) {
-        self.0[class as usize].push_back(token);
+        match class {
+            Class::Heavy => self.heavy.push(token),
+            _ => self.classes[class as usize].push_back(token),
+        }
     }
 
     pub(crate) fn pop(&mut self, class: Class) -> Option<Token> {
-        self.0[class as usize].pop_front()
+        match class {
+            Class::Heavy => self.heavy.pop(),
+            _ => self.classes[class as usize].pop_front(),
+        }
+    }
+
+    /// Charges a heavy connection for the visit that ends now.
+    pub(crate) fn charge(&mut self, slot: u32, took: Duration) {
+        self.heavy.charge(slot, took);
+    }
+
+    /// Forgets what a connection was charged: it is heavy no more, or closed.
+    pub(crate) fn forget_charge(&mut self, slot: u32) {
+        self.heavy.forget(slot);
     }
 
     pub(crate) fn count(&self, class: Class) -> usize {
-        self.0[class as usize].len()
+        match class {
+            Class::Heavy => self.heavy.len(),
+            _ => self.classes[class as usize].len(),
+        }
+    }
+
+    /// Frees the memory that departed connections took.
+    pub(crate) fn shrink(&mut self) {
+        self.heavy.shrink();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(VecDeque::is_empty)
+        self.classes.iter().all(VecDeque::is_empty) && self.heavy.is_empty()
     }
 }
