@@ -190,7 +190,7 @@ impl Args for ServeArgs {
             .action(ArgAction::SetTrue)
             .help("Print a configuration file with every option, its meaning and its default, and exit")
             .help_heading("Configuration");
-        let mut command = Options::augment_args(command.args([config, print_config, print_template]));
+        let mut command = Options::declare_on(command.args([config, print_config, print_template]));
         for name in option_names() {
             command = command.mut_arg(name, |arg| {
                 let possible_values = arg.get_possible_values();
@@ -224,7 +224,7 @@ impl FromArgMatches for ServeArgs {
 }
 
 fn option_names() -> Vec<String> {
-    let command = Options::augment_args(clap::Command::new("serve"));
+    let command = Options::declare_on(clap::Command::new("serve"));
     command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
 }
 

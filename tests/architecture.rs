@@ -17,7 +17,24 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Publishers can flood the log, and each entry, as well as strangers can: one limit for both.
     ("sources", &["event", "protocol", "redis_address", "observe::log_limit", "observe::clip"]),
     // Of the sources only the receiving end of their channel.
-    ("server", &["event", "hub", "protocol", "io", "auth", "observe", "sources::channel"]),
+    // Options that the loop reads as they are have no second form in it.
+    (
+        "server",
+        &[
+            "event",
+            "hub",
+            "protocol",
+            "io",
+            "auth",
+            "observe",
+            "sources::channel",
+            "config::DeliveryConfig",
+            "config::DrainConfig",
+            "config::EndpointPath",
+            "config::LimitsConfig",
+            "config::SlowPolicy",
+        ],
+    ),
     // What is logged, and how, is said in the configuration's own words: nothing else would be left of a copy.
     ("observe", &["config::LogConfig", "config::LogFilter", "config::LogFormat"]),
     // An address to listen on and a proxy to trust are flags' values; each says in one type what it may be.
@@ -27,6 +44,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "config",
         &[
             "event",
+            "protocol::head::HeadLimits",
+            "protocol::publish::PublishLimits",
             "io::listener::ListenAddress",
             "io::socket_options::Patience",
             "auth::proxies::TrustedProxy",

@@ -36,7 +36,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     let settings = settings(config, descriptors);
     let listeners = Listeners::open(&loaded)?;
     warn_if_silent(config);
-    doctor::warn(config, settings.limits.streams_max, &listeners.opened, &listeners.roles);
+    doctor::warn(config, settings.streams_max, &listeners.opened, &listeners.roles);
     let announcements = listeners.announcements();
     let entrances = listeners.entrances();
     let io = EpollIo::new(listeners.opened).context("setting up epoll")?;

@@ -5,9 +5,7 @@ use crate::auth::{Tokens, Verifier};
 use crate::config::{self, Config, CorsPolicy};
 use crate::event::{RunName, Topic};
 use crate::hub::{Hub, HubLimits};
-use crate::protocol::head::HeadLimits;
-use crate::protocol::publish::PublishLimits;
-use crate::server::settings::{Cors, Delivery, Drain, Jwt, Limits, Proxies, Publishing, Settings, SlowPolicy};
+use crate::server::settings::{Cors, Jwt, Proxies, Publishing, Settings};
 
 /// Descriptors that are no connection: listeners, sources, logs, epoll itself, and some to spare.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -17,8 +15,6 @@ const DESCRIPTORS_MIN: u64 = DESCRIPTORS_RESERVED + 16;
 const REQUESTS_RESERVED_MAX: u64 = 256;
 /// If descriptors are few, these connections take at most one of this many.
 const REQUESTS_RESERVED_SHARE: u64 = 8;
-/// Events in one publish.
-const BATCH_MAX: usize = 1000;
 
 /// Refuses to start with too few descriptors to serve any client.
 pub(super) fn check_descriptors(descriptors: u64) -> anyhow::Result<()> {
@@ -58,25 +54,16 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
     let tokens = Tokens::new(config.security.publish_tokens.iter().map(config::Secret::expose));
     let redis_required = config.redis.as_ref().is_some_and(|redis| redis.is_required);
     Settings {
-        default_topic: config.delivery.default_topic.clone(),
-        dashboard_topic: config.delivery.dashboard_topic.clone(),
-        stream_endpoint: config.delivery.stream_endpoint.as_ref().map(|path| path.as_str().to_owned()),
-        delivery: Delivery {
-            retry: config.delivery.retry,
-            heartbeat_interval: config.delivery.heartbeat_interval,
-            stall_timeout: config.delivery.stall_timeout,
-            slow_policy: match config.delivery.slow_policy {
-                config::SlowPolicy::Close => SlowPolicy::Close,
-                config::SlowPolicy::Skip => SlowPolicy::Skip,
-            },
-            interval_floor: config.delivery.interval_floor,
-            catch_up_bytes_per_tick: config.history.catch_up_bytes_max,
-        },
+        delivery: config.delivery.clone(),
+        limits: config.limits.clone(),
+        drain: config.drain.clone(),
+        catch_up_bytes_max: config.history.catch_up_bytes_max,
+        streams_max: in_memory(streams_max),
+        connections_total_max: in_memory(connections_total_max),
         proxies: Proxies {
             trusted: TrustedProxies::new(config.listen.trusted_proxies.clone()),
             protocol: config.listen.proxy_protocol,
         },
-        limits: limits(config, in_memory(streams_max)),
         publishing: match (config.security.dev, tokens.is_empty()) {
             (true, _) => Publishing::Loopback(tokens),
             (false, true) => Publishing::Refused,
@@ -92,42 +79,7 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
             denied_tokens_max: jwt.denied_tokens_max as usize,
         }),
         cors: cors(config),
-        drain: Drain { notice: config.drain.notice, duration: config.drain.duration },
         ready_requires: redis_required.then(|| "redis".to_owned()).into_iter().collect(),
-        connections_total_max: in_memory(connections_total_max),
-    }
-}
-
-fn limits(config: &Config, streams_max: usize) -> Limits {
-    let limits = &config.limits;
-    Limits {
-        streams_max,
-        connections_per_address_max: limits.connections_per_ip_max,
-        accepts_per_second_max: limits.accepts_per_second_max,
-        connection_age_max: limits.connection_age_max,
-        head: HeadLimits {
-            head_bytes_max: limits.head_bytes_max,
-            target_bytes_max: limits.head_bytes_max / 2,
-            headers_max: limits.headers_max as usize,
-        },
-        head_timeout: limits.head_timeout,
-        body_bytes_max: limits.body_bytes_max,
-        body_timeout: limits.body_timeout,
-        idle_timeout: limits.idle_timeout,
-        topics_per_subscriber_max: limits.topics_per_subscriber_max as usize,
-        pipelined_max: limits.pipelined_max as usize,
-        answer_bytes_max: limits.answer_bytes_max,
-        publish: publish_limits(config),
-        events_per_second_max: limits.publishes_per_second_max,
-    }
-}
-
-/// The limits of one publish, from any source.
-pub(super) fn publish_limits(config: &Config) -> PublishLimits {
-    PublishLimits {
-        topic_bytes_max: config.limits.topic_bytes_max,
-        data_bytes_max: config.limits.event_bytes_max,
-        batch_max: BATCH_MAX,
     }
 }
 

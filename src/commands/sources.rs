@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::json;
 
-use super::settings::publish_limits;
 use crate::config::{Config, RedisConfig, RedisPayload};
 use crate::observe::live::Live;
 use crate::sources::channel::{Outlet, Publish, SourceStatus};
@@ -76,7 +75,7 @@ fn redis_settings(config: &Config, redis: &RedisConfig) -> RedisSettings {
         },
         bus: redis.bus.as_str().to_owned(),
         copied_channels: names(&redis.copied_channels),
-        limits: publish_limits(config),
+        limits: config.limits.publish(),
         body_bytes_max: config.limits.body_bytes_max,
         queue: QUEUE_LIMITS,
         timing: Default::default(),

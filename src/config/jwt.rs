@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::options::RELOADABLE;
 use super::secret::{SecretError, read_bounded};
 use super::{ConfigError, SecretReader, count_within};
 use crate::auth::{KeyError, Keys, Patterns};
@@ -22,27 +23,27 @@ pub(super) struct JwtOptions {
     ///
     /// With a key, subscribing takes a token that names the topics, and publishing may take one. Several keys, in one
     /// file or several, allow a rotation. FANFARE_JWT_SECRET holds a secret itself. `fanfare token` makes tokens.
-    #[arg(id = "jwt-key-file", long, value_name = "FILE")]
+    #[arg(id = "jwt-key-file", group = RELOADABLE, long, value_name = "FILE")]
     key_files: Vec<PathBuf>,
 
     /// The audience (aud) that tokens must name; repeatable, one is enough. Unset: tokens must name none
-    #[arg(id = "jwt-audience", long, value_name = "TEXT")]
+    #[arg(id = "jwt-audience", group = RELOADABLE, long, value_name = "TEXT")]
     audiences: Vec<String>,
 
     /// The issuer (iss) that tokens must name; repeatable, one is enough. Unset: any, or none
-    #[arg(id = "jwt-issuer", long, value_name = "TEXT")]
+    #[arg(id = "jwt-issuer", group = RELOADABLE, long, value_name = "TEXT")]
     issuers: Vec<String>,
 
     /// The cookie in which a subscriber's token may come
-    #[arg(id = "jwt-cookie", long, value_name = "NAME", default_value = "fanfare_token", value_parser = cookie_name)]
+    #[arg(id = "jwt-cookie", group = RELOADABLE, long, value_name = "NAME", default_value = "fanfare_token", value_parser = cookie_name)]
     cookie: String,
 
     /// A topic that takes no token to subscribe to, or the beginning of such topics' names and a *; repeatable
-    #[arg(id = "public-topic", long, value_name = "PATTERN")]
+    #[arg(id = "public-topic", group = RELOADABLE, long, value_name = "PATTERN")]
     public_topics: Vec<String>,
 
     /// Subjects and token ids that POST /disconnect may keep from coming back, at a time
-    #[arg(id = "max-denied-tokens", long, value_name = "N", default_value = "100000",
+    #[arg(id = "max-denied-tokens", group = RELOADABLE, long, value_name = "N", default_value = "100000",
           value_parser = count_within(1, DENIED_TOKENS_MAX))]
     denied_tokens_max: u32,
 }

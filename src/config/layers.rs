@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, Command, FromArgMatches};
+use clap::{ArgAction, Command, FromArgMatches};
 
 use super::credentials::Credentials;
 use super::options::Options;
@@ -361,7 +361,7 @@ pub fn variable(name: &str) -> String {
 
 /// The options as a separate command, without the rest of the command line.
 pub(super) fn command() -> Command {
-    Options::augment_args(Command::new("fanfare").no_binary_name(true).disable_help_flag(true))
+    Options::declare_on(Command::new("fanfare").no_binary_name(true).disable_help_flag(true))
 }
 
 pub(super) fn default_setting(arg: &clap::Arg) -> Setting {

@@ -1,48 +1,20 @@
 //! Reloading: the server reads everything again, and applies what can change without dropping a client. Other options
 //! keep their values of the start, and a warning names each one that differs.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::layers::{Environment, Flags, Settings};
+use super::layers::{Environment, Flags, Settings, command};
+use super::options::RELOADABLE;
 use super::{ConfigError, Loaded, duration_text};
 
-/// The options that a reload changes; their files are read again too. All others take effect with a restart.
-const LIVE: [&str; 34] = [
-    "retry",
-    "heartbeat",
-    "stall-timeout",
-    "slow-policy",
-    "interval-floor",
-    "catch-up-bytes",
-    "max-connections",
-    "max-connections-per-ip",
-    "max-connection-age",
-    "accept-rate",
-    "head-bytes",
-    "max-headers",
-    "head-timeout",
-    "body-bytes",
-    "body-timeout",
-    "idle-timeout",
-    "max-pipelined",
-    "answer-bytes",
-    "topics-per-subscriber",
-    "publish-rate",
-    "publish-token-file",
-    "operator-token-file",
-    "jwt-key-file",
-    "jwt-audience",
-    "jwt-issuer",
-    "jwt-cookie",
-    "public-topic",
-    "open-reports",
-    "allowed-host",
-    "max-denied-tokens",
-    "cors-origin",
-    "drain-notice",
-    "drain",
-    "log-level",
-];
+/// The names of the options that a reload changes.
+fn reloadable() -> BTreeSet<String> {
+    let mut command = command();
+    command.build();
+    let group = command.get_groups().find(|group| group.get_id() == RELOADABLE).expect("the options declare it");
+    group.get_args().map(ToString::to_string).collect()
+}
 
 impl Loaded {
     /// Reads everything again. An error changes nothing. An option that needs a restart keeps its value, with a
@@ -87,11 +59,11 @@ impl Loaded {
 }
 
 impl Settings {
-    /// These settings with the live ones of `newest`, and the other settings of `newest` that differ.
+    /// These settings with the reloadable ones of `newest`, and the other settings of `newest` that differ.
     fn take_live(&self, newest: &Settings) -> (Settings, Vec<String>) {
-        let mut waiting = Vec::new();
+        let (reloadable, mut waiting) = (reloadable(), Vec::new());
         let settings = self.iter().zip(newest.iter()).map(|(current, new)| {
-            if LIVE.contains(&new.name.as_str()) {
+            if reloadable.contains(&new.name) {
                 return new.clone();
             }
             if !current.says_the_same(new) {
@@ -121,9 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn every_live_option_is_declared() {
-        let loaded = loaded(&[]);
-        LIVE.iter().for_each(|name| assert_eq!(loaded.settings.get(name).name, *name));
+    fn options_of_both_kinds_are_known() {
+        let reloadable = reloadable();
+        let has = |name: &str| reloadable.contains(name);
+        assert!(has("retry") && has("jwt-key-file") && has("log-level"), "{reloadable:?}");
+        assert!(!has("listen") && !has("max-topics") && !has("redis-url"), "{reloadable:?}");
     }
 
     #[test]

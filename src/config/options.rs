@@ -1,13 +1,14 @@
 //! The options of `fanfare serve`: each declared here once, with its name, default, bounds and help.
 //!
 //! A field's `id` is the flag's name, the file's key and, as `FANFARE_<ID>`, the environment's variable; its comment is
-//! the flag's help. `layers` parses every layer's text with these declarations, so no option has two parsers.
+//! the flag's help; the group `reloadable` holds what a reload changes. `layers` parses every layer's text with these
+//! declarations, so no option has two parsers. The server reads these records as they are.
 //! Constraints between several options are in `check`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, Command, ValueEnum};
 
 use super::jwt::JwtOptions;
 use super::secret::RedisUrl;
@@ -19,6 +20,8 @@ use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};
 use crate::io::listener::ListenAddress;
 use crate::io::socket_options::Patience;
+use crate::protocol::head::HeadLimits;
+use crate::protocol::publish::PublishLimits;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,8 +31,14 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
+/// Events in one publish.
+const BATCH_MAX: usize = 1000;
+
 /// Bounded, because each visit of a stream merges the logs of its topics.
 pub const TOPICS_PER_SUBSCRIBER_MAX: u32 = 500;
+
+/// The group of the options that a reload changes; it reads their files again too. The others take effect with a restart.
+pub(super) const RELOADABLE: &str = "reloadable";
 
 /// Every option, before what they say together is checked and the secrets' files are read.
 #[derive(Args, Clone, Debug)]
@@ -54,6 +63,13 @@ pub struct Options {
     pub(super) io: IoConfig,
     #[command(flatten)]
     pub(super) log: LogConfig,
+}
+
+impl Options {
+    /// Declares every option on a command.
+    pub fn declare_on(command: Command) -> Command {
+        Options::augment_args(command.group(ArgGroup::new(RELOADABLE).multiple(true)))
+    }
 }
 
 /// Where the server listens.
@@ -155,26 +171,26 @@ pub struct DeliveryConfig {
     pub stream_endpoint: Option<EndpointPath>,
 
     /// How long clients wait before they reconnect (jitter is added); also from SSE_RETRY_INTERVAL, in milliseconds
-    #[arg(id = "retry", long, value_name = "TIME", default_value = "3s",
+    #[arg(id = "retry", group = RELOADABLE, long, value_name = "TIME", default_value = "3s",
           value_parser = duration_within(100 * MS, HOUR))]
     pub retry: Duration,
 
     /// A comment goes out after this much silence, so that proxies keep the stream and dead clients are noticed
-    #[arg(id = "heartbeat", long, value_name = "TIME", default_value = "30s",
+    #[arg(id = "heartbeat", group = RELOADABLE, long, value_name = "TIME", default_value = "30s",
           value_parser = duration_within(SECOND, HOUR))]
     pub heartbeat_interval: Duration,
 
     /// A subscriber that accepts no byte for this long is slow
-    #[arg(id = "stall-timeout", long, value_name = "TIME", default_value = "30s",
+    #[arg(id = "stall-timeout", group = RELOADABLE, long, value_name = "TIME", default_value = "30s",
           value_parser = duration_within(SECOND, HOUR))]
     pub stall_timeout: Duration,
 
     /// What becomes of a slow one: closed, to resume where it was; or skipped to the newest event, with a gap
-    #[arg(id = "slow-policy", long, value_name = "POLICY", default_value = "close")]
+    #[arg(id = "slow-policy", group = RELOADABLE, long, value_name = "POLICY", default_value = "close")]
     pub slow_policy: SlowPolicy,
 
     /// Deliver to each subscriber at most once per interval, everything pending at once; 0s delivers at once
-    #[arg(id = "interval-floor", long, value_name = "TIME", default_value = "0s",
+    #[arg(id = "interval-floor", group = RELOADABLE, long, value_name = "TIME", default_value = "0s",
           value_parser = duration_within(Duration::ZERO, HOUR))]
     pub interval_floor: Duration,
 }
@@ -207,7 +223,7 @@ pub struct HistoryConfig {
     pub replay_events_max: Option<u32>,
 
     /// Bytes per turn of the loop for replays and laggards, after live delivery
-    #[arg(id = "catch-up-bytes", long, value_name = "SIZE", default_value = "1MiB",
+    #[arg(id = "catch-up-bytes", group = RELOADABLE, long, value_name = "SIZE", default_value = "1MiB",
           value_parser = size_within(4 * KIB, GIB))]
     pub catch_up_bytes_max: usize,
 }
@@ -217,63 +233,63 @@ pub struct HistoryConfig {
 #[command(next_help_heading = "Limits")]
 pub struct LimitsConfig {
     /// Open streams; some more connections are let in, for refusals and health checks. Unset: what open files allow
-    #[arg(id = "max-connections", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    #[arg(id = "max-connections", group = RELOADABLE, long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub connections_max: Option<u32>,
 
     /// Open connections per client address. Unset: no limit, since behind a proxy all clients have the same
-    #[arg(id = "max-connections-per-ip", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    #[arg(id = "max-connections-per-ip", group = RELOADABLE, long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub connections_per_ip_max: Option<u32>,
 
     /// Connections accepted per second. Unset: no limit
-    #[arg(id = "accept-rate", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    #[arg(id = "accept-rate", group = RELOADABLE, long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub accepts_per_second_max: Option<u32>,
 
     /// Close a stream before it gets older than this, to come back at once: so balancers spread anew. Unset: never
     ///
     /// Each stream ends at a random time between half of it and all of it. Its client returns within a second and
     /// resumes where it was.
-    #[arg(id = "max-connection-age", long, value_name = "TIME", value_parser = duration_within(SECOND, 365 * DAY))]
+    #[arg(id = "max-connection-age", group = RELOADABLE, long, value_name = "TIME", value_parser = duration_within(SECOND, 365 * DAY))]
     pub connection_age_max: Option<Duration>,
 
     /// A request's head
-    #[arg(id = "head-bytes", long, value_name = "SIZE", default_value = "16KiB", value_parser = size_within(KIB, MIB))]
+    #[arg(id = "head-bytes", group = RELOADABLE, long, value_name = "SIZE", default_value = "16KiB", value_parser = size_within(KIB, MIB))]
     pub head_bytes_max: usize,
 
     /// Header lines of a request
-    #[arg(id = "max-headers", long, value_name = "N", default_value = "100", value_parser = count_within(1, 10_000))]
+    #[arg(id = "max-headers", group = RELOADABLE, long, value_name = "N", default_value = "100", value_parser = count_within(1, 10_000))]
     pub headers_max: u32,
 
     /// Time for a request's head to arrive
-    #[arg(id = "head-timeout", long, value_name = "TIME", default_value = "10s",
+    #[arg(id = "head-timeout", group = RELOADABLE, long, value_name = "TIME", default_value = "10s",
           value_parser = duration_within(100 * MS, HOUR))]
     pub head_timeout: Duration,
 
     /// A request's body
-    #[arg(id = "body-bytes", long, value_name = "SIZE", default_value = "1MiB", value_parser = size_within(KIB, GIB))]
+    #[arg(id = "body-bytes", group = RELOADABLE, long, value_name = "SIZE", default_value = "1MiB", value_parser = size_within(KIB, GIB))]
     pub body_bytes_max: usize,
 
     /// Time for a request's body to arrive
-    #[arg(id = "body-timeout", long, value_name = "TIME", default_value = "30s",
+    #[arg(id = "body-timeout", group = RELOADABLE, long, value_name = "TIME", default_value = "30s",
           value_parser = duration_within(100 * MS, HOUR))]
     pub body_timeout: Duration,
 
     /// A connection kept alive without a request closes after this long
-    #[arg(id = "idle-timeout", long, value_name = "TIME", default_value = "75s",
+    #[arg(id = "idle-timeout", group = RELOADABLE, long, value_name = "TIME", default_value = "75s",
           value_parser = duration_within(100 * MS, DAY))]
     pub idle_timeout: Duration,
 
     /// Requests of one connection that may arrive ahead of their answers
-    #[arg(id = "max-pipelined", long, value_name = "N", default_value = "1000",
+    #[arg(id = "max-pipelined", group = RELOADABLE, long, value_name = "N", default_value = "1000",
           value_parser = count_within(1, COUNT_MAX))]
     pub pipelined_max: u32,
 
     /// Bytes of all answers that clients have not read yet
-    #[arg(id = "answer-bytes", long, value_name = "SIZE", default_value = "64MiB",
+    #[arg(id = "answer-bytes", group = RELOADABLE, long, value_name = "SIZE", default_value = "64MiB",
           value_parser = size_within(64 * KIB, 1024 * GIB))]
     pub answer_bytes_max: usize,
 
     /// Topics that one subscriber may name
-    #[arg(id = "topics-per-subscriber", long, value_name = "N", default_value = "64",
+    #[arg(id = "topics-per-subscriber", group = RELOADABLE, long, value_name = "N", default_value = "64",
           value_parser = count_within(1, TOPICS_PER_SUBSCRIBER_MAX))]
     pub topics_per_subscriber_max: u32,
 
@@ -293,8 +309,28 @@ pub struct LimitsConfig {
     pub event_bytes_max: usize,
 
     /// Events per second that one token may publish over HTTP, saved up for a second. Unset: no limit
-    #[arg(id = "publish-rate", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    #[arg(id = "publish-rate", group = RELOADABLE, long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub publishes_per_second_max: Option<u32>,
+}
+
+impl LimitsConfig {
+    /// The limits of a request's head.
+    pub fn head(&self) -> HeadLimits {
+        HeadLimits {
+            head_bytes_max: self.head_bytes_max,
+            target_bytes_max: self.head_bytes_max / 2,
+            headers_max: self.headers_max as usize,
+        }
+    }
+
+    /// The limits of one publish, from any source.
+    pub fn publish(&self) -> PublishLimits {
+        PublishLimits {
+            topic_bytes_max: self.topic_bytes_max,
+            data_bytes_max: self.event_bytes_max,
+            batch_max: BATCH_MAX,
+        }
+    }
 }
 
 /// The options about who may do what, as given; [`super::SecurityConfig`] holds the tokens themselves.
@@ -310,11 +346,11 @@ pub(super) struct SecurityOptions {
     pub(super) dev: bool,
 
     /// A file of tokens that may publish: one per line, several for a rotation; FANFARE_PUBLISH_TOKEN holds one itself
-    #[arg(id = "publish-token-file", long, value_name = "FILE")]
+    #[arg(id = "publish-token-file", group = RELOADABLE, long, value_name = "FILE")]
     pub(super) publish_token_file: Option<PathBuf>,
 
     /// A file of tokens for debug view, metrics and list of topics; FANFARE_OPERATOR_TOKEN holds one itself
-    #[arg(id = "operator-token-file", long, value_name = "FILE")]
+    #[arg(id = "operator-token-file", group = RELOADABLE, long, value_name = "FILE")]
     pub(super) operator_token_file: Option<PathBuf>,
 
     /// Open metrics, debug view, topics and the snapshot of all of them to all clients, on public listeners too
@@ -322,7 +358,7 @@ pub(super) struct SecurityOptions {
     /// By default they are open only where the server listens on loopback alone and no proxy is configured; elsewhere an
     /// operator's token or --admin-listen opens them to operators.
     #[arg(
-        id = "open-reports", long, action = clap::ArgAction::Set, value_name = "BOOL", num_args = 0..=1,
+        id = "open-reports", group = RELOADABLE, long, action = clap::ArgAction::Set, value_name = "BOOL", num_args = 0..=1,
         require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true,
         hide_possible_values = true, value_parser = clap::builder::BoolishValueParser::new()
     )]
@@ -332,14 +368,14 @@ pub(super) struct SecurityOptions {
     ///
     /// Other names are refused there, since a web page can make its own name point at this host (DNS rebinding). Needed
     /// for a proxy on this host that passes on the public name and is no --trusted-proxy.
-    #[arg(id = "allowed-host", long, value_name = "NAME")]
+    #[arg(id = "allowed-host", group = RELOADABLE, long, value_name = "NAME")]
     pub(super) allowed_hosts: Vec<HostName>,
 
     /// An origin whose pages may read streams, such as https://app.example.com; repeatable
     ///
     /// `*` allows every page that a visitor opens to read the streams, also from inside your network: fit for public
     /// data only.
-    #[arg(id = "cors-origin", long, value_name = "ORIGIN")]
+    #[arg(id = "cors-origin", group = RELOADABLE, long, value_name = "ORIGIN")]
     pub(super) cors_origins: Vec<CorsOrigin>,
 }
 
@@ -348,12 +384,12 @@ pub(super) struct SecurityOptions {
 #[command(next_help_heading = "Drain")]
 pub struct DrainConfig {
     /// How long readiness says 503 while connections are still accepted: time for a balancer to look elsewhere
-    #[arg(id = "drain-notice", long, value_name = "TIME", default_value = "0s",
+    #[arg(id = "drain-notice", group = RELOADABLE, long, value_name = "TIME", default_value = "0s",
           value_parser = duration_within(Duration::ZERO, HOUR))]
     pub notice: Duration,
 
     /// Over how long the streams are closed, evenly; the service's stop timeout must exceed both together
-    #[arg(id = "drain", long, value_name = "TIME", default_value = "10s",
+    #[arg(id = "drain", group = RELOADABLE, long, value_name = "TIME", default_value = "10s",
           value_parser = duration_within(Duration::ZERO, HOUR))]
     pub duration: Duration,
 }
@@ -410,7 +446,7 @@ const USER_TIMEOUT_UNSET_MIN: Duration = Duration::from_secs(120);
 #[command(next_help_heading = "Logging")]
 pub struct LogConfig {
     /// trace, debug, info, warn, error, off, or directives such as info,fanfare::sources=debug; also from LOG_LEVEL
-    #[arg(id = "log-level", long, value_name = "LEVEL", default_value = "info")]
+    #[arg(id = "log-level", group = RELOADABLE, long, value_name = "LEVEL", default_value = "info")]
     pub filter: LogFilter,
 
     /// One line of text, or one JSON object, per entry

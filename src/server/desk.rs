@@ -136,7 +136,7 @@ fn refusal<I: Io>(client: &Client, transport: &Transport<I>, node: &Node) -> Opt
         Some(Refusal::Descriptors)
     } else if client.is_admin {
         None
-    } else if transport.stream_count() >= node.settings.limits.streams_max {
+    } else if transport.stream_count() >= node.settings.streams_max {
         Some(Refusal::StreamLimit)
     } else if transport.is_over_address_limit(client, &node.settings) {
         Some(Refusal::AddressLimit)

@@ -305,8 +305,8 @@ impl<I: Io> Server<I> {
         if old.accepts_per_second_max != limits.accepts_per_second_max {
             transport.limit_accept_rate(limits.accepts_per_second_max, node.now);
         }
-        if old.events_per_second_max != limits.events_per_second_max {
-            api.limit_publish_rate(limits.events_per_second_max);
+        if old.publishes_per_second_max != limits.publishes_per_second_max {
+            api.limit_publish_rate(limits.publishes_per_second_max);
         }
         transport.recount_addresses(&node.settings);
         if let Some(jwt) = jwt {

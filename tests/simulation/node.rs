@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare::auth::Tokens;
+use fanfare::config::{DeliveryConfig, DrainConfig, LimitsConfig, SlowPolicy};
 use fanfare::event::{RunName, Topic};
 use fanfare::hub::{Hub, HubLimits, TopicInfo};
 use fanfare::io::Io;
 use fanfare::io::simulated::{Faults, PeerId, Random, SimulatedIo};
-use fanfare::protocol::head::HeadLimits;
-use fanfare::protocol::publish::PublishLimits;
-use fanfare::server::settings::{Cors, Delivery, Drain, Limits, Proxies, Publishing, Settings, SlowPolicy};
+use fanfare::server::settings::{Cors, Proxies, Publishing, Settings};
 use fanfare::server::{Entrance, ListenerRole, Parts, Reach, Reloads, Server};
 use fanfare::sources::channel::{ChannelLimits, Publish, channel};
 
@@ -108,43 +107,47 @@ impl Plan {
 
     fn settings(&self) -> Settings {
         Settings {
-            default_topic: Topic::new("t0").unwrap(),
-            dashboard_topic: Topic::new("t0").unwrap(),
-            stream_endpoint: None,
-            delivery: Delivery {
+            delivery: DeliveryConfig {
+                default_topic: Topic::new("t0").unwrap(),
+                dashboard_topic: Topic::new("t0").unwrap(),
+                stream_endpoint: None,
                 retry: Duration::from_secs(2),
                 heartbeat_interval: self.heartbeat,
                 stall_timeout: self.stall_timeout,
                 slow_policy: self.slow_policy,
                 interval_floor: self.interval_floor,
-                catch_up_bytes_per_tick: self.catch_up_bytes_per_tick,
             },
-            proxies: Proxies::default(),
-            limits: Limits {
-                streams_max: self.streams_max,
-                connections_per_address_max: self.connections_per_address_max,
+            limits: LimitsConfig {
+                connections_max: None,
+                connections_per_ip_max: self.connections_per_address_max,
                 accepts_per_second_max: self.accepts_per_second_max,
                 connection_age_max: self.connection_age_max,
-                head: HeadLimits { head_bytes_max: 4096, target_bytes_max: 2048, headers_max: 50 },
+                head_bytes_max: 4096,
+                headers_max: 50,
                 head_timeout: Duration::from_secs(10),
                 body_bytes_max: 64 << 10,
                 body_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(20),
-                topics_per_subscriber_max: 8,
                 pipelined_max: 100,
                 answer_bytes_max: 1 << 20,
-                events_per_second_max: None,
-                publish: PublishLimits { topic_bytes_max: 64, data_bytes_max: 4096, batch_max: 10 },
+                topics_per_subscriber_max: 8,
+                topic_bytes_max: 64,
+                topics_max: self.hub.topics_max as u32,
+                event_bytes_max: 4096,
+                publishes_per_second_max: None,
             },
+            drain: DrainConfig { notice: Duration::from_millis(300), duration: Duration::from_secs(2) },
+            catch_up_bytes_max: self.catch_up_bytes_per_tick,
+            streams_max: self.streams_max,
+            connections_total_max: self.streams_max.saturating_add(20),
+            proxies: Proxies::default(),
             publishing: Publishing::Loopback(Tokens::default()),
             operators: Tokens::default(),
             open_reports: false,
             allowed_hosts: Vec::new(),
             jwt: None,
             cors: Cors::default(),
-            drain: Drain { notice: Duration::from_millis(300), duration: Duration::from_secs(2) },
             ready_requires: Vec::new(),
-            connections_total_max: self.streams_max.saturating_add(20),
         }
     }
 }

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use fanfare::config::SlowPolicy;
 use fanfare::event::{Event, EventId, Topic};
 use fanfare::hub::HubLimits;
 use fanfare::io::simulated::{Faults, Pace, PeerId, Random};
 use fanfare::io::{ListenerIndex, Peer};
-use fanfare::server::settings::SlowPolicy;
 use tracing::Dispatch;
 
 use crate::census::Census;

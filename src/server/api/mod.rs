@@ -52,7 +52,7 @@ impl Api {
         Api {
             access: Access { denials: Denials::new(denied_tokens_max) },
             refused_origins: RefusedOrigins::default(),
-            publish_rates: PublishRates::new(node.settings.limits.events_per_second_max),
+            publish_rates: PublishRates::new(node.settings.limits.publishes_per_second_max),
             publisher,
             sources,
             live,

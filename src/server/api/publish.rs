@@ -33,7 +33,7 @@ impl Api {
             // A request without a body was not checked before.
             None => self.access.may_publish(asked, node)?,
         };
-        let events = match publish::parse(body, &node.settings.limits.publish) {
+        let events = match publish::parse(body, &node.settings.limits.publish()) {
             Ok(events) => events,
             Err(error) => {
                 error.reason().into_iter().for_each(|reason| node.counters.refused.count(reason));

@@ -3,6 +3,7 @@
 use super::context::{Outcome, RequestContext};
 use super::origins::{check_host, preflight};
 use super::{Api, page};
+use crate::config::{DeliveryConfig, EndpointPath};
 use crate::event::{STATISTICS_TOPIC, Topic};
 use crate::io::Io;
 use crate::observe::clip::clip;
@@ -191,8 +192,9 @@ impl Api {
 fn route(client: &Client, head: &RequestHead, settings: &Settings) -> Result<Route, Response> {
     check_host(client, head, settings)?;
     let (path, method) = (&head.target.path, &head.method);
-    let Settings { stream_endpoint, dashboard_topic, .. } = settings;
-    let route = Route::of(path, stream_endpoint.as_deref(), dashboard_topic);
+    let DeliveryConfig { stream_endpoint, dashboard_topic, .. } = &settings.delivery;
+    let stream_endpoint = stream_endpoint.as_ref().map(EndpointPath::as_str);
+    let route = Route::of(path, stream_endpoint, dashboard_topic);
     let route = route.filter(|route| !client.is_admin || route.is_admin());
     let Some(route) = route else {
         let detail = format!("nothing is at {path:?}; GET / lists what there is");
@@ -210,7 +212,7 @@ fn route(client: &Client, head: &RequestHead, settings: &Settings) -> Result<Rou
 fn endpoints(settings: &Settings, is_admin: bool) -> serde_json::Value {
     let statistics = format!("/events?topic={STATISTICS_TOPIC}");
     let mut streams = vec!["/events?topic=NAME", "/dashboard/stream"];
-    streams.extend(settings.stream_endpoint.as_deref());
+    streams.extend(settings.delivery.stream_endpoint.as_ref().map(EndpointPath::as_str));
     serde_json::json!({
         "server": "fanfare",
         "version": env!("CARGO_PKG_VERSION"),

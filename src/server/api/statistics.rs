@@ -107,7 +107,7 @@ impl Statistics {
             "connections": {
                 "open": transport.connection_count(),
                 "streams": transport.stream_count(),
-                "streams_max": node.settings.limits.streams_max,
+                "streams_max": node.settings.streams_max,
                 "accepted": now.accepted,
                 "accepted_per_second": rate(|counters| counters.accepted),
                 "closed": labelled(&now.closed),

@@ -91,7 +91,7 @@ fn named_topics<I: Io>(asked: &RequestContext<'_, I>, node: &mut Node) -> Result
         });
     }
     if topics.is_empty() {
-        topics.push(node.settings.default_topic.clone());
+        topics.push(node.settings.delivery.default_topic.clone());
     }
     if asked.client.is_admin && !topics.iter().all(Topic::is_reserved) {
         let detail = format!("of streams, the admin listener has only that of {STATISTICS_TOPIC}");
@@ -102,7 +102,7 @@ fn named_topics<I: Io>(asked: &RequestContext<'_, I>, node: &mut Node) -> Result
 
 /// Refuses more topics than one stream may have.
 pub(super) fn check_topic_count(count: usize, node: &mut Node) -> Result<(), Response> {
-    let topics_max = node.settings.limits.topics_per_subscriber_max;
+    let topics_max = node.settings.limits.topics_per_subscriber_max as usize;
     if count <= topics_max {
         return Ok(());
     }
@@ -113,7 +113,7 @@ pub(super) fn check_topic_count(count: usize, node: &mut Node) -> Result<(), Res
 }
 
 fn check_topic(name: &str, node: &mut Node) -> Result<Topic, String> {
-    let bytes_max = node.settings.limits.publish.topic_bytes_max;
+    let bytes_max = node.settings.limits.topic_bytes_max;
     if name.len() > bytes_max {
         node.count_refusal(Refusal::TopicBytes);
         return Err(format!("{}: at most {bytes_max} bytes", Refusal::TopicBytes.detail()));

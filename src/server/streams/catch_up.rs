@@ -21,7 +21,7 @@ impl Streams {
     pub(crate) fn catch_up<I: Io>(&mut self, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
         let share = if hub.is_walking() { SHARE_BESIDE_WALKS } else { 1 };
         let bytes_before = node.counters.sent_bytes;
-        let bytes_max = (node.settings.delivery.catch_up_bytes_per_tick / share) as u64;
+        let bytes_max = (node.settings.catch_up_bytes_max / share) as u64;
         for _ in 0..transport.catching_up_count().min(SENDS_PER_TURN_MAX / share) {
             if node.counters.sent_bytes - bytes_before >= bytes_max {
                 return;

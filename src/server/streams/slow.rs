@@ -1,6 +1,6 @@
 //! Decides the fate of a subscriber that is behind, in one place for all callers.
 
-use crate::server::settings::SlowPolicy;
+use crate::config::SlowPolicy;
 use crate::server::transport::connection::CloseReason;
 
 /// How a subscriber is behind.

@@ -104,7 +104,7 @@ impl<I: Io> Transport<I> {
 
     /// True when one more stream of this client would be over its address's limit.
     pub(crate) fn is_over_address_limit(&self, client: &Client, settings: &Settings) -> bool {
-        let Some(limit) = settings.limits.connections_per_address_max else { return false };
+        let Some(limit) = settings.limits.connections_per_ip_max else { return false };
         let count = self.addresses.get(&client.address.key()).copied().unwrap_or(0);
         match self.at(client.token.slot).flags.has(Flags::COUNTED) {
             true => count > limit,
@@ -120,7 +120,7 @@ impl<I: Io> Transport<I> {
             return;
         }
         connection.peer = client.address;
-        if settings.limits.connections_per_address_max.is_some() {
+        if settings.limits.connections_per_ip_max.is_some() {
             connection.flags.set(Flags::COUNTED);
             *self.addresses.entry(client.address.key()).or_insert(0) += 1;
         }
@@ -142,7 +142,7 @@ impl<I: Io> Transport<I> {
     /// Counts every connection again, for a limit that may be new.
     pub(crate) fn recount_addresses(&mut self, settings: &Settings) {
         self.addresses.clear();
-        let has_limit = settings.limits.connections_per_address_max.is_some();
+        let has_limit = settings.limits.connections_per_ip_max.is_some();
         for (_, connection) in &mut self.connections {
             let peer = connection.peer;
             let counts = match settings.proxies.trusted.trusts(peer.ip()) {
@@ -160,7 +160,7 @@ impl<I: Io> Transport<I> {
     /// Counts a connection for its peer's address; an error if the address is so far over its limit that it gets no
     /// answer. Without a limit no count is kept.
     fn count_address(&mut self, peer: CompactPeer, flags: &mut Flags, settings: &Settings) -> Result<(), Refusal> {
-        let Some(limit) = settings.limits.connections_per_address_max else { return Ok(()) };
+        let Some(limit) = settings.limits.connections_per_ip_max else { return Ok(()) };
         if peer.ip().is_none() || settings.proxies.trusted.trusts(peer.ip()) {
             return Ok(());
         }

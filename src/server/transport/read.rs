@@ -279,7 +279,9 @@ impl<I: Io> Transport<I> {
             match request.advance(&node.settings.limits) {
                 Ok(Progress::NeedMore) => return true,
                 Ok(Progress::Head(head)) => self.admit_body(slot, &head, service, node),
-                Ok(Progress::Complete { head, .. }) if request.pipelined() > node.settings.limits.pipelined_max => {
+                Ok(Progress::Complete { head, .. })
+                    if request.pipelined() > node.settings.limits.pipelined_max as usize =>
+                {
                     self.refuse_pipeline(slot, &head, node);
                 }
                 Ok(Progress::Complete { head, body, grant }) => {

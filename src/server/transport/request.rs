@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::config::LimitsConfig;
 use crate::protocol::body::{BodyFraming, BodyReader};
 use crate::protocol::head::{self, Method, RequestHead};
 use crate::protocol::proxy_header::{self, BadProxyHeader, ProxyHeader};
 use crate::protocol::{Parsed, RequestError};
 use crate::server::grant::PublishGrant;
-use crate::server::settings::Limits;
 
 /// A request being read, with what the client sent after it.
 #[derive(Debug, Default)]
@@ -78,9 +78,9 @@ impl Request {
     }
 
     /// Reads as far as the bytes reach.
-    pub(crate) fn advance(&mut self, limits: &Limits) -> Result<Progress, RequestError> {
+    pub(crate) fn advance(&mut self, limits: &LimitsConfig) -> Result<Progress, RequestError> {
         if self.current.is_none() {
-            let parsed = head::parse_grown(&self.unparsed, self.looked_at, &limits.head)?;
+            let parsed = head::parse_grown(&self.unparsed, self.looked_at, &limits.head())?;
             self.looked_at = self.unparsed.len();
             let Parsed::Complete { value: head, consumed } = parsed else { return Ok(Progress::NeedMore) };
             self.looked_at = 0;
