@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use fanfare::event::Frame;
 use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic};
-use fanfare::hub::{Appended, Hub, HubLimits, MissedGap, MissedReason, Replay, Run, RunLimits, Start, Subscriber};
+use fanfare::hub::{
+    Appended, Hub, HubLimits, MissedGap, MissedReason, Replay, Run, RunLimits, Start, StartPoint, Subscriber,
+};
 use proptest::prelude::*;
 
 const TOPICS: usize = 4;
@@ -447,7 +449,9 @@ impl Oracle {
             // Past the end: no id at all.
             Some(place) => self.ids.get(place).map(|(id, _)| id.clone()).unwrap_or_default(),
         };
-        let start = self.hub.start(VISITOR, id.as_bytes(), replay);
+        let Start::Ready(start) = self.hub.start(VISITOR, id.as_bytes(), replay) else {
+            panic!("it knows every position")
+        };
         let expected = self.expected_start(topics, &id, replay);
         let shown = (start.position.0, start.id_is_known, gap_of(&start));
         assert_eq!(shown, expected, "{id:?} {replay:?} {topics:?}");
@@ -457,7 +461,7 @@ impl Oracle {
         self.hub.unsubscribe(VISITOR);
     }
 
-    fn check_resumed(&self, topics: &[usize], start: &Start) {
+    fn check_resumed(&self, topics: &[usize], start: &StartPoint) {
         let mut run = Run::default();
         let topic_of = |topic: &Topic| topics.iter().copied().find(|index| name(*index) == *topic).expect("its own");
         let format = |gap: &MissedGap| -> Frame {
@@ -545,7 +549,7 @@ impl Oracle {
 
 type Gap = (u64, MissedReason, Vec<Topic>);
 
-fn gap_of(start: &Start) -> Option<Gap> {
+fn gap_of(start: &StartPoint) -> Option<Gap> {
     start.opening.as_ref().map(|gap| (gap.at.0, gap.reason, gap.topics.clone()))
 }
 

@@ -38,7 +38,7 @@ use std::time::Duration;
 pub use forget::EvictionReason;
 pub use holds::HoldChange;
 pub use keys::{Subscriber, TopicKey};
-pub use replay::{MissedGap, MissedReason, Owed, Replay, Start};
+pub use replay::{MissedGap, MissedReason, Owed, Replay, Start, StartPoint};
 pub use report::TopicInfo;
 pub use run::{Run, RunLimits};
 pub use walk::{Pressure, Slice};

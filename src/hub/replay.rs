@@ -25,9 +25,20 @@ pub enum Replay {
     None,
 }
 
+/// Where a stream starts, as far as the hub knows.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Start {
+    /// There.
+    Ready(StartPoint),
+    /// At a position that the hub has not learned yet. Does not occur while this process gives out all positions.
+    Waiting,
+    /// Before what the hub remembers, which is being fetched. Does not occur while nothing else remembers more.
+    Fetching,
+}
+
 /// Where a stream starts.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Start {
+pub struct StartPoint {
     /// Through here, the subscriber has everything, or did not ask for it, or the opening gap reports that some is
     /// missing.
     pub position: Sequence,
@@ -104,9 +115,13 @@ impl Hub {
     ///
     /// `last_event_id` is what the client sent: any bytes, empty meaning none (WHATWG HTML 9.2.4).
     pub fn start(&self, subscriber: Subscriber, last_event_id: &[u8], replay: Replay) -> Start {
+        Start::Ready(self.start_point(subscriber, last_event_id, replay))
+    }
+
+    fn start_point(&self, subscriber: Subscriber, last_event_id: &[u8], replay: Replay) -> StartPoint {
         match (replay, last_event_id) {
             (Replay::None, _) | (Replay::Missed, b"") => {
-                Start { position: self.head(), opening: None, owed: Owed::default(), id_is_known: false }
+                StartPoint { position: self.head(), opening: None, owed: Owed::default(), id_is_known: false }
             }
             // Without an id, the client asks only for what is remembered: what is forgotten is no gap.
             (Replay::All, b"") => self.capped(subscriber, self.start_before_all(subscriber)),
@@ -118,7 +133,7 @@ impl Hub {
                     (Some(id), Some(position)) => {
                         let owed =
                             Owed { through: self.lost_through(subscriber), last_id: Some(id), ..Owed::default() };
-                        let start = Start { position, opening: None, owed, id_is_known: true };
+                        let start = StartPoint { position, opening: None, owed, id_is_known: true };
                         if replay == Replay::Latest { start } else { self.capped(subscriber, start) }
                     }
                     _ if replay == Replay::Latest => self.start_unknown_at_latest(subscriber),
@@ -128,30 +143,30 @@ impl Hub {
         }
     }
 
-    fn start_before_all(&self, subscriber: Subscriber) -> Start {
+    fn start_before_all(&self, subscriber: Subscriber) -> StartPoint {
         let silent: Box<[_]> = self.entries_of(subscriber).map(|entry| self.lost_of(entry)).collect();
         let through = silent.iter().copied().max().unwrap_or_default();
         let owed = Owed { silent, through, last_id: None };
-        Start { position: self.before_all(subscriber), opening: None, owed, id_is_known: false }
+        StartPoint { position: self.before_all(subscriber), opening: None, owed, id_is_known: false }
     }
 
-    fn start_unknown(&self, subscriber: Subscriber) -> Start {
+    fn start_unknown(&self, subscriber: Subscriber) -> StartPoint {
         let position = self.before_all(subscriber);
         let topics = self.names_of(subscriber);
         let opening = MissedGap { at: position, reason: MissedReason::UnknownId, topics, last_id: None };
         let owed = Owed { through: self.lost_through(subscriber), ..Owed::default() };
-        Start { position, opening: Some(opening), owed, id_is_known: false }
+        StartPoint { position, opening: Some(opening), owed, id_is_known: false }
     }
 
     /// The newest event of a topic replaces everything before it: the gap names only topics that do not remember it.
-    fn start_unknown_at_latest(&self, subscriber: Subscriber) -> Start {
+    fn start_unknown_at_latest(&self, subscriber: Subscriber) -> StartPoint {
         let has_newest =
             |entry: &&TopicEntry| entry.log.newest().is_some_and(|event| event.sequence > self.lost_of(entry));
         let lacking = self.entries_of(subscriber).filter(|entry| !has_newest(entry));
         let topics: Vec<_> = lacking.map(|entry| entry.name.clone()).collect();
         let start = self.start_unknown(subscriber);
         let opening = start.opening.map(|gap| MissedGap { topics, ..gap }).filter(|gap| !gap.topics.is_empty());
-        Start { opening, ..start }
+        StartPoint { opening, ..start }
     }
 
     // ---- what is missing ----
@@ -247,7 +262,7 @@ impl Hub {
     }
 
     /// Narrows a start to the server-wide cap on replayed events.
-    fn capped(&self, subscriber: Subscriber, start: Start) -> Start {
+    fn capped(&self, subscriber: Subscriber, start: StartPoint) -> StartPoint {
         let Some(replay_max) = self.limits().replay_events_max else { return start };
         let remembered: usize = self.entries_of(subscriber).map(|entry| entry.log.after(start.position).len()).sum();
         if remembered <= replay_max {
@@ -264,7 +279,7 @@ impl Hub {
                 MissedGap { at, reason: MissedReason::ReplayLimit, topics, last_id: start.owed.last_id.clone() }
             }
         };
-        Start { position: at, opening: Some(opening), ..start }
+        StartPoint { position: at, opening: Some(opening), ..start }
     }
 
     // ---- runs with gaps in them ----

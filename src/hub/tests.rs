@@ -60,8 +60,10 @@ impl Stage {
         gaps.iter().map(|gap| (gap.at.0, names(gap))).collect()
     }
 
-    fn start(&self, slot: u32, id: &str, replay: Replay) -> Start {
-        self.hub.start(Subscriber(slot), id.as_bytes(), replay)
+    fn start(&self, slot: u32, id: &str, replay: Replay) -> StartPoint {
+        let start = self.hub.start(Subscriber(slot), id.as_bytes(), replay);
+        let Start::Ready(start) = start else { panic!("{start:?}: this hub knows every position") };
+        start
     }
 
     fn id(&self, position: u64) -> String {

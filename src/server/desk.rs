@@ -101,7 +101,7 @@ impl Desk<'_> {
         let response_head = Frame::from(transport.stream_head(head, &cors, false));
         match self.streams.open(client.token.slot, response_head, params, transport, self.hub, node) {
             Ok(()) => transport.give_to_client(client, &node.settings),
-            Err(_) => self.refuse_stream(client, head, Refusal::TopicLimit, transport, node),
+            Err(refusal) => self.refuse_stream(client, head, refusal, transport, node),
         }
     }
 

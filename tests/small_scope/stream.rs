@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use fanfare::event::{Frame, Sequence, Topic};
-use fanfare::hub::{Hub, MissedGap, Owed, Replay, Run, RunLimits, Start, Subscriber};
+use fanfare::hub::{Hub, MissedGap, Owed, Replay, Run, RunLimits, Start, StartPoint, Subscriber};
 
 const ONE_FRAME: RunLimits = RunLimits { frames_max: 1, bytes_max: usize::MAX };
 
@@ -50,11 +50,13 @@ impl Stream {
             Replay::All if wish.latest => Replay::Latest,
             replay => replay,
         };
-        let start = hub.start(subscriber, id.as_bytes(), replay);
+        let Start::Ready(start) = hub.start(subscriber, id.as_bytes(), replay) else {
+            panic!("it knows every position")
+        };
         let preamble_id = match &start {
-            Start { id_is_known: true, .. } => Some(id.to_owned()),
-            Start { opening: Some(_), .. } => None,
-            Start { position, .. } => Some(hub.run().id(*position).to_string()),
+            StartPoint { id_is_known: true, .. } => Some(id.to_owned()),
+            StartPoint { opening: Some(_), .. } => None,
+            StartPoint { position, .. } => Some(hub.run().id(*position).to_string()),
         };
         let mut stream = Stream {
             subscriber,

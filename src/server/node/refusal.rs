@@ -14,6 +14,8 @@ pub(crate) enum Refusal {
     Descriptors,
     /// The maximum number of topics has subscribers.
     TopicLimit,
+    /// The hub does not know yet where the stream starts.
+    PositionUnknown,
     /// The server is leaving.
     Draining,
     /// One stream names more topics than it may.
@@ -37,11 +39,12 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Refusal; 14] = [
+    const ALL: [Refusal; 15] = [
         Refusal::StreamLimit,
         Refusal::AddressLimit,
         Refusal::Descriptors,
         Refusal::TopicLimit,
+        Refusal::PositionUnknown,
         Refusal::Draining,
         Refusal::TopicsPerSubscriber,
         Refusal::TopicBytes,
@@ -65,6 +68,7 @@ impl Refusal {
             Refusal::AddressLimit => "address_limit",
             Refusal::Descriptors => "descriptors",
             Refusal::TopicLimit => "topic_limit",
+            Refusal::PositionUnknown => "position_unknown",
             Refusal::Draining => "draining",
             Refusal::TopicsPerSubscriber => "topics_per_subscriber",
             Refusal::TopicBytes => "topic_bytes",
@@ -87,6 +91,7 @@ impl Refusal {
             Refusal::StreamLimit
             | Refusal::Descriptors
             | Refusal::TopicLimit
+            | Refusal::PositionUnknown
             | Refusal::Draining
             | Refusal::AnswerBytes
             | Refusal::DeniedTokens => 503,
@@ -99,6 +104,7 @@ impl Refusal {
             Refusal::AddressLimit => "as many connections as one address may have are open",
             Refusal::Descriptors => "this server has no file descriptor left",
             Refusal::TopicLimit => "as many topics as this server allows have subscribers",
+            Refusal::PositionUnknown => "this server does not know yet where the stream starts",
             Refusal::Draining => "this server is going away",
             Refusal::TopicsPerSubscriber => "the stream names more topics than one may have",
             Refusal::TopicBytes => "a topic's name is longer than this server allows",

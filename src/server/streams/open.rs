@@ -7,10 +7,11 @@ use super::age::retirement;
 use super::credentials::Credential;
 use super::transmit::gap_frame;
 use crate::event::{EventId, Frame, Sequence, Topic};
-use crate::hub::{Hub, MissedGap, Replay, Run, RunLimits, Start, Subscriber, TopicsExhausted};
+use crate::hub::{Hub, MissedGap, Replay, Run, RunLimits, Start, StartPoint, Subscriber};
 use crate::io::Io;
 use crate::protocol::encoder;
 use crate::server::node::Node;
+use crate::server::node::refusal::Refusal;
 use crate::server::transport::Transport;
 use crate::server::transport::connection::{CloseReason, Flags, Stream, StreamMode};
 use crate::server::transport::outbox::Outbox;
@@ -56,7 +57,8 @@ impl StreamParams {
 }
 
 impl Streams {
-    /// Makes a connection a subscriber: sends `head`, the head of the response, and then its first frames.
+    /// Makes a connection a subscriber: sends `head`, the head of the response, and then its first frames. Or says why
+    /// its stream can't start now.
     pub(crate) fn open<I: Io>(
         &mut self,
         slot: u32,
@@ -65,8 +67,15 @@ impl Streams {
         transport: &mut Transport<I>,
         hub: &mut Hub,
         node: &mut Node,
-    ) -> Result<(), TopicsExhausted> {
-        hub.subscribe(Subscriber(slot), &params.topics)?;
+    ) -> Result<(), Refusal> {
+        hub.subscribe(Subscriber(slot), &params.topics).map_err(|_| Refusal::TopicLimit)?;
+        let start = match hub.start(Subscriber(slot), &params.last_event_id, params.replay_mode()) {
+            Start::Ready(start) => start,
+            Start::Waiting | Start::Fetching => {
+                hub.unsubscribe(Subscriber(slot));
+                return Err(Refusal::PositionUnknown);
+            }
+        };
         let credential = params.credential.take();
         let expires_at = credential.as_ref().map_or(Tick::NEVER, |credential| credential.expires_at);
         if let Some(credential) = credential {
@@ -75,7 +84,6 @@ impl Streams {
         // A `100 Continue` may still be half written.
         let mut outbox = transport.take_outbox(slot, node.now);
         outbox.push(head);
-        let start = hub.start(Subscriber(slot), &params.last_event_id, params.replay_mode());
         let position = self.push_start(slot, &mut outbox, &params, start, hub, node);
         let mut mode = params.mode();
         if mode.has(StreamMode::PACED) {
@@ -104,7 +112,7 @@ impl Streams {
         slot: u32,
         outbox: &mut Outbox,
         params: &StreamParams,
-        start: Start,
+        start: StartPoint,
         hub: &Hub,
         node: &mut Node,
     ) -> Sequence {
@@ -124,7 +132,14 @@ impl Streams {
     }
 
     /// The `retry:`, and the `id:` to resume from if the stream breaks before its first event.
-    fn push_preamble(&mut self, outbox: &mut Outbox, start: &Start, last_event_id: &[u8], hub: &Hub, node: &mut Node) {
+    fn push_preamble(
+        &mut self,
+        outbox: &mut Outbox,
+        start: &StartPoint,
+        last_event_id: &[u8],
+        hub: &Hub,
+        node: &mut Node,
+    ) {
         let retry = node.settings.delivery.retry;
         let named = std::str::from_utf8(last_event_id).ok().and_then(|id| EventId::new(id).ok());
         let frame = match named.filter(|_| start.id_is_known) {
@@ -176,7 +191,7 @@ impl Streams {
 }
 
 /// The newest event of each topic, all at once: live events follow.
-fn push_latest(outbox: &mut Outbox, subscriber: Subscriber, start: &Start, hub: &Hub, node: &mut Node) {
+fn push_latest(outbox: &mut Outbox, subscriber: Subscriber, start: &StartPoint, hub: &Hub, node: &mut Node) {
     let mut run = Run::default();
     let format = |gap: &MissedGap| gap_frame(hub, gap);
     hub.latest_run_for(subscriber, start.position, &start.owed, format, RunLimits::NONE, &mut run);
