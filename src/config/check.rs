@@ -29,7 +29,7 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
         let setting = settings.get("proxy-protocol").to_string();
         return Err(ConfigError::Value {
             setting,
-            reason: "nobody could connect: name the proxy with trusted-proxy".into(),
+            reason: "without a trusted proxy no client could connect: name the proxy with trusted-proxy".into(),
         });
     }
     if options.listen.proxy_protocol && options.security.dev {

@@ -32,7 +32,7 @@ mod tests {
     use crate::config::{Environment, Flags, Loaded, Secret};
 
     #[test]
-    fn an_option_that_nobody_set_takes_the_credential_of_its_name() {
+    fn an_unset_option_takes_the_credential_of_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         let load = |more: &[(&str, &str)]| {

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_follows_what_is_set_and_says_so() {
+    fn a_default_follows_the_set_option_and_names_it_as_its_origin() {
         check(&[], &["event-bytes = \"256KiB\" # default"]);
         check(&[("history-bytes", "64KiB")], &["event-bytes = \"64KiB\" # default, follows history-bytes"]);
         check(&[("history-bytes", "2GiB")], &["history-bytes-total = \"2GiB\" # default, follows history-bytes"]);
@@ -99,11 +99,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_a_file_that_says_the_same() {
+    fn the_printed_file_loads_to_the_same_values() {
         let flags = Flags::from([("event-bytes".to_owned(), vec!["1GiB".to_owned()])]);
         let first = Settings::merge(&flags, &Environment::new(), None).unwrap();
         let file = ConfigFile::parse("f".as_ref(), &first.to_toml()).unwrap();
         let again = Settings::merge(&Flags::new(), &Environment::new(), Some(&file)).unwrap();
-        assert!(first.iter().zip(again.iter()).all(|(first, again)| first.says_the_same(again)));
+        assert!(first.iter().zip(again.iter()).all(|(first, again)| first.has_same_value_as(again)));
     }
 }

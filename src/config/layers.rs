@@ -148,7 +148,7 @@ impl FromIterator<Setting> for Settings {
 
 impl Setting {
     /// True when both mean the same, wherever they come from.
-    pub(super) fn says_the_same(&self, other: &Setting) -> bool {
+    pub(super) fn has_same_value_as(&self, other: &Setting) -> bool {
         self.name == other.name && self.texts_or_off() == other.texts_or_off()
     }
 

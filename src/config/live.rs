@@ -66,7 +66,7 @@ impl Settings {
             if reloadable.contains(&new.name) {
                 return new.clone();
             }
-            if !current.says_the_same(new) {
+            if !current.has_same_value_as(new) {
                 waiting.push(new.to_string());
             }
             current.clone()
@@ -131,14 +131,14 @@ mod tests {
     fn a_user_timeout_that_follows_another_option_follows_it_at_the_next_start() {
         let reloaded = reload(&[], &[("FANFARE_HEARTBEAT", "10m")]).unwrap();
         assert_eq!(reloaded.config.tcp_user_timeout.as_secs(), 120);
-        let told = "tcp-user-timeout stays 2m; 20m, which follows, takes effect with a restart";
-        assert_eq!(reloaded.warnings, [told]);
+        let expected = "tcp-user-timeout stays 2m; 20m, which follows, takes effect with a restart";
+        assert_eq!(reloaded.warnings, [expected]);
         let (before, after) = ([("FANFARE_RETRY", "1s")], [("FANFARE_RETRY", "2s")]);
         assert_eq!(reload(&before, &after).unwrap().warnings, [""; 0]);
     }
 
     #[test]
-    fn another_password_for_redis_is_told_to_need_a_restart_at_every_reload() {
+    fn a_new_password_for_redis_gets_a_warning_at_every_reload_until_the_restart() {
         let env = |password, topics_max| {
             [("REDIS_URL", "redis://host"), ("FANFARE_REDIS_PASSWORD", password), ("FANFARE_MAX_TOPICS", topics_max)]
         };

@@ -175,7 +175,7 @@ fn what_is_odd_is_allowed_with_a_warning() {
 }
 
 #[test]
-fn a_key_that_makes_tokens_and_that_everybody_may_read_is_warned_of() {
+fn a_key_that_makes_tokens_and_is_readable_by_all_users_gets_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let check = |text: &str, is_warned_of: bool| {
         let path = folder.path().join("key");
@@ -212,7 +212,7 @@ fn secrets_come_from_files_and_the_environment_and_are_never_printed() {
 }
 
 #[test]
-fn the_printed_configuration_is_one_that_says_the_same() {
+fn the_printed_configuration_loads_to_the_same_configuration() {
     let check = |flags: &[(&str, &str)]| {
         let values = |loaded: &Loaded| format!("{:?}", loaded.config);
         let first = load(flags, &[], "").unwrap();
@@ -230,7 +230,7 @@ fn the_printed_configuration_is_one_that_says_the_same() {
 }
 
 #[test]
-fn the_template_names_every_option_and_says_what_no_file_says() {
+fn the_template_names_every_option_and_loads_to_the_defaults() {
     let template = template();
     let commented = |line: &&str| line.starts_with('#') && line.as_bytes().get(1).is_some_and(u8::is_ascii_lowercase);
     let options: Vec<&str> = template.lines().filter(commented).map(|line| &line[1..]).collect();

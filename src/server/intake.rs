@@ -117,10 +117,10 @@ fn append_loss(gap: &Gap, hub: &mut Hub, node: &mut Node) {
     let last_id = (before > Sequence::ZERO).then(|| hub.run().id(before));
     let reason = gap.reason.as_str();
     let frame = encoder::gap(&gap.id, reason, &[name], last_id.as_ref().map(EventId::as_str));
-    if node.may_log(LogEntry::GapTold) {
+    if node.may_log(LogEntry::GapReported) {
         let count = topics.as_ref().map(Vec::len);
         let topic = &*clip(name);
-        tracing::warn!(reason, topic, topics = count, id = %gap.id, "{}", LogEntry::GapTold.text());
+        tracing::warn!(reason, topic, topics = count, id = %gap.id, "{}", LogEntry::GapReported.text());
     }
     node.counters.gaps.count(reason);
     hub.append_loss(gap.sequence, topics.as_deref(), frame, node.now);

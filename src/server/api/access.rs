@@ -340,9 +340,9 @@ fn where_to_put(places: TokenPlaces, node: &Node) -> String {
 /// The answer if the token does not name a topic. Only the body names the topic: a header's grammar is narrower.
 pub(crate) fn deny_topic(peer: CompactPeer, topic: &str, realm: &str, node: &mut Node) -> Response {
     let denied = Denied::Insufficient("the token does not name this topic");
-    let told = deny(peer, denied, realm, TokenPlaces::Header, node);
+    let unauthorized = deny(peer, denied, realm, TokenPlaces::Header, node);
     let detail = format!("the token does not name the topic {topic} to {realm} to");
-    Response { headers: told.headers, ..response::problem(403, "Not permitted", &detail) }
+    Response { headers: unauthorized.headers, ..response::problem(403, "Not permitted", &detail) }
 }
 fn is_from_this_host<I: Io>(asked: &RequestContext<'_, I>, node: &Node) -> bool {
     let is_exposed = asked.transport.is_exposed() || node.settings.proxies.are_configured();

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_looks_at_so_many_places_and_not_one_more() {
+    fn a_page_looks_at_no_more_places_than_its_bound() {
         let mut looked_at = 0;
         let page = Window { after: 0, limit: 1 }.page(usize::MAX, |_| {
             looked_at += 1;

@@ -71,7 +71,7 @@ impl Api {
     pub(super) fn topic_view(&self, name: &str, hub: &Hub) -> Response {
         match hub.topic(name) {
             Some(info) => json(200, &TopicView::of(&info)),
-            None => response::problem(404, "No such topic", "nobody has published to it or subscribes to it"),
+            None => response::problem(404, "No such topic", "it has no events and no subscribers"),
         }
     }
 

@@ -14,7 +14,7 @@ pub(crate) enum LogEntry {
     AcceptFailed,
     NotWatched,
     EventDropped,
-    GapTold,
+    GapReported,
     SlowReaderClosed,
     OriginRefused,
 }
@@ -26,7 +26,7 @@ impl LogEntry {
         LogEntry::AcceptFailed,
         LogEntry::NotWatched,
         LogEntry::EventDropped,
-        LogEntry::GapTold,
+        LogEntry::GapReported,
         LogEntry::SlowReaderClosed,
         LogEntry::OriginRefused,
     ];
@@ -38,7 +38,7 @@ impl LogEntry {
             LogEntry::AcceptFailed => "a listener can't accept: it pauses",
             LogEntry::NotWatched => "a new connection can't be watched: it is reset",
             LogEntry::EventDropped => "dropped an event: as many topics as are allowed have subscribers",
-            LogEntry::GapTold => "events may be missing: subscribers are told of a gap",
+            LogEntry::GapReported => "events may be missing: subscribers receive a gap event",
             LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",
             LogEntry::OriginRefused => "a page of this origin may not read",
         }
@@ -71,7 +71,7 @@ impl LogLimits {
             | LogEntry::AcceptFailed
             | LogEntry::NotWatched
             | LogEntry::EventDropped
-            | LogEntry::GapTold
+            | LogEntry::GapReported
             | LogEntry::OriginRefused => tracing::warn!("{message}"),
         }
     }

@@ -105,7 +105,7 @@ impl<I: Io> Transport<I> {
             }
             Accept::Aborted => {}
             Accept::WouldBlock => {
-                self.acceptor.note_nobody_waits(listener);
+                self.acceptor.note_accept_queue_is_empty(listener);
                 self.acceptor.was_over_rate &= self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
             }
             Accept::Exhausted => {
@@ -136,7 +136,7 @@ impl<I: Io> Transport<I> {
         let accepted = if has_spare { self.io.accept(listener) } else { Accept::Exhausted };
         if accepted == Accept::WouldBlock {
             // The table is full, and the kernel reports that even if no connection waits: no reason to pause.
-            self.acceptor.note_nobody_waits(listener);
+            self.acceptor.note_accept_queue_is_empty(listener);
             self.io.reserve_fd();
             return;
         }

@@ -166,7 +166,7 @@ impl Acceptor {
     }
 
     /// An accept reported that no connection waits. What holds up the next connections is another pause.
-    pub(super) fn note_nobody_waits(&mut self, listener: ListenerIndex) {
+    pub(super) fn note_accept_queue_is_empty(&mut self, listener: ListenerIndex) {
         self.listeners[listener.0].has_more = false;
         if self.listeners.iter().all(|listening| !listening.has_more) {
             self.paused_for.clear();

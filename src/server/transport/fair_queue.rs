@@ -88,13 +88,13 @@ mod tests {
 
     impl FairQueue {
         fn next_slot(&self) -> u32 {
-            self.waiting.values().next().expect("somebody waits").token.slot
+            self.waiting.values().next().expect("a connection waits").token.slot
         }
     }
 
     /// Visits the next connection for a while; it has more to read if `again`.
     fn visit(queue: &mut FairQueue, took: Duration, again: bool) -> u32 {
-        let token = queue.pop().expect("somebody waits");
+        let token = queue.pop().expect("a connection waits");
         queue.charge(token.slot, took);
         if again {
             queue.push(token);
