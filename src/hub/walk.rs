@@ -2,6 +2,7 @@
 //!
 //! A loss that touches every topic starts a sweep, which starts the walks of all topics, a few in each turn.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Hub;
@@ -166,12 +167,27 @@ impl Hub {
         log.newest_of_oldest(events, bytes).map(|through| Pressure { topic, through })
     }
 
-    /// What it would forget in any topic, by the bound over all topics, which evicts the oldest entry of all.
-    pub fn pressure_on_all(&self, frame_bytes: usize) -> Option<Pressure> {
-        if self.bytes_total() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES <= self.limits.history_bytes_total_max {
-            return None;
-        }
-        self.oldest.first().map(|(through, topic)| Pressure { topic: *topic, through: *through })
+    /// What it would forget in any topic, by the bound over all topics: the oldest entries of all, one by one.
+    pub fn pressure_on_all(&self, frame_bytes: usize) -> impl Iterator<Item = Pressure> {
+        let needed = self.bytes_total() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES;
+        let mut bytes = needed.saturating_sub(self.limits.history_bytes_total_max);
+        let mut oldest = self.oldest.iter().map(|(sequence, topic)| (*sequence, *topic, 0)).peekable();
+        // The next entry of each topic that forgets one already: of most appends none.
+        let mut next = BTreeSet::new();
+        std::iter::from_fn(move || {
+            if bytes == 0 {
+                return None;
+            }
+            let is_in_next = match (next.first(), oldest.peek()) {
+                (Some(one), Some(other)) => one < other,
+                (one, _) => one.is_some(),
+            };
+            let (through, topic, index) = if is_in_next { next.pop_first() } else { oldest.next() }?;
+            let log = &self.topics.get(topic).log;
+            bytes = bytes.saturating_sub(log.get(index)?.cost_bytes());
+            next.extend(log.get(index + 1).filter(|_| bytes > 0).map(|entry| (entry.sequence, topic, index + 1)));
+            Some(Pressure { topic, through })
+        })
     }
 
     /// True when a walk in progress has not yet delivered to every subscriber what would be forgotten.
