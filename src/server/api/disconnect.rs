@@ -11,6 +11,7 @@ use crate::io::Io;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::response::{self, Response};
 use crate::server::node::Node;
+use crate::server::node::log_entries::LogEntry;
 use crate::server::node::refusal::Refusal;
 use crate::server::streams::sweep::token_name;
 use crate::server::transport::connection::{Awaited, DisconnectAnswer};
@@ -56,8 +57,10 @@ impl Api {
             && let Err(error) = self.deny_holder(disconnect, now_s)
         {
             node.count_refusal(Refusal::DeniedTokens);
-            let denied = self.access.denials.len();
-            tracing::error!(%error, denied, "disconnected tokens may return: raise --max-denied-tokens");
+            if node.may_log(LogEntry::DenialsFull) {
+                let denied = self.access.denials.len();
+                tracing::error!(%error, denied, "{}", LogEntry::DenialsFull.text());
+            }
         }
     }
 

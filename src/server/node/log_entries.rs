@@ -17,10 +17,11 @@ pub(crate) enum LogEntry {
     GapReported,
     SlowReaderClosed,
     OriginRefused,
+    DenialsFull,
 }
 
 impl LogEntry {
-    const ALL: [LogEntry; 8] = [
+    const ALL: [LogEntry; 9] = [
         LogEntry::SlotsTaken,
         LogEntry::DescriptorsTaken,
         LogEntry::AcceptFailed,
@@ -29,6 +30,7 @@ impl LogEntry {
         LogEntry::GapReported,
         LogEntry::SlowReaderClosed,
         LogEntry::OriginRefused,
+        LogEntry::DenialsFull,
     ];
 
     pub(crate) fn text(self) -> &'static str {
@@ -41,6 +43,7 @@ impl LogEntry {
             LogEntry::GapReported => "events may be missing: subscribers receive a gap event",
             LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",
             LogEntry::OriginRefused => "a page of this origin may not read",
+            LogEntry::DenialsFull => "disconnected tokens may return: raise --max-denied-tokens",
         }
     }
 }
@@ -66,6 +69,7 @@ impl LogLimits {
         let message = format!("{count} more like this in the last {} s: {}", INTERVAL.as_secs(), entry.text());
         match entry {
             LogEntry::SlowReaderClosed => tracing::info!("{message}"),
+            LogEntry::DenialsFull => tracing::error!("{message}"),
             LogEntry::SlotsTaken
             | LogEntry::DescriptorsTaken
             | LogEntry::AcceptFailed

@@ -14,6 +14,7 @@ use crate::auth::{Digest, TokenName};
 use crate::event::{Frame, Topic};
 use crate::hub::{Hub, Subscriber};
 use crate::io::{Io, Token};
+use crate::observe::clip::clip;
 use crate::protocol::disconnect::{Disconnect, Holder};
 use crate::protocol::encoder;
 use crate::server::node::Node;
@@ -197,13 +198,13 @@ impl Sweep {
                 None
             }
             Purpose::Disconnect { disconnect, asked_by, .. } => {
-                let topic = disconnect.topic.as_ref().map(Topic::as_str);
+                let topic = disconnect.topic.as_ref().map(|topic| clip(topic.as_str()));
                 let network = disconnect.network.map(tracing::field::display);
                 let by = disconnect.holder.as_ref().map(|holder| match holder {
                     Holder::Subject(_) => "subject",
                     Holder::TokenId(_) => "token_id",
                 });
-                tracing::info!(ended, by, topic, network, "disconnected streams for an operator");
+                tracing::info!(ended, by, topic = topic.as_deref(), network, "disconnected streams for an operator");
                 asked_by.map(|token| (token, ended))
             }
         }
