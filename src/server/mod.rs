@@ -29,6 +29,7 @@ mod intake;
 mod jitter;
 mod node;
 pub mod settings;
+mod share;
 mod shrink;
 mod streams;
 mod transport;

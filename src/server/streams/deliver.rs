@@ -20,9 +20,6 @@ const BYTES_PER_TURN_MAX: usize = 4 << 20;
 /// Visits before the next topic is served.
 const VISITS_PER_SLICE: usize = 256;
 
-/// While walks are in progress, catching up has one part in this many of its budget.
-pub(super) const SHARE_BESIDE_WALKS: usize = 4;
-
 impl Streams {
     /// Advances walks by one turn's worth.
     pub(crate) fn walk<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
