@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::hub::{Hub, MissedReason};
-use crate::io::{Io, Readiness, Token};
+use crate::io::{Io, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
 use crate::protocol::response::Response;
@@ -115,7 +115,6 @@ pub struct Server<I: Io> {
     reloads: Reloads,
     supervisor: Box<dyn Supervisor>,
     next_housekeeping: Duration,
-    ready: Vec<Readiness>,
 }
 
 impl<I: Io> Server<I> {
@@ -137,7 +136,6 @@ impl<I: Io> Server<I> {
             reloads,
             supervisor,
             next_housekeeping: now + HOUSEKEEPING_INTERVAL,
-            ready: Vec::new(),
             node,
         }
     }
@@ -152,9 +150,7 @@ impl<I: Io> Server<I> {
     /// One turn of the loop; false when the server has left.
     pub fn turn(&mut self) -> std::io::Result<bool> {
         let timeout = self.wait_max();
-        self.transport.wait(timeout, &mut self.ready)?;
-        self.node.now = self.transport.now();
-        self.transport.note_readiness(&mut self.ready, self.node.now);
+        self.node.now = self.transport.wait(timeout)?;
         self.transport.accept(&mut self.node);
         self.read();
         self.take_messages();
