@@ -45,7 +45,6 @@ use crate::observe::metrics::{Counters, Labelled};
 use crate::protocol::response::Response;
 use crate::sources::channel::{Control, GapReason, Inbox, Message, Publish, SourceStatus};
 use api::Api;
-
 pub use api::routes::Route;
 use api::statistics::{Statistics, Watched};
 use api::waiting::{answer_of_broker, answer_of_silence, answer_of_sweep, ticket_token};

@@ -6,7 +6,7 @@
 use super::Streams;
 use super::transmit::RUN_LIMITS;
 use crate::hub::{Hub, Run, Subscriber, TopicKey};
-use crate::io::{Io, Sent};
+use crate::io::{Io, Sent, Socket};
 use crate::server::node::Node;
 use crate::server::transport::Transport;
 use crate::server::transport::connection::{Connection, Flags, Phase, StreamMode};
@@ -110,7 +110,7 @@ impl Streams {
     fn send_batch<I: Io>(
         &mut self,
         run: &Run,
-        batch: &mut Vec<(u32, crate::io::Socket)>,
+        batch: &mut Vec<(u32, Socket)>,
         transport: &mut Transport<I>,
         node: &mut Node,
     ) {

@@ -119,7 +119,7 @@ impl<I: Io> Transport<I> {
         if !progress.is_all {
             connection.flags.set(Flags::BLOCKED);
             node.counters.short_sends += 1;
-            self.outboxes.insert(slot, outbox);
+            self.put_back(slot, outbox);
         }
         Some(progress)
     }
