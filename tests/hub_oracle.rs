@@ -353,7 +353,7 @@ impl Oracle {
         self.subscribers.insert(slot, Expecting { topics: topics.to_vec(), position: self.head });
     }
 
-    /// Nobody is refused a topic that is there, or while there are few.
+    /// No topic is refused that is there, or while there are few.
     fn check_exhausted(&self, topics: &[usize]) {
         let fresh = topics.iter().filter(|topic| !self.order.contains(topic)).count();
         assert!(fresh > 0 && self.order.len() + fresh > self.limits.topics_max, "{topics:?} of {:?}", self.order);

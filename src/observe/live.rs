@@ -16,7 +16,7 @@ pub struct Live {
     pub delivered_events: Figure,
     /// Bytes handed to the kernel.
     pub sent_bytes: Figure,
-    /// Subscribers with a partly written frame, or behind.
+    /// Connections whose last send the kernel took only in part, or not at all.
     pub lagging_subscribers: Figure,
     /// Bytes of memory that are resident; 0 where the kernel does not report them.
     pub resident_bytes: Figure,

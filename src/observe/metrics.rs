@@ -99,7 +99,7 @@ pub struct Gauges {
     pub streams: usize,
     /// Streams that may be open.
     pub streams_max: usize,
-    /// Subscribers with a partly written frame, or behind.
+    /// Connections whose last send the kernel took only in part, or not at all.
     pub lagging: usize,
     /// Topics.
     pub topics: usize,
@@ -187,7 +187,8 @@ fn delivery(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     let help = "Visits that attempted no send because the socket awaits writability.";
     page.single(Kind::Counter, "fanfare_skipped_blocked_total", help, counters.skipped_blocked);
     page.single(Kind::Counter, "fanfare_heartbeats_total", "Heartbeats sent.", counters.heartbeats);
-    let help = "Subscribers with something half written, or behind.";
+    let help = "Connections whose last send the kernel took only in part, or not at all: \
+                subscribers, and clients that read an answer.";
     page.single(Kind::Gauge, "fanfare_lagging_subscribers", help, gauges.lagging);
     let help = "From an event's arrival in its log until every subscriber was visited.";
     page.histogram("fanfare_broadcast_duration_seconds", help, &counters.broadcast_duration);

@@ -29,6 +29,7 @@ mod intake;
 mod jitter;
 mod node;
 pub mod settings;
+mod share;
 mod shrink;
 mod streams;
 mod transport;
@@ -38,13 +39,12 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::hub::{Hub, MissedReason};
-use crate::io::{Io, Readiness, Token};
+use crate::io::{Io, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
 use crate::protocol::response::Response;
 use crate::sources::channel::{Control, GapReason, Inbox, Message, Publish, SourceStatus};
 use api::Api;
-
 pub use api::routes::Route;
 use api::statistics::{Statistics, Watched};
 use api::waiting::{answer_of_broker, answer_of_silence, answer_of_sweep, ticket_token};
@@ -114,7 +114,6 @@ pub struct Server<I: Io> {
     reloads: Reloads,
     supervisor: Box<dyn Supervisor>,
     next_housekeeping: Duration,
-    ready: Vec<Readiness>,
 }
 
 impl<I: Io> Server<I> {
@@ -136,7 +135,6 @@ impl<I: Io> Server<I> {
             reloads,
             supervisor,
             next_housekeeping: now + HOUSEKEEPING_INTERVAL,
-            ready: Vec::new(),
             node,
         }
     }
@@ -151,9 +149,7 @@ impl<I: Io> Server<I> {
     /// One turn of the loop; false when the server has left.
     pub fn turn(&mut self) -> std::io::Result<bool> {
         let timeout = self.wait_max();
-        self.transport.wait(timeout, &mut self.ready)?;
-        self.node.now = self.transport.now();
-        self.transport.note_readiness(&mut self.ready, self.node.now);
+        self.node.now = self.transport.wait(timeout)?;
         self.transport.accept(&mut self.node);
         self.read();
         self.take_messages();

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use super::Api;
 use super::context::{Outcome, RequestContext};
 use super::waiting::ticket;
-use super::{Api, problem};
 use crate::auth::denials::{DenialsFull, Term};
 use crate::io::Io;
 use crate::protocol::disconnect::Disconnect;
@@ -28,11 +28,11 @@ impl Api {
         let now_s = asked.unix_time().as_secs();
         let disconnect = match Disconnect::parse(body, now_s) {
             Ok(disconnect) => Arc::new(disconnect),
-            Err(error) => return Ok(problem(400, "Bad disconnect body", &error.to_string())),
+            Err(error) => return Err(response::problem(400, "Bad disconnect body", &error.to_string())),
         };
         if disconnect.holder.is_some() && node.settings.jwt.is_none() {
             let detail = "no stream here has a subject or a token_id: they come with --jwt-key-file";
-            return Ok(problem(400, "No tokens here", detail));
+            return Err(response::problem(400, "No tokens here", detail));
         }
         // Before any stream ends, because its client may return at once.
         if self.deny_holder(&disconnect, now_s).is_err() {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use super::node::Node;
 use crate::auth::denials::Denials;
 use crate::observe::live::Live;
-use crate::protocol::response::{self, Response};
+use crate::protocol::response::Response;
 use crate::sources::channel::{Publish, SourceStatus};
 use access::Access;
 use origins::RefusedOrigins;
@@ -63,10 +63,6 @@ impl Api {
     pub(super) fn limit_publish_rate(&mut self, events_per_second_max: Option<u32>) {
         self.publish_rates = PublishRates::new(events_per_second_max);
     }
-}
-
-fn problem(status: u16, title: &str, detail: &str) -> context::Outcome {
-    context::Outcome::Answer(response::problem(status, title, detail))
 }
 
 /// A response with a body that is JSON.

@@ -1,11 +1,11 @@
 //! `POST /publish`: checks the publisher and the events, and answers once the events are accepted.
 
+use super::Api;
 use super::access::deny_topic;
 use super::context::{Outcome, RequestContext};
 use super::publish_rate::OverRate;
 use super::subscribe::check_exact;
 use super::waiting::{accept, refused, ticket};
-use super::{Api, problem};
 use crate::auth;
 use crate::event::{Event, EventId};
 use crate::hub::Hub;
@@ -37,11 +37,11 @@ impl Api {
             Ok(events) => events,
             Err(error) => {
                 error.reason().into_iter().for_each(|reason| node.counters.refused.count(reason));
-                return Ok(problem(error.status(), "Bad publish body", &error.to_string()));
+                return Err(response::problem(error.status(), "Bad publish body", &error.to_string()));
             }
         };
         if let Some(detail) = events.iter().find_map(|event| check_exact(event.topic.as_str()).err()) {
-            return Ok(problem(400, "Bad publish body", &detail));
+            return Err(response::problem(400, "Bad publish body", &detail));
         }
         if let Some(outside) = events.iter().find(|event| !grant.covers(&event.topic)) {
             return Err(deny_topic(asked.client.peer, outside.topic.as_str(), "publish", node));

@@ -161,7 +161,7 @@ impl Api {
             connections: transport.connection_count(),
             streams: transport.stream_count(),
             streams_max: node.settings.streams_max,
-            lagging: transport.outboxes().len(),
+            lagging: transport.unfinished_send_count(),
             topics: hub.topic_count(),
             retained_events: hub.retained_events(),
             evicted_events: hub.evictions().collect(),

@@ -85,7 +85,7 @@ impl Statistics {
         live.broadcasts.set(node.counters.broadcasts);
         live.delivered_events.set(node.counters.delivered_events);
         live.sent_bytes.set(node.counters.sent_bytes);
-        live.lagging_subscribers.set(transport.outboxes().len() as u64);
+        live.lagging_subscribers.set(transport.unfinished_send_count() as u64);
     }
 
     fn statistics<I: Io>(&self, watched: &Watched<'_, I>, before: &Sample) -> Value {
@@ -129,7 +129,10 @@ impl Statistics {
                 "busy_percent": rounded(100.0 * turns.sum().as_secs_f64() / elapsed.as_secs_f64()),
                 "turn_us": quantiles(&turns),
             },
-            "subscribers": { "lagging": transport.outboxes().len(), "catching_up": transport.catching_up_count() },
+            "subscribers": {
+                "lagging": transport.unfinished_send_count(),
+                "catching_up": transport.catching_up_count(),
+            },
             "channel_messages": watched.channel_messages,
             "memory": self.memory(watched),
             "sources": self.source_states(node),

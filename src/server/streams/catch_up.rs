@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::Streams;
-use super::deliver::SHARE_BESIDE_WALKS;
 use crate::hub::Hub;
 use crate::io::Io;
 use crate::server::node::Node;
+use crate::server::share::share;
 use crate::server::transport::Transport;
 use crate::server::transport::connection::{Flags, StreamMode};
 use crate::server::wheel::Tick;
@@ -19,7 +19,7 @@ const PACES_PER_TURN_MAX: usize = 512;
 
 impl Streams {
     pub(crate) fn catch_up<I: Io>(&mut self, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
-        let share = if hub.is_walking() { SHARE_BESIDE_WALKS } else { 1 };
+        let share = share(hub.is_walking()) as usize;
         let bytes_before = node.counters.sent_bytes;
         let bytes_max = (node.settings.catch_up_bytes_max / share) as u64;
         for _ in 0..transport.catching_up_count().min(SENDS_PER_TURN_MAX / share) {

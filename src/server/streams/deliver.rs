@@ -6,7 +6,7 @@
 use super::Streams;
 use super::transmit::RUN_LIMITS;
 use crate::hub::{Hub, Run, Subscriber, TopicKey};
-use crate::io::{Io, Sent};
+use crate::io::{Io, Sent, Socket};
 use crate::server::node::Node;
 use crate::server::transport::Transport;
 use crate::server::transport::connection::{Connection, Flags, Phase, StreamMode};
@@ -19,9 +19,6 @@ const VISITS_PER_TURN_MAX: usize = 512;
 const BYTES_PER_TURN_MAX: usize = 4 << 20;
 /// Visits before the next topic is served.
 const VISITS_PER_SLICE: usize = 256;
-
-/// While walks are in progress, catching up has one part in this many of its budget.
-pub(super) const SHARE_BESIDE_WALKS: usize = 4;
 
 impl Streams {
     /// Advances walks by one turn's worth.
@@ -113,7 +110,7 @@ impl Streams {
     fn send_batch<I: Io>(
         &mut self,
         run: &Run,
-        batch: &mut Vec<(u32, crate::io::Socket)>,
+        batch: &mut Vec<(u32, Socket)>,
         transport: &mut Transport<I>,
         node: &mut Node,
     ) {

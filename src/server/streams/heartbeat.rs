@@ -12,17 +12,15 @@ use crate::server::transport::connection::{CloseReason, Flags, StreamMode};
 use crate::server::transport::deadlines::heartbeat_wait;
 use crate::server::wheel::Tick;
 
-/// Heartbeats in one turn.
-const HEARTBEATS_PER_TURN_MAX: usize = 512;
 /// Heartbeats in one turn during walks: events come first, and an event serves as a heartbeat.
 const HEARTBEATS_BESIDE_WALKS_MAX: usize = 32;
 /// How soon a heartbeat is tried again after it gave way to events.
 const HEARTBEAT_DELAY: Duration = Duration::from_secs(1);
 
 impl Streams {
-    /// Sets how many heartbeats this turn may send.
+    /// Sets how many heartbeats this turn may send. Without walks, the turn's limit on deadlines is enough.
     pub(crate) fn budget_heartbeats(&mut self, is_walking: bool) {
-        self.heartbeats_left = if is_walking { HEARTBEATS_BESIDE_WALKS_MAX } else { HEARTBEATS_PER_TURN_MAX };
+        self.heartbeats_left = if is_walking { HEARTBEATS_BESIDE_WALKS_MAX } else { usize::MAX };
     }
 
     /// Acts on the deadline of a stream.

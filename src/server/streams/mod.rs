@@ -17,7 +17,6 @@ pub(super) mod credentials;
 mod deliver;
 mod eviction;
 mod heartbeat;
-
 pub(super) mod open;
 mod pace;
 mod preambles;

@@ -9,7 +9,8 @@
 
 use std::collections::HashMap;
 
-use super::peer::AddressKey;
+use super::peer::{AddressKey, CompactPeer};
+use crate::server::settings::Settings;
 
 /// What one client address may hold of `--answer-bytes`: one part in four.
 const ADDRESS_SHARE: usize = 4;
@@ -25,6 +26,17 @@ pub(crate) enum Account {
     Admin,
     /// A client of a public listener, by its address; none: a peer that stands for many.
     Public(Option<AddressKey>),
+}
+
+impl Account {
+    /// The account of a client, or of a peer whose client is not known.
+    pub(super) fn of(is_admin: bool, peer: CompactPeer, settings: &Settings) -> Account {
+        if is_admin {
+            return Account::Admin;
+        }
+        let stands_for_many = peer.ip().is_none() || settings.proxies.trusted.trusts(peer.ip());
+        Account::Public((!stands_for_many).then(|| peer.key()))
+    }
 }
 
 /// Bytes of the answers that are being written.

@@ -8,7 +8,6 @@
 //! changes.
 
 use super::Transport;
-use super::answers::Account;
 use super::connection::{CloseReason, Flags, Phase};
 use super::peer::CompactPeer;
 use crate::io::{Io, Peer, Token};
@@ -171,16 +170,5 @@ impl<I: Io> Transport<I> {
         *count += 1;
         flags.set(Flags::COUNTED);
         Ok(())
-    }
-}
-
-impl Client {
-    /// The account that an answer to it is charged to.
-    pub(crate) fn account(&self, settings: &Settings) -> Account {
-        if self.is_admin {
-            return Account::Admin;
-        }
-        let stands_for_many = self.address.ip().is_none() || settings.proxies.trusted.trusts(self.address.ip());
-        Account::Public((!stands_for_many).then(|| self.address.key()))
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Transport<I: Io> {
     /// How many of the connections are streams.
     streams: usize,
     acceptor: Acceptor,
+    /// A buffer that every wait reuses.
+    ready: Vec<Readiness>,
     addresses: HashMap<AddressKey, u32>,
     /// Connections that may have more to read.
     readable: ReadingQueue,
@@ -93,6 +95,7 @@ impl<I: Io> Transport<I> {
             generation: 0,
             streams: 0,
             acceptor: Acceptor::new(listeners, settings.limits.accepts_per_second_max),
+            ready: Vec::new(),
             addresses: HashMap::new(),
             readable: ReadingQueue::default(),
             read_buffer: vec![0; READ_BYTES].into(),
@@ -121,13 +124,11 @@ impl<I: Io> Transport<I> {
         self.io.unix_time()
     }
 
-    /// Waits, and stores what became ready in `ready`.
-    pub(super) fn wait(&mut self, timeout: Duration, ready: &mut Vec<Readiness>) -> std::io::Result<()> {
-        self.io.wait(Some(timeout), ready)
-    }
-
-    /// Sorts what the wait reported into the queues of the next phases.
-    pub(super) fn note_readiness(&mut self, ready: &mut Vec<Readiness>, now: Duration) {
+    /// Waits, and sorts what became ready into the queues of the next phases. Returns the time after the wait.
+    pub(super) fn wait(&mut self, timeout: Duration) -> std::io::Result<Duration> {
+        self.io.wait(Some(timeout), &mut self.ready)?;
+        let now = self.io.now();
+        let mut ready = std::mem::take(&mut self.ready);
         for ready in ready.drain(..) {
             match ready {
                 Readiness::Acceptable(listener) => self.acceptor.note_acceptable(listener),
@@ -135,6 +136,8 @@ impl<I: Io> Transport<I> {
                 Readiness::Writable(token) => self.note_writable(token, now),
             }
         }
+        self.ready = ready;
+        Ok(now)
     }
 
     fn note_writable(&mut self, token: Token, now: Duration) {

@@ -17,13 +17,12 @@ use crate::protocol::response;
 use crate::server::grant::PublishGrant;
 use crate::server::node::Node;
 use crate::server::node::refusal::Refusal;
+use crate::server::share::share;
 use crate::server::wheel::Tick;
 
 /// The time for reading and answering in one turn: a signature takes 0.2 ms, and thousands of connections may return at
 /// once.
 const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
-/// While events go out, reading has one part in this many of that time.
-const SHARE_BESIDE_WALKS: u32 = 4;
 /// The time in one turn for connections that took more than their share before: the others are read again soon.
 const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(100);
 /// While events go out, those connections have one part in this many of the time.
@@ -89,8 +88,7 @@ impl<I: Io> Transport<I> {
             return;
         }
         let started_at = self.io.now();
-        let reading_until =
-            started_at + READING_PER_TURN_MAX / if service.is_delivering() { SHARE_BESIDE_WALKS } else { 1 };
+        let reading_until = started_at + READING_PER_TURN_MAX / share(service.is_delivering());
         let counts = Class::ALL.map(|class| (class, self.readable.count(class)));
         for (class, count) in counts {
             match class {

@@ -29,7 +29,7 @@ impl From<Response> for Answer {
 impl<I: Io> Transport<I> {
     /// Answers a request; the connection goes on if the client wants it to.
     pub(crate) fn respond(&mut self, client: &Client, head: &RequestHead, answer: Answer, node: &mut Node) {
-        let account = client.account(&node.settings);
+        let account = Account::of(client.is_admin, client.address, &node.settings);
         let Answer { mut response, cors } = answer;
         // Accepted events are published: their publisher must not be asked to try again.
         if response.status != 202 && !self.has_room_for_answer(account, response.body.len(), node) {
@@ -60,8 +60,7 @@ impl<I: Io> Transport<I> {
         count_response(response.status, node);
         let date = self.date.at(self.io.unix_time());
         let bytes = response.closing().encode(head_only, 1, date);
-        let account = self.account_of_peer(slot, node);
-        self.write_answer(slot, bytes, Some(reason), account, node);
+        self.write_last(slot, bytes, reason, node);
     }
 
     /// The head of a stream's response.
@@ -76,15 +75,17 @@ impl<I: Io> Transport<I> {
         response::stream_head(&extra, head.minor_version, date, closing)
     }
 
-    /// Writes bytes that are a whole response, the last of the connection.
+    /// Writes bytes that are a whole response, the last of the connection. Its peer is charged: the request may have
+    /// been unreadable, and then no client is known.
     pub(crate) fn write_last(&mut self, slot: u32, bytes: Vec<u8>, reason: CloseReason, node: &mut Node) {
-        let account = self.account_of_peer(slot, node);
+        let connection = self.at(slot);
+        let account = Account::of(connection.flags.has(Flags::ADMIN), connection.peer, &node.settings);
         self.write_answer(slot, bytes, Some(reason), account, node);
     }
 
     /// Checks, before a large answer is built, whether there is room for it.
     pub(crate) fn admit_answer(&self, client: &Client, bytes: usize, node: &mut Node) -> Result<(), Response> {
-        let account = client.account(&node.settings);
+        let account = Account::of(client.is_admin, client.address, &node.settings);
         match self.has_room_for_answer(account, bytes, node) {
             true => Ok(()),
             false => Err(refuse_answer(node)),
@@ -93,17 +94,6 @@ impl<I: Io> Transport<I> {
 
     fn has_room_for_answer(&self, account: Account, bytes: usize, node: &Node) -> bool {
         bytes <= SMALL_ANSWER_BYTES || self.answers.has_room(account, bytes, node.settings.limits.answer_bytes_max)
-    }
-
-    /// The account for the answer to a request that could not be read.
-    fn account_of_peer(&self, slot: u32, node: &Node) -> Account {
-        let connection = self.at(slot);
-        if connection.flags.has(Flags::ADMIN) {
-            return Account::Admin;
-        }
-        let ip = connection.peer.ip();
-        let stands_for_many = ip.is_none() || node.settings.proxies.trusted.trusts(ip);
-        Account::Public((!stands_for_many).then(|| connection.peer.key()))
     }
 
     fn write_answer(

@@ -25,8 +25,13 @@ impl<I: Io> Transport<I> {
     }
 
     /// The connections that have half-written data.
-    pub(crate) fn outboxes(&self) -> impl ExactSizeIterator<Item = (u32, &Outbox)> {
+    pub(crate) fn outboxes(&self) -> impl Iterator<Item = (u32, &Outbox)> {
         self.outboxes.iter().map(|(slot, outbox)| (*slot, outbox))
+    }
+
+    /// How many connections' last send the kernel took only in part, or not at all.
+    pub(crate) fn unfinished_send_count(&self) -> usize {
+        self.outboxes.len()
     }
 
     /// Sends a frame after the half-written data.
@@ -114,7 +119,7 @@ impl<I: Io> Transport<I> {
         if !progress.is_all {
             connection.flags.set(Flags::BLOCKED);
             node.counters.short_sends += 1;
-            self.outboxes.insert(slot, outbox);
+            self.put_back(slot, outbox);
         }
         Some(progress)
     }
