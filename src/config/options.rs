@@ -13,8 +13,8 @@ use clap::{ArgGroup, Args, Command, ValueEnum};
 use super::jwt::JwtOptions;
 use super::secret::RedisUrl;
 use super::values::{
-    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, channel, count_within, duration_within, size_within,
-    topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, channel, count_within, duration_within, exact_topic,
+    size_within, topic,
 };
 use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};
@@ -127,7 +127,7 @@ pub(super) struct RedisOptions {
     pub(super) tls_ca: Option<PathBuf>,
 
     /// A channel to subscribe to; its name is the topic; repeatable
-    #[arg(id = "redis-channel", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = topic)]
+    #[arg(id = "redis-channel", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = exact_topic)]
     pub(super) channels: Vec<Topic>,
 
     /// A pattern of channels to subscribe to, such as orders.*; repeatable
@@ -146,7 +146,7 @@ pub(super) struct RedisOptions {
     ///
     /// For the servers that Fanfare replaces, as long as both run. The payload is what --redis-payload says. Fanfare's
     /// own nodes deliver such an event once, whether or not they subscribe to the channel.
-    #[arg(id = "redis-publish", long, value_name = "CHANNEL", value_parser = topic)]
+    #[arg(id = "redis-publish", long, value_name = "CHANNEL", value_parser = exact_topic)]
     pub(super) copied_channels: Vec<Topic>,
 
     /// A source without which /health/ready answers 503 (by default it says "degraded"); repeatable
@@ -159,11 +159,11 @@ pub(super) struct RedisOptions {
 #[command(next_help_heading = "Delivery")]
 pub struct DeliveryConfig {
     /// The topic of GET /events when none is named
-    #[arg(id = "default-topic", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = topic)]
+    #[arg(id = "default-topic", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = exact_topic)]
     pub default_topic: Topic,
 
     /// The topic of GET /dashboard/stream
-    #[arg(id = "dashboard-topic", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = topic)]
+    #[arg(id = "dashboard-topic", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = exact_topic)]
     pub dashboard_topic: Topic,
 
     /// One more path that streams the default topic; also from SSE_ENDPOINT

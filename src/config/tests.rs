@@ -137,6 +137,9 @@ fn contradictions_name_both_sides() {
         &["history-bytes 512KiB (follows history-bytes-total)", "--event-bytes 1MiB"],
     );
     check(&[("topic-bytes", "10")], &["default-topic dashboard_updates", "--topic-bytes 10"]);
+    for option in ["default-topic", "dashboard-topic", "redis-channel", "redis-publish"] {
+        check(&[(option, "orders.*")], &[&format!("--{option} orders.*"), "names are exact"]);
+    }
     check(&[("ready-requires", "redis")], &["--ready-requires redis", "redis-url"]);
     check(&[("redis-url", "redis://h"), ("redis-bus", "dashboard_updates")], &["--redis-bus", "redis-channel"]);
     check(

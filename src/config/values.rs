@@ -102,6 +102,16 @@ pub fn topic(text: &str) -> Result<Topic, String> {
     Topic::new(text).map_err(|error| format!("a topic's name {error}"))
 }
 
+/// Reads the name of a topic that clients may subscribe to.
+pub(super) fn exact_topic(text: &str) -> Result<Topic, String> {
+    match text.contains('*') {
+        true => {
+            Err("a topic's name here has no *: names are exact; --redis-pattern takes patterns of channels".to_owned())
+        }
+        false => topic(text),
+    }
+}
+
 /// Reads the name of a Redis channel that is not a topic: the bus, whose name may be a reserved one.
 pub fn channel(text: &str) -> Result<String, String> {
     match Topic::new(text) {
