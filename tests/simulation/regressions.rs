@@ -435,6 +435,18 @@ fn a_listener_that_can_not_accept_pauses_and_is_tried_again() {
     assert_eq!(stage.node.server.open(), (1, 1));
 }
 
+#[test]
+fn a_listener_whose_connections_can_not_be_watched_pauses_and_is_tried_again() {
+    let mut stage = Stage::new(|plan| plan.faults.failed_watch = 1000);
+    (0..100).for_each(|_| _ = stage.ask_for(&["a"], "missed", Pace::Eager));
+    stage.pass(Duration::from_millis(50));
+    let counters = stage.node.server.counters();
+    assert!(counters.accept_pauses.get("error") == 1 && counters.closed.get("socket_error") < 5);
+    stage.node.io().set_faults(Faults::none());
+    stage.pass(Duration::from_secs(10));
+    assert!(stage.node.server.open().0 > 90);
+}
+
 /// A walk over more than one turn's worth, while its subscribers come and go: the checkers see to it that those who
 /// stay miss nothing.
 #[test]

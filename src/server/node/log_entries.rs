@@ -38,7 +38,7 @@ impl LogEntry {
             LogEntry::SlotsTaken => "every slot is taken: accepting pauses",
             LogEntry::DescriptorsTaken => "no descriptor is left: accepting pauses",
             LogEntry::AcceptFailed => "a listener can't accept: it pauses",
-            LogEntry::NotWatched => "a new connection can't be watched: it is reset",
+            LogEntry::NotWatched => "a new connection can't be watched: it is reset, and its listener pauses",
             LogEntry::EventDropped => "dropped an event: as many topics as are allowed have subscribers",
             LogEntry::GapReported => "events may be missing: subscribers receive a gap event",
             LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",

@@ -122,12 +122,16 @@ impl<I: Io> Transport<I> {
 
     /// A listener can't accept, and would fail again at once: it pauses, and the others continue.
     fn pause_failing(&mut self, listener: ListenerIndex, error: i32, node: &mut Node) {
-        self.acceptor.listeners[listener.0].failed_until = Some(node.now + FAILED_RETRY);
-        self.note_pause(PauseReason::Error, node);
         if node.may_log(LogEntry::AcceptFailed) {
             let error = std::io::Error::from_raw_os_error(error);
             tracing::warn!(listener = listener.0, %error, "{}", LogEntry::AcceptFailed.text());
         }
+        self.pause(listener, node);
+    }
+
+    fn pause(&mut self, listener: ListenerIndex, node: &mut Node) {
+        self.acceptor.listeners[listener.0].failed_until = Some(node.now + FAILED_RETRY);
+        self.note_pause(PauseReason::Error, node);
     }
 
     /// No descriptor is left: admits one connection on the spare one, and pauses until there is a spare again.
@@ -204,6 +208,7 @@ impl<I: Io> Transport<I> {
             node.counters.closed.count(CloseReason::SocketError.as_str());
             self.io.close(socket, Close::Reset);
             self.forget_address(peer, flags);
+            self.pause(listener, node);
             return None;
         }
         let since = Tick::of(node.now);
