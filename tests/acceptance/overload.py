@@ -47,6 +47,8 @@ def overload():
     runs = {"30s": broadcasts_beside("30s"), "1s": broadcasts_beside("1s")}
     due = STREAMS * SECONDS
     check("more heartbeats were due than it could send", runs["1s"][0]["heartbeats"] < 0.8 * due)
+    latency = {heartbeat: figures["latency_p99_us"] for heartbeat, (figures, _) in runs.items()}
+    check("events take at most twice as long, p99", latency["1s"] <= 2 * latency["30s"])
     for heartbeat, (figures, closed) in runs.items():
         print(f"  with --heartbeat {heartbeat}:")
         nothing_wrong(figures, published=STREAMS)
