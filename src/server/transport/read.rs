@@ -27,8 +27,9 @@ const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
 const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(100);
 /// While events go out, those connections have one part in this many of the time.
 const HEAVY_SHARE_BESIDE_WALKS: u32 = 8;
-/// If a visit to them takes longer than this, they have half of the time: a request that arrives meanwhile seldom waits
-/// for one of theirs. Publishers are exempt: publishing is what the server is for.
+/// A visit that takes this long is expensive, even if it answers all that there is. After an expensive visit to one of
+/// those connections, they have half of the time: a request that arrives meanwhile seldom waits for one of theirs.
+/// Publishers are exempt: publishing is what the server is for.
 const EXPENSIVE_VISIT_MIN: Duration = Duration::from_micros(200);
 /// The share of one visit to a connection; one request is always started.
 const VISIT_MAX: Duration = Duration::from_micros(100);
@@ -151,7 +152,7 @@ impl<I: Io> Transport<I> {
         let is_done = self.read_connection(token, service, node);
         let took = self.io.now() - started_at;
         let Some(connection) = self.connection_mut(token) else { return };
-        if is_done && took < VISIT_MAX {
+        if is_done && took < EXPENSIVE_VISIT_MIN {
             connection.flags.clear(Flags::HEAVY);
             self.readable.forget_charge(token.slot);
         } else {

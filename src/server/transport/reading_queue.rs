@@ -23,9 +23,9 @@ pub(crate) enum Class {
     Operator,
     /// Sends its first request, or has the spare descriptor.
     First,
-    /// Took no more than its share of its last visit.
+    /// Its last visit answered all that there was, and was not expensive.
     Light,
-    /// Took more.
+    /// Its last visit left something, or was expensive.
     Heavy,
 }
 
