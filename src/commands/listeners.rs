@@ -32,8 +32,10 @@ impl Listeners {
         for passed in activation::take_passed().context("taking the sockets that were passed")? {
             listeners.inherit(passed, &options, config.security.dev)?;
         }
-        let are_meant = loaded.settings.get("listen").is_explicit() || !listeners.roles.contains(&ListenerRole::Public);
-        let public = config.listen.public.iter().filter(|_| are_meant).map(|address| (address, ListenerRole::Public));
+        let opens_public =
+            loaded.settings.get("listen").is_explicit() || !listeners.roles.contains(&ListenerRole::Public);
+        let public =
+            config.listen.public.iter().filter(|_| opens_public).map(|address| (address, ListenerRole::Public));
         let admin = config.listen.admin.iter().map(|address| (address, ListenerRole::Admin));
         for (address, role) in public.chain(admin) {
             listeners.open_unless_inherited(address, role, &options)?;
@@ -59,9 +61,9 @@ impl Listeners {
         role: ListenerRole,
         options: &SocketOptions,
     ) -> anyhow::Result<()> {
-        let is_it =
+        let is_same =
             |(listener, its_role): (&Listener, &ListenerRole)| listener.address() == address && *its_role == role;
-        let is_inherited = self.opened.iter().zip(&self.roles).any(is_it);
+        let is_inherited = self.opened.iter().zip(&self.roles).any(is_same);
         if !is_inherited {
             let listener = Listener::open(address, options).map_err(|error| refused(address, role, &error))?;
             self.push(listener, role);

@@ -184,9 +184,9 @@ impl RedisPublisher {
                 RedisPayload::Envelope => pipeline.publish(event.topic, serde_json::to_string(event)?),
             };
         }
-        let told: Vec<u64> =
+        let receiver_counts: Vec<u64> =
             pipeline.query(&mut self.connection).map_err(|error| anyhow!(self.address.failure(&error)))?;
-        if told.contains(&0) {
+        if receiver_counts.contains(&0) {
             let topic = client::printable(events.first().map_or("", |event| event.topic));
             let _ = writeln!(io::stderr(), "nobody is subscribed to {topic} on {}", self.address);
         }

@@ -53,7 +53,7 @@ impl Reloader {
         let reload = move || {
             for () in waiting {
                 is_under_way.store(true, Ordering::Relaxed);
-                systemd::tell_reloading();
+                systemd::notify_reloading();
                 if let Err(error) = self.reload() {
                     tracing::error!(error = format!("{error:#}"), "not reloaded: everything is as it was");
                 }

@@ -34,8 +34,8 @@ pub(super) fn check_descriptors(descriptors: u64) -> anyhow::Result<()> {
 pub(super) fn descriptors_for(streams: u64) -> u64 {
     let wanted = streams + DESCRIPTORS_RESERVED;
     // The first is right where the reserve is a share of the descriptors, the second where it is at its maximum.
-    let if_few = (wanted * REQUESTS_RESERVED_SHARE).div_ceil(REQUESTS_RESERVED_SHARE - 1);
-    let enough = if_few.min(wanted + REQUESTS_RESERVED_MAX);
+    let with_share = (wanted * REQUESTS_RESERVED_SHARE).div_ceil(REQUESTS_RESERVED_SHARE - 1);
+    let enough = with_share.min(wanted + REQUESTS_RESERVED_MAX);
     // A share is rounded down, so one less may be enough.
     if streams_allowed(enough - 1) >= streams { enough - 1 } else { enough }
 }

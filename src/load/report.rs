@@ -11,7 +11,7 @@ use super::target::Target;
 use super::threshold::{Measure, Threshold};
 
 /// With fewer connections, their cost can't be separated from the fixed cost of a process.
-pub const TELLING_CONNECTIONS_MIN: u32 = 1000;
+pub const MEANINGFUL_CONNECTIONS_MIN: u32 = 1000;
 /// The reason for a missing figure in that case.
 pub const TOO_FEW_CONNECTIONS: &str = "too few connections to tell (1,000 at least)";
 
@@ -98,7 +98,7 @@ impl Report {
                 let (_, latencies) = self.distributions.iter().find(|(name, _)| name == distribution)?;
                 latencies.percentile(*percentile).map(|us| us as f64)
             }
-            Measure::Value(key) if measures::is_of_a_kind(key) => Some(self.figure(key).unwrap_or(0.0)),
+            Measure::Value(key) if measures::is_counter_by_kind(key) => Some(self.figure(key).unwrap_or(0.0)),
             Measure::Value(key) => self.figure(key),
         }
     }
@@ -107,9 +107,9 @@ impl Report {
 /// The first faults as text; a single one where nothing arrived, because the server is rarely the cause.
 fn findings(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     let counters = &outcome.tally.counters;
-    let is_heard = counters.delivered_events + counters.corrupted_events > 0;
+    let has_received = counters.delivered_events + counters.corrupted_events > 0;
     match &plan.publish {
-        Some(publish) if !is_heard && counters.lost_events > 0 => {
+        Some(publish) if !has_received && counters.lost_events > 0 => {
             vec![format!("nobody heard any of it: does {} match the stream?", publish.outlet.flag())]
         }
         _ => outcome.tally.findings.iter().map(ToString::to_string).collect(),
@@ -122,7 +122,9 @@ fn why_unmeasured(measure: &Measure, plan: &Plan, outcome: &Outcome) -> &'static
     match (is_of_the_server, plan.server_pids.is_empty()) {
         (true, true) => "no --server-pid was given",
         (true, false) if outcome.server_vanished => "a process of --server-pid was gone",
-        _ if is_per_connection && outcome.held_clients >= TELLING_CONNECTIONS_MIN => "it shrank while they connected",
+        _ if is_per_connection && outcome.held_clients >= MEANINGFUL_CONNECTIONS_MIN => {
+            "it shrank while they connected"
+        }
         _ if is_per_connection => TOO_FEW_CONNECTIONS,
         _ if outcome.interruption.is_some() => "the test was interrupted",
         _ => "nothing of that kind happened",
@@ -145,7 +147,7 @@ impl Figures {
 
     /// Sets the growth of the memory for each connection; null where it can't be determined.
     fn set_per_connection(&mut self, name: &str, (before, after): (u64, u64), held: u32) {
-        let growth = after.checked_sub(before).filter(|_| held >= TELLING_CONNECTIONS_MIN);
+        let growth = after.checked_sub(before).filter(|_| held >= MEANINGFUL_CONNECTIONS_MIN);
         self.set(name, growth.map(|bytes| (bytes as f64 / f64::from(held) * 1000.0).round() / 1000.0));
     }
 

@@ -76,10 +76,10 @@ pub enum DisconnectError {
     Malformed(String),
     /// It would end every stream.
     #[error("nothing says which streams: name a subject, a token_id, a topic or an address")]
-    Everybody,
+    NoTarget,
     /// A token id already names one token: a subject next to it adds nothing.
     #[error("name a subject or a token_id, not both")]
-    TwoHolders,
+    SubjectAndTokenId,
     /// A name that no token has.
     #[error("field {0:?} must have 1 to {NAME_BYTES_MAX} bytes")]
     Name(&'static str),
@@ -140,7 +140,7 @@ impl Disconnect {
     fn read(body: DisconnectBody<'_>, asked_at_s: u64) -> Result<Disconnect, DisconnectError> {
         let DisconnectBody { subject, token_id, topic, address, for_seconds } = body;
         let holder = match (subject, token_id) {
-            (Some(_), Some(_)) => return Err(DisconnectError::TwoHolders),
+            (Some(_), Some(_)) => return Err(DisconnectError::SubjectAndTokenId),
             (Some(subject), None) => Some(Holder::Subject(name(subject, "subject")?)),
             (None, Some(token_id)) => Some(Holder::TokenId(name(token_id, "token_id")?)),
             (None, None) => None,
@@ -148,7 +148,7 @@ impl Disconnect {
         let topic = topic.map(|name| self::topic(&name)).transpose()?;
         let network = address.map(|text| network(&text).ok_or(DisconnectError::Address)).transpose()?;
         if holder.is_none() && topic.is_none() && network.is_none() {
-            return Err(DisconnectError::Everybody);
+            return Err(DisconnectError::NoTarget);
         }
         let may_deny = holder.is_some() && topic.is_none() && network.is_none();
         if for_seconds.is_some_and(|seconds| !may_deny || seconds > SECONDS_MAX) {

@@ -19,7 +19,7 @@ const SENTINEL: &str = "it is a Sentinel, which passes no messages on: use the a
 /// Checks roles; shared by the connections to one Redis.
 #[derive(Debug, Default)]
 pub(super) struct RoleCheck {
-    is_complained_of: AtomicBool,
+    is_logged: AtomicBool,
 }
 
 /// Why a connection can't be used.
@@ -56,7 +56,7 @@ impl RoleCheck {
             Some(Role::Replica) => Err(RoleError::NotPrimary(REPLICA)),
             Some(Role::Sentinel) => Err(RoleError::NotPrimary(SENTINEL)),
             None => {
-                if !self.is_complained_of.swap(true, Ordering::Relaxed) {
+                if !self.is_logged.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         %address,
                         "Redis does not tell its role: allow ROLE or INFO, or a replica is taken for a primary"
