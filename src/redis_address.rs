@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_show_where_and_never_who() {
+    fn shown_urls_hold_the_address_and_never_the_credentials() {
         check("redis://host", Ok("host:6379"));
         check("redis://me:hunter2@host:7000/3", Ok("host:7000"));
         check("rediss://:hunter2@[::1]:7000", Ok("::1:7000"));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_url_is_told_what_is_wrong_with_it() {
+    fn the_error_for_a_wrong_url_names_the_mistake() {
         let check = |url: &str, words: &str| {
             let error = RedisAddress::new(url, None).unwrap_err().to_string();
             assert!(error.starts_with(words) && !error.contains("InvalidClientConfig"), "{url}: {error}");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_waiting_does_not_mend_says_what_does() {
+    fn an_error_that_waiting_does_not_fix_names_its_fix() {
         let check = |url: &str, error: RedisError, words: &[&str]| {
             let text = RedisAddress::new(url, None).unwrap().explain(&error);
             assert!(words.iter().all(|word| text.contains(word)), "{text:?} lacks one of {words:?}");

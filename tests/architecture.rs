@@ -353,8 +353,8 @@ fn the_walks_of_the_map_are_short_and_their_files_exist() {
 fn a_forbidden_arrow_is_caught() {
     let check = |path: &str, source: &str, expected: &[&str]| {
         let found = violations(path, source);
-        let told = found.iter().zip(expected).all(|(found, expected)| found.contains(expected));
-        assert!(found.len() == expected.len() && told, "{path}: {source}\n{found:?}");
+        let is_named = found.iter().zip(expected).all(|(found, expected)| found.contains(expected));
+        assert!(found.len() == expected.len() && is_named, "{path}: {source}\n{found:?}");
     };
     check("hub/mod.rs", "use crate::event::Frame;", &[]);
     check("hub/mod.rs", "use crate::io::Io;", &["hub may not know io::Io"]);

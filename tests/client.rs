@@ -152,7 +152,7 @@ fn chunked_streams_are_read_as_well() {
 }
 
 #[test]
-fn the_first_connection_resumes_where_it_is_told_to() {
+fn the_first_connection_resumes_after_the_given_event() {
     let server = Playback::new(&["HTTP/1.1 204 No Content\r\n\r\n"]);
     let tokens = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(tokens.path(), "hunter2\n").unwrap();
@@ -165,7 +165,7 @@ fn the_first_connection_resumes_where_it_is_told_to() {
 }
 
 #[test]
-fn what_passes_is_waited_for() {
+fn a_temporary_failure_is_retried() {
     let busy = answer("503 Service Unavailable", "application/problem+json", "{\"title\":\"Draining\"}");
     let server = Playback::new(&[&busy, &busy, &format!("{STREAM_HEAD}data: a\n\n")]);
     let (code, stdout, stderr) = run(&["subscribe", &server.address, "--data-only", "--count", "1"]);
@@ -185,7 +185,7 @@ fn a_token_in_the_url_is_not_shown() {
 }
 
 #[test]
-fn what_does_not_pass_is_explained_and_exits_1() {
+fn a_permanent_failure_is_explained_and_exits_1() {
     let check = |answer: &str, words: &str| {
         let server = Playback::new(&[answer]);
         let (code, _, stderr) = run(&["subscribe", &server.address]);
@@ -212,7 +212,7 @@ fn a_url_that_http_does_not_know_is_explained() {
 }
 
 #[test]
-fn a_server_without_tls_is_not_asked_for_it_again() {
+fn a_server_that_speaks_no_tls_is_not_retried() {
     for command in [&["subscribe"][..], &["publish", "t", "x", "--url"]] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -256,7 +256,7 @@ fn without_reconnecting_a_failure_exits_1() {
 }
 
 #[test]
-fn a_reader_that_has_had_enough_ends_the_stream_quietly() {
+fn a_closed_standard_output_ends_the_stream_quietly() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut child = start(&["subscribe", &address, "--data-only"], &[]);
@@ -422,10 +422,10 @@ fn a_refused_publication_is_explained_and_exits_1() {
 
 #[test]
 fn events_are_published_through_redis() {
-    let check = |args: &[&str], told: u64, expected: &str, words: &str| {
+    let check = |args: &[&str], receivers: u64, expected: &str, words: &str| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
-        let server = std::thread::spawn(move || play_redis(listener.accept().unwrap().0, told));
+        let server = std::thread::spawn(move || play_redis(listener.accept().unwrap().0, receivers));
         let (code, stdout, stderr) = run(&[&["publish", "--redis-url", &url], args].concat());
         assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
         assert!(stderr.contains(words), "{stderr}");
@@ -466,12 +466,12 @@ fn what_a_redis_refuses_is_explained_without_the_password_it_quotes() {
 }
 
 /// A Redis that knows OK and PUBLISH; answers with the words of the first PUBLISH.
-fn play_redis(mut stream: TcpStream, told: u64) -> Vec<String> {
+fn play_redis(mut stream: TcpStream, receivers: u64) -> Vec<String> {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
         let words = read_redis_command(&mut reader);
         if words[0] == "PUBLISH" {
-            stream.write_all(format!(":{told}\r\n").as_bytes()).unwrap();
+            stream.write_all(format!(":{receivers}\r\n").as_bytes()).unwrap();
             return words;
         }
         stream.write_all(b"+OK\r\n").unwrap();

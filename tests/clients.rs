@@ -119,7 +119,7 @@ fn an_event_source_in_chromium_loses_nothing_when_its_connection_is_cut() {
 
 /// A heartbeat has no empty line of its own: the next event follows it directly.
 #[test]
-fn event_sources_make_nothing_of_heartbeats() {
+fn event_sources_ignore_heartbeats() {
     let mut page = Watcher::start("page.mjs");
     let origin = page.wait_for("ready", |_| true).data.expect("the page's origin");
     let server = Server::start(&["--heartbeat", "1s", "--cors-origin", &origin]);
@@ -163,7 +163,7 @@ fn loses_nothing_when_cut(server: &Server, client: &mut Watcher, first: &[&str])
 }
 
 #[test]
-fn the_eventsource_package_in_node_survives_a_crash_and_hears_of_the_gap() {
+fn the_eventsource_package_in_node_survives_a_crash_and_receives_the_gap() {
     let server = Server::start(&["--retry", "200ms"]);
     let mut node = Watcher::start("eventsource.mjs");
     node.watch(&server.url(STREAM));

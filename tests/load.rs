@@ -128,7 +128,7 @@ fn clients_resume_after_a_hang_up() {
 }
 
 #[test]
-fn without_ids_what_was_sent_meanwhile_is_missed() {
+fn without_ids_messages_sent_meanwhile_are_missed() {
     let server = server(Behaviour { hang_up_after: Some(7), has_ids: false, retry_ms: 200, ..Behaviour::default() });
     let run = load(&server, "/events", &["--publish-rate", "50"]);
     assert_eq!(run.code, Some(0), "{}", run.output);
@@ -210,7 +210,7 @@ fn a_unix_socket_is_a_target_too() {
 }
 
 #[test]
-fn what_the_stream_is_of_is_published_to() {
+fn the_topics_of_the_stream_are_published_to() {
     let server = Server::start(&["--listen", "127.0.0.1:0"]);
     let authorization = format!("Authorization: Bearer {TOKEN}");
     // As people write it: without schemes, and without the path that is meant.
@@ -229,7 +229,7 @@ fn what_the_stream_is_of_is_published_to() {
 }
 
 #[test]
-fn a_publisher_that_is_refused_says_why() {
+fn a_refused_publish_is_explained() {
     let server = Server::start(&["--listen", "127.0.0.1:0"]);
     let check = |publish_url: &str, sentence: &str| {
         let publish = ["--publish-url", publish_url, "--publish-rate", "1000", "--publish-count", "20"];
@@ -244,7 +244,7 @@ fn a_publisher_that_is_refused_says_why() {
 }
 
 #[test]
-fn a_test_that_reached_nobody_has_no_empty_table() {
+fn a_test_that_reached_no_client_prints_no_empty_table() {
     let run = run("127.0.0.1:1", &["--duration", "0s", "--no-reconnect"]);
     assert_eq!(run.code, Some(1), "{}", run.output);
     assert!(run.output.contains("error        connect_refused 10\n"), "{}", run.output);
@@ -306,7 +306,7 @@ fn a_storm_loses_nothing_when_ids_are_resumed() {
 }
 
 #[test]
-fn churn_brings_everybody_back() {
+fn after_churn_every_client_is_connected_again() {
     let server = server(Behaviour::default());
     let args = ["--scenario", "churn", "--churn", "100%", "--publish-rate", "50", "--publish-count", "50"];
     let run = load(&server, "/events", &args);
@@ -329,7 +329,7 @@ fn clients_that_do_not_read_are_not_judged() {
 }
 
 #[test]
-fn only_who_listens_misses_heartbeats() {
+fn only_clients_that_read_can_miss_heartbeats() {
     let server = server(Behaviour::default());
     let check = |args: &[&str], misses: bool| {
         let silence = ["--duration", "1s", "--heartbeat", "200ms"];
@@ -388,7 +388,7 @@ fn old_ids_are_sent_and_history_is_read() {
 }
 
 #[test]
-fn lockstep_sends_the_next_when_all_have_the_last() {
+fn lockstep_sends_the_next_message_when_all_clients_have_the_last() {
     let server = server(Behaviour::default());
     let run = load(&server, "/events", &["--publish-rate", "lockstep", "--publish-count", "50"]);
     assert_eq!(run.code, Some(0), "{}", run.output);
@@ -462,7 +462,7 @@ fn the_server_is_measured_by_its_pid() {
 }
 
 #[test]
-fn an_interrupted_test_says_so_and_does_not_miss_its_server() {
+fn an_interrupted_test_reports_the_interruption_and_no_missing_server() {
     let server = server(Behaviour::default());
     let folder = tempfile::tempdir().unwrap();
     let (json, page) = (folder.path().join("figures.json"), folder.path().join("page.html"));
@@ -507,7 +507,7 @@ fn the_page_stands_alone() {
 }
 
 #[test]
-fn what_is_handed_on_holds_no_secret() {
+fn the_report_and_the_page_hold_no_secret() {
     let server = server(Behaviour::default());
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.html");

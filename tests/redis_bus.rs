@@ -139,7 +139,7 @@ fn missed(heard: &[Heard], numbers: &[u64]) -> (Vec<u64>, Vec<u64>) {
 }
 
 #[test]
-fn a_hung_redis_is_noticed_and_nobody_waits_for_it() {
+fn a_hung_redis_is_detected_and_publishes_do_not_wait_for_it() {
     let redis = RedisServer::start();
     let timing = RedisTiming {
         ping_interval: Duration::from_millis(100),

@@ -23,7 +23,7 @@ fn refusals(node: &Node) -> HashMap<&'static str, u64> {
 }
 
 #[test]
-fn raw_payloads_arrive_as_they_are_and_refused_ones_are_told() {
+fn raw_payloads_arrive_unchanged_and_refused_ones_cause_a_gap() {
     let redis = RedisServer::start();
     let url = format!("unix://{}", redis.socket().display());
     let node = Node::start_up(RedisSettings { patterns: strings(&["p.*"]), ..settings(&url) });
@@ -132,7 +132,7 @@ fn a_redis_that_is_killed_and_returns_is_one_gap() {
 }
 
 #[test]
-fn an_acl_user_subscribes_with_its_password_and_nobody_logs_it() {
+fn an_acl_user_subscribes_with_its_password_which_is_never_logged() {
     let log = captured_log();
     let rights = "--user fan on >hunter2/secret resetchannels &news &fanfare:bus -@all +subscribe +publish";
     let rights: Vec<&str> = rights.split(' ').collect();
@@ -212,7 +212,7 @@ fn a_replica_counts_as_down_for_as_long_as_it_is_one() {
 }
 
 #[test]
-fn the_role_is_had_of_info_where_role_is_forbidden() {
+fn the_role_is_read_from_info_where_role_is_forbidden() {
     let primary = RedisServer::start();
     let port = primary.address().port().to_string();
     let arguments = ["--port", "{port}", "--replicaof", "127.0.0.1", &port];
@@ -224,7 +224,7 @@ fn the_role_is_had_of_info_where_role_is_forbidden() {
 }
 
 #[test]
-fn what_is_too_long_is_skipped_and_told_and_the_session_goes_on() {
+fn a_message_that_is_too_long_is_skipped_with_a_gap_and_the_session_continues() {
     let redis = RedisServer::start();
     let node = Node::start_up(RedisSettings { patterns: strings(&["p.*"]), ..settings(&redis.url("redis", "")) });
     let mut client = redis.connect();
@@ -238,11 +238,11 @@ fn what_is_too_long_is_skipped_and_told_and_the_session_goes_on() {
     published(&mut client, "news", "after");
     assert_eq!(node.next_event(), pair("news", "before"));
     let both = Heard::Gap { reason: GapReason::Refused, topics: Some(strings(&["news", "p.a"])) };
-    let told = [refused("news"), refused("p.a")];
+    let gaps = [refused("news"), refused("p.a")];
     let first = node.next();
     // One gap, if the loop has not read it when the next topic is added.
     if first != both {
-        assert_eq!([first, node.next()], told);
+        assert_eq!([first, node.next()], gaps);
     }
     assert_eq!(node.next(), source_lost(), "whose events the bus carried is not known");
     assert_eq!(node.next_event(), pair("news", "after"));

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_that_are_named_are_trusted() {
+    fn only_listed_proxies_are_trusted() {
         let trusted = TrustedProxies::new(["10.0.0.0/8", "2001:db8::/32"].map(|text| text.parse().unwrap()).into());
         let check = |address: &str, expected: bool| {
             assert_eq!(trusted.trusts(Some(address.parse().unwrap())), expected, "{address}");

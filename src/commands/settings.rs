@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_so_many_streams_take_is_what_allows_for_them() {
+    fn descriptors_for_streams_are_the_fewest_that_allow_them() {
         for streams in (1..5000).chain([100_000, 1_000_000]) {
             let descriptors = descriptors_for(streams);
             assert!(streams_allowed(descriptors) >= streams, "{streams} with {descriptors}");

@@ -74,7 +74,7 @@ fn just_enough_is_enough() {
 }
 
 #[test]
-fn a_units_limits_are_what_counts_where_there_is_one() {
+fn the_limits_of_a_unit_take_precedence() {
     let check = |unit: Unit, named: &[&str]| {
         check(&Host { descriptors_max: 1024, unit: Some(unit.clone()), ..host() }, &demand(), named);
         let found = shortages(&Host { unit: Some(unit), ..host() }, &demand());
@@ -112,7 +112,7 @@ fn a_drop_in_is_one_command() {
 }
 
 #[test]
-fn the_server_tells_its_own_backlog() {
+fn the_backlog_of_a_socket_unit_takes_precedence() {
     check(&host(), &Demand { backlog: Some(65_535), ..demand() }, &[]);
     check(&host(), &Demand { backlog: Some(65_534), ..demand() }, &["backlog"]);
     // The backlog of the socket is the one that counts.
@@ -148,7 +148,7 @@ fn a_broadcast_must_fit_the_interfaces() {
 }
 
 #[test]
-fn ports_bound_only_who_connects_from_this_host() {
+fn ports_limit_only_connections_from_this_host() {
     let with = |loopback_listeners| Demand { loopback_listeners, ..demand() };
     check(&host(), &with(3), &["ip_local_port_range"]);
     check(&host(), &with(4), &[]);

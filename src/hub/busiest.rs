@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn of_few_topics_the_busiest_are_known_at_once() {
+    fn the_busiest_of_few_topics_are_found_in_one_step() {
         let mut hub = hub_of(100);
         subscribe(&mut hub, 0..2, 7);
         subscribe(&mut hub, 2..5, 99);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_topics_the_busiest_are_found_in_as_many_looks_as_it_takes_and_never_doubled() {
+    fn the_busiest_of_many_topics_are_found_in_several_steps_and_listed_once() {
         let mut hub = hub_of(2 * LOOKS_MAX + 1);
         let looks = hub.topics.places().div_ceil(LOOKS_MAX);
         subscribe(&mut hub, 0..2, 7);

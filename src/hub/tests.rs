@@ -117,7 +117,7 @@ fn age_forgets_only_what_is_old() {
 }
 
 #[test]
-fn what_a_walk_could_not_bring_round_is_brought_by_another_and_not_outrun() {
+fn a_walk_that_was_cut_short_is_completed_by_another_before_its_events_are_evicted() {
     let stage = || {
         let mut stage = Stage::new(HubLimits { history_events_max: Some(3), ..HubLimits::default() });
         (0..2).for_each(|slot| stage.subscribe(slot, &["a"]).unwrap());
@@ -165,7 +165,7 @@ fn a_gap_of_many_topics_leaves_nothing_behind_when_all_have_forgotten_it() {
 }
 
 #[test]
-fn an_unused_topic_makes_place_however_lately_it_was_published_to() {
+fn an_unused_topic_is_evicted_even_if_it_was_published_to_recently() {
     let mut stage = Stage::new(HubLimits { topics_max: 1, ..HubLimits::default() });
     assert_eq!(stage.append("a"), Appended::Logged);
     assert_eq!(stage.append("a"), Appended::Logged);
@@ -174,7 +174,7 @@ fn an_unused_topic_makes_place_however_lately_it_was_published_to() {
 }
 
 #[test]
-fn topics_that_are_only_subscribed_to_take_nobodys_place_and_vanish() {
+fn topics_without_events_evict_no_other_topic_and_vanish_with_their_subscribers() {
     let mut stage = Stage::new(HubLimits { topics_max: 2, ..HubLimits::default() });
     stage.hub.reserve(&name("configured"));
     stage.append("a");
@@ -203,7 +203,7 @@ fn topics_that_are_only_subscribed_to_take_nobodys_place_and_vanish() {
 }
 
 #[test]
-fn a_client_that_comes_for_a_topic_that_had_no_room_gets_a_gap() {
+fn a_subscriber_of_a_topic_that_had_no_room_gets_a_gap() {
     let mut stage = Stage::new(HubLimits { topics_max: 1, ..HubLimits::default() });
     stage.subscribe(0, &["a"]).unwrap();
     stage.append("a");
@@ -269,7 +269,7 @@ fn a_loss_that_is_forgotten_is_missed_by_those_it_touched() {
 }
 
 #[test]
-fn a_loss_that_is_one_too_many_takes_along_what_is_older() {
+fn a_loss_beyond_the_bound_evicts_the_oldest_loss_and_older_events() {
     let mut stage = Stage::new(HubLimits { history_events_max: Some(2), ..HubLimits::default() });
     stage.append_all("a", 3); // 1 is gone
     stage.gap(Some(&["a", "later"])); // 4

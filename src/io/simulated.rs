@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_is_told_once_until_a_call_would_have_blocked() {
+    fn readiness_is_reported_once_until_a_call_would_have_blocked() {
         let (mut io, peer, socket) = connected(Faults::none(), Pace::Eager);
         io.peer_send(peer, b"ab");
         assert_eq!(wait(&mut io), [Readiness::Readable(TOKEN)]);
@@ -461,7 +461,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "awaits writability")]
-    fn a_send_to_whom_awaits_writability_breaks_the_contract() {
+    fn a_send_to_a_peer_that_awaits_writability_breaks_the_contract() {
         let faults = Faults { send_buffer_bytes: (10, 10), ..Faults::none() };
         let (mut io, _, socket) = connected(faults, Pace::Never);
         send(&mut io, socket, 15);

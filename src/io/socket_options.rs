@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_gives_nobody_up_for_one_lost_probe() {
+    fn the_kernel_closes_no_connection_for_one_lost_probe() {
         for seconds in (4..300).chain([600, 1200, 7200, 86_400]) {
             let Patience { user_timeout, probe_after, probe_interval } = Patience::new(Duration::from_secs(seconds));
             let unanswered = |probes: u32| probe_after + probe_interval * probes;

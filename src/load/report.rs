@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_asked_for_and_was_not_measured_is_missed() {
+    fn a_requested_measure_without_a_value_counts_as_missed() {
         let check = |args: &[&str], outcome: &Outcome, expected: &[(&str, &str)]| {
             let report = Report::new(&plan(args), outcome);
             let why = |missed: &Missed| (missed.threshold.to_string(), missed.value.unwrap_err());

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_reads_lines_beyond_the_queue_are_counted_and_the_end_comes() {
+    fn without_a_reader_lines_beyond_the_queue_are_counted_and_shutdown_finishes() {
         let (reader, writer) = UnixStream::pair().unwrap();
         let (queue, last_lines) = start(writer);
         let line = "x".repeat(4096);

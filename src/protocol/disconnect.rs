@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_passed_on_and_read_again() {
+    fn a_request_survives_the_way_over_the_bus() {
         for body in [
             r#"{"subject":"user-7"}"#,
             r#"{"subject":"user-7","for_seconds":3600}"#,
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_holder_is_denied() {
+    fn only_a_holder_that_is_named_alone_is_denied() {
         let check =
             |body: &str, is_denied: bool| assert_eq!(parse(body).unwrap().denied().is_some(), is_denied, "{body}");
         check(r#"{"subject":"a"}"#, true);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_error_names_the_wrong_field() {
         let check = |body: &str, words: &str| {
             let error = parse(body).unwrap_err().to_string();
             assert!(error.contains(words), "{body}: {error}");

@@ -49,7 +49,7 @@ fn every_field_is_taken() {
 }
 
 #[test]
-fn refusals_say_what_where_and_what_is_allowed() {
+fn refusals_name_the_mistake_its_place_and_what_is_allowed() {
     let check = |body: &str, message: &str| check_refused(body, (400, message));
     let object = "an event is a JSON object with \"topic\" and \"data\"";
     check("7", object);

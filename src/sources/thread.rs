@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_told_and_the_body_starts_again() {
+    fn a_panic_is_reported_and_the_body_starts_again() {
         let (starts, started) = bounded(2);
         let (tell, told) = bounded(1);
         let mut first = true;

@@ -39,7 +39,7 @@ fn a_large_event_takes_few_sends_to_an_eager_reader() {
 }
 
 #[test]
-fn what_a_reader_pins_that_stopped_reading_is_bounded() {
+fn a_reader_that_stops_reading_pins_a_bounded_number_of_bytes() {
     const STALLED: usize = 20;
     let remember = ["--history-events", "100000", "--history-bytes", "64MiB"];
     let server = Server::start(&[&remember[..], &["--stall-timeout", "1h"]].concat());

@@ -28,7 +28,7 @@ fn during_the_notice_a_server_is_unready_and_serves_as_ever() {
 }
 
 #[test]
-fn streams_close_one_after_the_other_and_are_told_when_to_come_back() {
+fn streams_close_one_after_the_other_with_a_reconnection_time() {
     let mut server = Server::start(&["--drain", "2s", "--retry", "1s"]);
     let mut streams: Vec<_> = (0..40).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
     let address = server.address();
@@ -76,7 +76,7 @@ fn while_streams_close_operators_are_answered_and_new_streams_are_not_taken() {
 }
 
 #[test]
-fn what_is_published_during_a_drain_reaches_those_who_are_still_there() {
+fn events_published_during_a_drain_reach_the_streams_that_are_still_open() {
     let server = Server::start(&["--drain", "1h"]);
     let mut publisher = server.connect();
     publisher.get("/health/live");
@@ -92,7 +92,7 @@ fn what_is_published_during_a_drain_reaches_those_who_are_still_there() {
 }
 
 #[test]
-fn those_who_watch_the_statistics_are_the_last_to_leave() {
+fn statistics_streams_are_the_last_to_close() {
     let mut server = Server::start_with_env(&["--drain", "2s", "--dev"], &[]);
     // The first slot, which would be the first to go.
     let mut watcher = Subscriber::open(&server, "/events?topic=fanfare:statistics");
@@ -123,7 +123,7 @@ fn without_streams_a_server_leaves_at_once() {
 }
 
 #[test]
-fn a_busy_port_or_a_wrong_option_ends_the_start_with_a_word() {
+fn a_busy_port_or_a_wrong_option_fails_the_start_with_an_explanation() {
     let server = Server::start(&[]);
     let start = |options: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fanfare"));

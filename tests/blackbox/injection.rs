@@ -54,7 +54,7 @@ fn start(redis: &RedisServer, log_format: &str) -> Server {
 // ---- the ways in ----
 
 #[test]
-fn what_is_published_stays_in_its_field() {
+fn published_text_stays_in_its_field() {
     for log_format in ["text", "json"] {
         let redis = RedisServer::start();
         let server = start(&redis, log_format);
@@ -88,7 +88,7 @@ fn what_is_published_stays_in_its_field() {
 }
 
 #[test]
-fn what_redis_carries_is_an_event_or_refused_and_logged_in_one_line() {
+fn a_redis_message_becomes_an_event_or_one_logged_refusal() {
     let redis = RedisServer::start();
     let url = redis.url("redis", "");
     let options = ["--redis-url", &url, "--redis-channel", "e", "--redis-pattern", "e*", "--redis-payload", "envelope"];
@@ -118,7 +118,7 @@ fn what_redis_carries_is_an_event_or_refused_and_logged_in_one_line() {
 }
 
 #[test]
-fn what_a_request_says_of_itself_stays_a_value() {
+fn text_in_a_request_stays_a_value() {
     for log_format in ["text", "json"] {
         let redis = RedisServer::start();
         let server = start(&redis, log_format);

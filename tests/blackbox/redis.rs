@@ -148,7 +148,7 @@ fn check_gaps_cover_losses(received: &[Option<usize>]) {
 }
 
 #[test]
-fn redis_killed_and_restarted_under_load_costs_one_gap_and_nobody_the_connection() {
+fn redis_killed_and_restarted_under_load_costs_one_gap_and_no_connection() {
     let mut redis = RedisServer::start();
     // Remembers all of it: the subscribers read only at the end.
     let mut server = start_on(&redis, &LONG_HISTORY);

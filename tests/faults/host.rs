@@ -26,7 +26,7 @@ fn check_serves(prepare: &str) {
 }
 
 #[test]
-fn a_log_that_takes_nothing_keeps_nobody_from_being_served() {
+fn the_server_keeps_serving_when_its_log_takes_nothing() {
     check_serves("exec 2>/dev/full");
     check_serves("exec 2>&-");
     // A file that must not grow: the signal for it is on its way, too.
@@ -65,8 +65,8 @@ fn check_serves_unread(mut server: Server, log: impl Read + Send + 'static) {
 
     let log = Lines::collect(log);
     let line = log.wait_for(&["WARN", "log lines were lost"]);
-    let told: f64 = line.rsplit_once("lines=").unwrap().1.parse().unwrap();
-    assert!(told >= lost, "{line}: {lost}");
+    let reported: f64 = line.rsplit_once("lines=").unwrap().1.parse().unwrap();
+    assert!(reported >= lost, "{line}: {lost}");
     server.signal("TERM");
     log.wait_for(&["INFO", ": left"]);
     assert_eq!(server.wait_for_exit(), Some(0));
@@ -88,7 +88,7 @@ fn full_socket() -> (UnixStream, UnixStream) {
 }
 
 #[test]
-fn a_log_that_nobody_reads_keeps_nobody_from_being_served_and_tells_of_its_losses_when_it_is_read() {
+fn an_unread_log_does_not_block_the_server_and_reports_its_losses_once_it_is_read() {
     let (reader, writer) = full_pipe();
     check_serves_unread(start_unread(writer), reader);
     let (reader, writer) = full_socket();
@@ -96,7 +96,7 @@ fn a_log_that_nobody_reads_keeps_nobody_from_being_served_and_tells_of_its_losse
 }
 
 #[test]
-fn a_log_that_nobody_reads_does_not_keep_the_server_from_leaving() {
+fn an_unread_log_does_not_block_the_shutdown() {
     let (_reader, writer) = full_pipe();
     let mut server = start_unread(writer);
     ask_until_lines_are_lost(&server);
@@ -113,7 +113,7 @@ fn a_line_that_the_disk_does_not_take_is_counted() {
 }
 
 #[test]
-fn a_standard_output_that_takes_nothing_does_not_keep_the_server_from_starting() {
+fn a_standard_output_that_takes_nothing_does_not_block_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("fanfare.sock");
     let listen = format!("unix:{}", socket.display());

@@ -252,7 +252,7 @@ fn a_redis_that_restarts_costs_one_gap_and_no_doubles() {
 
 /// Both or neither: a copy that Redis refuses keeps the event off the bus too.
 #[test]
-fn a_copy_that_redis_forbids_is_a_refused_publish_and_says_why() {
+fn a_copy_that_redis_forbids_refuses_the_publish_with_the_reason() {
     let redis = RedisServer::start();
     let user = ["ACL", "SETUSER", "fanfare", "on", "nopass", "+@all", "~*"];
     redis.command::<()>(&[&user[..], &["resetchannels", "&fanfare:bus", "&dashboard_updates"]].concat());

@@ -9,7 +9,7 @@ use crate::support::server::Server;
 use crate::support::stream::Subscriber;
 
 for_each_proxy!(
-    without_a_server_an_event_source_is_told_to_come_back,
+    without_a_server_an_event_source_gets_a_reconnection_time,
     a_server_that_hangs_is_an_error_like_its_absence,
     answers_of_the_server_pass_as_they_are,
     what_is_for_operators_is_not_passed_on,
@@ -37,7 +37,7 @@ fn check_come_back((status, head, body): (u16, String, String)) -> u32 {
     retry_ms.unwrap_or_else(|| panic!("{body:?}")).unwrap()
 }
 
-fn without_a_server_an_event_source_is_told_to_come_back(kind: Kind) {
+fn without_a_server_an_event_source_gets_a_reconnection_time(kind: Kind) {
     // HAProxy would first try again for three seconds each time.
     let at_once: &[_] = if kind == Kind::HaProxy { &[("timeout connect 5s", "timeout connect 10ms")] } else { &[] };
     let proxy = Proxy::start_with(kind, at_once);

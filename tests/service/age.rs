@@ -4,7 +4,7 @@ use crate::support::server::Server;
 use crate::support::stream::{Block, Subscriber};
 
 #[test]
-fn a_stream_that_is_old_ends_in_good_order_and_is_resumed_without_a_gap() {
+fn a_stream_at_its_maximum_age_ends_cleanly_and_resumes_without_a_gap() {
     let server = Server::start(&["--max-connection-age", "1s", "--heartbeat", "1h", "--retry", "10s"]);
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");
     let last: Block = subscriber.block();

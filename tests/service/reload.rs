@@ -60,7 +60,7 @@ impl Stage {
 }
 
 #[test]
-fn limits_tokens_origins_and_the_log_level_change_and_nobody_is_dropped() {
+fn a_reload_changes_limits_tokens_origins_and_the_log_level_and_drops_no_connection() {
     let stage = Stage::start("max-connections = 1\nlog-level = \"info\"");
     let server = &stage.server;
     let mut subscriber = Subscriber::open(server, STREAM);
@@ -91,7 +91,7 @@ fn limits_tokens_origins_and_the_log_level_change_and_nobody_is_dropped() {
 }
 
 #[test]
-fn who_was_let_in_to_publish_may_finish() {
+fn a_publish_that_was_authorized_before_a_reload_may_finish() {
     let stage = Stage::start("");
     let request =
         publish_request(r#"{"topic":"a","data":"1"}"#, "Authorization: Bearer first\r\nExpect: 100-continue\r\n");
@@ -122,7 +122,7 @@ fn a_limit_for_each_address_counts_those_who_came_before_it() {
 }
 
 #[test]
-fn what_files_of_redis_newly_hold_is_told_to_need_a_restart_at_every_reload() {
+fn every_reload_logs_that_changed_files_for_redis_need_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     certificates::write_into(folder.path());
     let [password, ca] = ["password", "ca.pem"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
@@ -130,11 +130,11 @@ fn what_files_of_redis_newly_hold_is_told_to_need_a_restart_at_every_reload() {
     // Nobody answers there, which is no reason not to start.
     let redis = ["--redis-url", "rediss://127.0.0.1:1", "--redis-password-file", &password, "--redis-tls-ca", &ca];
     let server = Server::start(&redis);
-    let told = |words: &str| server.log().text().matches(words).count();
+    let logged = |words: &str| server.log().text().matches(words).count();
     let reload = |count: usize| {
         server.signal("HUP");
-        wait_until("it is reloaded", || told(" reloaded ") == count);
-        told("takes effect with a restart")
+        wait_until("it is reloaded", || logged(" reloaded ") == count);
+        logged("takes effect with a restart")
     };
     assert_eq!(reload(1), 0);
     std::fs::write(&password, "second").unwrap();

@@ -38,7 +38,7 @@ fn analyze(arguments: &[&str], unit: &Path) -> String {
 }
 
 #[test]
-fn systemd_reads_every_unit_without_a_word() {
+fn systemd_reads_every_unit_without_a_warning() {
     let (_folder, units) = installed();
     for unit in &units {
         assert_eq!(analyze(&["verify", "--man=no"], unit), "", "{}", unit.display());

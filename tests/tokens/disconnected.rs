@@ -135,7 +135,7 @@ fn a_denial_lasts_as_long_as_it_is_asked_to() {
 }
 
 #[test]
-fn at_the_bound_nothing_is_disconnected_rather_than_forgotten() {
+fn at_the_bound_a_new_disconnect_is_refused_and_no_denial_is_dropped() {
     let server = server(&["--max-denied-tokens", "2"]);
     for id in ["one", "two"] {
         disconnect(&server, &json!({ "token_id": id }));
@@ -196,7 +196,7 @@ fn only_operators_disconnect() {
 }
 
 #[test]
-fn without_operators_the_admin_listener_disconnects_and_no_page_does() {
+fn without_an_operator_token_only_the_admin_listener_disconnects_and_never_for_a_page() {
     let server = Server::start(&[]);
     let stream = Subscriber::open(&server, ORDERS);
     let body = r#"{"topic":"orders.1"}"#;
@@ -276,7 +276,7 @@ fn more_disconnects_than_may_wait_are_all_done() {
 }
 
 #[test]
-fn without_redis_this_node_disconnects_and_says_that_others_may_not() {
+fn without_redis_this_node_disconnects_and_reports_that_others_may_not() {
     let mut redis = RedisServer::start();
     let node = node(&redis);
     let shown = token("me", "one", 5);
@@ -303,7 +303,7 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_command_disconnects_and_its_exit_code_tells() {
+fn the_command_disconnects_and_reports_the_result_in_its_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("admin.sock");
     let socket = format!("unix:{}", socket.to_str().unwrap());

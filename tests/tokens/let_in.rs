@@ -119,7 +119,7 @@ fn public_topics_take_no_token_and_the_others_do() {
 }
 
 #[test]
-fn without_a_key_subscribing_stays_open_whatever_is_shown() {
+fn without_a_key_subscribing_stays_open_whatever_token_is_sent() {
     let server = Server::start(&[]);
     for shown in Shown::ALL {
         assert_eq!(ask(&server, STREAM, shown, "garbage").status, 200, "{shown:?}");
@@ -177,7 +177,7 @@ fn fanfare_token_makes_what_the_server_accepts() {
 }
 
 #[test]
-fn the_other_commands_take_tokens_where_they_take_bearer_tokens() {
+fn the_other_commands_accept_json_web_tokens_as_bearer_tokens() {
     let server = guarded_server(&[]);
     let token = |grants: Value| signed(&only(grants));
     let (reads, writes) = (token(json!({ "subscribe": ["a"] })), token(json!({ "publish": ["a"] })));
@@ -215,7 +215,7 @@ fn the_other_commands_take_tokens_where_they_take_bearer_tokens() {
 }
 
 #[test]
-fn what_is_no_key_is_told_with_its_remedy_and_without_its_text() {
+fn an_unusable_key_is_reported_with_its_remedy_and_without_its_text() {
     let keys = KeyRing::get();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {

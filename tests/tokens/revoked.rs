@@ -54,8 +54,8 @@ impl Reloadable {
         std::fs::write(self.folder.path().join("fanfare.toml"), text).unwrap();
         self.reloads.set(self.reloads.get() + 1);
         self.server.signal("HUP");
-        let told = || self.server.log().text().matches(" reloaded ").count();
-        wait_until("it is reloaded", || told() == self.reloads.get());
+        let reloads = || self.server.log().text().matches(" reloaded ").count();
+        wait_until("it is reloaded", || reloads() == self.reloads.get());
     }
 }
 
@@ -200,7 +200,7 @@ fn an_operators_statistics_end_with_the_key_of_their_token_and_the_admin_listene
 }
 
 #[test]
-fn a_reload_ends_a_crowd_and_only_the_crowd() {
+fn a_reload_ends_all_streams_of_a_removed_key_and_no_others() {
     const CROWD: usize = 700;
     let both = format!("jwt-key-file={SECRET},{OTHER_SECRET}");
     let node = Reloadable::start(&[&both]);

@@ -48,7 +48,7 @@ fn a_stream_ends_with_its_token_and_goes_on_with_another() {
 }
 
 #[test]
-fn many_streams_of_one_token_end_together_and_the_slots_serve_again() {
+fn many_streams_of_one_token_end_together_and_their_slots_are_reused() {
     let server = server(&["--max-connections", "40"]);
     let token = short_lived("orders.1");
     let subscribers: Vec<_> = (0..40).map(|_| open(&server, &token, "")).collect();
@@ -95,7 +95,7 @@ fn a_reload_that_fails_takes_nothing_away() {
 }
 
 #[test]
-fn a_crowd_whose_tokens_come_all_at_once_is_let_in_to_the_last() {
+fn a_crowd_that_sends_its_tokens_at_once_is_accepted_completely() {
     const CROWD: usize = 400;
     let server = server(&[]);
     let token = signed(&everything());
