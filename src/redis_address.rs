@@ -72,7 +72,7 @@ impl RedisAddress {
             Some(pem) => {
                 // The crate would trust no certificate, and never connect.
                 if CertificateDer::pem_slice_iter(pem).next().is_none() {
-                    return Err(AddressError::Ca("no certificate stands there".to_owned()));
+                    return Err(AddressError::Ca("the file holds no certificate".to_owned()));
                 }
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).flatten());
@@ -118,7 +118,7 @@ impl RedisAddress {
             return format!("no answer in time{advice}");
         }
         if is_login_refused(error) {
-            return "Redis refuses the login: --redis-password-file or FANFARE_REDIS_PASSWORD".to_owned();
+            return "Redis refuses the login: check --redis-password-file or FANFARE_REDIS_PASSWORD".to_owned();
         }
         // A server without AUTH, or a proxy, may quote the command that it did not understand.
         clip(self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED)))
@@ -134,9 +134,7 @@ impl RedisAddress {
 pub fn url_problem(error: &RedisError) -> String {
     let text = error.to_string(); // "Missing hostname - InvalidClientConfig", with a detail behind that
     match text.split(" - ").next() {
-        Some("Invalid database number") => {
-            "the part behind the host must be a database's number, such as /0".to_owned()
-        }
+        Some("Invalid database number") => "the part after the host must be a database number, such as /0".to_owned(),
         words => words.unwrap_or_default().to_owned(),
     }
 }
@@ -209,8 +207,8 @@ mod tests {
             let error = RedisAddress::new(url, None).unwrap_err().to_string();
             assert!(error.starts_with(words) && !error.contains("InvalidClientConfig"), "{url}: {error}");
         };
-        check("redis://host/abc", "the part behind the host must be a database's number, such as /0");
-        check("unix:///run/redis.sock?db=abc", "the part behind the host must be a database's number");
+        check("redis://host/abc", "the part after the host must be a database number, such as /0");
+        check("unix:///run/redis.sock?db=abc", "the part after the host must be a database number");
         check("redis://0.0.0.0", "Cannot connect to a wildcard address");
         check("redis://host?protocol=secret", "Invalid protocol version: expected");
     }

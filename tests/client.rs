@@ -1,4 +1,4 @@
-//! `fanfare subscribe` and `fanfare publish` against servers that play back what they are told to.
+//! `fanfare subscribe` and `fanfare publish` against servers that play back prepared answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -138,7 +138,7 @@ fn a_stream_is_printed_and_resumed_after_its_last_event() {
     assert_eq!(header(&request, "x-key"), Some("7"));
     assert_eq!(header(&request, "last-event-id"), None);
     assert_eq!(header(&server.request(), "last-event-id"), Some("run-1"));
-    assert!(stderr.contains("the stream ended; again in 100ms"), "{stderr}");
+    assert!(stderr.contains("the stream ended; retrying in 100ms"), "{stderr}");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_temporary_failure_is_retried() {
     let server = Playback::new(&[&busy, &busy, &format!("{STREAM_HEAD}data: a\n\n")]);
     let (code, stdout, stderr) = run(&["subscribe", &server.address, "--data-only", "--count", "1"]);
     assert_eq!((code, stdout.as_str()), (0, "a\n"), "{stderr}");
-    assert_eq!(stderr.matches("503 Service Unavailable: Draining; again in").count(), 2, "{stderr}");
+    assert_eq!(stderr.matches("503 Service Unavailable: Draining; retrying in").count(), 2, "{stderr}");
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_server_that_speaks_no_tls_is_not_retried() {
             }
         });
         let (code, _, stderr) = run(&[command, &[&format!("https://{address}/")]].concat());
-        let expected = format!("error: {address}: no TLS is spoken there; is http:// meant?\n");
+        let expected = format!("error: {address}: the server does not speak TLS; did you mean http://?\n");
         assert_eq!((code, stderr), (1, expected), "{command:?}");
     }
 }
@@ -242,7 +242,7 @@ fn a_refusal_that_never_ends_is_cut_short() {
     second.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     let (code, _, stderr) = finish(child);
     assert_eq!(code, 0, "{stderr}");
-    assert!(stderr.contains("503 Service Unavailable; again in"), "{stderr}");
+    assert!(stderr.contains("503 Service Unavailable; retrying in"), "{stderr}");
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_stream_that_falls_silent_is_opened_again() {
     second.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     let (code, stdout, stderr) = finish(child);
     assert_eq!((code, stdout.as_str()), (0, "a\n"), "{stderr}");
-    assert!(stderr.contains("the stream was silent for 1s (--idle-timeout); again in"), "{stderr}");
+    assert!(stderr.contains("the stream was silent for 1s (--idle-timeout); retrying in"), "{stderr}");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn a_unix_socket_serves_as_a_port_does() {
     let (code, stdout, stderr) = finish(child);
     assert_eq!((code, stdout.as_str()), (1, "one\ntwo\n"), "{stderr}");
     let shown = format!("{url}:/events?access_token=***&topic=a: ");
-    for words in ["the stream ended", "the stream was silent for 1s", "503 Service Unavailable; again in"] {
+    for words in ["the stream ended", "the stream was silent for 1s", "503 Service Unavailable; retrying in"] {
         assert!(stderr.contains(&format!("{shown}{words}")), "{words:?} is not in {stderr}");
     }
     assert!(
@@ -398,7 +398,7 @@ fn lines_before_a_wrong_one_are_published() {
     let (code, stdout, stderr) = finish(child);
     assert_eq!((code, stdout.as_str()), (1, "run-1\nx\n"), "{stderr}");
     assert!(stderr.contains("line 2: the data is not JSON"), "{stderr}");
-    assert!(stderr.contains("1 published before"), "{stderr}");
+    assert!(stderr.contains("1 already published: skipped"), "{stderr}");
 }
 
 #[test]
@@ -413,7 +413,7 @@ fn a_refused_publication_is_explained_and_exits_1() {
     let unauthorized = answer("401 Unauthorized", "application/problem+json", "{\"title\":\"No token\"}");
     check(&unauthorized, &[], "401 Unauthorized: No token; give a token with --token-file FILE");
     let given = [("FANFARE_PUBLISH_TOKEN", "hunter2")];
-    check(&unauthorized, &given, "401 Unauthorized: No token; the token is the one of FANFARE_PUBLISH_TOKEN\n");
+    check(&unauthorized, &given, "401 Unauthorized: No token; the refused token comes from FANFARE_PUBLISH_TOKEN\n");
     let problem = r#"{"title":"Not permitted","detail":"the token does not name the topic t to publish to"}"#;
     let forbidden = answer("403 Forbidden", "application/problem+json", problem);
     check(&forbidden, &given, "403 Forbidden: Not permitted: the token does not name the topic t to publish to\n");
@@ -432,7 +432,7 @@ fn events_are_published_through_redis() {
         assert_eq!(server.join().unwrap(), ["PUBLISH", "orders", expected]);
     };
     check(&["orders", "a\nb"], 1, "a\nb", "");
-    check(&["orders", "[1.0]", "--json"], 0, "[1.0]", "nobody is subscribed to orders");
+    check(&["orders", "[1.0]", "--json"], 0, "[1.0]", "no client is subscribed to orders");
     let envelope = r#"{"topic":"orders","id":"7","data":"a"}"#;
     check(&["orders", "a", "--id", "7", "--redis-payload", "envelope"], 1, envelope, "");
 }
@@ -460,7 +460,7 @@ fn what_a_redis_refuses_is_explained_without_the_password_it_quotes() {
     let password = [("FANFARE_REDIS_PASSWORD", "hunter2")];
     let (auth, publish) = (&["AUTH", "hunter2"][..], &["PUBLISH", "orders", "a"][..]);
     check(&password, &[(auth, "+OK"), (publish, "-ERR not after AUTH hunter2")], "not after AUTH ***");
-    let refused = "Redis refuses the login: --redis-password-file or FANFARE_REDIS_PASSWORD";
+    let refused = "Redis refuses the login: check --redis-password-file or FANFARE_REDIS_PASSWORD";
     check(&password, &[(auth, "-WRONGPASS invalid username-password pair or user is disabled.")], refused);
     check(&[], &[(publish, "-NOAUTH Authentication required.")], refused);
 }

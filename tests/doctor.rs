@@ -173,7 +173,7 @@ fn an_unreadable_value_does_not_count_as_enough() {
     let host = tuned("100000");
     host.remove("net.ipv4.tcp_mem");
     let output = doctor(&["--root", host.root()]);
-    assert!(text(&output).contains("Not looked at, since it can't be read: net.ipv4.tcp_mem."), "{output:?}");
+    assert!(text(&output).contains("Not checked, because it can't be read: net.ipv4.tcp_mem."), "{output:?}");
     let folder = tempfile::tempdir().unwrap();
     let output = doctor(&["--root", folder.path().to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

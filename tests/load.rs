@@ -1,4 +1,4 @@
-//! `fanfare load` as a user runs it, against a small server that can be told to misbehave.
+//! `fanfare load` as a user runs it, against a small server that can misbehave in chosen ways.
 
 mod support;
 
@@ -163,7 +163,7 @@ fn tls_is_spoken_and_bodies_come_in_chunks() {
     check(&nginx.http("/events"), &rate("1000"), &[("redirects", 10.0), ("answers_301", 10.0), ("answers_200", 10.0)]);
     let storm = ["--scenario", "storm", "--storm-after", "100ms", "--publish-rate", "50"];
     check(&nginx.https("/events"), &storm, &[("reconnects", 10.0), ("duplicated_events", 0.0)]);
-    // A hundred bytes at a time: every record comes in pieces, and nobody waits for the last of them.
+    // A hundred bytes at a time: every record comes in pieces, and each piece is used as it comes.
     let slow = ["--slow-share", "50%", "--slow-bytes-per-second", "1000", "--publish-rate", "20"];
     let run = run(&nginx.https("/events"), &[&trusted[..], &slow].concat());
     assert_eq!(run.code, Some(0), "{}", run.output);
@@ -223,7 +223,7 @@ fn the_topics_of_the_stream_are_published_to() {
 
     let unheard = load(&["--publish-rate", "1000", "--publish-topic", "c", "--settle", "100ms"]);
     assert_eq!(unheard.code, Some(1), "{}", unheard.output);
-    let line = "found        nobody heard any of it: does --publish-topic match the stream?\n";
+    let line = "found        no client received any message: does --publish-topic match the stream?\n";
     assert!(unheard.output.contains(line), "{}", unheard.output);
     assert!(!unheard.output.contains("lost\n"), "{}", unheard.output);
 }
@@ -423,7 +423,7 @@ fn messages_go_through_redis() {
     let channels = ["--redis-url", &url, "--redis-channel", "a", "--redis-channel", "b"];
     let publish = [&channels[..], &["--redis-password-file", password.to_str().unwrap()]].concat();
 
-    // Nobody listens yet: that must not pass.
+    // There is no subscriber yet: that must not pass.
     let server = server(Behaviour::default());
     let run = load_without_publishing(&server, &[&publish[..], &["--publish-count", "20"]].concat());
     assert_eq!(run.code, Some(1), "{}", run.output);
@@ -457,7 +457,7 @@ fn the_server_is_measured_by_its_pid() {
     let per_connection =
         ["client_bytes_per_connection", "kernel_bytes_per_connection", "server_user_bytes_per_connection"];
     assert_eq!(per_connection.map(|name| run.figures.get(name)), [Some(&Value::Null); 3], "{:#}", run.figures);
-    let line = "memory       too few connections to tell (1,000 at least)\nserver       ";
+    let line = "memory       too few connections to measure this (at least 1,000)\nserver       ";
     assert!(run.output.contains(line), "{}", run.output);
 }
 
@@ -537,7 +537,7 @@ fn wrong_usage_exits_2_and_says_why() {
     check(&["ftp://127.0.0.1/"], ", or unix:PATH");
     check(&["unix:"], "or unix:PATH");
     check(&["unix:/run/fanfare.sock:/", "--scenario", "blackhole"], "Unix socket");
-    check(&["https://127.0.0.1:1/", "--ca", "/dev/null"], "no certificate");
+    check(&["https://127.0.0.1:1/", "--ca", "/dev/null"], "no PEM certificate");
     check(&["http://127.0.0.1:1/", "--fail-if", "errors"], "no comparison");
     check(&["http://127.0.0.1:1/", "--fail-if", "lost_event>0"], "\"lost_event\" is not a measure");
     check(&["http://127.0.0.1:1/", "--fail-if", "p99_latncy>1ms"], "before connect, response, first_event, latency,");
@@ -548,7 +548,7 @@ fn wrong_usage_exits_2_and_says_why() {
         "from 81 to 16777216",
     );
     check(&["http://127.0.0.1:1/", "--duration", "5"], "not a time");
-    check(&["http://127.0.0.1:1/", "--server-pid", "4194305"], "--server-pid 4194305: no such process");
+    check(&["http://127.0.0.1:1/", "--server-pid", "4194305"], "--server-pid 4194305: the process does not exist");
     for option in ["--json", "--report"] {
         check(&["http://127.0.0.1:1/", option, "/nonexistent/x"], &format!("{option} /nonexistent/x: No such file"));
     }

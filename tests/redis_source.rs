@@ -150,7 +150,7 @@ fn an_acl_user_subscribes_with_its_password_which_is_never_logged() {
     let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     let complaints = text
         .lines()
-        .filter(|line| line.contains("does not tell its role") && line.contains(&redis.address().to_string()));
+        .filter(|line| line.contains("t read the role of Redis") && line.contains(&redis.address().to_string()));
     assert_eq!(complaints.count(), 1, "{text}");
     assert!(node.status.is_up() && node.status.reconnects() == 0, "{:?}", node.status);
 
@@ -160,14 +160,17 @@ fn an_acl_user_subscribes_with_its_password_which_is_never_logged() {
         let error = node.status.last_error().unwrap();
         assert!(error.contains(expected) && !error.contains("hunter"), "{error}");
     };
-    check(settings(&redis.url("redis", "fan:hunter3%2Fsecret@")), "Redis refuses the login: --redis-password-file");
+    check(
+        settings(&redis.url("redis", "fan:hunter3%2Fsecret@")),
+        "Redis refuses the login: check --redis-password-file",
+    );
     let channels = strings(&["news", "secrets"]);
     let url = redis.url("redis", "fan:hunter2%2Fsecret@");
     check(RedisSettings { channels, ..settings(&url) }, "it refuses SUBSCRIBE secrets: ");
     check(RedisSettings { patterns: strings(&["s*"]), ..settings(&url) }, "it refuses PSUBSCRIBE s*: ");
 
     redis.command::<()>(&["CONFIG", "SET", "requirepass", "hunter4"]);
-    check(settings(&redis.url("redis", "")), "Redis refuses the login: --redis-password-file");
+    check(settings(&redis.url("redis", "")), "Redis refuses the login: check --redis-password-file");
 
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(log.contains("Redis refuses the login") && !log.contains("hunter"), "{log}");
@@ -183,7 +186,7 @@ fn asking(url: &str) -> RedisSettings {
 #[test]
 fn a_replica_counts_as_down_for_as_long_as_it_is_one() {
     const REPLICA: &str =
-        "it is a replica, and what is published there reaches no other server: use the address of the primary";
+        "it is a replica, and messages published on a replica reach no other server: use the address of the primary";
     let primary = RedisServer::start();
     let port = primary.address().port().to_string();
     let replica_of = ["--port", "{port}", "--replicaof", "127.0.0.1", &port];

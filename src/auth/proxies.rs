@@ -30,7 +30,9 @@ impl FromStr for TrustedProxy {
         };
         match network.trunc() {
             truncated if truncated == network => Ok(TrustedProxy::Network(network)),
-            truncated => Err(format!("the network is {truncated}; write it so, or an address without its length")),
+            truncated => Err(format!(
+                "the address has bits beyond its prefix length; write {truncated}, or the address without a length"
+            )),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Listeners {
         let role = role(&name)?;
         let listener = Listener::inherit(descriptor, options).with_context(|| format!("the socket {name}"))?;
         if is_dev && !listener.address().is_local() {
-            let reason = "--dev lets everybody who reaches a listener publish: listen on loopback";
+            let reason = "--dev allows every client that reaches a listener to publish: listen only on loopback";
             return Err(UsageError(format!("the socket {name} on {}: {reason}", listener.address())).into());
         }
         self.push(listener, role);
@@ -105,7 +105,7 @@ fn role(name: &str) -> anyhow::Result<ListenerRole> {
         "public" | "unknown" => Ok(ListenerRole::Public),
         unit if unit.ends_with(".socket") => Ok(ListenerRole::Public),
         _ => {
-            let reason = "allowed as FileDescriptorName are public and admin";
+            let reason = "FileDescriptorName must be public or admin";
             Err(UsageError(format!("a socket named {name} was passed: {reason}")).into())
         }
     }
@@ -118,13 +118,15 @@ fn refused(address: &ListenAddress, role: ListenerRole, error: &io::Error) -> an
     };
     match address {
         ListenAddress::Tcp(_) if error.kind() == io::ErrorKind::AddrInUse => anyhow!(
-            "can't listen on {address}: it is in use; another server listens there? {option} ADDR:PORT names another port"
+            "can't listen on {address}: the address is in use, perhaps by another server; choose another port with \
+             {option} ADDR:PORT"
         ),
         ListenAddress::Unix(path) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().unwrap_or(path).display();
             anyhow!(
-                "can't listen on {address}: there is no folder {folder}; make it, owned by this user: \
-                 sudo install -d -o \"$(id -un)\" {folder} (the service finds it made: RuntimeDirectory= in its unit)"
+                "can't listen on {address}: the folder {folder} does not exist; create it, owned by this user: \
+                 sudo install -d -o \"$(id -un)\" {folder} (for the service, systemd creates it: RuntimeDirectory= in \
+                 its unit)"
             )
         }
         ListenAddress::Unix(path) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -66,6 +66,6 @@ pub(super) fn notify_reloading() {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd can't be told");
+        tracing::warn!(%error, "can't notify systemd");
     }
 }

@@ -47,13 +47,15 @@ fn descriptors(host: &Host, demand: &Demand) -> Option<Shortage> {
     let not_streams = demand.descriptors - demand.connections;
     let shortage = Shortage::new("limit on open files (RLIMIT_NOFILE)", Measure::Count, has, demand.descriptors)
         .consequence(format!(
-            "the server holds {} streams and tells all others to come back later",
+            "the server holds {} streams and asks all other clients to retry later",
             has.saturating_sub(not_streams).max(1)
         ));
     let limit = demand.descriptors.max(DESCRIPTORS_OF_UNIT);
     let shortage = match &host.unit {
         Some(_) => shortage,
-        None => shortage.fixed_by(format!("sudo prlimit --pid $$ --nofile={limit} # for what this shell starts")),
+        None => {
+            shortage.fixed_by(format!("sudo prlimit --pid $$ --nofile={limit} # for processes started from this shell"))
+        }
     };
     Some(shortage.fixed_by(in_service(host.unit.as_ref(), &format!("LimitNOFILE={limit}"))))
 }
@@ -72,8 +74,8 @@ fn memory(host: &Host, demand: &Demand) -> Option<Shortage> {
         let enough_for = host.memory_available_bytes.saturating_sub(SERVER_BYTES) / each + host.sockets_open;
         Shortage::new("memory available", Measure::Bytes, host.memory_available_bytes, needs)
             .consequence(format!(
-                "past about {enough_for} subscribers the kernel has no memory for connections, and may end the \
-                 server; only more memory helps, or fewer subscribers"
+                "beyond about {enough_for} subscribers the kernel runs out of memory for connections and may kill the \
+                 server; the only fixes are more memory or fewer subscribers"
             ))
             .fixed_by(format!("fanfare serve --max-connections {enough_for}"))
     })
@@ -86,7 +88,9 @@ fn cgroup_memory(host: &Host, demand: &Demand) -> Option<Shortage> {
     (has < needs).then(|| {
         let line = format!("MemoryMax={}M", needs.div_ceil(1 << 20));
         Shortage::new("the cgroup's memory.max", Measure::Bytes, has, needs)
-            .consequence("the kernel ends the server when its connections, whose memory counts too, fill the cgroup")
+            .consequence(
+                "the kernel kills the server when the cgroup is full; the memory of its connections counts too",
+            )
             .fixed_by(in_service(host.unit.as_ref(), &line))
     })
 }
@@ -96,7 +100,7 @@ fn threads(host: &Host, _: &Demand) -> Option<Shortage> {
     let has = tighter(host.cgroup.threads_max, of_unit)?;
     (has < THREADS).then(|| {
         Shortage::new("the cgroup's pids.max", Measure::Count, has, THREADS)
-            .consequence("a thread can't be started, and the server ends at its start")
+            .consequence("the server can't start all of its threads, and exits at startup")
             .fixed_by(in_service(host.unit.as_ref(), &format!("TasksMax={THREADS}")))
     })
 }
@@ -112,11 +116,11 @@ fn local_ports(host: &Host, demand: &Demand) -> Option<Shortage> {
         let addresses: String = listeners.map(|last| format!(" --listen 127.0.0.{last}:3001")).collect();
         Shortage::new(NAME, Measure::Count, has, demand.connections)
             .consequence(format!(
-                "a proxy on this host has no port for more than {has} connections to Fanfare (EADDRNOTAVAIL), and is \
-                 slow from half of that"
+                "a proxy on this host has no port for more than {has} connections to Fanfare (EADDRNOTAVAIL), and \
+                 slows down from half of that"
             ))
             .fixed_by("fanfare serve --listen unix:/run/fanfare/fanfare.sock # needs no ports")
-            .fixed_by(format!("fanfare serve{addresses} # all of which the proxy uses"))
+            .fixed_by(format!("fanfare serve{addresses} # the proxy must use all of them"))
     })
 }
 
@@ -189,7 +193,8 @@ fn stop_timeout(host: &Host, demand: &Demand) -> Option<Shortage> {
     (has < needs).then(|| {
         Shortage::new("the unit's TimeoutStopSec", Measure::Seconds, has, needs)
             .consequence(
-                "a stop kills the server in mid-drain: everybody left is dropped at once, and comes back at once",
+                "systemd kills the server during the drain: all remaining subscribers are dropped at once, and \
+                 reconnect at once",
             )
             .fixed_by(in_service(Some(unit), &format!("TimeoutStopSec={needs}")))
     })
@@ -220,8 +225,8 @@ fn interface_queues(host: &Host, demand: &Demand) -> Vec<Shortage> {
         let what = format!("packets queued for {device} ({})", queue.kind);
         Shortage::new(what, Measure::Count, queue.packets_max, needs)
             .consequence(
-                "where the link is slower than the server, the rest of a broadcast is dropped here and reaches \
-                      its subscribers when TCP tries again, 200 ms later or more",
+                "if the link is slower than the server, packets of a broadcast beyond the queue are dropped; their \
+                 subscribers get them when TCP retransmits, 200 ms later or more",
             )
             .fixed_by(format!("sudo tc qdisc replace dev {device} root fq limit {needs}"))
     });

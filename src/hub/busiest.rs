@@ -125,7 +125,7 @@ mod tests {
         (0..looks).for_each(|_| hub.look_for_busiest());
         assert_eq!(busiest(&hub)[..2], expected);
         (2..5).for_each(|slot| hub.unsubscribe(Subscriber(slot)));
-        assert_eq!(busiest(&hub)[0], ("7".to_owned(), 2), "told as it is now");
+        assert_eq!(busiest(&hub)[0], ("7".to_owned(), 2), "the list has the current count");
         (0..3 * looks).for_each(|_| hub.look_for_busiest());
         let names: HashSet<_> = hub.busiest_topics(KEPT_MAX).into_iter().map(|info| info.name).collect();
         assert_eq!(names.len(), KEPT_MAX);

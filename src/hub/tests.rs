@@ -134,7 +134,7 @@ fn a_walk_that_was_cut_short_is_completed_by_another_before_its_events_are_evict
     whole.walk(2, None); // through 1, which started it
     assert!(!would_outrun(&whole));
     whole.append("a");
-    assert!(would_outrun(&whole), "2 was brought to nobody");
+    assert!(would_outrun(&whole), "2 was delivered to no subscriber");
     whole.end_walks();
     assert!(!would_outrun(&whole));
 
@@ -144,7 +144,7 @@ fn a_walk_that_was_cut_short_is_completed_by_another_before_its_events_are_evict
         cut.walk(2, None);
         slices.iter().for_each(|(subscribers, cut_at)| cut.walk(*subscribers, *cut_at));
         assert!(cut.hub.is_walking(), "{slices:?}: for the rest");
-        assert!(!would_outrun(&cut), "{slices:?}: 1 is everybody's");
+        assert!(!would_outrun(&cut), "{slices:?}: 1 was delivered to all");
         cut.append("a");
         assert!(would_outrun(&cut), "{slices:?}: 2 is not");
         cut.end_walks();
@@ -302,7 +302,7 @@ fn each_loss_has_a_gap_at_its_place_in_ascending_order() {
     assert_eq!(stage.resumed(0, 3), ["missed 4 c", "c 5", "a 6"]);
     assert_eq!(stage.resumed(0, 4), ["c 5", "a 6"]);
 
-    let unknown = stage.start(0, "nobody-knows", Replay::Missed);
+    let unknown = stage.start(0, "unknown-id", Replay::Missed);
     let opening = unknown.opening.expect("a gap");
     assert_eq!((opening.at.0, opening.reason, names(&opening)), (0, MissedReason::UnknownId, "a+b+c".into()));
     assert_eq!((unknown.position.0, unknown.owed.through.0), (0, 4));
@@ -349,7 +349,7 @@ fn a_topic_whose_newest_event_is_gone_has_a_gap_where_only_the_newest_is_wanted(
     assert_eq!(latest(&stage.id(1)), ["missed 3 a", "b 4"]);
     assert_eq!(latest(&stage.id(3)), ["b 4"]);
     assert_eq!(latest(&stage.id(4)), [""; 0]);
-    assert_eq!(latest("nobody-knows"), ["unknown a", "missed 3 a", "b 4"]);
+    assert_eq!(latest("unknown-id"), ["unknown a", "missed 3 a", "b 4"]);
     assert_eq!(latest(""), ["b 4"]);
 }
 

@@ -106,7 +106,7 @@ mod tests {
             let unanswered = |probes: u32| probe_after + probe_interval * probes;
             assert!(unanswered(1) < user_timeout, "{seconds}: the first unanswered probe is the last");
             assert!(seconds < 8 || unanswered(3) < user_timeout, "{seconds}");
-            assert!(unanswered(8) >= user_timeout, "{seconds}: probes go on for nothing");
+            assert!(unanswered(8) >= user_timeout, "{seconds}: the probes continue without effect");
             assert!(probe_after.subsec_nanos() == 0 && probe_interval.subsec_nanos() == 0, "{seconds}");
         }
         let usual = Patience::new(Duration::from_secs(120));

@@ -13,7 +13,7 @@ use super::threshold::{Measure, Threshold};
 /// With fewer connections, their cost can't be separated from the fixed cost of a process.
 pub const MEANINGFUL_CONNECTIONS_MIN: u32 = 1000;
 /// The reason for a missing figure in that case.
-pub const TOO_FEW_CONNECTIONS: &str = "too few connections to tell (1,000 at least)";
+pub const TOO_FEW_CONNECTIONS: &str = "too few connections to measure this (at least 1,000)";
 
 /// All figures of a test.
 pub struct Report {
@@ -110,7 +110,7 @@ fn findings(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     let has_received = counters.delivered_events + counters.corrupted_events > 0;
     match &plan.publish {
         Some(publish) if !has_received && counters.lost_events > 0 => {
-            vec![format!("nobody heard any of it: does {} match the stream?", publish.outlet.flag())]
+            vec![format!("no client received any message: does {} match the stream?", publish.outlet.flag())]
         }
         _ => outcome.tally.findings.iter().map(ToString::to_string).collect(),
     }
@@ -121,13 +121,13 @@ fn why_unmeasured(measure: &Measure, plan: &Plan, outcome: &Outcome) -> &'static
     let is_per_connection = matches!(measure, Measure::Value(key) if key.ends_with("_per_connection"));
     match (is_of_the_server, plan.server_pids.is_empty()) {
         (true, true) => "no --server-pid was given",
-        (true, false) if outcome.server_vanished => "a process of --server-pid was gone",
+        (true, false) if outcome.server_vanished => "a process of --server-pid had ended",
         _ if is_per_connection && outcome.held_clients >= MEANINGFUL_CONNECTIONS_MIN => {
-            "it shrank while they connected"
+            "the memory shrank while the clients connected"
         }
         _ if is_per_connection => TOO_FEW_CONNECTIONS,
         _ if outcome.interruption.is_some() => "the test was interrupted",
-        _ => "nothing of that kind happened",
+        _ => "it did not occur during the test",
     }
 }
 
@@ -336,16 +336,16 @@ mod tests {
         check(&[], &nothing, &[]);
         check(&["--fail-if", cpu, "--fail-if", "p99_latency>1s"], &full, &[]);
         check(&["--fail-if", cpu], &nothing, &[(cpu, "no --server-pid was given")]);
-        check(&["--server-pid", "1", "--fail-if", cpu], &vanished, &[(cpu, "a process of --server-pid was gone")]);
+        check(&["--server-pid", "1", "--fail-if", cpu], &vanished, &[(cpu, "a process of --server-pid had ended")]);
         check(&["--server-pid", "1", "--fail-if", cpu], &interrupted, &[(cpu, "the test was interrupted")]);
         let late = "p99_latency>1s";
-        check(&["--fail-if", late], &nothing, &[(late, "nothing of that kind happened")]);
+        check(&["--fail-if", late], &nothing, &[(late, "it did not occur during the test")]);
         let memory = "kernel_bytes_per_connection>1";
         let few = Outcome { held_clients: 999, ..Outcome::default() };
         check(&["--fail-if", memory], &few, &[(memory, TOO_FEW_CONNECTIONS)]);
         let before = KernelUse { slab_bytes: 1, tcp_bytes: 0 };
         let shrunk = Outcome { kernel: (before, KernelUse::default()), ..full_outcome() };
-        check(&["--fail-if", memory], &shrunk, &[(memory, "it shrank while they connected")]);
+        check(&["--fail-if", memory], &shrunk, &[(memory, "the memory shrank while the clients connected")]);
         check(&["--fail-if", memory], &full, &[]);
         // It occurred zero times, which is a measurement.
         check(&["--fail-if", "error_connect_refused>0"], &nothing, &[]);

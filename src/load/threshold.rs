@@ -64,7 +64,7 @@ pub enum ThresholdError {
     #[error("{0:?} has no comparison; write NAME OP VALUE, such as 'p95_first_event>3s'")]
     Comparison(String),
     /// The name is not a measure.
-    #[error("{name:?} is not a measure; there are {}", measures::all_names(), name = .0)]
+    #[error("{name:?} is not a measure; the measures are {}", measures::all_names(), name = .0)]
     Name(String),
     /// The value is invalid.
     #[error("{0:?} is not a value; write a number, a percentage such as 95%, or a time such as 250ms or 3s")]

@@ -72,10 +72,10 @@ struct Passed<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DisconnectError {
     /// Not the expected JSON; the text says what is wrong.
-    #[error("the body is not what POST /disconnect takes: {0}")]
+    #[error("the body is not a valid request for POST /disconnect: {0}")]
     Malformed(String),
     /// It would end every stream.
-    #[error("nothing says which streams: name a subject, a token_id, a topic or an address")]
+    #[error("the request selects no streams: name a subject, a token_id, a topic or an address")]
     NoTarget,
     /// A token id already names one token: a subject next to it adds nothing.
     #[error("name a subject or a token_id, not both")]
@@ -91,8 +91,8 @@ pub enum DisconnectError {
     Address,
     /// A time in a request that denies no token, or a time that is too long.
     #[error(
-        "field \"for_seconds\" is how long the tokens of a subject, or a token_id, stay denied: at most {SECONDS_MAX}, \
-         and not beside a topic or an address, which deny nothing"
+        "field \"for_seconds\" sets how long the tokens of a subject or a token_id stay denied: at most \
+         {SECONDS_MAX}, and not combined with a topic or an address, which deny no token"
     )]
     Seconds,
 }
@@ -243,8 +243,8 @@ mod tests {
             assert!(error.contains(words), "{body}: {error}");
         };
         check("", "EOF");
-        check("[]", "not what POST /disconnect takes");
-        check("{}", "nothing says which streams");
+        check("[]", "not a valid request for POST /disconnect");
+        check("{}", "selects no streams");
         check(r#"{"user":"a"}"#, "unknown field `user`");
         check(r#"{"subject":7}"#, "expected a string");
         check(r#"{"subject":"a","subject":"b"}"#, "duplicate field `subject`");
@@ -254,8 +254,8 @@ mod tests {
         check(r#"{"topic":"fanfare:other"}"#, "\"topic\" is reserved");
         check(r#"{"address":"10.0.0.0/33"}"#, "\"address\" must be an address");
         check(r#"{"address":"unix"}"#, "\"address\" must be an address");
-        check(r#"{"topic":"t","for_seconds":1}"#, "\"for_seconds\" is how long");
-        check(r#"{"subject":"a","topic":"t","for_seconds":1}"#, "not beside a topic");
+        check(r#"{"topic":"t","for_seconds":1}"#, "\"for_seconds\" sets how long");
+        check(r#"{"subject":"a","topic":"t","for_seconds":1}"#, "not combined with a topic");
         check(r#"{"subject":"a","for_seconds":-1}"#, "invalid value");
         check(r#"{"subject":"a","for_seconds":999999999999}"#, "at most 316224000");
     }

@@ -83,7 +83,7 @@ pub enum Violation {
     #[error("it does not speak the protocol of Redis (RESP2)")]
     Syntax,
     /// A reply beyond the limits.
-    #[error("a reply is longer than any that was asked for: more than {OTHER_BYTES_MAX} bytes")]
+    #[error("a reply is longer than any expected reply: more than {OTHER_BYTES_MAX} bytes")]
     ReplyTooLong,
     /// A message beyond the limit for skipping.
     #[error("a message is longer than {SKIPPED_BYTES_MAX} bytes")]

@@ -179,7 +179,7 @@ pub enum Accepted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishRefusal {
     /// Too much is waiting already.
-    #[error("the server has more events waiting than it can take")]
+    #[error("too many events are waiting in the server")]
     Busy,
     /// The broker can't be reached, or did not deliver the event back to this node.
     #[error("the broker is not reachable")]

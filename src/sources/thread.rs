@@ -43,7 +43,7 @@ impl SourceThread {
             let stop = Stop(stopped);
             while let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&stop))) {
                 let cause = panic_message(&*panic);
-                tracing::error!(thread = name, cause, "a source's thread panicked; it starts again");
+                tracing::error!(thread = name, cause, "a source's thread panicked and is restarted");
                 panicked(format!("its thread {name} panicked: {cause}"));
                 if stop.wait(RESTART_PAUSE) {
                     break;

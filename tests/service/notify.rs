@@ -1,4 +1,4 @@
-//! What systemd is told: that the server serves, reloads and leaves; and that its loop turns, for as long as it does.
+//! Notifications to systemd: the server serves, reloads, shuts down; and a watchdog message while its loop turns.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -26,7 +26,7 @@ impl Manager {
         Manager { socket, folder }
     }
 
-    /// A server that is told of this manager, and of the time that its watchdog waits.
+    /// A server with the socket of this manager and the timeout of its watchdog.
     fn command(&self, watchdog: Duration) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
         command.env_clear().env("NOTIFY_SOCKET", self.folder.path().join("notify"));
@@ -35,7 +35,7 @@ impl Manager {
         command
     }
 
-    /// What is told next, or none if nothing is for as long as the read timeout.
+    /// The next notification, or none if there is none within the read timeout.
     fn try_receive(&self) -> Option<Vec<String>> {
         let mut buffer = [0; 4096];
         match self.socket.recv(&mut buffer) {
@@ -48,17 +48,17 @@ impl Manager {
         }
     }
 
-    /// What is told next that is no sign of life.
+    /// The next notification that is not a watchdog message.
     #[track_caller]
     fn receive(&self) -> Vec<String> {
         // Signs of life never end: without a deadline this would wait as long as they come.
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let message = self.try_receive().expect("something is told");
+            let message = self.try_receive().expect("a notification arrives");
             if message[0] != "WATCHDOG=1" {
                 return message;
             }
-            assert!(Instant::now() < deadline, "nothing is told but signs of life");
+            assert!(Instant::now() < deadline, "only watchdog messages arrive");
         }
     }
 
@@ -99,7 +99,7 @@ fn systemd_is_notified_of_the_start_reloads_and_the_end_in_this_order() {
     assert_eq!(server.wait_for_exit(), Some(0));
 }
 
-/// What keeps whoever opens it waiting, as a file on a dead NFS does, until it is written to.
+/// Blocks every process that opens it until it is written to, as a file on a dead NFS does.
 fn replace_by_fifo(path: &Path) {
     std::fs::remove_file(path).unwrap();
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
@@ -134,7 +134,7 @@ fn signals_do_not_wait_for_a_hanging_reload_and_systemd_gets_the_true_state() {
             server.wait_for_log(&[": reloaded"]);
         }
         server.signal("HUP");
-        server.wait_for_log(&["not reloaded", "leaving"]);
+        server.wait_for_log(&["not reloaded", "shutting down"]);
         server.signal(signal);
         assert_eq!(server.wait_for_exit(), Some(0), "the second one ends at once");
         manager.socket.set_nonblocking(true).unwrap();
@@ -173,7 +173,7 @@ fn a_loop_that_hangs_gives_no_sign_of_life() {
     let server = Server::launch(manager.command(watchdog), 2, || {});
     manager.wait_for_signs_of_life(3);
 
-    // All other threads go on: for signals, for the log.
+    // All other threads continue: for signals, for the log.
     let hangs = Paused::main_thread(server.process_id());
     manager.socket.set_read_timeout(Some(watchdog)).unwrap();
     while manager.try_receive().is_some() {}

@@ -1,4 +1,4 @@
-//! SIGHUP: what can change does, for whoever comes from then on, and nobody who is there is dropped.
+//! SIGHUP: every setting that can change does, for later connections, and no existing connection is dropped.
 
 use std::path::PathBuf;
 
@@ -127,7 +127,7 @@ fn every_reload_logs_that_changed_files_for_redis_need_a_restart() {
     certificates::write_into(folder.path());
     let [password, ca] = ["password", "ca.pem"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
     std::fs::write(&password, "first").unwrap();
-    // Nobody answers there, which is no reason not to start.
+    // No server answers there; the server starts anyway.
     let redis = ["--redis-url", "rediss://127.0.0.1:1", "--redis-password-file", &password, "--redis-tls-ca", &ca];
     let server = Server::start(&redis);
     let logged = |words: &str| server.log().text().matches(words).count();
@@ -145,5 +145,5 @@ fn every_reload_logs_that_changed_files_for_redis_need_a_restart() {
     server.wait_for_log(&["WARN", "the new content of redis-tls-ca takes effect with a restart"]);
     std::fs::write(&ca, "no certificate").unwrap();
     server.signal("HUP");
-    server.wait_for_log(&["not reloaded", "--redis-tls-ca", "no certificate stands there"]);
+    server.wait_for_log(&["not reloaded", "--redis-tls-ca", "the file holds no certificate"]);
 }

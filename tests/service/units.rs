@@ -1,5 +1,5 @@
-//! The units themselves: systemd reads them without a word, finds them as closed as they claim to be, and the template is
-//! the service it is a template of.
+//! The units themselves: systemd reads them without a warning, finds them as restricted as they claim, and the template
+//! is the service it is a template of.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -79,7 +79,7 @@ fn a_token_id_stays_denied_and_other_tokens_of_its_subject_do_not() {
     assert_eq!(disconnect(&server, &json!({ "token_id": "never seen" })), 0);
     assert_eq!(status(&server, ORDERS, &token("me", "never seen", 5)), 401, "it need not be here to be taken back");
     server.wait_for_log(&["disconnected streams for an operator", "ended=1", "token_id"]);
-    assert!(!server.log().text().contains("never seen"), "an id is no secret, and nobody else's business");
+    assert!(!server.log().text().contains("never seen"), "an id is not secret, but it is private");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn what_is_named_together_must_fit_together() {
     let mut check = |body: Value, ended: &[usize]| {
         assert_eq!(disconnect(&server, &body), ended.len() as u64, "{body}");
         ended.iter().for_each(|index| ends(streams[*index].take().unwrap(), DISCONNECTED));
-        // The others heard nothing of it.
+        // The other streams were not affected.
         for topic in ["a", "b"] {
             server.publish(topic, topic);
         }
@@ -146,7 +146,7 @@ fn at_the_bound_a_new_disconnect_is_refused_and_no_denial_is_dropped() {
     assert!(answer.text().contains("--max-denied-tokens") && answer.header("retry-after").is_some(), "{answer}");
     assert_eq!(server.refused("denied_tokens"), 1.0);
     assert_eq!(disconnect(&server, &json!({ "token_id": "two" })), 0, "it has its place");
-    assert_eq!(disconnect(&server, &json!({ "topic": "other" })), 0, "this denies nobody");
+    assert_eq!(disconnect(&server, &json!({ "topic": "other" })), 0, "this denies no token");
     stays(&server, std::slice::from_mut(&mut stream), "orders.1");
     assert_eq!(disconnect(&server, &json!({ "token_id": "three", "for_seconds": 0 })), 1, "nor does this");
     ends(stream, DISCONNECTED);
@@ -184,8 +184,8 @@ fn only_operators_disconnect() {
     assert_eq!(post(&server, &body, &bearer(&operator)).json(), json!({ "disconnected": 1 }));
     ends(stream, DISCONNECTED);
     for (wrong, words) in [
-        (json!({}), "nothing says which streams"),
-        (json!("no JSON"), "not what POST /disconnect takes"),
+        (json!({}), "selects no streams"),
+        (json!("no JSON"), "not a valid request for POST /disconnect"),
         (json!({ "subject": "a", "token_id": "b" }), "not both"),
         (json!({ "user": "a" }), "unknown field"),
     ] {
@@ -211,7 +211,7 @@ fn without_an_operator_token_only_the_admin_listener_disconnects_and_never_for_a
     };
     assert_eq!(server.request(&request("")).status, 403);
     assert_eq!(admin("Origin: https://evil.test\r\n").status, 403);
-    assert_eq!(post_admin_subject(&server).status, 400, "nobody has a subject");
+    assert_eq!(post_admin_subject(&server).status, 400, "without tokens there are no subjects");
     assert_eq!(admin("").json(), json!({ "disconnected": 1 }));
     ends(stream, DISCONNECTED);
 }
@@ -286,7 +286,7 @@ fn without_redis_this_node_disconnects_and_reports_that_others_may_not() {
     let answer = post(&node, &json!({ "token_id": "one" }), "Authorization: Bearer operator\r\n");
     assert_eq!((answer.status, answer.problem().as_str()), (503, "Disconnected here alone"), "{answer}");
     assert!(answer.text().contains("this node disconnected 1, but other nodes may not know"), "{answer}");
-    // What waited in front of its last word is the gap, or nothing.
+    // Only a gap, or nothing, comes before its last block.
     let mut stream = stream;
     assert_eq!(stream.block().raw, DISCONNECTED);
     assert_eq!(status(&node, ORDERS, &shown), 401);

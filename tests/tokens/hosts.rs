@@ -1,4 +1,4 @@
-//! Pages and hosts: what a browser is told, and whom `--dev` takes for its own.
+//! Pages and hosts: what a browser is allowed, and which host names `--dev` accepts.
 
 use crate::support::http::{Answer, Client};
 use crate::support::server::Server;

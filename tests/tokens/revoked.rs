@@ -77,7 +77,7 @@ pub(crate) fn open(server: &Server, target: &str, token: &str) -> Subscriber {
 #[track_caller]
 pub(crate) fn ends(mut subscriber: Subscriber, last_word: &str) {
     assert_eq!(subscriber.block().raw, last_word);
-    assert_eq!(subscriber.try_block(), None, "in good order");
+    assert_eq!(subscriber.try_block(), None, "it ends without an error");
 }
 
 #[track_caller]
@@ -183,9 +183,9 @@ fn the_first_key_ends_every_stream_that_has_no_token() {
 /// A stream of the statistics, which may have said something before it ends.
 #[track_caller]
 fn ends_after_statistics(mut subscriber: Subscriber) {
-    let end = eventually("its last word", || Some(subscriber.block()).filter(|block| block.data().is_none()));
+    let end = eventually("its last block", || Some(subscriber.block()).filter(|block| block.data().is_none()));
     assert_eq!(end.raw, REVOKED);
-    assert_eq!(subscriber.try_block(), None, "in good order");
+    assert_eq!(subscriber.try_block(), None, "it ends without an error");
 }
 
 #[test]

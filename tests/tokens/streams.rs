@@ -35,7 +35,7 @@ fn a_stream_ends_with_its_token_and_goes_on_with_another() {
     assert_eq!(last.data().as_deref(), Some("before"));
     // Its heartbeat is half a minute away: nothing but its expiry says anything more.
     assert_eq!(subscriber.block().raw, ": the token has expired\n");
-    assert_eq!(subscriber.try_block(), None, "in good order");
+    assert_eq!(subscriber.try_block(), None, "it ends without an error");
     server.publish("orders.1", "between");
     server.wait_for_metric("fanfare_closed_total{reason=\"token_expired\"}", |count| count == 1.0);
     server.wait_for_log(&["closed", "token_expired", &subscriber.client.address()]);
@@ -101,7 +101,7 @@ fn a_crowd_that_sends_its_tokens_at_once_is_accepted_completely() {
     let token = signed(&everything());
     let mut clients: Vec<_> = (0..CROWD).map(|_| server.connect()).collect();
     server.wait_for_metric("fanfare_accepted_total", |accepted| accepted >= CROWD as f64);
-    // More than are checked in one turn of the loop; the rest has to wait, and not for ever.
+    // More than are checked in one turn of the loop; the rest has to wait, but is served later.
     server.signal("STOP");
     let (target, lines) = Shown::Header.place("/events?topic=orders.1", &token);
     clients.iter_mut().for_each(|client| client.send(stream_request(&target, &lines)));

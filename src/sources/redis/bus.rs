@@ -186,7 +186,7 @@ mod tests {
         check(r#"[{"topic":"a","data":1,"new":2}]"#, (Refusal::Malformed, &["a"]));
         check(r#"{"copied":["a"],"events":[{"topic":"a","data":1,"new":2}]}"#, (Refusal::Malformed, &["a"]));
         check(r#"[{"topic":"123456789","data":1}]"#, (Refusal::Malformed, &[]));
-        check(r#"{"disconnect":{"everybody":true},"asked_at_s":7}"#, (Refusal::Malformed, &[]));
+        check(r#"{"disconnect":{"all":true},"asked_at_s":7}"#, (Refusal::Malformed, &[]));
         check("garbage", (Refusal::Malformed, &[]));
     }
 }

@@ -218,7 +218,7 @@ impl Publisher {
     fn log_failure(&mut self, what: &'static str, error: &str) {
         if let Some(swallowed) = self.log.permit(Instant::now()) {
             let address = &self.settings.address;
-            tracing::warn!(%address, error, swallowed, "{what} failed on the way to the Redis bus");
+            tracing::warn!(%address, error, swallowed, "{what} failed on the connection to the Redis bus");
         }
     }
 }

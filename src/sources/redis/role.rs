@@ -13,8 +13,8 @@ use crate::redis_address::{RedisAddress, is_login_refused};
 
 /// Why a Redis server can't be used.
 pub(super) const REPLICA: &str =
-    "it is a replica, and what is published there reaches no other server: use the address of the primary";
-const SENTINEL: &str = "it is a Sentinel, which passes no messages on: use the address of the primary";
+    "it is a replica, and messages published on a replica reach no other server: use the address of the primary";
+const SENTINEL: &str = "it is a Sentinel, which does not relay messages: use the address of the primary";
 
 /// Checks roles; shared by the connections to one Redis.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl RoleCheck {
                 if !self.is_logged.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         %address,
-                        "Redis does not tell its role: allow ROLE or INFO, or a replica is taken for a primary"
+                        "can't read the role of Redis: allow ROLE or INFO, or else a replica is mistaken for a primary"
                     );
                 }
                 Ok(())
