@@ -1,5 +1,5 @@
-//! The module map as a test: which module may know which, where `unsafe` may stand, and who has no clock or chance of
-//! its own. A new arrow fails here first; adding it to the table wants a reason.
+//! The module map as a test: which module may use which, where `unsafe` is allowed, and which modules have no clock or
+//! random source of its own. A new arrow fails here first; adding it to the table wants a reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["event"]),
     ("io", &["event"]),
     ("auth", &[]),
-    // How to reach a Redis is one decision, whoever publishes there.
+    // How to reach a Redis is one decision for all publishers.
     ("redis_address", &[]),
     // Publishers can flood the log, and each entry, as well as strangers can: one limit for both.
     ("sources", &["event", "protocol", "redis_address", "observe::log_limit", "observe::clip"]),

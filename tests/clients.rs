@@ -1,6 +1,6 @@
 //! The clients that people use, as they come: curl, the eventsource package in node, and EventSource in Chromium.
 //!
-//! Nobody helps them: each opens its stream once, and whatever happens to the server is for client and server to mend.
+//! No test code helps them: each opens its stream once, and client and server must recover on their own.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -246,7 +246,7 @@ fn one_event_source_in_chromium_survives_the_limit_a_crash_a_drain_and_the_loss_
     page.never_closed();
 }
 
-/// A secret, and a token of it for the stream that is good for so many seconds.
+/// A secret, and a token signed with it that allows the stream for this number of seconds.
 const SECRET: &str = "a-secret-of-the-client-tests-that-is-long-enough";
 
 fn token(seconds: u64) -> String {

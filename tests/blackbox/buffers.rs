@@ -51,7 +51,7 @@ fn a_reader_that_stops_reading_pins_a_bounded_number_of_bytes() {
         })
         .collect();
     server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == STALLED as f64);
-    // Until nobody takes anything any more: a send to each was held back.
+    // Until no client reads any more: a send to each was blocked.
     while server.metric("fanfare_skipped_blocked_total") < 100.0 * STALLED as f64 {
         server.publish("a", &"x".repeat(40_000));
     }

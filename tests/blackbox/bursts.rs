@@ -1,5 +1,5 @@
 //! Bursts: more events at once than the log holds and the network takes. Subscribers that keep reading lose nothing;
-//! subscribers that don't hold up nobody. Needs redis-server (Debian: redis-server).
+//! subscribers that stop reading delay no other subscriber. Needs redis-server (Debian: redis-server).
 
 use std::thread;
 

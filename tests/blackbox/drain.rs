@@ -1,4 +1,4 @@
-//! Leaving: notice first, then the streams one after the other, each told when to come back, then the end.
+//! Leaving: notice first, then the streams one after the other, each with a reconnection time, then the exit.
 
 use std::net::TcpStream;
 
@@ -33,17 +33,17 @@ fn streams_close_one_after_the_other_with_a_reconnection_time() {
     let mut streams: Vec<_> = (0..40).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
     let address = server.address();
     server.signal("TERM");
-    wait_until("nobody listens any more", || TcpStream::connect(address).is_err());
+    wait_until("the port is closed", || TcpStream::connect(address).is_err());
     let mut retries_ms = Vec::new();
     for stream in &mut streams {
         let last = stream.block();
         let retry_ms = last.retry_ms().unwrap();
         assert_eq!(last.raw, format!("retry: {retry_ms}\n\n"));
-        assert_eq!(stream.try_block(), None, "the end is in good order");
+        assert_eq!(stream.try_block(), None, "the connection ends without an error");
         retries_ms.push(retry_ms);
     }
     assert_eq!(server.wait_for_exit(), Some(0));
-    // What is left of the drain, the usual time to come back, and up to as long again as the drain: nobody returns
+    // The rest of the drain, the usual reconnection time, and up to the length of the drain: no client returns
     // before the server is gone, nor all at once then.
     let (longest, shortest) = (retries_ms.iter().max().unwrap(), retries_ms.iter().min().unwrap());
     assert!((800..=5200).contains(shortest) && (800..=5200).contains(longest), "{retries_ms:?}");
@@ -63,7 +63,7 @@ fn while_streams_close_operators_are_answered_and_new_streams_are_not_taken() {
     assert!(TcpStream::connect(server.address()).is_err());
     assert_eq!(server.get_admin("/health/live").status, 200);
     assert_eq!(server.get_admin("/health/ready").status, 503);
-    // A connection that was kept is answered, told to come back, and closed.
+    // A connection that was kept alive is answered, given a time to retry, and closed.
     held.send("GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
     assert_eq!(held.head().status, 200);
     let body = String::from_utf8(held.read_to_end()).unwrap();

@@ -9,7 +9,7 @@ use crate::support::server::{Server, TOKEN, publish_request};
 use crate::support::stream::{Block, Subscriber};
 use crate::support::wait::wait_until;
 
-/// What ends a line for somebody, moves a terminal's cursor or turns its text round.
+/// What some reader takes for the end of a line, or what moves a terminal's cursor or reverses its text.
 const CONTROLS: [&str; 10] =
     ["\n", "\r", "\r\n", "\0", "\x1b[2J\x1b]0;", "\u{7f}", "\u{85}", "\u{9b}31m", "\u{8}", "\x0b"];
 /// Not control characters, and no better in a log.
@@ -142,7 +142,7 @@ fn text_in_a_request_stays_a_value() {
                 check_refused(&server.get(&format!("/events?{parameter}={target}")), 400);
             }
             if text != "\0" {
-                // An id that nobody gave is an unknown one, and is not repeated.
+                // An id that was never given is unknown, and is not repeated.
                 check_unknown_id(server.connect(), &format!("/events?topic=raw&last_event_id={target}"), b"");
             }
             check_header_values(&server, &value);

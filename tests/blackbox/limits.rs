@@ -1,4 +1,4 @@
-//! Limits: exactly at the bound, told readably beyond it, and never in the way of an operator's look.
+//! Limits: exact at the bound, readable refusals beyond it, and operators are always answered.
 
 use crate::support::http::{Answer, Client};
 use crate::support::server::{Server, publish_request};
@@ -19,7 +19,7 @@ fn refused_stream(server: &Server, header_lines: &str) -> Answer {
     answer
 }
 
-/// An EventSource must not see anything but 200, or it gives up for ever: it is told when to come back.
+/// An EventSource gives up permanently on anything but 200, so it gets a 200 with a reconnection time.
 #[track_caller]
 fn check_reconnection_time(answer: &Answer) {
     assert_eq!(answer.status, 200, "{answer}");
@@ -43,7 +43,7 @@ fn as_many_streams_as_are_allowed_and_not_one_more() {
     }
     assert_eq!(server.refused("stream_limit"), 4.0);
     assert_eq!(server.metric("fanfare_connections{kind=\"stream\"}"), 5.0);
-    // Requests are not streams: publishing goes on, and whoever is in misses nothing.
+    // Requests are not streams: publishing continues, and open streams miss nothing.
     server.publish("a", "x");
     streams.iter_mut().for_each(|stream| stream.expect(&["x"]));
     streams.pop();
@@ -71,7 +71,7 @@ fn each_address_has_its_own_limit_of_connections() {
 #[test]
 fn connections_far_beyond_the_limit_of_an_address_are_reset() {
     let server = Server::start(&["--max-connections-per-ip", "2"]);
-    // Sixteen more than allowed may say what they want; whoever comes then would only cost memory.
+    // Sixteen more than allowed may send a request and get a refusal; any further one would only cost memory.
     let held: Vec<_> = (0..18).map(|_| server.connect()).collect();
     server.wait_for_metric("fanfare_connections{kind=\"request\"}", |connections| connections == 19.0);
     let mut beyond = server.connect();
@@ -92,7 +92,7 @@ fn topics_and_events_are_accepted_up_to_their_limit() {
         answer.problem();
     };
     check("/events?topic=a&topic=b&topic=c&topic=d", 400);
-    // Told at the fourth name: the one behind it is not looked at.
+    // Refused at the fourth name: the one after it is not examined.
     check("/events?topic=a&topic=b&topic=c&topic=d&topic=%0A", 400);
     Subscriber::open(&server, &format!("/events?{}", "topic=a&topic=b&".repeat(200)));
     check("/events?topic=", 400);
@@ -202,7 +202,7 @@ fn topics_that_strangers_name_leave_configured_and_published_ones_their_places_a
     assert_eq!(server.post(r#"{"topic":"c","data":"x"}"#).status, 503);
 }
 
-/// Lets so many connect while the server is stopped, so that it finds them all at the same time.
+/// Opens this number of connections while the server is stopped, so that it finds them all at the same time.
 fn connect_at_once(server: &Server, count: usize) -> Vec<Client> {
     server.signal("STOP");
     let clients = (0..count).map(|_| server.connect()).collect();

@@ -21,7 +21,7 @@ fn plain(address: &str) -> String {
     format!("X-Forwarded-For: {address}\r\n")
 }
 
-/// Checks that a stream is refused over this connection for its client's address, and that the connection goes on.
+/// Checks that a stream is refused over this connection for its client's address, and that the connection stays open.
 #[track_caller]
 fn check_over_limit(server: &Server, client: &mut Client, header_lines: &str) {
     let before = server.refused("address_limit");
@@ -35,7 +35,7 @@ fn check_over_limit(server: &Server, client: &mut Client, header_lines: &str) {
 #[test]
 fn streams_through_a_trusted_proxy_count_for_their_clients() {
     let server = start(&["--max-connections-per-ip", "2", "--log-level", "debug"]);
-    // However many connections a proxy keeps ready, and whatever it asks of itself, they are nobody's.
+    // Connections that a proxy keeps ready, and its own requests, count for no client.
     let mut kept: Vec<_> = (0..30).map(|_| server.connect()).collect();
     for client in &mut kept {
         client.get("/health/live");
@@ -146,7 +146,7 @@ fn the_proxy_protocol_names_the_client_of_a_connection() {
             assert_eq!(client.answer().status, 200);
             client.send(live);
             assert_eq!(client.answer().status, 200, "it comes once");
-            // Of whom the proxy speaks for, nothing more is believed.
+            // Further headers of a client that the proxy named are not believed.
             drop(open(client, &plain("203.0.113.9")));
             log_lines += 1;
             let closed = || server.log().text().matches("peer=192.0.2.7:47011 reason=\"peer_closed\"").count();
@@ -180,7 +180,7 @@ fn connections_count_for_the_client_that_the_proxy_protocol_names() {
     // A proxy behind the balancer is a proxy still.
     open(connect(b"PROXY TCP4 127.0.0.1 192.0.2.1 47011 443\r\n"), &plain("192.0.2.9"));
     check_over_limit(&server, &mut connect(b"PROXY UNKNOWN\r\n"), &plain("192.0.2.7"));
-    // Sixteen more may be told so; the next would only cost memory.
+    // Sixteen more get a refusal; the next would only cost memory.
     let _named: Vec<_> = (0..15).map(|_| connect(V1)).collect();
     let mut last = connect(V1);
     last.get("/health/live");
@@ -213,7 +213,7 @@ fn a_connection_that_does_not_begin_as_the_proxy_protocol_asks_is_closed() {
         let closed = server.metric("fanfare_closed_total{reason=\"proxy_header\"}");
         assert_eq!(closed, (index + 1) as f64, "{:?}", String::from_utf8_lossy(bytes));
     }
-    // Who is no proxy is not even listened to; the admin listener is none of theirs.
+    // Bytes of a peer that is no proxy are not read; the admin listener does not expect the PROXY protocol.
     let mut stranger = Client::connect_from(STRANGER, server.address());
     let _ = stranger.try_send(V1);
     stranger.closes_unanswered();

@@ -1,4 +1,4 @@
-//! Publishing over HTTP: what is accepted, what becomes of it on the wire, and who may.
+//! Publishing over HTTP: what is accepted, how it arrives on the wire, and which clients may publish.
 
 use serde_json::{Value, json};
 

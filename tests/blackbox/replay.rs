@@ -1,4 +1,4 @@
-//! Replay: who returns gets exactly what it missed, or is told once that something is gone. Never silence, never a
+//! Replay: a client that returns gets exactly what it missed, or one gap if something is gone. Never silence, never a
 //! false gap.
 
 use serde_json::json;
@@ -79,7 +79,7 @@ fn an_unknown_id_is_one_gap_and_everything_remembered() {
         let gap = subscriber.event();
         assert_eq!(gap.gap(), json!({ "reason": "unknown_id", "topics": ["a", "b"], "last_id": null }));
         subscriber.expect(&["0", "1", "2"]);
-        // Its own id is one to resume from: the gap is not told again.
+        // A client can resume from the gap's own id: the gap is not sent again.
         let mut again = Subscriber::resume(&server, "/events?topic=a&topic=b", gap.id().unwrap());
         again.expect(&["0", "1", "2"]);
     }

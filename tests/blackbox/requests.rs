@@ -4,7 +4,7 @@ use crate::support::http::Client;
 use crate::support::server::{Server, TOKEN};
 use crate::support::stream::{Subscriber, stream_request};
 
-/// Sends one request whole, and checks that it is refused readably and that the connection ends in good order.
+/// Sends one request whole, and checks that it gets a readable refusal and that the connection ends without a reset.
 #[track_caller]
 fn check_refused(server: &Server, request: &[u8], status: u16) {
     let mut client = server.connect();

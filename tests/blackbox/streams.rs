@@ -138,7 +138,7 @@ fn latest_keeps_only_the_newest_event_of_each_topic() {
     burst(20);
     let last = latest.event();
     assert_eq!(last.data().as_deref(), Some("28"));
-    // What is skipped is no gap, also to one who returns.
+    // Skipped events cause no gap, also for a client that returns.
     let id = last.id().unwrap().to_owned();
     drop(latest);
     burst(30);

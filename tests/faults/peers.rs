@@ -71,7 +71,7 @@ fn a_reset_during_a_drain_disturbs_no_other_stream() {
     others.into_iter().for_each(|other| other.client.reset());
     for stream in &mut streams {
         assert!(stream.block().retry_ms().is_some());
-        assert_eq!(stream.try_block(), None, "the end is in good order");
+        assert_eq!(stream.try_block(), None, "the connection ends without an error");
     }
     assert_eq!(server.wait_for_exit(), Some(0));
 }
@@ -232,7 +232,7 @@ impl Cable {
         Peer(shell(&format!("exec {command}")).stdout(Stdio::null()).spawn().unwrap())
     }
 
-    /// A client at the far end with one connection, on which it asks whenever it is told to.
+    /// A client at the far end with one connection, on which it sends a request for each line of its standard input.
     fn ask(&self, url: &str) -> Asker {
         let authority = url.trim_start_matches("http://").trim_end_matches('/');
         let (host, port) = authority.rsplit_once(':').unwrap();

@@ -101,7 +101,7 @@ fn a_redis_that_flaps_loses_nothing_silently() {
     for cut in 1..=CUTS {
         server.wait_for_metric(UP, |up| up == 1.0);
         (0..5).for_each(|_| _ = publish());
-        fake.tell(Answer::Truth); // everybody has to come again
+        fake.tell(Answer::Truth); // every connection has to be made again
         (0..5).for_each(|_| _ = publish());
         server.wait_for_metric("fanfare_source_reconnects_total{source=\"redis\"}", |times| times >= cut as f64);
     }
@@ -135,7 +135,7 @@ fn a_message_that_does_not_end_is_skipped_with_a_gap_and_costs_no_memory() {
     subscriber.expect(&["before"]);
     let before = resident_bytes(&server);
     let flooded = fake.flood(HEAD);
-    assert_eq!(subscriber.event().gap()["reason"], "event_refused", "told before its end");
+    assert_eq!(subscriber.event().gap()["reason"], "event_refused", "the gap comes before the end of the message");
     wait_until("enough has come", || flooded.load(Ordering::Relaxed) > 300_000_000);
     assert!(resident_bytes(&server) < before + GROWTH_BYTES_MAX);
     assert_eq!(server.metric("fanfare_source_refused_total{source=\"redis\",reason=\"too_large\"}"), 1.0);

@@ -4,11 +4,12 @@
 //! its events. `a=X` has the publisher's id X; `!a` is a loss in topic a, `!*` one in all. Sequences count from 1. What the
 //! client of topics a, b and c received is a list of
 //! - `fresh MODE N`: a stream asked for without an id, that starts at N; `+1` behind the mode is `latest=1`;
-//! - `resume MODE`: one that goes on from the id that the client holds, which the server confirms; with `?` it does not;
+//! - `resume MODE`: one that resumes from the id that the client holds, which the server confirms; with `?` it does
+//!   not;
 //! - `N`: the event or the loss at sequence N;
 //! - `gap REASON TOPICS N`: a gap at N, of topics that are divided by commas;
 //! - `node N`: the client turns to another node, counted from 0;
-//! - `cut`, and `end`, at which everybody has read everything.
+//! - `cut`, and `end`, at which every client has read everything.
 //!
 //! The verdict is `ok`, or the rule that is broken.
 
@@ -81,7 +82,7 @@ impl Life {
                         let topic = if let Scope::Topics(topics) = &scope { &topics[0] } else { "*" };
                         self.step(&format!("gap {reason} {topic} {sequence}"))
                     }
-                    Record::Duplicate => panic!("nobody receives a duplicate"),
+                    Record::Duplicate => panic!("no client may receive a duplicate"),
                 }
             }
             other => panic!("{other:?} is no step"),

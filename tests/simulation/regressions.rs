@@ -1,4 +1,4 @@
-//! Mishaps that a seed or a review has found, told in few words: one node, no faults, and the checkers of the worlds.
+//! Bugs that a seed or a review has found, as short examples: one node, no faults, and the checkers of the worlds.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -129,7 +129,7 @@ impl Stage {
         self.node.server.counters().closed.get(reason)
     }
 
-    /// So many come and say nothing.
+    /// This number of clients connect and send nothing.
     fn crowd(&mut self, count: usize) -> Vec<PeerId> {
         (0..count).map(|_| self.connect(Pace::Eager, "")).collect()
     }
@@ -358,7 +358,7 @@ fn a_stream_behind_a_pipelined_request_notices_when_its_peer_leaves() {
 
 #[test]
 fn no_topic_evicts_an_event_that_a_walk_must_still_deliver() {
-    // The second event takes the whole of what all logs may hold, before the first was sent to anybody.
+    // The second event takes the whole of what all logs may hold, before the first was sent to any client.
     let mut stage = Stage::new(|plan| plan.hub.history_bytes_total_max = 500);
     stage.subscribe(&["a"], Pace::Eager);
     stage.publish("a", "first");
@@ -369,17 +369,17 @@ fn no_topic_evicts_an_event_that_a_walk_must_still_deliver() {
 
 #[test]
 fn a_walk_notices_an_event_that_was_evicted_before_it() {
-    // As above, but the event that makes place first is nobody's: only that one is looked at.
+    // As above, but the first event to be evicted has no subscriber: only that one is examined.
     let mut stage = Stage::new(|plan| plan.hub.history_bytes_total_max = 500);
     stage.subscribe(&["a"], Pace::Eager);
-    stage.publish("nobodys", "first");
+    stage.publish("unsubscribed", "first");
     stage.publish("a", "lost");
     stage.publish("b", &"x".repeat(300));
     stage.pass(Duration::from_millis(1));
     assert_eq!(stage.closed("evicted"), 1);
 }
 
-/// The same for a gap: everybody who reads on is told of it, and nobody is closed for it.
+/// The same for a gap: every client that reads gets it, and no client is closed for it.
 #[test]
 fn a_gap_does_not_evict_an_event_that_a_walk_must_still_deliver() {
     let mut stage = Stage::new(|plan| plan.hub.history_events_max = Some(1));
@@ -441,7 +441,7 @@ fn a_listener_that_can_not_accept_pauses_and_is_tried_again() {
 fn a_crowd_that_comes_and_goes_during_a_walk_misses_nothing() {
     let mut stage = Stage::new(|plan| {
         plan.streams_max = 10_000;
-        // Who leaves is heard of in the next turn, or the one after: in the midst of the walk.
+        // The server notices a client that leaves in the next turn, or the one after: during the walk.
         plan.faults.tardy_wait = 600;
     });
     let mut random = Random::new(1);
@@ -453,7 +453,7 @@ fn a_crowd_that_comes_and_goes_during_a_walk_misses_nothing() {
             let peer = peers.swap_remove(random.below(peers.len()));
             stage.node.io().peer_reset(peer);
         }
-        // An event in the midst of the walk: who has been visited is to be visited again.
+        // An event during the walk: clients that were visited must be visited again.
         stage.node.turn_once().unwrap();
         stage.publish("a", &format!("round {round}, in mid-walk"));
         peers.extend((0..250).map(|_| stage.ask_for(&["a"], "missed", Pace::Eager)));
@@ -482,7 +482,7 @@ fn a_crowd_that_waits_for_slots_is_one_pause() {
     stage.leave_one_by_one(peers.drain(..30));
     assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (21, 1), "nine wait still");
     stage.leave_one_by_one(peers.drain(..20));
-    assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (10, 1), "nobody waits any more");
+    assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (10, 1), "no connection waits any more");
     stage.crowd(20);
     assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (21, 2));
 }

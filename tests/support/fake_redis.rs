@@ -58,7 +58,7 @@ impl FakeRedis {
         format!("redis://{}", self.address)
     }
 
-    /// Cuts every connection; the next ones get this. How many lies were told so far.
+    /// Cuts every connection; the next ones get this. Returns the number of lies so far.
     pub fn tell(&self, answer: Answer) -> usize {
         let mut state = self.state.lock().unwrap();
         state.answer = answer;
@@ -85,7 +85,7 @@ impl FakeRedis {
         flooded
     }
 
-    /// How many lies were told.
+    /// The number of lies so far.
     pub fn lies_sent(&self) -> usize {
         self.state.lock().unwrap().lies_sent
     }

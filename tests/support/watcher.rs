@@ -1,4 +1,4 @@
-//! An EventSource in a process of its own (tests/clients/*.mjs), which tells everything that happens to it.
+//! An EventSource in a process of its own (tests/clients/*.mjs), which reports everything that happens to it.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -26,7 +26,7 @@ pub struct Happened {
     pub data: Option<String>,
     /// Its id; of a request, the one it names.
     pub id: Option<String>,
-    /// 0 connecting, 1 open, 2 closed for ever.
+    /// 0 connecting, 1 open, 2 closed permanently.
     pub ready_state: Option<u8>,
 }
 
@@ -121,7 +121,7 @@ impl Drop for Watcher {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("what the client told:\n{}{}", self.reports.text(), self.complaints.text());
+            eprintln!("what the client reported:\n{}{}", self.reports.text(), self.complaints.text());
         }
     }
 }
