@@ -106,13 +106,13 @@ Try it:
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.";
 
 const SERVE_HELP: &str = "\
-Every option may also stand in the file of --config, under its name without the dashes, and in the environment, as \
-FANFARE_ and its name in capitals (FANFARE_REDIS_URL; lists with commas). A flag wins over the environment, the \
-environment over the file. The word off unsets an option that has no default. Times are written 500ms, 3s, 5m or 1h; \
-sizes 512, 64KiB, 1MiB or 10MB.
+Every option can also be set in the file of --config, under its name without the dashes, and in the environment, as \
+FANFARE_ followed by its name in capitals (FANFARE_REDIS_URL; lists with commas). A flag overrides the environment, \
+and the environment overrides the file. The word off unsets an option that has no default. Times are written 500ms, \
+3s, 5m or 1h; sizes 512, 64KiB, 1MiB or 10MB.
 
-Also read, below the FANFARE_ names: SSE_PORT (the port), SSE_ENDPOINT, SSE_RETRY_INTERVAL (milliseconds), REDIS_URL, \
-LOG_LEVEL. SSE_HOST is a public name: it never sets the address to bind.
+Also read, with a lower priority than the FANFARE_ names: SSE_PORT (the port), SSE_ENDPOINT, SSE_RETRY_INTERVAL \
+(milliseconds), REDIS_URL, LOG_LEVEL. SSE_HOST is a public name: it never sets the address to bind.
 
 Examples:
   fanfare serve --dev
@@ -254,7 +254,7 @@ impl TypedValueParser for AsTyped {
 /// `fanfare subscribe`.
 #[derive(Args, Clone, Debug)]
 pub struct SubscribeArgs {
-    /// The stream: http://, https:// or unix:PATH:/events; without a scheme http is meant, without a path /events
+    /// The stream: http://, https:// or unix:PATH:/events; the default scheme is http, the default path /events
     // As text, here and below: clap's own error would show a malformed one with its password or token.
     #[arg(value_name = "URL")]
     pub url: String,
@@ -292,7 +292,7 @@ pub struct SubscribeArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Output")]
     pub count: Option<u64>,
 
-    /// Treat a stream as lost after this much silence; above the server's heartbeat. Unset: never
+    /// Treat a stream as lost after this much silence, which must exceed the server's heartbeat. Unset: never
     #[arg(long, value_name = "TIME",
           value_parser = duration_within(Duration::from_secs(1), Duration::from_secs(24 * 3600)))]
     pub idle_timeout: Option<Duration>,
@@ -313,7 +313,7 @@ pub struct PublishArgs {
     #[arg(value_name = "DATA", allow_hyphen_values = true)]
     pub data: String,
 
-    /// The server: http://, https:// or unix:PATH; without a path /publish is meant
+    /// The server: http://, https:// or unix:PATH; the default path is /publish
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3001", conflicts_with = "redis_url")]
     pub url: String,
 
@@ -338,7 +338,7 @@ pub struct PublishArgs {
           value_parser = duration_within(Duration::ZERO, Duration::from_secs(24 * 3600)))]
     pub retry: Option<Duration>,
 
-    /// The data is JSON: checked, and passed on as it is
+    /// The data is JSON: check it, and send it unchanged
     #[arg(long, help_heading = "Event")]
     pub json: bool,
 
@@ -346,7 +346,7 @@ pub struct PublishArgs {
     #[arg(long, value_name = "URL", help_heading = "Redis")]
     pub redis_url: Option<String>,
 
-    /// What the server behind this Redis takes a message for
+    /// How the server behind this Redis interprets a message
     #[arg(long, value_name = "FORMAT", default_value = "raw", requires = "redis_url", help_heading = "Redis")]
     pub redis_payload: RedisPayload,
 
@@ -365,7 +365,7 @@ pub struct CompletionsArgs {
 /// `fanfare man`.
 #[derive(Args, Clone, Debug)]
 pub struct ManArgs {
-    /// The folder; made if it is not there
+    /// The folder; created if it does not exist
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 }
@@ -389,7 +389,7 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<ListenAddress>,
 
-    /// The time that the server takes to leave: --drain-notice and --drain together
+    /// The time that the server takes to shut down: --drain-notice and --drain together
     #[arg(long, value_name = "TIME", default_value = "10s",
           value_parser = duration_within(Duration::ZERO, Duration::from_secs(2 * 3600)))]
     pub drain: Duration,
@@ -400,8 +400,8 @@ pub struct DoctorArgs {
 
     /// Examine the /proc and /sys below this folder: a container's root, or a copy from another host
     ///
-    /// Limits and cgroup are those of its process 1. No program is asked, so nothing is known of units and interfaces.
-    /// The kernel shows the net.* of the process that reads it: enter the container's network first.
+    /// Limits and cgroup are those of its process 1. No programs are run, so units and interfaces are not examined.
+    /// The kernel shows the net.* of the reading process: enter the container's network first.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
 

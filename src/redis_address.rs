@@ -72,7 +72,7 @@ impl RedisAddress {
             Some(pem) => {
                 // The crate would trust no certificate, and never connect.
                 if CertificateDer::pem_slice_iter(pem).next().is_none() {
-                    return Err(AddressError::Ca("no certificate stands there".to_owned()));
+                    return Err(AddressError::Ca("the file holds no certificate".to_owned()));
                 }
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).flatten());
@@ -118,7 +118,7 @@ impl RedisAddress {
             return format!("no answer in time{advice}");
         }
         if is_login_refused(error) {
-            return "Redis refuses the login: --redis-password-file or FANFARE_REDIS_PASSWORD".to_owned();
+            return "Redis refuses the login: check --redis-password-file or FANFARE_REDIS_PASSWORD".to_owned();
         }
         // A server without AUTH, or a proxy, may quote the command that it did not understand.
         clip(self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED)))
@@ -134,9 +134,7 @@ impl RedisAddress {
 pub fn url_problem(error: &RedisError) -> String {
     let text = error.to_string(); // "Missing hostname - InvalidClientConfig", with a detail behind that
     match text.split(" - ").next() {
-        Some("Invalid database number") => {
-            "the part behind the host must be a database's number, such as /0".to_owned()
-        }
+        Some("Invalid database number") => "the part after the host must be a database number, such as /0".to_owned(),
         words => words.unwrap_or_default().to_owned(),
     }
 }
@@ -189,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_show_where_and_never_who() {
+    fn shown_urls_hold_the_address_and_never_the_credentials() {
         check("redis://host", Ok("host:6379"));
         check("redis://me:hunter2@host:7000/3", Ok("host:7000"));
         check("rediss://:hunter2@[::1]:7000", Ok("::1:7000"));
@@ -204,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_url_is_told_what_is_wrong_with_it() {
+    fn the_error_for_a_wrong_url_names_the_mistake() {
         let check = |url: &str, words: &str| {
             let error = RedisAddress::new(url, None).unwrap_err().to_string();
             assert!(error.starts_with(words) && !error.contains("InvalidClientConfig"), "{url}: {error}");
         };
-        check("redis://host/abc", "the part behind the host must be a database's number, such as /0");
-        check("unix:///run/redis.sock?db=abc", "the part behind the host must be a database's number");
+        check("redis://host/abc", "the part after the host must be a database number, such as /0");
+        check("unix:///run/redis.sock?db=abc", "the part after the host must be a database number");
         check("redis://0.0.0.0", "Cannot connect to a wildcard address");
         check("redis://host?protocol=secret", "Invalid protocol version: expected");
     }
@@ -227,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_waiting_does_not_mend_says_what_does() {
+    fn an_error_that_waiting_does_not_fix_names_its_fix() {
         let check = |url: &str, error: RedisError, words: &[&str]| {
             let text = RedisAddress::new(url, None).unwrap().explain(&error);
             assert!(words.iter().all(|word| text.contains(word)), "{text:?} lacks one of {words:?}");

@@ -1,5 +1,5 @@
-//! The module map as a test: which module may know which, where `unsafe` may stand, and who has no clock or chance of
-//! its own. A new arrow fails here first; adding it to the table wants a reason.
+//! The module map as a test: which module may use which, where `unsafe` is allowed, and which modules have no clock or
+//! random source of its own. A new arrow fails here first; adding it to the table wants a reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hub", &["event"]),
     ("io", &["event"]),
     ("auth", &[]),
-    // How to reach a Redis is one decision, whoever publishes there.
+    // How to reach a Redis is one decision for all publishers.
     ("redis_address", &[]),
     // Publishers can flood the log, and each entry, as well as strangers can: one limit for both.
     ("sources", &["event", "protocol", "redis_address", "observe::log_limit", "observe::clip"]),
@@ -372,8 +372,8 @@ fn the_walks_of_the_map_are_short_and_their_files_exist() {
 fn a_forbidden_arrow_is_caught() {
     let check = |path: &str, source: &str, expected: &[&str]| {
         let found = violations(path, source);
-        let told = found.iter().zip(expected).all(|(found, expected)| found.contains(expected));
-        assert!(found.len() == expected.len() && told, "{path}: {source}\n{found:?}");
+        let is_named = found.iter().zip(expected).all(|(found, expected)| found.contains(expected));
+        assert!(found.len() == expected.len() && is_named, "{path}: {source}\n{found:?}");
     };
     check("hub/mod.rs", "use crate::event::Frame;", &[]);
     check("hub/mod.rs", "use crate::io::Io;", &["hub may not know io::Io"]);

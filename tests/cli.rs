@@ -101,7 +101,7 @@ fn a_wrong_value_names_the_option_the_value_and_what_is_allowed_and_exits_2() {
     let (_held, empty) = file("");
     redis("rediss://host", "/no/such", &["--redis-tls-ca /no/such: ", "No such file"]);
     redis("rediss://host", &empty, &["--redis-tls-ca ", &empty, "no certificate", "PEM"]);
-    let database = "must be a database's number, such as /0";
+    let database = "must be a database number, such as /0";
     check(&["--redis-url", "redis://h/abc"], &[], &["--redis-url redis://h/abc: ", database, "redis://[user"]);
     check(&["--redis-url", "rediss://host/#insecure"], &[], &["--redis-url rediss://host/#insecure: ", "name the CA"]);
 }
@@ -151,7 +151,7 @@ fn a_port_that_is_taken_is_explained() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = held.local_addr().unwrap().to_string();
     let check = |option: &str, args: &[&str]| {
-        let advice = format!("another server listens there? {option} ADDR:PORT names another port");
+        let advice = format!("perhaps by another server; choose another port with {option} ADDR:PORT");
         check(&[&["serve"], args].concat(), &[], 1, &["can't listen on", &taken, "in use", &advice]);
     };
     check("--listen", &["--listen", &taken]);
@@ -163,7 +163,7 @@ fn a_socket_in_a_folder_that_is_not_there_is_explained() {
     let held = tempfile::tempdir().unwrap();
     let folder = held.path().join("not there").display().to_string();
     let listen = format!("unix:{folder}/fanfare.sock");
-    let words = ["can't listen on", &listen, &format!("there is no folder {folder};"), "sudo install -d -o"];
+    let words = ["can't listen on", &listen, &format!("the folder {folder} does not exist;"), "sudo install -d -o"];
     check(&["serve", "--listen", &listen], &[], 1, &words);
 }
 

@@ -1,4 +1,4 @@
-//! `fanfare subscribe` and `fanfare publish` against servers that play back what they are told to.
+//! `fanfare subscribe` and `fanfare publish` against servers that play back prepared answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -138,7 +138,7 @@ fn a_stream_is_printed_and_resumed_after_its_last_event() {
     assert_eq!(header(&request, "x-key"), Some("7"));
     assert_eq!(header(&request, "last-event-id"), None);
     assert_eq!(header(&server.request(), "last-event-id"), Some("run-1"));
-    assert!(stderr.contains("the stream ended; again in 100ms"), "{stderr}");
+    assert!(stderr.contains("the stream ended; retrying in 100ms"), "{stderr}");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn chunked_streams_are_read_as_well() {
 }
 
 #[test]
-fn the_first_connection_resumes_where_it_is_told_to() {
+fn the_first_connection_resumes_after_the_given_event() {
     let server = Playback::new(&["HTTP/1.1 204 No Content\r\n\r\n"]);
     let tokens = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(tokens.path(), "hunter2\n").unwrap();
@@ -165,12 +165,12 @@ fn the_first_connection_resumes_where_it_is_told_to() {
 }
 
 #[test]
-fn what_passes_is_waited_for() {
+fn a_temporary_failure_is_retried() {
     let busy = answer("503 Service Unavailable", "application/problem+json", "{\"title\":\"Draining\"}");
     let server = Playback::new(&[&busy, &busy, &format!("{STREAM_HEAD}data: a\n\n")]);
     let (code, stdout, stderr) = run(&["subscribe", &server.address, "--data-only", "--count", "1"]);
     assert_eq!((code, stdout.as_str()), (0, "a\n"), "{stderr}");
-    assert_eq!(stderr.matches("503 Service Unavailable: Draining; again in").count(), 2, "{stderr}");
+    assert_eq!(stderr.matches("503 Service Unavailable: Draining; retrying in").count(), 2, "{stderr}");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_token_in_the_url_is_not_shown() {
 }
 
 #[test]
-fn what_does_not_pass_is_explained_and_exits_1() {
+fn a_permanent_failure_is_explained_and_exits_1() {
     let check = |answer: &str, words: &str| {
         let server = Playback::new(&[answer]);
         let (code, _, stderr) = run(&["subscribe", &server.address]);
@@ -212,7 +212,7 @@ fn a_url_that_http_does_not_know_is_explained() {
 }
 
 #[test]
-fn a_server_without_tls_is_not_asked_for_it_again() {
+fn a_server_that_speaks_no_tls_is_not_retried() {
     for command in [&["subscribe"][..], &["publish", "t", "x", "--url"]] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -224,7 +224,7 @@ fn a_server_without_tls_is_not_asked_for_it_again() {
             }
         });
         let (code, _, stderr) = run(&[command, &[&format!("https://{address}/")]].concat());
-        let expected = format!("error: {address}: no TLS is spoken there; is http:// meant?\n");
+        let expected = format!("error: {address}: the server does not speak TLS; did you mean http://?\n");
         assert_eq!((code, stderr), (1, expected), "{command:?}");
     }
 }
@@ -242,7 +242,7 @@ fn a_refusal_that_never_ends_is_cut_short() {
     second.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     let (code, _, stderr) = finish(child);
     assert_eq!(code, 0, "{stderr}");
-    assert!(stderr.contains("503 Service Unavailable; again in"), "{stderr}");
+    assert!(stderr.contains("503 Service Unavailable; retrying in"), "{stderr}");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn without_reconnecting_a_failure_exits_1() {
 }
 
 #[test]
-fn a_reader_that_has_had_enough_ends_the_stream_quietly() {
+fn a_closed_standard_output_ends_the_stream_quietly() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut child = start(&["subscribe", &address, "--data-only"], &[]);
@@ -287,7 +287,7 @@ fn a_stream_that_falls_silent_is_opened_again() {
     second.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
     let (code, stdout, stderr) = finish(child);
     assert_eq!((code, stdout.as_str()), (0, "a\n"), "{stderr}");
-    assert!(stderr.contains("the stream was silent for 1s (--idle-timeout); again in"), "{stderr}");
+    assert!(stderr.contains("the stream was silent for 1s (--idle-timeout); retrying in"), "{stderr}");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn a_unix_socket_serves_as_a_port_does() {
     let (code, stdout, stderr) = finish(child);
     assert_eq!((code, stdout.as_str()), (1, "one\ntwo\n"), "{stderr}");
     let shown = format!("{url}:/events?access_token=***&topic=a: ");
-    for words in ["the stream ended", "the stream was silent for 1s", "503 Service Unavailable; again in"] {
+    for words in ["the stream ended", "the stream was silent for 1s", "503 Service Unavailable; retrying in"] {
         assert!(stderr.contains(&format!("{shown}{words}")), "{words:?} is not in {stderr}");
     }
     assert!(
@@ -398,7 +398,7 @@ fn lines_before_a_wrong_one_are_published() {
     let (code, stdout, stderr) = finish(child);
     assert_eq!((code, stdout.as_str()), (1, "run-1\nx\n"), "{stderr}");
     assert!(stderr.contains("line 2: the data is not JSON"), "{stderr}");
-    assert!(stderr.contains("1 published before"), "{stderr}");
+    assert!(stderr.contains("1 already published: skipped"), "{stderr}");
 }
 
 #[test]
@@ -413,7 +413,7 @@ fn a_refused_publication_is_explained_and_exits_1() {
     let unauthorized = answer("401 Unauthorized", "application/problem+json", "{\"title\":\"No token\"}");
     check(&unauthorized, &[], "401 Unauthorized: No token; give a token with --token-file FILE");
     let given = [("FANFARE_PUBLISH_TOKEN", "hunter2")];
-    check(&unauthorized, &given, "401 Unauthorized: No token; the token is the one of FANFARE_PUBLISH_TOKEN\n");
+    check(&unauthorized, &given, "401 Unauthorized: No token; the refused token comes from FANFARE_PUBLISH_TOKEN\n");
     let problem = r#"{"title":"Not permitted","detail":"the token does not name the topic t to publish to"}"#;
     let forbidden = answer("403 Forbidden", "application/problem+json", problem);
     check(&forbidden, &given, "403 Forbidden: Not permitted: the token does not name the topic t to publish to\n");
@@ -422,17 +422,17 @@ fn a_refused_publication_is_explained_and_exits_1() {
 
 #[test]
 fn events_are_published_through_redis() {
-    let check = |args: &[&str], told: u64, expected: &str, words: &str| {
+    let check = |args: &[&str], receivers: u64, expected: &str, words: &str| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
-        let server = std::thread::spawn(move || play_redis(listener.accept().unwrap().0, told));
+        let server = std::thread::spawn(move || play_redis(listener.accept().unwrap().0, receivers));
         let (code, stdout, stderr) = run(&[&["publish", "--redis-url", &url], args].concat());
         assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
         assert!(stderr.contains(words), "{stderr}");
         assert_eq!(server.join().unwrap(), ["PUBLISH", "orders", expected]);
     };
     check(&["orders", "a\nb"], 1, "a\nb", "");
-    check(&["orders", "[1.0]", "--json"], 0, "[1.0]", "nobody is subscribed to orders");
+    check(&["orders", "[1.0]", "--json"], 0, "[1.0]", "no client is subscribed to orders");
     let envelope = r#"{"topic":"orders","id":"7","data":"a"}"#;
     check(&["orders", "a", "--id", "7", "--redis-payload", "envelope"], 1, envelope, "");
 }
@@ -460,18 +460,18 @@ fn what_a_redis_refuses_is_explained_without_the_password_it_quotes() {
     let password = [("FANFARE_REDIS_PASSWORD", "hunter2")];
     let (auth, publish) = (&["AUTH", "hunter2"][..], &["PUBLISH", "orders", "a"][..]);
     check(&password, &[(auth, "+OK"), (publish, "-ERR not after AUTH hunter2")], "not after AUTH ***");
-    let refused = "Redis refuses the login: --redis-password-file or FANFARE_REDIS_PASSWORD";
+    let refused = "Redis refuses the login: check --redis-password-file or FANFARE_REDIS_PASSWORD";
     check(&password, &[(auth, "-WRONGPASS invalid username-password pair or user is disabled.")], refused);
     check(&[], &[(publish, "-NOAUTH Authentication required.")], refused);
 }
 
 /// A Redis that knows OK and PUBLISH; answers with the words of the first PUBLISH.
-fn play_redis(mut stream: TcpStream, told: u64) -> Vec<String> {
+fn play_redis(mut stream: TcpStream, receivers: u64) -> Vec<String> {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
         let words = read_redis_command(&mut reader);
         if words[0] == "PUBLISH" {
-            stream.write_all(format!(":{told}\r\n").as_bytes()).unwrap();
+            stream.write_all(format!(":{receivers}\r\n").as_bytes()).unwrap();
             return words;
         }
         stream.write_all(b"+OK\r\n").unwrap();

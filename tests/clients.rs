@@ -1,6 +1,6 @@
 //! The clients that people use, as they come: curl, the eventsource package in node, and EventSource in Chromium.
 //!
-//! Nobody helps them: each opens its stream once, and whatever happens to the server is for client and server to mend.
+//! No test code helps them: each opens its stream once, and client and server must recover on their own.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -119,7 +119,7 @@ fn an_event_source_in_chromium_loses_nothing_when_its_connection_is_cut() {
 
 /// A heartbeat has no empty line of its own: the next event follows it directly.
 #[test]
-fn event_sources_make_nothing_of_heartbeats() {
+fn event_sources_ignore_heartbeats() {
     let mut page = Watcher::start("page.mjs");
     let origin = page.wait_for("ready", |_| true).data.expect("the page's origin");
     let server = Server::start(&["--heartbeat", "1s", "--cors-origin", &origin]);
@@ -163,7 +163,7 @@ fn loses_nothing_when_cut(server: &Server, client: &mut Watcher, first: &[&str])
 }
 
 #[test]
-fn the_eventsource_package_in_node_survives_a_crash_and_hears_of_the_gap() {
+fn the_eventsource_package_in_node_survives_a_crash_and_receives_the_gap() {
     let server = Server::start(&["--retry", "200ms"]);
     let mut node = Watcher::start("eventsource.mjs");
     node.watch(&server.url(STREAM));
@@ -246,7 +246,7 @@ fn one_event_source_in_chromium_survives_the_limit_a_crash_a_drain_and_the_loss_
     page.never_closed();
 }
 
-/// A secret, and a token of it for the stream that is good for so many seconds.
+/// A secret, and a token signed with it that allows the stream for this number of seconds.
 const SECRET: &str = "a-secret-of-the-client-tests-that-is-long-enough";
 
 fn token(seconds: u64) -> String {

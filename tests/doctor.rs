@@ -63,7 +63,7 @@ fn the_shipped_files_are_what_the_doctor_expects() {
 }
 
 #[test]
-fn a_tuned_host_is_passed_over_in_one_line() {
+fn the_report_of_a_tuned_host_is_one_line() {
     for connections in ["100000", "1000000"] {
         let host = tuned(connections);
         let output = doctor(&["--root", host.root(), "--connections", connections]);
@@ -74,7 +74,7 @@ fn a_tuned_host_is_passed_over_in_one_line() {
 }
 
 #[test]
-fn an_untuned_host_is_told_what_it_lacks_and_the_whole_profile_mends_it() {
+fn the_report_of_an_untuned_host_lists_its_shortages_and_the_whole_profile_fixes_them() {
     let host = FakeHost::new();
     check(&host, &[], &["net.core.somaxconn", "net.core.netdev_max_backlog", "net.ipv4.tcp_max_orphans"]);
     check(&host, &["--connections", "1000"], &[]);
@@ -97,7 +97,7 @@ fn the_profile_takes_nothing_away_and_stays_as_it_is() {
 }
 
 #[test]
-fn each_sysctl_that_is_too_low_is_named_alone_and_its_line_mends_it() {
+fn each_sysctl_that_is_too_low_is_reported_alone_and_its_line_fixes_it() {
     let check = |key: &str, args: &[&str], enough: &str, short: &str| {
         let host = tuned("100000");
         host.set("net.ipv4.tcp_syncookies", "0");
@@ -129,7 +129,7 @@ fn each_sysctl_that_is_too_low_is_named_alone_and_its_line_mends_it() {
 }
 
 #[test]
-fn what_no_sysctl_gives_is_named_alone_too() {
+fn shortages_that_no_sysctl_fixes_are_reported_alone_too() {
     let lowered = |named: &[&str], args: &[&str], lower: &dyn Fn(&FakeHost)| {
         let host = tuned("100000");
         check(&host, args, &[]);
@@ -156,7 +156,7 @@ fn what_no_sysctl_gives_is_named_alone_too() {
 }
 
 #[test]
-fn what_a_host_does_not_have_bounds_nothing() {
+fn a_limit_that_a_host_does_not_have_is_not_reported() {
     let host = tuned("100000");
     host.remove("net.netfilter.nf_conntrack_max");
     host.remove("net.netfilter.nf_conntrack_buckets");
@@ -169,11 +169,11 @@ fn what_a_host_does_not_have_bounds_nothing() {
 }
 
 #[test]
-fn what_can_t_be_read_is_not_taken_for_enough() {
+fn an_unreadable_value_does_not_count_as_enough() {
     let host = tuned("100000");
     host.remove("net.ipv4.tcp_mem");
     let output = doctor(&["--root", host.root()]);
-    assert!(text(&output).contains("Not looked at, since it can't be read: net.ipv4.tcp_mem."), "{output:?}");
+    assert!(text(&output).contains("Not checked, because it can't be read: net.ipv4.tcp_mem."), "{output:?}");
     let folder = tempfile::tempdir().unwrap();
     let output = doctor(&["--root", folder.path().to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -181,23 +181,23 @@ fn what_can_t_be_read_is_not_taken_for_enough() {
 }
 
 #[test]
-fn the_table_says_what_by_how_much_what_then_and_how_to_mend_it() {
+fn the_table_has_each_shortage_its_size_its_effect_and_its_fix() {
     let host = tuned("100000");
     host.set("net.core.somaxconn", "128");
-    let told = text(&doctor(&["--root", host.root()]));
+    let report = text(&doctor(&["--root", host.root()]));
     for line in [
         "For 100000 connections this host is short of:",
         "net.core.somaxconn  128  65535     65407",
         "    sudo sysctl -w net.core.somaxconn=65535",
     ] {
-        assert!(told.lines().any(|printed| printed == line), "{line:?} is not in {told}");
+        assert!(report.lines().any(|printed| printed == line), "{line:?} is not in {report}");
     }
-    assert!(told.contains("If ignored: ") && !told.contains('\x1b'), "{told}");
-    assert!(!told.contains("so far"), "{told}");
+    assert!(report.contains("If ignored: ") && !report.contains('\x1b'), "{report}");
+    assert!(!report.contains("so far"), "{report}");
     // Queues that overflowed already are the reason to look at this key first.
     host.put("proc/1/net/netstat", "TcpExt: SyncookiesSent ListenOverflows\nTcpExt: 0 417\n");
-    let told = text(&doctor(&["--root", host.root()])).replace('\n', " ");
-    assert!(told.contains("417 so far"), "{told}");
+    let report = text(&doctor(&["--root", host.root()])).replace('\n', " ");
+    assert!(report.contains("417 so far"), "{report}");
 }
 
 #[test]

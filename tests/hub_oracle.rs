@@ -49,7 +49,8 @@ enum Step {
     Pass {
         seconds: u64,
     },
-    /// Somebody comes with the id of what stands at this place of all there ever was, or with one that nobody gave.
+    /// A client resumes with the id of the entry at this place of the whole history, or with an id that was never
+    /// given.
     Resume {
         topics: Vec<usize>,
         place: Option<usize>,
@@ -339,7 +340,7 @@ impl Oracle {
         }
     }
 
-    // ---- who receives what ----
+    // ---- what subscribers receive ----
 
     fn subscribe(&mut self, slot: u32, topics: &[usize]) {
         if self.subscribers.contains_key(&slot) {
@@ -353,7 +354,7 @@ impl Oracle {
         self.subscribers.insert(slot, Expecting { topics: topics.to_vec(), position: self.head });
     }
 
-    /// No topic is refused that is there, or while there are few.
+    /// No subscriber is refused a topic that exists, or any topic while there is room for more.
     fn check_exhausted(&self, topics: &[usize]) {
         let fresh = topics.iter().filter(|topic| !self.order.contains(topic)).count();
         assert!(fresh > 0 && self.order.len() + fresh > self.limits.topics_max, "{topics:?} of {:?}", self.order);
@@ -436,7 +437,7 @@ impl Oracle {
         all.into_iter().map(|(_, text)| text).collect()
     }
 
-    // ---- who comes back ----
+    // ---- clients that resume ----
 
     fn resume(&mut self, topics: &[usize], place: Option<usize>, replay: Replay) {
         let names: Vec<_> = topics.iter().copied().map(name).collect();
@@ -521,7 +522,7 @@ impl Oracle {
         }
     }
 
-    /// True when a subscriber that goes on behind `cut` misses something of this topic.
+    /// True when a subscriber that continues behind `cut` misses something of this topic.
     fn skips(&self, topic: usize, position: u64, silent_through: u64, cut: u64) -> bool {
         let is_within = |after: u64, place: u64| after < place && place <= cut;
         let held = self.held_after(&[topic], position);
@@ -572,7 +573,7 @@ proptest! {
         steps.iter().for_each(|step| oracle.take(step));
     }
 
-    /// One run serves everybody whom it covers: it is what each of them would have got alone.
+    /// One run serves every subscriber that it covers: each gets the same as from a run of its own.
     #[test]
     fn a_shared_run_is_each_subscribers_own(
         limits in some_limits().prop_map(|limits| HubLimits { topics_max: 100, ..limits }),

@@ -1,4 +1,4 @@
-//! `fanfare load` as a user runs it, against a small server that can be told to misbehave.
+//! `fanfare load` as a user runs it, against a small server that can misbehave in chosen ways.
 
 mod support;
 
@@ -128,7 +128,7 @@ fn clients_resume_after_a_hang_up() {
 }
 
 #[test]
-fn without_ids_what_was_sent_meanwhile_is_missed() {
+fn without_ids_messages_sent_meanwhile_are_missed() {
     let server = server(Behaviour { hang_up_after: Some(7), has_ids: false, retry_ms: 200, ..Behaviour::default() });
     let run = load(&server, "/events", &["--publish-rate", "50"]);
     assert_eq!(run.code, Some(0), "{}", run.output);
@@ -163,7 +163,7 @@ fn tls_is_spoken_and_bodies_come_in_chunks() {
     check(&nginx.http("/events"), &rate("1000"), &[("redirects", 10.0), ("answers_301", 10.0), ("answers_200", 10.0)]);
     let storm = ["--scenario", "storm", "--storm-after", "100ms", "--publish-rate", "50"];
     check(&nginx.https("/events"), &storm, &[("reconnects", 10.0), ("duplicated_events", 0.0)]);
-    // A hundred bytes at a time: every record comes in pieces, and nobody waits for the last of them.
+    // A hundred bytes at a time: every record comes in pieces, and each piece is used as it comes.
     let slow = ["--slow-share", "50%", "--slow-bytes-per-second", "1000", "--publish-rate", "20"];
     let run = run(&nginx.https("/events"), &[&trusted[..], &slow].concat());
     assert_eq!(run.code, Some(0), "{}", run.output);
@@ -210,7 +210,7 @@ fn a_unix_socket_is_a_target_too() {
 }
 
 #[test]
-fn what_the_stream_is_of_is_published_to() {
+fn the_topics_of_the_stream_are_published_to() {
     let server = Server::start(&["--listen", "127.0.0.1:0"]);
     let authorization = format!("Authorization: Bearer {TOKEN}");
     // As people write it: without schemes, and without the path that is meant.
@@ -223,13 +223,13 @@ fn what_the_stream_is_of_is_published_to() {
 
     let unheard = load(&["--publish-rate", "1000", "--publish-topic", "c", "--settle", "100ms"]);
     assert_eq!(unheard.code, Some(1), "{}", unheard.output);
-    let line = "found        nobody heard any of it: does --publish-topic match the stream?\n";
+    let line = "found        no client received any message: does --publish-topic match the stream?\n";
     assert!(unheard.output.contains(line), "{}", unheard.output);
     assert!(!unheard.output.contains("lost\n"), "{}", unheard.output);
 }
 
 #[test]
-fn a_publisher_that_is_refused_says_why() {
+fn a_refused_publish_is_explained() {
     let server = Server::start(&["--listen", "127.0.0.1:0"]);
     let check = |publish_url: &str, sentence: &str| {
         let publish = ["--publish-url", publish_url, "--publish-rate", "1000", "--publish-count", "20"];
@@ -244,7 +244,7 @@ fn a_publisher_that_is_refused_says_why() {
 }
 
 #[test]
-fn a_test_that_reached_nobody_has_no_empty_table() {
+fn a_test_that_reached_no_client_prints_no_empty_table() {
     let run = run("127.0.0.1:1", &["--duration", "0s", "--no-reconnect"]);
     assert_eq!(run.code, Some(1), "{}", run.output);
     assert!(run.output.contains("error        connect_refused 10\n"), "{}", run.output);
@@ -306,7 +306,7 @@ fn a_storm_loses_nothing_when_ids_are_resumed() {
 }
 
 #[test]
-fn churn_brings_everybody_back() {
+fn after_churn_every_client_is_connected_again() {
     let server = server(Behaviour::default());
     let args = ["--scenario", "churn", "--churn", "100%", "--publish-rate", "50", "--publish-count", "50"];
     let run = load(&server, "/events", &args);
@@ -329,7 +329,7 @@ fn clients_that_do_not_read_are_not_judged() {
 }
 
 #[test]
-fn only_who_listens_misses_heartbeats() {
+fn only_clients_that_read_can_miss_heartbeats() {
     let server = server(Behaviour::default());
     let check = |args: &[&str], misses: bool| {
         let silence = ["--duration", "1s", "--heartbeat", "200ms"];
@@ -388,7 +388,7 @@ fn old_ids_are_sent_and_history_is_read() {
 }
 
 #[test]
-fn lockstep_sends_the_next_when_all_have_the_last() {
+fn lockstep_sends_the_next_message_when_all_clients_have_the_last() {
     let server = server(Behaviour::default());
     let run = load(&server, "/events", &["--publish-rate", "lockstep", "--publish-count", "50"]);
     assert_eq!(run.code, Some(0), "{}", run.output);
@@ -423,7 +423,7 @@ fn messages_go_through_redis() {
     let channels = ["--redis-url", &url, "--redis-channel", "a", "--redis-channel", "b"];
     let publish = [&channels[..], &["--redis-password-file", password.to_str().unwrap()]].concat();
 
-    // Nobody listens yet: that must not pass.
+    // There is no subscriber yet: that must not pass.
     let server = server(Behaviour::default());
     let run = load_without_publishing(&server, &[&publish[..], &["--publish-count", "20"]].concat());
     assert_eq!(run.code, Some(1), "{}", run.output);
@@ -457,12 +457,12 @@ fn the_server_is_measured_by_its_pid() {
     let per_connection =
         ["client_bytes_per_connection", "kernel_bytes_per_connection", "server_user_bytes_per_connection"];
     assert_eq!(per_connection.map(|name| run.figures.get(name)), [Some(&Value::Null); 3], "{:#}", run.figures);
-    let line = "memory       too few connections to tell (1,000 at least)\nserver       ";
+    let line = "memory       too few connections to measure this (at least 1,000)\nserver       ";
     assert!(run.output.contains(line), "{}", run.output);
 }
 
 #[test]
-fn an_interrupted_test_says_so_and_does_not_miss_its_server() {
+fn an_interrupted_test_reports_the_interruption_and_no_missing_server() {
     let server = server(Behaviour::default());
     let folder = tempfile::tempdir().unwrap();
     let (json, page) = (folder.path().join("figures.json"), folder.path().join("page.html"));
@@ -507,7 +507,7 @@ fn the_page_stands_alone() {
 }
 
 #[test]
-fn what_is_handed_on_holds_no_secret() {
+fn the_report_and_the_page_hold_no_secret() {
     let server = server(Behaviour::default());
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.html");
@@ -537,7 +537,7 @@ fn wrong_usage_exits_2_and_says_why() {
     check(&["ftp://127.0.0.1/"], ", or unix:PATH");
     check(&["unix:"], "or unix:PATH");
     check(&["unix:/run/fanfare.sock:/", "--scenario", "blackhole"], "Unix socket");
-    check(&["https://127.0.0.1:1/", "--ca", "/dev/null"], "no certificate");
+    check(&["https://127.0.0.1:1/", "--ca", "/dev/null"], "no PEM certificate");
     check(&["http://127.0.0.1:1/", "--fail-if", "errors"], "no comparison");
     check(&["http://127.0.0.1:1/", "--fail-if", "lost_event>0"], "\"lost_event\" is not a measure");
     check(&["http://127.0.0.1:1/", "--fail-if", "p99_latncy>1ms"], "before connect, response, first_event, latency,");
@@ -548,7 +548,7 @@ fn wrong_usage_exits_2_and_says_why() {
         "from 81 to 16777216",
     );
     check(&["http://127.0.0.1:1/", "--duration", "5"], "not a time");
-    check(&["http://127.0.0.1:1/", "--server-pid", "4194305"], "--server-pid 4194305: no such process");
+    check(&["http://127.0.0.1:1/", "--server-pid", "4194305"], "--server-pid 4194305: the process does not exist");
     for option in ["--json", "--report"] {
         check(&["http://127.0.0.1:1/", option, "/nonexistent/x"], &format!("{option} /nonexistent/x: No such file"));
     }

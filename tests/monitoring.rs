@@ -102,7 +102,7 @@ fn the_table_of_metrics_is_whole_and_true() {
     let page = metrics_page();
     let section = OPERATING.split("\n## Metrics\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `"));
-    let told: BTreeSet<&str> =
+    let documented: BTreeSet<&str> =
         rows.flat_map(|row| named(row.split(" | ").next().unwrap_or_default())).map(|(name, _)| name).collect();
-    assert_eq!(told, families(&page), "docs/operating.md, against /metrics");
+    assert_eq!(documented, families(&page), "docs/operating.md, against /metrics");
 }

@@ -59,7 +59,7 @@ fn the_root_is_the_page_for_browsers_and_a_list_for_others() {
 }
 
 #[test]
-fn statistics_come_once_a_second_to_who_may_watch() {
+fn statistics_are_sent_once_a_second_to_authorized_clients() {
     let server = Server::start(&["--dev"]);
     let mut watcher = Subscriber::open(&server, STATISTICS);
     let mut subscriber = Subscriber::open(&server, "/events?topic=t");
@@ -67,14 +67,17 @@ fn statistics_come_once_a_second_to_who_may_watch() {
         server.publish("t", data);
     }
     subscriber.expect(&["a", "b", "c"]);
-    let told = |watcher: &mut Subscriber| -> Value { serde_json::from_str(&watcher.event().data().unwrap()).unwrap() };
-    let first = std::iter::repeat_with(|| told(&mut watcher)).find(|told| told["events"]["published"] != 0).unwrap();
+    let statistics =
+        |watcher: &mut Subscriber| -> Value { serde_json::from_str(&watcher.event().data().unwrap()).unwrap() };
+    let first = std::iter::repeat_with(|| statistics(&mut watcher))
+        .find(|statistics| statistics["events"]["published"] != 0)
+        .unwrap();
     assert!(first["connections"]["streams"].as_u64() >= Some(2), "{first}");
     assert!(first["events"]["delivered"].as_u64() >= Some(3), "{first}");
     let topics: Vec<_> = first["topics"]["busiest"].as_array().unwrap().iter().map(|topic| &topic["topic"]).collect();
     assert!(topics.contains(&&Value::from("t")), "{first}");
     assert_eq!(first["sources"][0]["name"], "host");
-    let second = told(&mut watcher);
+    let second = statistics(&mut watcher);
     assert!(second["time_ms"].as_u64() > first["time_ms"].as_u64());
     let interval = second["time_ms"].as_u64().unwrap() - first["time_ms"].as_u64().unwrap();
     assert!(interval >= 900, "{interval} ms: more often than once a second");
@@ -84,7 +87,7 @@ fn statistics_come_once_a_second_to_who_may_watch() {
 }
 
 #[test]
-fn statistics_cost_nothing_while_nobody_watches() {
+fn statistics_cost_nothing_without_subscribers() {
     let server = Server::start(&[]);
     let mut subscriber = Subscriber::open(&server, "/events?topic=t");
     let heartbeats = "fanfare_loop_turn_duration_seconds_count";
@@ -136,7 +139,7 @@ fn the_admin_listener_has_the_page_and_of_streams_the_statistics_alone() {
 }
 
 #[test]
-fn nobody_publishes_to_the_servers_own_topics() {
+fn publishing_to_the_servers_own_topics_is_refused() {
     let server = Server::start(&["--dev"]);
     for topic in ["fanfare:statistics", "fanfare:anything"] {
         let answer = server.post(&format!(r#"{{"topic":"{topic}","data":"x"}}"#));

@@ -195,7 +195,7 @@ proptest! {
             prop_assert_eq!(plain.client(is_trusted), Some("192.0.2.7:0".parse().unwrap()));
             let elements = ForwardedFor { forwarded: lines(appended, "for="), ..ForwardedFor::default() };
             let client = elements.client(is_trusted);
-            // In the client's own line a quote may stay open: then nobody is believed.
+            // In the client's own line a quote may stay open: then no address is believed.
             prop_assert!(client == Some("192.0.2.7:0".parse().unwrap()) || appended && client.is_none(), "{client:?}");
         }
     }

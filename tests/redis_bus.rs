@@ -1,4 +1,5 @@
-//! The bus between nodes against a real redis-server: what is answered Ok, and what becomes of it when Redis fails.
+//! The bus between nodes against a real redis-server: which publishes are answered Ok, and what happens to them when
+//! Redis fails.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -33,8 +34,8 @@ fn the_bus_brings_what_one_node_publishes_to_all() {
     assert_eq!((0..3).map(|_| b.next()).collect::<Vec<_>>(), expected);
 }
 
-/// The invariant of the source's documentation, under fire: what is answered Ok was heard before by the node that says
-/// so; and any other node hears it too, or a gap in its place.
+/// The invariant of the source's documentation, under failures: what is answered Ok was received before by the node
+/// that answers it; and every other node receives it too, or a gap in its place.
 #[test]
 fn killed_subscriptions_lose_no_ok_without_a_gap() {
     let redis = RedisServer::start();
@@ -122,7 +123,7 @@ fn kill_subscriptions(redis: &RedisServer, is_done: impl Fn() -> bool) {
     }
 }
 
-/// Which of `numbers`, published in this order, were not heard: with a gap in their place, and without.
+/// Which of `numbers`, published in this order, were not received: with a gap in their place, and without.
 fn missed(heard: &[Heard], numbers: &[u64]) -> (Vec<u64>, Vec<u64>) {
     // Every gap as the last number before it.
     let (mut arrived, mut gaps) = (vec![0], Vec::new());
@@ -139,7 +140,7 @@ fn missed(heard: &[Heard], numbers: &[u64]) -> (Vec<u64>, Vec<u64>) {
 }
 
 #[test]
-fn a_hung_redis_is_noticed_and_nobody_waits_for_it() {
+fn a_hung_redis_is_detected_and_publishes_do_not_wait_for_it() {
     let redis = RedisServer::start();
     let timing = RedisTiming {
         ping_interval: Duration::from_millis(100),

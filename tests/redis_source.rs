@@ -23,7 +23,7 @@ fn refusals(node: &Node) -> HashMap<&'static str, u64> {
 }
 
 #[test]
-fn raw_payloads_arrive_as_they_are_and_refused_ones_are_told() {
+fn raw_payloads_arrive_unchanged_and_refused_ones_cause_a_gap() {
     let redis = RedisServer::start();
     let url = format!("unix://{}", redis.socket().display());
     let node = Node::start_up(RedisSettings { patterns: strings(&["p.*"]), ..settings(&url) });
@@ -132,7 +132,7 @@ fn a_redis_that_is_killed_and_returns_is_one_gap() {
 }
 
 #[test]
-fn an_acl_user_subscribes_with_its_password_and_nobody_logs_it() {
+fn an_acl_user_subscribes_with_its_password_which_is_never_logged() {
     let log = captured_log();
     let rights = "--user fan on >hunter2/secret resetchannels &news &fanfare:bus -@all +subscribe +publish";
     let rights: Vec<&str> = rights.split(' ').collect();
@@ -150,7 +150,7 @@ fn an_acl_user_subscribes_with_its_password_and_nobody_logs_it() {
     let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     let complaints = text
         .lines()
-        .filter(|line| line.contains("does not tell its role") && line.contains(&redis.address().to_string()));
+        .filter(|line| line.contains("t read the role of Redis") && line.contains(&redis.address().to_string()));
     assert_eq!(complaints.count(), 1, "{text}");
     assert!(node.status.is_up() && node.status.reconnects() == 0, "{:?}", node.status);
 
@@ -160,14 +160,17 @@ fn an_acl_user_subscribes_with_its_password_and_nobody_logs_it() {
         let error = node.status.last_error().unwrap();
         assert!(error.contains(expected) && !error.contains("hunter"), "{error}");
     };
-    check(settings(&redis.url("redis", "fan:hunter3%2Fsecret@")), "Redis refuses the login: --redis-password-file");
+    check(
+        settings(&redis.url("redis", "fan:hunter3%2Fsecret@")),
+        "Redis refuses the login: check --redis-password-file",
+    );
     let channels = strings(&["news", "secrets"]);
     let url = redis.url("redis", "fan:hunter2%2Fsecret@");
     check(RedisSettings { channels, ..settings(&url) }, "it refuses SUBSCRIBE secrets: ");
     check(RedisSettings { patterns: strings(&["s*"]), ..settings(&url) }, "it refuses PSUBSCRIBE s*: ");
 
     redis.command::<()>(&["CONFIG", "SET", "requirepass", "hunter4"]);
-    check(settings(&redis.url("redis", "")), "Redis refuses the login: --redis-password-file");
+    check(settings(&redis.url("redis", "")), "Redis refuses the login: check --redis-password-file");
 
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(log.contains("Redis refuses the login") && !log.contains("hunter"), "{log}");
@@ -183,7 +186,7 @@ fn asking(url: &str) -> RedisSettings {
 #[test]
 fn a_replica_counts_as_down_for_as_long_as_it_is_one() {
     const REPLICA: &str =
-        "it is a replica, and what is published there reaches no other server: use the address of the primary";
+        "it is a replica, and messages published on a replica reach no other server: use the address of the primary";
     let primary = RedisServer::start();
     let port = primary.address().port().to_string();
     let replica_of = ["--port", "{port}", "--replicaof", "127.0.0.1", &port];
@@ -212,7 +215,7 @@ fn a_replica_counts_as_down_for_as_long_as_it_is_one() {
 }
 
 #[test]
-fn the_role_is_had_of_info_where_role_is_forbidden() {
+fn the_role_is_read_from_info_where_role_is_forbidden() {
     let primary = RedisServer::start();
     let port = primary.address().port().to_string();
     let arguments = ["--port", "{port}", "--replicaof", "127.0.0.1", &port];
@@ -224,7 +227,7 @@ fn the_role_is_had_of_info_where_role_is_forbidden() {
 }
 
 #[test]
-fn what_is_too_long_is_skipped_and_told_and_the_session_goes_on() {
+fn a_message_that_is_too_long_is_skipped_with_a_gap_and_the_session_continues() {
     let redis = RedisServer::start();
     let node = Node::start_up(RedisSettings { patterns: strings(&["p.*"]), ..settings(&redis.url("redis", "")) });
     let mut client = redis.connect();
@@ -238,11 +241,11 @@ fn what_is_too_long_is_skipped_and_told_and_the_session_goes_on() {
     published(&mut client, "news", "after");
     assert_eq!(node.next_event(), pair("news", "before"));
     let both = Heard::Gap { reason: GapReason::Refused, topics: Some(strings(&["news", "p.a"])) };
-    let told = [refused("news"), refused("p.a")];
+    let gaps = [refused("news"), refused("p.a")];
     let first = node.next();
     // One gap, if the loop has not read it when the next topic is added.
     if first != both {
-        assert_eq!([first, node.next()], told);
+        assert_eq!([first, node.next()], gaps);
     }
     assert_eq!(node.next(), source_lost(), "whose events the bus carried is not known");
     assert_eq!(node.next_event(), pair("news", "after"));

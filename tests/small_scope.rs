@@ -526,7 +526,7 @@ const ALPHABETS: [&[Operation]; 2] = [
 ];
 
 #[test]
-fn every_client_that_resumes_loses_nothing_in_silence() {
+fn every_client_that_resumes_loses_nothing_silently() {
     let mut tally = Tally::default();
     for alphabet in ALPHABETS {
         each_history(alphabet, length(), &mut |history| {
@@ -541,7 +541,7 @@ fn every_client_that_resumes_loses_nothing_in_silence() {
 }
 
 #[test]
-fn a_client_that_follows_loses_nothing_in_silence() {
+fn a_client_that_follows_loses_nothing_silently() {
     let alphabet = [Event(0), Event(1), Event(2), SharedId(0), LossOfAll, Wait, Age, Visit, Cut];
     let mut tally = Tally::default();
     let paced = Wish { is_paced: true, ..WISHES[0] };

@@ -310,7 +310,7 @@ function lock(name, change) {
   };
 }
 
-/** Without locks: whoever hears no leader claims the lead; of two leaders the later one, by term, stays. */
+/** Without locks: a tab that receives nothing from a leader claims the lead; of two leaders the later one, by term, stays. */
 function vote(name, change) {
   const channel = new BroadcastChannel(`${name} vote`);
   const me = Math.random();

@@ -61,7 +61,7 @@ const figures = FIGURES.map(([name, read, note, alert]) => {
   };
 });
 
-// ---- drawing: at most once a frame, and never while nobody looks ----
+// ---- drawing: at most once a frame, and never while the page is hidden ----
 
 let due = false;
 function redraw() {

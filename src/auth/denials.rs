@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_id_is_denied_until_its_token_expires_however_late_that_is_known() {
+    fn a_token_id_is_denied_until_its_token_expires_even_if_the_expiry_is_learned_late() {
         let mut denials = Denials::new(10);
         let [one, other] = ["one", "other"].map(|id| token(Some(id), Some("me"), None, NOW + 100));
         denials.deny(id("one"), Term::Expiry, NOW, NOW).unwrap();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_whose_clock_is_ahead_does_not_save_a_token_whose_stream_was_ended() {
+    fn an_issuer_clock_that_is_ahead_does_not_keep_a_disconnected_token_valid() {
         let mut denials = Denials::new(10);
         denials.deny(subject("me"), Term::Expiry, NOW, NOW).unwrap();
         let ahead = |seconds: u64| token(None, Some("me"), Some(NOW + seconds), NOW + 100);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_denials_the_longer_counts() {
+    fn the_longer_of_two_denials_applies() {
         let shown = token(Some("id"), None, None, NOW + 100);
         let check = |terms: [Term; 2], until_s: u64| {
             let mut denials = Denials::new(10);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn at_its_bound_it_refuses_and_forgets_only_what_is_over() {
+    fn a_full_list_refuses_new_denials_and_drops_only_expired_ones() {
         let mut denials = Denials::new(2);
         denials.deny(id("a"), Term::Until(NOW + 10), NOW, NOW).unwrap();
         denials.deny(id("b"), Term::Expiry, NOW, NOW).unwrap();

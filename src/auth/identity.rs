@@ -54,7 +54,7 @@ pub(super) fn audiences(claim: &Value) -> Result<Box<[Digest]>, Denied> {
         one => std::slice::from_ref(one),
     };
     let digests = several.iter().map(|audience| audience.as_str().map(Digest::of)).collect::<Option<_>>();
-    digests.ok_or(Denied::Invalid("the token's audience (aud) is neither text nor a list of texts"))
+    digests.ok_or(Denied::Invalid("the token's audience (aud) must be a string or a list of strings"))
 }
 
 /// A `sub` or `jti`: a text, or a number by its digits, as many issuers use one. Any other value is no name.

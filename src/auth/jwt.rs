@@ -86,9 +86,12 @@ impl Verifier {
 
     /// Checks a token at `now` since 1970.
     pub fn verify(&self, token: &str, now: Duration) -> Result<Verified, Denied> {
-        let header = decode_header(token).map_err(|_| Denied::Invalid("this is no token that is known here"))?;
+        let header =
+            decode_header(token).map_err(|_| Denied::Invalid("the token is malformed or of an unsupported kind"))?;
         if header.crit.is_some() {
-            return Err(Denied::Invalid("the token's header asks for what is not known here"));
+            return Err(Denied::Invalid(
+                "the token's header requires an extension (crit) that this server does not support",
+            ));
         }
         for key in self.keys.iter().filter(|key| key.may_have_signed(&header)) {
             match decode::<Claims>(token, &key.decoding, &key.validation) {
@@ -122,7 +125,7 @@ impl Verifier {
             _ if self.issuers.is_empty() => Ok(()),
             None => Err(Denied::Invalid("the token names no issuer (iss)")),
             Some(issuer) if self.issuers.contains(issuer) => Ok(()),
-            Some(_) => Err(Denied::Invalid("the token is of another issuer (iss)")),
+            Some(_) => Err(Denied::Invalid("the token comes from another issuer (iss)")),
         }
     }
 }
@@ -146,7 +149,7 @@ impl VerifyingKey {
 
 impl Claims {
     fn check(self, key: Digest, now: Duration) -> Result<Verified, Denied> {
-        let exp = self.exp.ok_or(Denied::Invalid("the token has no time of expiry (exp)"))?;
+        let exp = self.exp.ok_or(Denied::Invalid("the token has no expiry time (exp)"))?;
         let expires_at = exp + LEEWAY.as_secs_f64();
         if now.as_secs_f64() >= expires_at {
             return Err(Denied::Invalid("the token has expired"));
@@ -173,8 +176,8 @@ impl Claims {
 /// Why a token could not be read.
 fn reason(kind: &ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => "the token's claims are not as documented",
-        _ => "this is no token that is known here",
+        ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => "the token's claims do not have the documented types",
+        _ => "the token is malformed or of an unsupported kind",
     }
 }
 

@@ -46,15 +46,15 @@ pub enum KeyError {
     )]
     ShortSecret(usize),
     /// A private key could sign tokens, but this server only checks them.
-    #[error("holds a private key, and checking tokens takes the public one: openssl pkey -in FILE -pubout")]
+    #[error("holds a private key, but tokens are checked with the public key: openssl pkey -in FILE -pubout")]
     Private,
     /// A kind of key that is not used here.
-    #[error("holds a key that is not used here; allowed are RSA of 2048 to 8192 bits, P-256 and Ed25519")]
+    #[error("holds a key of an unsupported kind; allowed are RSA of 2048 to 8192 bits, P-256 and Ed25519")]
     Unsupported,
     /// A set that holds no usable key.
     #[error(
-        "holds no key that is used here; passed over were {for_other_purposes} not for signatures and {of_other_kinds} \
-         of other kinds than RSA of 2048 to 8192 bits, P-256, Ed25519 and oct"
+        "holds no usable key; it skips {for_other_purposes} that are not for signatures and {of_other_kinds} of other \
+         kinds than RSA of 2048 to 8192 bits, P-256, Ed25519 and oct"
     )]
     PassedOver {
         /// Keys that are not for signatures.
@@ -66,10 +66,10 @@ pub enum KeyError {
     #[error("is not PEM")]
     NotPem,
     /// Begins like JSON and is not.
-    #[error("begins like a JWKS and is no JSON (line {0}, column {1})")]
+    #[error("begins like a JWKS but is not valid JSON (line {0}, column {1})")]
     NotJson(usize, usize),
     /// More keys than a rotation needs.
-    #[error("brings the keys to more than {KEYS_MAX}")]
+    #[error("raises the number of keys above {KEYS_MAX}")]
     TooMany,
 }
 

@@ -50,12 +50,13 @@ pub struct NewToken {
 pub enum MintError {
     /// No key to sign with.
     #[error(
-        "holds no key that signs; allowed are a private key in PEM (PKCS#8, or PKCS#1 of RSA), or a secret of at least 32 bytes"
+        "holds no key to sign with; allowed are a private key in PEM (PKCS#8, or PKCS#1 of RSA), or a secret of at \
+         least 32 bytes"
     )]
     NoKey,
     /// A kind of private key that is not used here.
     #[error(
-        "holds a private key that is not used here; allowed are RSA from 2048 bits, P-256 and Ed25519, not encrypted \
+        "holds a private key of an unsupported kind; allowed are RSA from 2048 bits, P-256 and Ed25519, not encrypted \
          (openssl pkcs8 -topk8 -nocrypt writes any as PKCS#8)"
     )]
     Unsupported,
@@ -63,7 +64,7 @@ pub enum MintError {
     #[error("can't sign with {0}; allowed is {1}")]
     Algorithm(String, String),
     /// The signature failed.
-    #[error("could not be signed with")]
+    #[error("holds a key that failed to sign the token")]
     Failed,
 }
 

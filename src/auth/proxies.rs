@@ -30,7 +30,9 @@ impl FromStr for TrustedProxy {
         };
         match network.trunc() {
             truncated if truncated == network => Ok(TrustedProxy::Network(network)),
-            truncated => Err(format!("the network is {truncated}; write it so, or an address without its length")),
+            truncated => Err(format!(
+                "the address has bits beyond its prefix length; write {truncated}, or the address without a length"
+            )),
         }
     }
 }
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_that_are_named_are_trusted() {
+    fn only_listed_proxies_are_trusted() {
         let trusted = TrustedProxies::new(["10.0.0.0/8", "2001:db8::/32"].map(|text| text.parse().unwrap()).into());
         let check = |address: &str, expected: bool| {
             assert_eq!(trusted.trusts(Some(address.parse().unwrap())), expected, "{address}");

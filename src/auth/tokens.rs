@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_token_is_let_in() {
+    fn only_a_complete_token_is_accepted() {
         let tokens = Tokens::new(["first", "", "second"]);
         let wrong = Denied::Invalid("this token is not accepted here");
         let check = |authorization: Option<&str>, expected| assert_eq!(tokens.check(authorization), expected);

@@ -14,15 +14,16 @@ use crate::event::Topic;
 const FOR_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const DISCONNECT_HELP: &str = "\
-Streams that all of --subject or --token-id, --topic and --address fit are ended, on every node that shares the server's \
-Redis. A subject's or a token id's tokens stay denied, unless --topic or --address is there too: an EventSource would be \
-back with its old token at once. Prints how many streams the node had that was asked.
+Ends the streams that match all given options (--subject or --token-id, --topic, --address), on every node that \
+shares the server's Redis. The tokens of the subject or token id stay denied, since an EventSource would otherwise \
+reconnect with its old token at once; with --topic or --address they are not denied. Prints how many streams ended on \
+the node that got the request.
 
 Examples:
-  fanfare disconnect --subject user-7                  whatever tokens it was given until now
+  fanfare disconnect --subject user-7                  all tokens issued to it until now
   fanfare disconnect --subject user-7 --for 1h         the same, where no token lives longer than an hour
   fanfare disconnect --token-id 5f3a9c                 one token (its jti), until it expires
-  fanfare disconnect --topic orders.17                 they may come back at once
+  fanfare disconnect --topic orders.17                 its clients may reconnect at once
   fanfare disconnect --address 192.0.2.0/24 --topic orders.17
   fanfare disconnect --url unix:/run/fanfare/admin.sock --subject user-7
 
@@ -54,7 +55,7 @@ pub struct DisconnectArgs {
           value_parser = duration_within(Duration::ZERO, FOR_MAX))]
     pub denied_for: Option<Duration>,
 
-    /// The server: http://, https:// or unix:PATH; without a path /disconnect is meant
+    /// The server: http://, https:// or unix:PATH; the default path is /disconnect
     // As text: clap's own error would show a malformed one with its password or token.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3001", help_heading = "Server")]
     pub url: String,

@@ -29,19 +29,19 @@ FANFARE_JWT_SECRET holds a secret; no flag does, since every user of a host sees
 #[derive(Args, Clone, Debug)]
 #[command(after_help = TOKEN_HELP, group = ArgGroup::new("grants").required(true).multiple(true))]
 pub struct TokenArgs {
-    /// A topic that its holder may subscribe to, or the beginning of such topics' names and a *; repeatable
+    /// A topic that the holder may subscribe to, or a prefix of such topics followed by *; repeatable
     #[arg(long, value_name = "PATTERN", group = "grants")]
     pub subscribe: Vec<String>,
 
-    /// A topic that its holder may publish to, or the beginning of such topics' names and a *; repeatable
+    /// A topic that the holder may publish to, or a prefix of such topics followed by *; repeatable
     #[arg(long, value_name = "PATTERN", group = "grants")]
     pub publish: Vec<String>,
 
-    /// Its holder may see debug view, metrics, list of topics and statistics, and disconnect streams
+    /// The holder may see the debug view, metrics, list of topics and statistics, and disconnect streams
     #[arg(long, group = "grants")]
     pub operator: bool,
 
-    /// How long it is good for
+    /// How long the token is valid
     #[arg(long, value_name = "TIME", default_value = "1h",
           value_parser = duration_within(Duration::from_secs(1), 3650 * DAY))]
     pub expires_in: Duration,
@@ -50,28 +50,28 @@ pub struct TokenArgs {
     #[arg(long, value_name = "FILE", help_heading = "Signature")]
     pub key_file: Option<PathBuf>,
 
-    /// How it is signed. Unset: the usual way of the key, which is HS256 with a secret
+    /// The signing algorithm. Unset: the default for the key, which is HS256 for a secret
     #[arg(long, value_name = "ALG", help_heading = "Signature",
           value_parser = PossibleValuesParser::new(SIGNING_ALGORITHMS))]
     pub alg: Option<String>,
 
-    /// The key's id (kid), where the server has its keys from a JWKS
+    /// The key's id (kid), if the server reads its keys from a JWKS
     #[arg(long, value_name = "ID", help_heading = "Signature")]
     pub key_id: Option<String>,
 
-    /// For whom it is (aud)
+    /// The audience (aud)
     #[arg(long, value_name = "TEXT", help_heading = "Claims")]
     pub audience: Option<String>,
 
-    /// Who makes it (iss)
+    /// The issuer (iss)
     #[arg(long, value_name = "TEXT", help_heading = "Claims")]
     pub issuer: Option<String>,
 
-    /// Whose it is (sub); fanfare disconnect --subject takes all of them back
+    /// The subject (sub); fanfare disconnect --subject revokes all of its tokens
     #[arg(long, value_name = "TEXT", help_heading = "Claims")]
     pub subject: Option<String>,
 
-    /// Its own id (jti), which no other token has; fanfare disconnect --token-id takes this one back
+    /// The token's unique id (jti); fanfare disconnect --token-id revokes this token
     #[arg(long, value_name = "ID", help_heading = "Claims")]
     pub token_id: Option<String>,
 }

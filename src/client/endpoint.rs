@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_where() {
+    fn an_endpoint_is_shown_without_its_secrets() {
         let check = |text: &str, expected: &str| {
             assert_eq!(Endpoint::read(text, "/events").unwrap().place(), expected);
         };

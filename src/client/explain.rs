@@ -47,7 +47,7 @@ pub fn problem(response: &mut Response<Body>) -> String {
 pub fn failure(error: &ureq::Error, endpoint: &Endpoint) -> String {
     let place = endpoint.place();
     match error {
-        error if speaks_no_tls(error) => format!("{place}: no TLS is spoken there; is http:// meant?"),
+        error if speaks_no_tls(error) => format!("{place}: the server does not speak TLS; did you mean http://?"),
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             format!("nothing listens on {place}: is the server running there?")
         }

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_can_not_drive_the_terminal() {
+    fn text_from_a_server_cannot_control_the_terminal() {
         assert_eq!(printable("a\tb\x1b[2Jc\r"), "a\tb\u{fffd}[2Jc\u{fffd}");
     }
 }

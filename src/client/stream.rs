@@ -190,7 +190,7 @@ fn check_content_type(response: &Response<Body>) -> Result<(), StreamError> {
     if essence.eq_ignore_ascii_case("text/event-stream") {
         return Ok(());
     }
-    Err(StreamError::Refused(format!("no event stream there: the answer's Content-Type is {content_type}")))
+    Err(StreamError::Refused(format!("not an event stream: the response's Content-Type is {content_type}")))
 }
 
 fn is_transient(status: StatusCode) -> bool {
@@ -242,7 +242,7 @@ impl std::fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Report::Item(_) => Ok(()),
-            Report::Waiting { reason, wait } => write!(f, "{reason}; again in {}", duration_text(*wait)),
+            Report::Waiting { reason, wait } => write!(f, "{reason}; retrying in {}", duration_text(*wait)),
         }
     }
 }

@@ -40,7 +40,7 @@ impl BearerToken {
         let place = &self.place;
         match (status, &self.secret) {
             (StatusCode::UNAUTHORIZED, None) => Some(format!("give a token with --token-file FILE or in {place}")),
-            (StatusCode::UNAUTHORIZED, Some(_)) => Some(format!("the token is the one of {place}")),
+            (StatusCode::UNAUTHORIZED, Some(_)) => Some(format!("the refused token comes from {place}")),
             _ => None,
         }
     }

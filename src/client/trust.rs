@@ -24,7 +24,7 @@ impl Trust {
         let Some(path) = ca else { return Ok(Trust::default()) };
         let pem = std::fs::read_to_string(path).with_context(|| format!("--ca {}", path.display()))?;
         let holds_any = CertificateDer::pem_slice_iter(pem.as_bytes()).next().is_some_and(|first| first.is_ok());
-        ensure!(holds_any, "--ca {}: no certificate in PEM stands there", path.display());
+        ensure!(holds_any, "--ca {}: the file holds no PEM certificate", path.display());
         Ok(Trust { ca_pem: Some(pem) })
     }
 

@@ -35,8 +35,8 @@ pub(super) fn run(args: &DisconnectArgs) -> anyhow::Result<ExitCode> {
     if !response.status().is_success() {
         bail!("{}", explain::refusal(&mut response, &token));
     }
-    let text = response.body_mut().read_to_string().context("the server's answer")?;
-    let Answer { disconnected } = serde_json::from_str(&text).context("the answer is none of a Fanfare server")?;
+    let text = response.body_mut().read_to_string().context("reading the server's response")?;
+    let Answer { disconnected } = serde_json::from_str(&text).context("the response is not from a Fanfare server")?;
     writeln!(io::stdout(), "{disconnected} disconnected")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -17,7 +17,7 @@ use crate::io::listener::{ListenAddress, Listener};
 use crate::server::ListenerRole;
 
 /// Warnings at start assume at most this many connections, unless the configuration names a number.
-const CONNECTIONS_UNASKED_MAX: u64 = 100_000;
+const CONNECTIONS_ASSUMED_MAX: u64 = 100_000;
 
 /// Examines this host, or the one below `--root`.
 pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
@@ -95,7 +95,7 @@ pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], 
     if asked.is_none() && config.security.dev {
         return;
     }
-    let connections = asked.unwrap_or((streams_max as u64).min(CONNECTIONS_UNASKED_MAX));
+    let connections = asked.unwrap_or((streams_max as u64).min(CONNECTIONS_ASSUMED_MAX));
     let public = listeners.iter().zip(roles).filter(|(_, role)| **role == ListenerRole::Public);
     let demand = Demand {
         connections,

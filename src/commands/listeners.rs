@@ -32,8 +32,10 @@ impl Listeners {
         for passed in activation::take_passed().context("taking the sockets that were passed")? {
             listeners.inherit(passed, &options, config.security.dev)?;
         }
-        let are_meant = loaded.settings.get("listen").is_explicit() || !listeners.roles.contains(&ListenerRole::Public);
-        let public = config.listen.public.iter().filter(|_| are_meant).map(|address| (address, ListenerRole::Public));
+        let opens_public =
+            loaded.settings.get("listen").is_explicit() || !listeners.roles.contains(&ListenerRole::Public);
+        let public =
+            config.listen.public.iter().filter(|_| opens_public).map(|address| (address, ListenerRole::Public));
         let admin = config.listen.admin.iter().map(|address| (address, ListenerRole::Admin));
         for (address, role) in public.chain(admin) {
             listeners.open_unless_inherited(address, role, &options)?;
@@ -46,7 +48,7 @@ impl Listeners {
         let role = role(&name)?;
         let listener = Listener::inherit(descriptor, options).with_context(|| format!("the socket {name}"))?;
         if is_dev && !listener.address().is_local() {
-            let reason = "--dev lets everybody who reaches a listener publish: listen on loopback";
+            let reason = "--dev allows every client that reaches a listener to publish: listen only on loopback";
             return Err(UsageError(format!("the socket {name} on {}: {reason}", listener.address())).into());
         }
         self.push(listener, role);
@@ -59,9 +61,9 @@ impl Listeners {
         role: ListenerRole,
         options: &SocketOptions,
     ) -> anyhow::Result<()> {
-        let is_it =
+        let is_same =
             |(listener, its_role): (&Listener, &ListenerRole)| listener.address() == address && *its_role == role;
-        let is_inherited = self.opened.iter().zip(&self.roles).any(is_it);
+        let is_inherited = self.opened.iter().zip(&self.roles).any(is_same);
         if !is_inherited {
             let listener = Listener::open(address, options).map_err(|error| refused(address, role, &error))?;
             self.push(listener, role);
@@ -103,7 +105,7 @@ fn role(name: &str) -> anyhow::Result<ListenerRole> {
         "public" | "unknown" => Ok(ListenerRole::Public),
         unit if unit.ends_with(".socket") => Ok(ListenerRole::Public),
         _ => {
-            let reason = "allowed as FileDescriptorName are public and admin";
+            let reason = "FileDescriptorName must be public or admin";
             Err(UsageError(format!("a socket named {name} was passed: {reason}")).into())
         }
     }
@@ -116,13 +118,15 @@ fn refused(address: &ListenAddress, role: ListenerRole, error: &io::Error) -> an
     };
     match address {
         ListenAddress::Tcp(_) if error.kind() == io::ErrorKind::AddrInUse => anyhow!(
-            "can't listen on {address}: it is in use; another server listens there? {option} ADDR:PORT names another port"
+            "can't listen on {address}: the address is in use, perhaps by another server; choose another port with \
+             {option} ADDR:PORT"
         ),
         ListenAddress::Unix(path) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().unwrap_or(path).display();
             anyhow!(
-                "can't listen on {address}: there is no folder {folder}; make it, owned by this user: \
-                 sudo install -d -o \"$(id -un)\" {folder} (the service finds it made: RuntimeDirectory= in its unit)"
+                "can't listen on {address}: the folder {folder} does not exist; create it, owned by this user: \
+                 sudo install -d -o \"$(id -un)\" {folder} (for the service, systemd creates it: RuntimeDirectory= in \
+                 its unit)"
             )
         }
         ListenAddress::Unix(path) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -34,11 +34,11 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Publishes what the arguments or standard input hold.
 pub(super) fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
     if args.data == STDIN && args.id.is_some() {
-        return Err(UsageError("--id names one event; allowed only with DATA other than -".into()).into());
+        return Err(UsageError("--id names one event, so DATA can't be -".into()).into());
     }
     let needs_envelope = args.event.is_some() || args.id.is_some() || args.retry.is_some();
     if args.redis_url.is_some() && args.redis_payload == RedisPayload::Raw && needs_envelope {
-        let reason = "a raw Redis message is nothing but data: --event, --id and --retry need --redis-payload envelope";
+        let reason = "a raw Redis message holds only data: --event, --id and --retry need --redis-payload envelope";
         return Err(UsageError(reason.into()).into());
     }
     let mut publisher = Publisher::new(args)?;
@@ -138,14 +138,14 @@ impl HttpPublisher {
         if !response.status().is_success() {
             bail!("{}", explain::refusal(&mut response, &self.token));
         }
-        let answer = response.body_mut().read_to_string().context("the server's answer")?;
+        let answer = response.body_mut().read_to_string().context("reading the server's response")?;
         let Answer { id, ids, duplicate, duplicates } = serde_json::from_str(&answer).unwrap_or_default();
         let mut stdout = io::stdout().lock();
         for id in id.iter().chain(&ids).chain(&duplicates) {
             writeln!(stdout, "{}", client::printable(id))?;
         }
         if duplicate || !duplicates.is_empty() {
-            let _ = writeln!(io::stderr(), "{} published before, and not again", duplicates.len().max(1));
+            let _ = writeln!(io::stderr(), "{} already published: skipped", duplicates.len().max(1));
         }
         Ok(stdout.flush()?)
     }
@@ -184,11 +184,11 @@ impl RedisPublisher {
                 RedisPayload::Envelope => pipeline.publish(event.topic, serde_json::to_string(event)?),
             };
         }
-        let told: Vec<u64> =
+        let receiver_counts: Vec<u64> =
             pipeline.query(&mut self.connection).map_err(|error| anyhow!(self.address.failure(&error)))?;
-        if told.contains(&0) {
+        if receiver_counts.contains(&0) {
             let topic = client::printable(events.first().map_or("", |event| event.topic));
-            let _ = writeln!(io::stderr(), "nobody is subscribed to {topic} on {}", self.address);
+            let _ = writeln!(io::stderr(), "no client is subscribed to {topic} on {}", self.address);
         }
         Ok(())
     }

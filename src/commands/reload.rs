@@ -53,9 +53,12 @@ impl Reloader {
         let reload = move || {
             for () in waiting {
                 is_under_way.store(true, Ordering::Relaxed);
-                systemd::tell_reloading();
+                systemd::notify_reloading();
                 if let Err(error) = self.reload() {
-                    tracing::error!(error = format!("{error:#}"), "not reloaded: everything is as it was");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "not reloaded: the previous configuration stays in force"
+                    );
                 }
                 // After a failure too: the loop notifies the service manager that the reload is over.
                 sequencer.control(&Control::Reload);
@@ -96,7 +99,7 @@ impl ReloadRequests {
     /// Requests a reload. It follows the one under way; if one already waits, that one serves both requests.
     pub(super) fn request(&mut self) {
         let Some(requests) = &self.requests else {
-            return tracing::warn!("not reloaded: this server is leaving");
+            return tracing::warn!("not reloaded: the server is shutting down");
         };
         if self.is_under_way.load(Ordering::Relaxed) {
             tracing::warn!("a reload is under way: the next one waits for it");

@@ -93,7 +93,7 @@ fn announce(listeners: Vec<String>) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let written = listeners.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
         if let Err(error) = written {
-            tracing::warn!(%error, "can't write to standard output where this server listens: {}", listeners.join(", "));
+            tracing::warn!(%error, "can't write the listening addresses to standard output: {}", listeners.join(", "));
         }
     };
     std::thread::Builder::new().name("announce".to_owned()).spawn(write).map(drop)

@@ -30,8 +30,8 @@ pub(super) fn check_descriptors(descriptors: u64) -> anyhow::Result<()> {
 pub(super) fn descriptors_for(streams: u64) -> u64 {
     let wanted = streams + DESCRIPTORS_RESERVED;
     // The first is right where the reserve is a share of the descriptors, the second where it is at its maximum.
-    let if_few = (wanted * REQUESTS_RESERVED_SHARE).div_ceil(REQUESTS_RESERVED_SHARE - 1);
-    let enough = if_few.min(wanted + REQUESTS_RESERVED_MAX);
+    let with_share = (wanted * REQUESTS_RESERVED_SHARE).div_ceil(REQUESTS_RESERVED_SHARE - 1);
+    let enough = with_share.min(wanted + REQUESTS_RESERVED_MAX);
     // A share is rounded down, so one less may be enough.
     if streams_allowed(enough - 1) >= streams { enough - 1 } else { enough }
 }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_so_many_streams_take_is_what_allows_for_them() {
+    fn descriptors_for_streams_are_the_fewest_that_allow_them() {
         for streams in (1..5000).chain([100_000, 1_000_000]) {
             let descriptors = descriptors_for(streams);
             assert!(streams_allowed(descriptors) >= streams, "{streams} with {descriptors}");

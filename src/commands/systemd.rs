@@ -15,7 +15,7 @@ const STOP_EXTENSION_US: u32 = 30_000_000;
 /// Passes the loop's news on to systemd.
 pub(super) struct Systemd {
     interval: Duration,
-    told_at: Instant,
+    notified_at: Instant,
     is_leaving: bool,
     reloaded: Sender<()>,
 }
@@ -26,8 +26,8 @@ impl Systemd {
         // A third: a late notification, or a clock that is a little off, must not look like a loop that hangs.
         let watchdog_interval = sd_notify::watchdog_enabled().map(|timeout| timeout / 3);
         let interval = watchdog_interval.map_or(STATUS_INTERVAL, |interval| interval.min(STATUS_INTERVAL));
-        let (reloaded, hears_reloaded) = bounded(1);
-        (Systemd { interval, told_at: Instant::now(), is_leaving: false, reloaded }, hears_reloaded)
+        let (reloaded, reload_ended) = bounded(1);
+        (Systemd { interval, notified_at: Instant::now(), is_leaving: false, reloaded }, reload_ended)
     }
 }
 
@@ -46,9 +46,9 @@ impl Supervisor for Systemd {
                 self.is_leaving = true;
                 notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(STOP_EXTENSION_US)]);
             }
-            Lifecycle::Alive { .. } if self.told_at.elapsed() < self.interval => {}
+            Lifecycle::Alive { .. } if self.notified_at.elapsed() < self.interval => {}
             Lifecycle::Alive { streams, is_leaving } => {
-                self.told_at = Instant::now();
+                self.notified_at = Instant::now();
                 let status = format!("{}, {streams} streams", if is_leaving { "Leaving" } else { "Serving" });
                 let alive = [NotifyState::Watchdog, NotifyState::Status(&status)];
                 let more_time = is_leaving.then_some(NotifyState::ExtendTimeoutUsec(STOP_EXTENSION_US));
@@ -59,13 +59,13 @@ impl Supervisor for Systemd {
 }
 
 /// Notifies systemd of the start of a reload. From systemd 253 on, the time distinguishes it from earlier reloads.
-pub(super) fn tell_reloading() {
+pub(super) fn notify_reloading() {
     let time = NotifyState::monotonic_usec_now();
     notify(&[NotifyState::Reloading].into_iter().chain(time.ok()).collect::<Vec<_>>());
 }
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd can't be told");
+        tracing::warn!(%error, "can't notify systemd");
     }
 }

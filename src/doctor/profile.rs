@@ -17,7 +17,7 @@ pub struct Key {
     /// What it bounds.
     pub bounds: &'static str,
     /// What happens when that is too little.
-    pub otherwise: &'static str,
+    pub consequence: &'static str,
     /// The least that is enough for a demand.
     pub least: fn(&Demand) -> u64,
     /// What to set it to.
@@ -31,19 +31,19 @@ pub const FIXED: &[Key] = &[
         is_optional: false,
         bounds: "Caps every listener's queue of connections that wait to be accepted, of TCP and unix sockets alike. \
                  Kernel default: 4096, before Linux 5.4 128.",
-        otherwise: "when many come back at once, a full queue drops TCP handshakes without a word, and clients try \
-                    again after 1, 3 and 7 seconds (ListenOverflows in /proc/net/netstat counts them); a proxy on a \
-                    unix socket gets EAGAIN and answers 502",
+        consequence: "when many clients connect at once, a full queue silently drops TCP handshakes, and clients \
+                      retry after 1, 3 and 7 seconds (ListenOverflows in /proc/net/netstat counts the drops); a proxy \
+                      on a unix socket gets EAGAIN and answers 502",
         least: |demand| demand.connections.min(QUEUE_MAX),
         set: |_| QUEUE_MAX,
     },
     Key {
         name: "net.ipv4.tcp_max_syn_backlog",
         is_optional: false,
-        bounds: "Handshakes under way, on a host with net.ipv4.tcp_syncookies = 0. With 1, the default, nothing asks \
-                 for this number, and the listener's own queue is the bound.",
-        otherwise: "beyond three quarters of it, handshakes of clients that are new here are dropped, and they try \
-                    again after 1, 3 and 7 seconds",
+        bounds: "Handshakes in progress, on a host with net.ipv4.tcp_syncookies = 0. With 1, the default, the kernel \
+                 ignores this number, and the listener's own queue is the bound.",
+        consequence: "beyond three quarters of it, handshakes of clients that the kernel has no record of are \
+                      dropped, and these clients retry after 1, 3 and 7 seconds",
         least: |demand| demand.connections.min(QUEUE_MAX),
         set: |_| QUEUE_MAX,
     },
@@ -51,12 +51,13 @@ pub const FIXED: &[Key] = &[
         name: "net.core.netdev_max_backlog",
         // A network namespace of its own, such as a container's, does not show it.
         is_optional: true,
-        bounds: "Packets that one CPU queues for itself before it handles them: all of loopback, so everything between \
-                 the server and a proxy on the same host, and what network cards without NAPI receive. Kernel \
+        bounds: "Packets that one CPU queues before it processes them: all loopback traffic, which includes \
+                 everything between the server and a proxy on the same host, and what network cards without NAPI \
+                 receive. Kernel \
                  default: 1000.",
-        otherwise: "a burst such as the keepalive probes of a crowd that came at once is dropped in part (the second \
-                    column of /proc/net/softnet_stat counts it); TCP tries again after 200 ms, and a lost probe \
-                    brings its connection nearer to being given up",
+        consequence: "part of a burst is dropped, such as the keepalive probes of a crowd that connected at once (the \
+                      second column of /proc/net/softnet_stat counts the drops); TCP retransmits after 200 ms, and \
+                      each lost probe brings its connection nearer to its timeout",
         least: queued_packets,
         set: queued_packets,
     },
@@ -65,26 +66,29 @@ pub const FIXED: &[Key] = &[
         is_optional: false,
         bounds: "Connections that were closed before the peer acknowledged everything. Kernel default: one for each \
                  256 KiB of memory, at most 262144.",
-        otherwise: "when all are closed at once (a crash, a short drain) the rest are reset, and what they were told \
-                    last, such as when to come back, is lost; the kernel logs \"too many orphaned sockets\"",
+        consequence: "when all connections are closed at once (a crash, a short drain), those beyond the limit are \
+                      reset and lose the last bytes sent to them, such as the reconnection time; the kernel logs \
+                      \"too many orphaned sockets\"",
         least: |demand| demand.connections,
         set: |demand| demand.connections.next_multiple_of(ORPHANS_STEP),
     },
     Key {
         name: "net.netfilter.nf_conntrack_max",
         is_optional: true,
-        bounds: "Connections that the firewall follows, if it follows any. A closed one stays for two minutes, so a \
-                 crowd that comes back has two each. Kernel default: one for each 16 KiB of memory, at most 262144.",
-        otherwise: "new connections of the whole host are dropped, ssh among them; the kernel logs \"nf_conntrack: \
-                    table full, dropping packet\"",
+        bounds: "Connections that the firewall tracks, if it tracks any. A closed one stays for two minutes, so each \
+                 client of a crowd that reconnects has two. Kernel default: one for each 16 KiB of memory, at most \
+                 262144.",
+        consequence: "new connections of the whole host are dropped, including ssh; the kernel logs \"nf_conntrack: \
+                      table full, dropping packet\"",
         least: |demand| 2 * demand.connections,
         set: tracked,
     },
     Key {
         name: "net.netfilter.nf_conntrack_buckets",
         is_optional: true,
-        bounds: "The hash table of those connections, each twice in it, that every packet is looked up in.",
-        otherwise: "chains grow to more than eight entries, and each packet walks one: CPU for nothing",
+        bounds: "The size of the hash table of those connections: each is in it twice, and every packet is looked up \
+                 in it.",
+        consequence: "chains grow to more than eight entries, and each packet walks one, which wastes CPU",
         least: |demand| demand.connections / 2,
         set: tracked,
     },
@@ -96,7 +100,7 @@ pub const OF_HOST: &[Key] = &[
         name: "fs.nr_open",
         is_optional: false,
         bounds: "The most open files that any process may be allowed. Kernel default: 1048576.",
-        otherwise: "no LimitNOFILE and no ulimit goes beyond it, and a login that asks for more in limits.d fails",
+        consequence: "no LimitNOFILE and no ulimit can exceed it, and logins for which limits.d sets more fail",
         least: |demand| demand.descriptors,
         set: |demand| demand.descriptors.max(DESCRIPTORS_OF_UNIT),
     },
@@ -104,8 +108,8 @@ pub const OF_HOST: &[Key] = &[
         name: "fs.file-max",
         is_optional: false,
         bounds: "Open files of all processes together; a proxy on this host has two for each subscriber. Kernel \
-                 default: one for each 10 KiB of memory; systemd lifts it altogether.",
-        otherwise: "accept fails with ENFILE, for every process of the host",
+                 default: one for each 10 KiB of memory; systemd removes the limit.",
+        consequence: "accept fails with ENFILE, for every process of the host",
         least: |demand| 3 * demand.connections + FILES_OF_OTHERS,
         set: |demand| 3 * demand.connections + FILES_OF_OTHERS,
     },
@@ -114,7 +118,7 @@ pub const OF_HOST: &[Key] = &[
         is_optional: false,
         bounds: "Descriptors that one user may watch with epoll; a proxy watches two for each subscriber. Kernel \
                  default: as many as fit in 4 % of memory.",
-        otherwise: "connections beyond it are accepted and closed at once: epoll does not take them (ENOSPC)",
+        consequence: "connections beyond it are accepted and closed at once: epoll rejects them (ENOSPC)",
         least: |demand| 2 * demand.connections + FILES_OF_OTHERS,
         set: |demand| 2 * demand.connections + FILES_OF_OTHERS,
     },
@@ -123,15 +127,16 @@ pub const OF_HOST: &[Key] = &[
 /// Memory for socket buffers, in pages. It has three numbers, so it needs its own rule.
 pub const TCP_MEM: &str = "net.ipv4.tcp_mem";
 /// What [`TCP_MEM`] bounds.
-const TCP_MEM_BOUNDS: &str = "Pages of memory for all that TCP sockets hold for their peers or their readers: no worry \
-                              below the first number, thrift from the second, no more than the third. An idle \
-                              connection holds none; one that was sent something holds a page until its peer has \
-                              acknowledged it. Kernel default: 4.7, 6.3 and 9.4 % of memory; here four times that, \
-                              since connections are what this host is for.";
+const TCP_MEM_BOUNDS: &str = "Pages of memory for the data that TCP sockets hold, sent or received: no restriction \
+                              below the first number, memory saving from the second, never more than the third. An \
+                              idle connection holds no page; a connection with unacknowledged data holds one until \
+                              its peer acknowledges it. Kernel default: 4.7, 6.3 and 9.4 % of memory; this profile \
+                              sets four times that, because connections are what this host is for.";
 /// What happens when [`TCP_MEM`] is too little.
-pub const TCP_MEM_OTHERWISE: &str = "in a broadcast the kernel shrinks the buffers of all sockets, takes no more from \
-                                     the server, and resets what is being closed: late events, and \"TCP: out of \
-                                     memory -- consider tuning tcp_mem\" in its log";
+pub const TCP_MEM_CONSEQUENCE: &str = "in a broadcast the kernel shrinks the buffers of all sockets, accepts no more \
+                                       data from the server, and resets connections that are being closed; events \
+                                       arrive late, and the kernel logs \"TCP: out of memory -- consider tuning \
+                                       tcp_mem\"";
 
 /// Longer queues than this would only hide that the server is late.
 const QUEUE_MAX: u64 = 65_535;
@@ -182,7 +187,7 @@ pub fn text(part: Part, host: &Host, demand: &Demand) -> String {
     let mut text = match part {
         Part::All => format!("# Fanfare: this host for {connections} connections.\n"),
         Part::Fixed => format!("# Fanfare: a host for {connections} connections.\n"),
-        Part::Host => format!("# Fanfare: {connections} connections, as far as it depends on this host.\n"),
+        Part::Host => format!("# Fanfare: the settings for {connections} connections that depend on this host.\n"),
     };
     let command = format!("fanfare doctor --connections {} --sysctl", demand.connections);
     text += &match part {
@@ -190,14 +195,14 @@ pub fn text(part: Part, host: &Host, demand: &Demand) -> String {
         Part::Fixed => format!("# Written by: {command}=fixed\n# What depends on the host's memory: {command}=host\n"),
         Part::Host => format!("# Written by: {command}=host\n"),
     };
-    text += "# Put in force by: systemctl restart systemd-sysctl (sysctl -p fails at a key that the kernel lacks)\n";
+    text += "# Apply with: systemctl restart systemd-sysctl (sysctl -p fails at a key that the kernel lacks)\n";
     if part != Part::Host {
         FIXED.iter().for_each(|key| text += &entry(key, (key.set)(demand).max(floor(key, part, host))));
     }
     if part != Part::Fixed {
         OF_HOST.iter().for_each(|key| text += &entry(key, (key.set)(demand).max(floor(key, part, host))));
         let [low, pressure, high] = tcp_mem(host);
-        text += &comment(TCP_MEM_BOUNDS, TCP_MEM_OTHERWISE);
+        text += &comment(TCP_MEM_BOUNDS, TCP_MEM_CONSEQUENCE);
         text += &format!("{TCP_MEM} = {low} {pressure} {high}\n");
     }
     text
@@ -210,10 +215,10 @@ fn floor(key: &Key, part: Part, host: &Host) -> u64 {
 
 fn entry(key: &Key, value: u64) -> String {
     let prefix = if key.is_optional { "-" } else { "" };
-    comment(key.bounds, key.otherwise) + &format!("{prefix}{} = {value}\n", key.name)
+    comment(key.bounds, key.consequence) + &format!("{prefix}{} = {value}\n", key.name)
 }
 
-fn comment(bounds: &str, otherwise: &str) -> String {
-    let lines = wrapped(bounds, 110).into_iter().chain(wrapped(&format!("Too low: {otherwise}."), 110));
+fn comment(bounds: &str, consequence: &str) -> String {
+    let lines = wrapped(bounds, 110).into_iter().chain(wrapped(&format!("Too low: {consequence}."), 110));
     lines.fold("\n".to_owned(), |text, line| text + "# " + &line + "\n")
 }

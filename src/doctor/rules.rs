@@ -4,7 +4,7 @@
 
 use super::Demand;
 use super::host::{Host, tighter};
-use super::profile::{self, DESCRIPTORS_OF_UNIT, Key, TCP_MEM, TCP_MEM_OTHERWISE};
+use super::profile::{self, DESCRIPTORS_OF_UNIT, Key, TCP_MEM, TCP_MEM_CONSEQUENCE};
 use super::shortage::{Measure, Shortage};
 use super::unit::Unit;
 
@@ -44,18 +44,20 @@ fn descriptors(host: &Host, demand: &Demand) -> Option<Shortage> {
     if has >= demand.descriptors {
         return None;
     }
-    let beside = demand.descriptors - demand.connections;
+    let not_streams = demand.descriptors - demand.connections;
     let shortage = Shortage::new("limit on open files (RLIMIT_NOFILE)", Measure::Count, has, demand.descriptors)
-        .ignored(format!(
-            "the server holds {} streams and tells all others to come back later",
-            has.saturating_sub(beside).max(1)
+        .consequence(format!(
+            "the server holds {} streams and asks all other clients to retry later",
+            has.saturating_sub(not_streams).max(1)
         ));
     let limit = demand.descriptors.max(DESCRIPTORS_OF_UNIT);
     let shortage = match &host.unit {
         Some(_) => shortage,
-        None => shortage.mended_by(format!("sudo prlimit --pid $$ --nofile={limit} # for what this shell starts")),
+        None => {
+            shortage.fixed_by(format!("sudo prlimit --pid $$ --nofile={limit} # for processes started from this shell"))
+        }
     };
-    Some(shortage.mended_by(in_service(host.unit.as_ref(), &format!("LimitNOFILE={limit}"))))
+    Some(shortage.fixed_by(in_service(host.unit.as_ref(), &format!("LimitNOFILE={limit}"))))
 }
 
 /// Includes a page for a frame in flight to each connection, which is the highest need.
@@ -71,11 +73,11 @@ fn memory(host: &Host, demand: &Demand) -> Option<Shortage> {
     (host.memory_available_bytes < needs).then(|| {
         let enough_for = host.memory_available_bytes.saturating_sub(SERVER_BYTES) / each + host.sockets_open;
         Shortage::new("memory available", Measure::Bytes, host.memory_available_bytes, needs)
-            .ignored(format!(
-                "past about {enough_for} subscribers the kernel has no memory for connections, and may end the \
-                 server; only more memory helps, or fewer subscribers"
+            .consequence(format!(
+                "beyond about {enough_for} subscribers the kernel runs out of memory for connections and may kill the \
+                 server; the only fixes are more memory or fewer subscribers"
             ))
-            .mended_by(format!("fanfare serve --max-connections {enough_for}"))
+            .fixed_by(format!("fanfare serve --max-connections {enough_for}"))
     })
 }
 
@@ -86,8 +88,10 @@ fn cgroup_memory(host: &Host, demand: &Demand) -> Option<Shortage> {
     (has < needs).then(|| {
         let line = format!("MemoryMax={}M", needs.div_ceil(1 << 20));
         Shortage::new("the cgroup's memory.max", Measure::Bytes, has, needs)
-            .ignored("the kernel ends the server when its connections, whose memory counts too, fill the cgroup")
-            .mended_by(in_service(host.unit.as_ref(), &line))
+            .consequence(
+                "the kernel kills the server when the cgroup is full; the memory of its connections counts too",
+            )
+            .fixed_by(in_service(host.unit.as_ref(), &line))
     })
 }
 
@@ -96,8 +100,8 @@ fn threads(host: &Host, _: &Demand) -> Option<Shortage> {
     let has = tighter(host.cgroup.threads_max, of_unit)?;
     (has < THREADS).then(|| {
         Shortage::new("the cgroup's pids.max", Measure::Count, has, THREADS)
-            .ignored("a thread can't be started, and the server ends at its start")
-            .mended_by(in_service(host.unit.as_ref(), &format!("TasksMax={THREADS}")))
+            .consequence("the server can't start all of its threads, and exits at startup")
+            .fixed_by(in_service(host.unit.as_ref(), &format!("TasksMax={THREADS}")))
     })
 }
 
@@ -111,12 +115,12 @@ fn local_ports(host: &Host, demand: &Demand) -> Option<Shortage> {
         let listeners = 1..=demand.connections.div_ceil(ports).min(254);
         let addresses: String = listeners.map(|last| format!(" --listen 127.0.0.{last}:3001")).collect();
         Shortage::new(NAME, Measure::Count, has, demand.connections)
-            .ignored(format!(
-                "a proxy on this host has no port for more than {has} connections to Fanfare (EADDRNOTAVAIL), and is \
-                 slow from half of that"
+            .consequence(format!(
+                "a proxy on this host has no port for more than {has} connections to Fanfare (EADDRNOTAVAIL), and \
+                 slows down from half of that"
             ))
-            .mended_by("fanfare serve --listen unix:/run/fanfare/fanfare.sock # needs no ports")
-            .mended_by(format!("fanfare serve{addresses} # all of which the proxy uses"))
+            .fixed_by("fanfare serve --listen unix:/run/fanfare/fanfare.sock # needs no ports")
+            .fixed_by(format!("fanfare serve{addresses} # the proxy must use all of them"))
     })
 }
 
@@ -127,15 +131,16 @@ fn backlog(host: &Host, demand: &Demand) -> Option<Shortage> {
     let needs = (queue.least)(demand);
     let has = of_socket.as_ref().map(|(_, backlog)| *backlog).or(demand.backlog)?;
     (has < needs).then(|| {
-        let shortage = Shortage::new("the listener's backlog", Measure::Count, has, needs).ignored(queue.otherwise);
+        let shortage =
+            Shortage::new("the listener's backlog", Measure::Count, has, needs).consequence(queue.consequence);
         match of_socket {
             Some((unit, _)) => {
                 let socket = unit.name.replace(".service", ".socket");
                 // systemd does not restart a socket while its service runs.
                 let restarted = format!("{socket} {}", unit.name);
-                shortage.mended_by(drop_in(&socket, "Socket", &format!("Backlog={needs}"), &restarted))
+                shortage.fixed_by(drop_in(&socket, "Socket", &format!("Backlog={needs}"), &restarted))
             }
-            None => shortage.mended_by(format!("fanfare serve --backlog {needs}")),
+            None => shortage.fixed_by(format!("fanfare serve --backlog {needs}")),
         }
     })
 }
@@ -145,10 +150,11 @@ fn tcp_mem(host: &Host, demand: &Demand) -> Option<Shortage> {
     let [_, pressure, _] = host.sysctls.get(TCP_MEM)?.as_slice() else { return None };
     (*pressure < demand.connections).then(|| {
         let [low, wanted, high] = profile::tcp_mem(host);
-        let shortage = Shortage::new(TCP_MEM, Measure::Pages, *pressure, demand.connections).ignored(TCP_MEM_OTHERWISE);
+        let shortage =
+            Shortage::new(TCP_MEM, Measure::Pages, *pressure, demand.connections).consequence(TCP_MEM_CONSEQUENCE);
         // A larger share than a quarter would starve the server itself: then only more memory helps, or fewer
         // connections.
-        shortage.mended_by(match wanted < demand.connections {
+        shortage.fixed_by(match wanted < demand.connections {
             false => format!("sudo sysctl -w {TCP_MEM}='{low} {wanted} {high}'"),
             true => format!("fanfare serve --max-connections {wanted}"),
         })
@@ -171,8 +177,11 @@ fn buffer_minimum(name: &'static str, host: &Host, demand: &Demand) -> Option<Sh
     let allowed = (pages * page / demand.connections.max(1)).max(page);
     (*minimum > allowed).then(|| {
         Shortage::new(format!("{name} (its first number)"), Measure::Bytes, *minimum, allowed)
-            .ignored(format!("{} sockets may hold more than {TCP_MEM} allows: {TCP_MEM_OTHERWISE}", demand.connections))
-            .mended_by(format!("sudo sysctl -w {name}='{page} {initial} {most}'"))
+            .consequence(format!(
+                "{} sockets may hold more than {TCP_MEM} allows: {TCP_MEM_CONSEQUENCE}",
+                demand.connections
+            ))
+            .fixed_by(format!("sudo sysctl -w {name}='{page} {initial} {most}'"))
     })
 }
 
@@ -183,8 +192,11 @@ fn stop_timeout(host: &Host, demand: &Demand) -> Option<Shortage> {
     let needs = demand.drain.as_secs() + LAST_ANSWERS_SECONDS;
     (has < needs).then(|| {
         Shortage::new("the unit's TimeoutStopSec", Measure::Seconds, has, needs)
-            .ignored("a stop kills the server in mid-drain: everybody left is dropped at once, and comes back at once")
-            .mended_by(in_service(Some(unit), &format!("TimeoutStopSec={needs}")))
+            .consequence(
+                "systemd kills the server during the drain: all remaining subscribers are dropped at once, and \
+                 reconnect at once",
+            )
+            .fixed_by(in_service(Some(unit), &format!("TimeoutStopSec={needs}")))
     })
 }
 
@@ -193,11 +205,11 @@ fn sysctl(key: &Key, host: &Host, demand: &Demand) -> Option<Shortage> {
     let needs = (key.least)(demand);
     let is_asked_for = key.name != "net.ipv4.tcp_max_syn_backlog" || host.sysctl("net.ipv4.tcp_syncookies") == Some(0);
     (has < needs && is_asked_for).then(|| {
-        let otherwise = match (key.name, host.listen_overflows) {
-            ("net.core.somaxconn", overflows @ 1..) => format!("{} - {overflows} so far", key.otherwise),
-            _ => key.otherwise.to_owned(),
+        let consequence = match (key.name, host.listen_overflows) {
+            ("net.core.somaxconn", overflows @ 1..) => format!("{} - {overflows} so far", key.consequence),
+            _ => key.consequence.to_owned(),
         };
-        Shortage::new(key.name, Measure::Count, has, needs).ignored(otherwise).mended_by(format!(
+        Shortage::new(key.name, Measure::Count, has, needs).consequence(consequence).fixed_by(format!(
             "sudo sysctl -w {}={}",
             key.name,
             (key.set)(demand)
@@ -208,17 +220,17 @@ fn sysctl(key: &Key, host: &Host, demand: &Demand) -> Option<Shortage> {
 /// A broadcast is one packet per subscriber, produced faster than a slow link sends them.
 fn interface_queues(host: &Host, demand: &Demand) -> Vec<Shortage> {
     let short = host.queues.iter().filter(|queue| queue.packets_max < demand.connections);
-    let told = short.map(|queue| {
+    let shortages = short.map(|queue| {
         let (device, needs) = (&queue.device, demand.connections);
         let what = format!("packets queued for {device} ({})", queue.kind);
         Shortage::new(what, Measure::Count, queue.packets_max, needs)
-            .ignored(
-                "where the link is slower than the server, the rest of a broadcast is dropped here and reaches \
-                      its subscribers when TCP tries again, 200 ms later or more",
+            .consequence(
+                "if the link is slower than the server, packets of a broadcast beyond the queue are dropped; their \
+                 subscribers get them when TCP retransmits, 200 ms later or more",
             )
-            .mended_by(format!("sudo tc qdisc replace dev {device} root fq limit {needs}"))
+            .fixed_by(format!("sudo tc qdisc replace dev {device} root fq limit {needs}"))
     });
-    told.collect()
+    shortages.collect()
 }
 
 /// The command that adds a line to a unit in a drop-in that overrides the others; `restarted` names the units to

@@ -57,9 +57,9 @@ fn check(host: &Host, demand: &Demand, named: &[&str]) {
     let found = shortages(host, demand);
     let is_named = found.iter().zip(named).all(|(shortage, named)| shortage.what.contains(named));
     assert!(found.len() == named.len() && is_named, "{named:?} were to be named: {found:#?}");
-    for Shortage { has, needs, short_by, consequence, mend, .. } in &found {
+    for Shortage { has, needs, short_by, consequence, fixes, .. } in &found {
         assert!(*short_by > 0 && has.abs_diff(*needs) == *short_by, "{found:#?}");
-        assert!(!consequence.is_empty() && !mend.is_empty(), "{found:#?}");
+        assert!(!consequence.is_empty() && !fixes.is_empty(), "{found:#?}");
     }
 }
 
@@ -74,11 +74,11 @@ fn just_enough_is_enough() {
 }
 
 #[test]
-fn a_units_limits_are_what_counts_where_there_is_one() {
+fn the_limits_of_a_unit_take_precedence() {
     let check = |unit: Unit, named: &[&str]| {
         check(&Host { descriptors_max: 1024, unit: Some(unit.clone()), ..host() }, &demand(), named);
         let found = shortages(&Host { unit: Some(unit), ..host() }, &demand());
-        let line = &found.first().map(|shortage| shortage.mend[0].clone()).unwrap_or_default();
+        let line = &found.first().map(|shortage| shortage.fixes[0].clone()).unwrap_or_default();
         assert!(named.is_empty() || line.contains("/etc/systemd/system/fanfare."), "{line}");
     };
     check(unit(), &[]);
@@ -97,14 +97,14 @@ fn a_units_limits_are_what_counts_where_there_is_one() {
 fn a_drop_in_is_one_command() {
     let host = Host { unit: Some(Unit { descriptors_max: 1024, ..unit() }), ..host() };
     assert_eq!(
-        shortages(&host, &demand())[0].mend,
+        shortages(&host, &demand())[0].fixes,
         ["printf '[Service]\\nLimitNOFILE=1048576\\n' | sudo install -Dm644 /dev/stdin \
           /etc/systemd/system/fanfare.service.d/zz-LimitNOFILE.conf && sudo systemctl daemon-reload && \
           sudo systemctl restart fanfare.service"]
     );
     let host = Host { unit: Some(Unit { backlog: Some(128), ..unit() }), ..host };
     let found = shortages(&host, &demand());
-    let line = &found[0].mend[0];
+    let line = &found[0].fixes[0];
     assert!(
         line.contains("'[Socket]\\nBacklog=65535\\n'") && line.ends_with("restart fanfare.socket fanfare.service"),
         "{line}"
@@ -112,7 +112,7 @@ fn a_drop_in_is_one_command() {
 }
 
 #[test]
-fn the_server_tells_its_own_backlog() {
+fn the_backlog_of_a_socket_unit_takes_precedence() {
     check(&host(), &Demand { backlog: Some(65_535), ..demand() }, &[]);
     check(&host(), &Demand { backlog: Some(65_534), ..demand() }, &["backlog"]);
     // The backlog of the socket is the one that counts.
@@ -133,10 +133,10 @@ fn more_of_the_memory_than_a_quarter_is_not_given_to_tcp() {
     let mut host = host();
     host.sysctls.insert(TCP_MEM, vec![75_000, 99_999, 150_000]);
     check(&host, &demand(), &[TCP_MEM]);
-    let mended_by = |host: &Host| shortages(host, &demand())[0].mend[0].clone();
-    assert_eq!(mended_by(&host), "sudo sysctl -w net.ipv4.tcp_mem='786432 1048576 1572864'");
+    let fixed_by = |host: &Host| shortages(host, &demand())[0].fixes[0].clone();
+    assert_eq!(fixed_by(&host), "sudo sysctl -w net.ipv4.tcp_mem='786432 1048576 1572864'");
     host.memory_total_bytes = 99_999 * 4 * 4096;
-    assert_eq!(mended_by(&host), "fanfare serve --max-connections 99999");
+    assert_eq!(fixed_by(&host), "fanfare serve --max-connections 99999");
 }
 
 #[test]
@@ -148,10 +148,10 @@ fn a_broadcast_must_fit_the_interfaces() {
 }
 
 #[test]
-fn ports_bound_only_who_connects_from_this_host() {
+fn ports_limit_only_connections_from_this_host() {
     let with = |loopback_listeners| Demand { loopback_listeners, ..demand() };
     check(&host(), &with(3), &["ip_local_port_range"]);
     check(&host(), &with(4), &[]);
-    let lines = &shortages(&host(), &with(1))[0].mend;
+    let lines = &shortages(&host(), &with(1))[0].fixes;
     assert!(lines[1].contains(" --listen 127.0.0.4:3001 ") && !lines[1].contains("127.0.0.5"), "{lines:?}");
 }

@@ -18,7 +18,8 @@ pub struct Shortage {
     /// What happens if it is not fixed.
     pub consequence: String,
     /// The lines that fix it, each to be run or written unchanged.
-    pub mend: Vec<String>,
+    #[serde(rename = "mend")]
+    pub fixes: Vec<String>,
 }
 
 /// What numbers count.
@@ -59,18 +60,18 @@ impl Shortage {
             short_by: has.abs_diff(needs),
             measure,
             consequence: String::new(),
-            mend: Vec::new(),
+            fixes: Vec::new(),
         }
     }
 
     /// Sets what happens if it is ignored.
-    pub fn ignored(self, consequence: impl Into<String>) -> Shortage {
+    pub fn consequence(self, consequence: impl Into<String>) -> Shortage {
         Shortage { consequence: consequence.into(), ..self }
     }
 
     /// Adds a line that fixes it.
-    pub fn mended_by(mut self, line: impl Into<String>) -> Shortage {
-        self.mend.push(line.into());
+    pub fn fixed_by(mut self, line: impl Into<String>) -> Shortage {
+        self.fixes.push(line.into());
         self
     }
 }

@@ -21,18 +21,18 @@ pub fn lines(report: &Report, is_coloured: bool) -> Vec<String> {
             lines.push(String::new());
             lines.push(paint("1;31", &shortage.what));
             lines.extend(wrapped(&format!("If ignored: {}.", shortage.consequence), WIDTH));
-            lines.extend(shortage.mend.iter().map(|line| paint("32", &format!("    {line}"))));
+            lines.extend(shortage.fixes.iter().map(|line| paint("32", &format!("    {line}"))));
         }
     }
-    if report.shortages.iter().flat_map(|shortage| &shortage.mend).any(|line| line.starts_with("sudo sysctl ")) {
+    if report.shortages.iter().flat_map(|shortage| &shortage.fixes).any(|line| line.starts_with("sudo sysctl ")) {
         lines.push(String::new());
-        lines.push("The sysctls of this host in one file, so that they outlast a boot:".to_owned());
+        lines.push("All sysctls of this host in one file, to keep them across reboots:".to_owned());
         let file = "/etc/sysctl.d/60-fanfare.conf && sudo systemctl restart systemd-sysctl";
         let command = format!("    fanfare doctor --connections {connections} --sysctl | sudo tee {file}");
         lines.push(paint("32", &command));
     }
     if !report.unread.is_empty() {
-        lines.push(format!("Not looked at, since it can't be read: {}.", report.unread.join(", ")));
+        lines.push(format!("Not checked, because it can't be read: {}.", report.unread.join(", ")));
     }
     lines
 }

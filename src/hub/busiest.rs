@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn of_few_topics_the_busiest_are_known_at_once() {
+    fn the_busiest_of_few_topics_are_found_in_one_step() {
         let mut hub = hub_of(100);
         subscribe(&mut hub, 0..2, 7);
         subscribe(&mut hub, 2..5, 99);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_topics_the_busiest_are_found_in_as_many_looks_as_it_takes_and_never_doubled() {
+    fn the_busiest_of_many_topics_are_found_in_several_steps_and_listed_once() {
         let mut hub = hub_of(2 * LOOKS_MAX + 1);
         let looks = hub.topics.places().div_ceil(LOOKS_MAX);
         subscribe(&mut hub, 0..2, 7);
@@ -125,7 +125,7 @@ mod tests {
         (0..looks).for_each(|_| hub.look_for_busiest());
         assert_eq!(busiest(&hub)[..2], expected);
         (2..5).for_each(|slot| hub.unsubscribe(Subscriber(slot)));
-        assert_eq!(busiest(&hub)[0], ("7".to_owned(), 2), "told as it is now");
+        assert_eq!(busiest(&hub)[0], ("7".to_owned(), 2), "the list has the current count");
         (0..3 * looks).for_each(|_| hub.look_for_busiest());
         let names: HashSet<_> = hub.busiest_topics(KEPT_MAX).into_iter().map(|info| info.name).collect();
         assert_eq!(names.len(), KEPT_MAX);

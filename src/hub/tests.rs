@@ -119,7 +119,7 @@ fn age_forgets_only_what_is_old() {
 }
 
 #[test]
-fn what_a_walk_could_not_bring_round_is_brought_by_another_and_not_outrun() {
+fn a_walk_that_was_cut_short_is_completed_by_another_before_its_events_are_evicted() {
     let stage = || {
         let mut stage = Stage::new(HubLimits { history_events_max: Some(3), ..HubLimits::default() });
         (0..2).for_each(|slot| stage.subscribe(slot, &["a"]).unwrap());
@@ -136,7 +136,7 @@ fn what_a_walk_could_not_bring_round_is_brought_by_another_and_not_outrun() {
     whole.walk(2, None); // through 1, which started it
     assert!(!would_outrun(&whole));
     whole.append("a");
-    assert!(would_outrun(&whole), "2 was brought to nobody");
+    assert!(would_outrun(&whole), "2 was delivered to no subscriber");
     whole.end_walks();
     assert!(!would_outrun(&whole));
 
@@ -146,7 +146,7 @@ fn what_a_walk_could_not_bring_round_is_brought_by_another_and_not_outrun() {
         cut.walk(2, None);
         slices.iter().for_each(|(subscribers, cut_at)| cut.walk(*subscribers, *cut_at));
         assert!(cut.hub.is_walking(), "{slices:?}: for the rest");
-        assert!(!would_outrun(&cut), "{slices:?}: 1 is everybody's");
+        assert!(!would_outrun(&cut), "{slices:?}: 1 was delivered to all");
         cut.append("a");
         assert!(would_outrun(&cut), "{slices:?}: 2 is not");
         cut.end_walks();
@@ -167,7 +167,7 @@ fn a_gap_of_many_topics_leaves_nothing_behind_when_all_have_forgotten_it() {
 }
 
 #[test]
-fn an_unused_topic_makes_place_however_lately_it_was_published_to() {
+fn an_unused_topic_is_evicted_even_if_it_was_published_to_recently() {
     let mut stage = Stage::new(HubLimits { topics_max: 1, ..HubLimits::default() });
     assert_eq!(stage.append("a"), Appended::Logged);
     assert_eq!(stage.append("a"), Appended::Logged);
@@ -176,7 +176,7 @@ fn an_unused_topic_makes_place_however_lately_it_was_published_to() {
 }
 
 #[test]
-fn topics_that_are_only_subscribed_to_take_nobodys_place_and_vanish() {
+fn topics_without_events_evict_no_other_topic_and_vanish_with_their_subscribers() {
     let mut stage = Stage::new(HubLimits { topics_max: 2, ..HubLimits::default() });
     stage.hub.reserve(&name("configured"));
     stage.append("a");
@@ -205,7 +205,7 @@ fn topics_that_are_only_subscribed_to_take_nobodys_place_and_vanish() {
 }
 
 #[test]
-fn a_client_that_comes_for_a_topic_that_had_no_room_gets_a_gap() {
+fn a_subscriber_of_a_topic_that_had_no_room_gets_a_gap() {
     let mut stage = Stage::new(HubLimits { topics_max: 1, ..HubLimits::default() });
     stage.subscribe(0, &["a"]).unwrap();
     stage.append("a");
@@ -271,7 +271,7 @@ fn a_loss_that_is_forgotten_is_missed_by_those_it_touched() {
 }
 
 #[test]
-fn a_loss_that_is_one_too_many_takes_along_what_is_older() {
+fn a_loss_beyond_the_bound_evicts_the_oldest_loss_and_older_events() {
     let mut stage = Stage::new(HubLimits { history_events_max: Some(2), ..HubLimits::default() });
     stage.append_all("a", 3); // 1 is gone
     stage.gap(Some(&["a", "later"])); // 4
@@ -304,7 +304,7 @@ fn each_loss_has_a_gap_at_its_place_in_ascending_order() {
     assert_eq!(stage.resumed(0, 3), ["missed 4 c", "c 5", "a 6"]);
     assert_eq!(stage.resumed(0, 4), ["c 5", "a 6"]);
 
-    let unknown = stage.start(0, "nobody-knows", Replay::Missed);
+    let unknown = stage.start(0, "unknown-id", Replay::Missed);
     let opening = unknown.opening.expect("a gap");
     assert_eq!((opening.at.0, opening.reason, names(&opening)), (0, MissedReason::UnknownId, "a+b+c".into()));
     assert_eq!((unknown.position.0, unknown.owed.through.0), (0, 4));
@@ -351,7 +351,7 @@ fn a_topic_whose_newest_event_is_gone_has_a_gap_where_only_the_newest_is_wanted(
     assert_eq!(latest(&stage.id(1)), ["missed 3 a", "b 4"]);
     assert_eq!(latest(&stage.id(3)), ["b 4"]);
     assert_eq!(latest(&stage.id(4)), [""; 0]);
-    assert_eq!(latest("nobody-knows"), ["unknown a", "missed 3 a", "b 4"]);
+    assert_eq!(latest("unknown-id"), ["unknown a", "missed 3 a", "b 4"]);
     assert_eq!(latest(""), ["b 4"]);
 }
 

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_can_not_accept_says_why() {
+    fn a_listener_that_can_not_accept_reports_the_error() {
         let options = SocketOptions {
             backlog: 8,
             send_buffer_bytes: None,

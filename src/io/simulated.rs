@@ -158,7 +158,7 @@ impl SimulatedIo {
             !is_due
         });
         for (index, backlog) in self.backlogs.iter_mut().enumerate() {
-            if !backlog.waiting.is_empty() && !std::mem::replace(&mut backlog.told, true) {
+            if !backlog.waiting.is_empty() && !std::mem::replace(&mut backlog.reported, true) {
                 ready.push(Readiness::Acceptable(ListenerIndex(index)));
             }
         }
@@ -166,12 +166,12 @@ impl SimulatedIo {
             let link = &mut self.links[peer.0];
             let Some(token) = link.token else { continue };
             if link.writable == Edge::Due && !self.random.chance(self.faults.tardy_wait) {
-                link.writable = Edge::Told;
+                link.writable = Edge::Reported;
                 link.held_up = false;
                 ready.push(Readiness::Writable(token));
             }
             if link.readable == Edge::Due && !self.random.chance(self.faults.tardy_wait) {
-                link.readable = Edge::Told;
+                link.readable = Edge::Reported;
                 ready.push(Readiness::Readable(token));
             }
         }
@@ -231,7 +231,7 @@ impl Io for SimulatedIo {
         self.has_slept = !timeout.is_zero() && !self.woken.load(Ordering::SeqCst);
         let until = self.now.saturating_add(timeout).min(self.horizon);
         loop {
-            self.let_happen();
+            self.run_due_happenings();
             self.report(ready);
             if !ready.is_empty() || self.woken.swap(false, Ordering::SeqCst) || self.now >= until {
                 break;
@@ -254,7 +254,7 @@ impl Io for SimulatedIo {
     fn accept(&mut self, listener: ListenerIndex) -> Accept {
         let backlog = &mut self.backlogs[listener.0];
         if backlog.waiting.is_empty() {
-            backlog.told = false;
+            backlog.reported = false;
             return Accept::WouldBlock;
         }
         if self.sockets.len() + usize::from(self.has_spare) >= self.descriptors_max {
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_is_told_once_until_a_call_would_have_blocked() {
+    fn readiness_is_reported_once_until_a_call_would_have_blocked() {
         let (mut io, peer, socket) = connected(Faults::none(), Pace::Eager);
         io.peer_send(peer, b"ab");
         assert_eq!(wait(&mut io), [Readiness::Readable(TOKEN)]);
@@ -461,7 +461,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "awaits writability")]
-    fn a_send_to_whom_awaits_writability_breaks_the_contract() {
+    fn a_send_to_a_peer_that_awaits_writability_breaks_the_contract() {
         let faults = Faults { send_buffer_bytes: (10, 10), ..Faults::none() };
         let (mut io, _, socket) = connected(faults, Pace::Never);
         send(&mut io, socket, 15);

@@ -100,13 +100,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_gives_nobody_up_for_one_lost_probe() {
+    fn the_kernel_closes_no_connection_for_one_lost_probe() {
         for seconds in (4..300).chain([600, 1200, 7200, 86_400]) {
             let Patience { user_timeout, probe_after, probe_interval } = Patience::new(Duration::from_secs(seconds));
             let unanswered = |probes: u32| probe_after + probe_interval * probes;
             assert!(unanswered(1) < user_timeout, "{seconds}: the first unanswered probe is the last");
             assert!(seconds < 8 || unanswered(3) < user_timeout, "{seconds}");
-            assert!(unanswered(8) >= user_timeout, "{seconds}: probes go on for nothing");
+            assert!(unanswered(8) >= user_timeout, "{seconds}: the probes continue without effect");
             assert!(probe_after.subsec_nanos() == 0 && probe_interval.subsec_nanos() == 0, "{seconds}");
         }
         let usual = Patience::new(Duration::from_secs(120));

@@ -11,7 +11,7 @@ use super::threshold::Threshold;
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct LoadArgs {
-    /// The stream: http:// or https://, without a scheme http is meant, without a path /events; or unix:PATH:/events for
+    /// The stream: http:// or https://, the default scheme is http, the default path /events; or unix:PATH:/events for
     /// a Unix socket. Several are used in turn. Without one, on a terminal, you are asked.
     #[arg(env = "SSE_URL", hide_env_values = true, value_name = "URL")]
     pub urls: Vec<String>,
@@ -85,16 +85,16 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "N")]
     pub connect_rate: Option<f64>,
 
-    /// Connections that may be underway at once.
+    /// Connections that may be in progress at once.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub connecting_max: u32,
 
-    /// Give up on a connection that has not answered by then.
+    /// Give up on a connection that has not answered within this time.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub connect_timeout: Duration,
 
     /// Local addresses to connect from, in turn: a list and ranges, such as 127.0.0.2-127.0.0.9,10.0.0.5. Towards
-    /// loopback one per 5000 clients is chosen unless given.
+    /// loopback the default is one per 5000 clients.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     pub source_ip: Vec<String>,
 
@@ -200,7 +200,7 @@ pub struct PublishArgs {
     #[arg(long, value_name = "NAME", default_value = "dashboard_updates")]
     pub redis_channel: Vec<String>,
 
-    /// Messages per second, from 0.001 to 1000000; `lockstep` sends the next when all have the last.
+    /// Messages per second, from 0.001 to 1000000; `lockstep` sends the next one when all clients have the last.
     #[arg(long, value_name = "N", default_value = "10")]
     pub publish_rate: String,
 
@@ -217,7 +217,7 @@ pub struct PublishArgs {
     #[arg(long, value_name = "TOPIC")]
     pub publish_topic: Vec<String>,
 
-    /// Messages that are due may share one request, up to this many.
+    /// Up to this many messages that are due may share one request.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub publish_batch: u32,
 

@@ -43,7 +43,7 @@ fn ask_scenario(input: &mut impl BufRead, output: &mut impl Write) -> anyhow::Re
     let by_number = chosen.parse::<usize>().ok().and_then(|number| scenarios.get(number.wrapping_sub(1)).copied());
     by_number
         .or_else(|| Scenario::from_str(&chosen, true).ok())
-        .with_context(|| format!("{chosen:?} is none of the scenarios"))
+        .with_context(|| format!("{chosen:?} is not a scenario"))
 }
 
 fn answer(input: &mut impl BufRead, output: &mut impl Write, question: &str, default: &str) -> anyhow::Result<String> {

@@ -156,7 +156,7 @@ impl Conductor<'_> {
                 Err(RecvTimeoutError::Disconnected) => bail!("every event loop has ended"),
             }
             let now_us = self.clock.now_us();
-            self.go_on(now_us);
+            self.advance_stage(now_us);
             let total = self.total();
             let published = self.publisher.as_ref().map_or(0, Publisher::sent);
             self.outcome.timeline.advance(now_us, &total, published);
@@ -182,7 +182,7 @@ impl Conductor<'_> {
     }
 
     /// Moves on to the next stage when it is time.
-    fn go_on(&mut self, now_us: u64) {
+    fn advance_stage(&mut self, now_us: u64) {
         let ends_early = self.stage != Stage::Finishing && self.interrupted.load(Ordering::Relaxed);
         if ends_early {
             let interruption = Interruption { after_us: now_us - self.started_us, stage: self.stage.name() };
@@ -216,8 +216,8 @@ impl Conductor<'_> {
     fn all_have_tried(&self, now_us: u64) -> bool {
         let last_dial_us = self.plan.fleet.connect_after_us(self.plan.fleet.clients - 1);
         let patience_us = last_dial_us + 2 * self.plan.fleet.connect_timeout_us;
-        let all_have = self.snapshots.iter().all(|snapshot| snapshot.at_us > 0 && snapshot.untried == 0);
-        all_have || now_us > self.started_us + patience_us
+        let all_tried = self.snapshots.iter().all(|snapshot| snapshot.at_us > 0 && snapshot.untried == 0);
+        all_tried || now_us > self.started_us + patience_us
     }
 
     fn hold(&mut self, now_us: u64) {

@@ -147,10 +147,10 @@ impl Fleet {
     ) -> io::Result<Tally> {
         let mut scratch = Scratch::new(SCRATCH_BYTES);
         let mut ready: Vec<Readiness> = Vec::with_capacity(EVENTS_PER_WAIT);
-        let mut told_delivered = 0;
+        let mut reported_delivered = 0;
         loop {
             while let Ok(order) = orders.try_recv() {
-                self.obey(order);
+                self.carry_out(order);
             }
             if matches!(self.stage, Stage::Finished) {
                 return Ok(std::mem::take(&mut self.shared.tally));
@@ -167,8 +167,8 @@ impl Fleet {
                 self.serve(*readiness, &mut scratch);
             }
             let delivered = self.shared.tally.counters.delivered_events;
-            progress.fetch_add(delivered - told_delivered, Ordering::Release);
-            told_delivered = delivered;
+            progress.fetch_add(delivered - reported_delivered, Ordering::Release);
+            reported_delivered = delivered;
             // A server that writes to one socket after another would wake this thread for each, and pay for the wakes
             // itself.
             if self.clients.len() >= GATHER_CLIENTS_MIN && !ready.is_empty() && ready.len() < GATHER_READY_MIN {
@@ -183,7 +183,7 @@ impl Fleet {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn carry_out(&mut self, order: Order) {
         match order {
             Order::Publish(timetable) => {
                 self.shared.publishing_since_us =
@@ -197,11 +197,11 @@ impl Fleet {
             }
             Order::Settle { through, unconfirmed } => self.stage = Stage::Settling { through, unconfirmed },
             Order::RampDown { at_us } => {
-                self.close_accounts();
+                self.close_ledgers();
                 self.stage = Stage::RampingDown { at_us, stopped: 0 };
             }
             Order::Finish => {
-                self.close_accounts();
+                self.close_ledgers();
                 self.stage = Stage::Finished;
             }
         }
@@ -402,8 +402,8 @@ impl Fleet {
     fn report(&mut self, now_us: u64, tell: &dyn Fn(PartReport) -> bool) -> bool {
         self.next_snapshot_us = now_us + SNAPSHOT_INTERVAL_US;
         let lines = std::mem::take(&mut self.shared.lines);
-        let told = lines.into_iter().all(|line| tell(PartReport::Line(line)));
-        told && tell(PartReport::Snapshot(Box::new(self.snapshot(now_us))))
+        let is_sent = lines.into_iter().all(|line| tell(PartReport::Line(line)));
+        is_sent && tell(PartReport::Snapshot(Box::new(self.snapshot(now_us))))
     }
 
     fn snapshot(&mut self, now_us: u64) -> Snapshot {
@@ -430,7 +430,7 @@ impl Fleet {
     }
 
     /// Closes every client's ledger and records its missing messages.
-    fn close_accounts(&mut self) {
+    fn close_ledgers(&mut self) {
         let (through, unconfirmed) = match std::mem::replace(&mut self.stage, Stage::Finished) {
             Stage::Settling { through, unconfirmed } => (through, unconfirmed),
             Stage::RampingDown { .. } | Stage::Finished => return,

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn first_and_last_messages_are_owed_too() {
+    fn the_first_and_last_messages_are_expected_too() {
         check(&story(&[&[Open(1)], &got(3..=9)]), &[("delivered_events", 7), ("lost_events", 2)]);
         check(&story(&[&[Open(1)], &got(1..=7)]), &[("delivered_events", 7), ("lost_events", 2)]);
         check(&[Open(1)], &[("lost_events", 9)]);
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_joiner_is_owed_what_is_sent_after_it_opened() {
+    fn a_late_client_must_receive_what_is_sent_after_it_connected() {
         check(&story(&[&[Open(5)], &got(5..=9)]), &[("delivered_events", 5)]);
         check(&story(&[&[Open(5)], &got(4..=9)]), &[("delivered_events", 6)]);
         check(&story(&[&[Open(5)], &got(6..=9)]), &[("delivered_events", 4), ("lost_events", 1)]);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn resuming_goes_on_where_it_stopped() {
+    fn a_resumed_client_continues_where_it_stopped() {
         check(&story(&[&[Open(1)], &got(1..=3), &[Resume(8)], &got(4..=9)]), &[("delivered_events", 9)]);
         check(
             &story(&[&[Open(1)], &got(1..=3), &[Resume(8)], &got(8..=9)]),
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_id_what_was_sent_meanwhile_is_missed() {
+    fn without_an_id_a_client_misses_what_was_sent_while_it_was_away() {
         check(
             &story(&[&[Open(1)], &got(1..=3), &[Open(8)], &got(8..=9)]),
             &[("delivered_events", 5), ("missed_while_away_events", 4)],
@@ -410,21 +410,21 @@ mod tests {
     }
 
     #[test]
-    fn unconfirmed_messages_are_owed_to_nobody() {
+    fn unconfirmed_messages_are_expected_of_no_client() {
         let steps = story(&[&[Open(1)], &got(1..=3), &got(6..=8)]);
         check_closed(&steps, Tail::Owed, &[4..=5, 9..=9], &[("delivered_events", 6)]);
         check_closed(&steps, Tail::Owed, &[5..=5, 9..=9], &[("delivered_events", 6), ("lost_events", 1)]);
     }
 
     #[test]
-    fn the_end_is_unresolved_for_whoever_is_away() {
+    fn the_last_messages_are_unresolved_for_clients_that_are_away() {
         let steps = story(&[&[Open(1)], &got(1..=3), &got(5..=7)]);
         check_closed(&steps, Tail::Away, &[], &[("delivered_events", 6), ("lost_events", 1), ("unresolved_events", 2)]);
         check_closed(&steps, Tail::Unjudged, &[], &[("delivered_events", 6), ("lost_events", 1)]);
     }
 
     #[test]
-    fn settled_means_that_nothing_is_to_come() {
+    fn a_settled_client_awaits_no_message() {
         let mut ledger = Ledger::default();
         let mut counters = Counters::default();
         assert!(ledger.is_settled(2, &[]));

@@ -51,13 +51,13 @@ const FIGURES: [&str; 35] = [
 ];
 
 /// True for a key that names a kind of error or answer: if it is not in the report, it occurred zero times.
-pub fn is_of_a_kind(key: &str) -> bool {
+pub fn is_counter_by_kind(key: &str) -> bool {
     key.starts_with("error_") || key.starts_with("answers_")
 }
 
 /// True for the key of a number in the report.
 pub fn is_figure(key: &str) -> bool {
-    is_of_a_kind(key) || figures().any(|name| name == key) || distribution_keys().any(|name| name == key)
+    is_counter_by_kind(key) || figures().any(|name| name == key) || distribution_keys().any(|name| name == key)
 }
 
 /// Every name, for an error message about an unknown one.
@@ -86,5 +86,5 @@ fn distribution_keys() -> impl Iterator<Item = String> {
 /// The key of every number that a full report has.
 #[cfg(test)]
 pub(super) fn keys() -> std::collections::BTreeSet<String> {
-    figures().filter(|name| !is_of_a_kind(name)).map(str::to_owned).chain(distribution_keys()).collect()
+    figures().filter(|name| !is_counter_by_kind(name)).map(str::to_owned).chain(distribution_keys()).collect()
 }

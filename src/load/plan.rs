@@ -114,7 +114,7 @@ impl Plan {
         let publish = PublishPlan::new(args, redis, &targets)?;
         let lockstep = publish.as_ref().is_some_and(|publish| publish.pace == Pace::Lockstep);
         ensure!(!lockstep || processes == 1, "--publish-rate lockstep needs --processes 1");
-        let seed = || getrandom::u64().context("no random numbers from the system");
+        let seed = || getrandom::u64().context("the system provides no random numbers");
         let fleet = FleetPlan {
             scenario,
             run: if publish.is_some() { Some(TestRun::from_bits(seed()?)) } else { None },
@@ -145,17 +145,18 @@ impl Plan {
         };
         ensure!(
             !lockstep || fleet.is_attentive(),
-            "--publish-rate lockstep waits for everybody: no churn, no storm, no slow or silent clients"
+            "--publish-rate lockstep waits for every client: it can't be combined with churn, a storm, slow or silent \
+             clients"
         );
         let is_unix = |target: &Target| matches!(target.remote, Remote::Unix(_));
         ensure!(
             fleet.blackhole_share == 0.0 || !fleet.targets.iter().any(is_unix),
-            "only TCP can lose its cable: no --blackhole-share on a Unix socket"
+            "--blackhole-share needs TCP: it does not work on a Unix socket"
         );
         for pid in &args.reporting.server_pid {
             ensure!(
                 watch::processes(&[*pid]).is_some(),
-                "--server-pid {pid}: no such process (or not one to be looked into)"
+                "--server-pid {pid}: the process does not exist, or this user may not inspect it"
             );
         }
         let thresholds = args.reporting.fail_if.clone();
@@ -265,7 +266,7 @@ fn read_sources(given: &[String], targets: &[Target], clients: u32) -> anyhow::R
         };
         ensure!(
             sources.iter().all(|source| targets.iter().all(|target| suits(source, target))),
-            "--source-ip and the server's address are not of the same family"
+            "--source-ip and the server's address must be of the same family (IPv4 or IPv6)"
         );
         return Ok(sources);
     }
@@ -283,10 +284,13 @@ fn read_range(text: &str) -> anyhow::Result<Vec<IpAddr>> {
     };
     let Some((from, to)) = text.split_once('-') else { return Ok(vec![address(text)?]) };
     let (IpAddr::V4(from), IpAddr::V4(to)) = (address(from)?, address(to)?) else {
-        bail!("--source-ip: a range is of IPv4 addresses; list IPv6 addresses one by one");
+        bail!("--source-ip: ranges work only with IPv4 addresses; list IPv6 addresses one by one");
     };
     let (from, to) = (u32::from(from), u32::from(to));
-    ensure!(from <= to && to - from < ADDRESSES_MAX, "--source-ip: {text:?} is not a range of up to {ADDRESSES_MAX}");
+    ensure!(
+        from <= to && to - from < ADDRESSES_MAX,
+        "--source-ip: {text:?} is not a range of at most {ADDRESSES_MAX} addresses"
+    );
     Ok((from..=to).map(|bits| Ipv4Addr::from(bits).into()).collect())
 }
 

@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delivery_that_never_comes_is_waited_for_once() {
+    fn the_publisher_waits_once_for_a_delivery_that_never_comes() {
         let audience = Audience { delivered: Arc::default(), subscribers: 10 };
         assert_eq!(audience.deliveries_after_next(), 10);
         audience.delivered.store(9, Ordering::Release); // patience has run out

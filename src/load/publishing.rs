@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_every_stream_names_is_published_to() {
+    fn topics_that_every_stream_names_are_published_to() {
         let check = |urls: &[&str], expected: &[&str]| {
             let targets: Vec<_> = urls.iter().map(|url| Target::new(url, &[]).unwrap()).collect();
             assert_eq!(topics_of_all(&targets), expected, "{urls:?}");

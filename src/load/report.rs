@@ -11,9 +11,9 @@ use super::target::Target;
 use super::threshold::{Measure, Threshold};
 
 /// With fewer connections, their cost can't be separated from the fixed cost of a process.
-pub const TELLING_CONNECTIONS_MIN: u32 = 1000;
+pub const MEANINGFUL_CONNECTIONS_MIN: u32 = 1000;
 /// The reason for a missing figure in that case.
-pub const TOO_FEW_CONNECTIONS: &str = "too few connections to tell (1,000 at least)";
+pub const TOO_FEW_CONNECTIONS: &str = "too few connections to measure this (at least 1,000)";
 
 /// All figures of a test.
 pub struct Report {
@@ -98,7 +98,7 @@ impl Report {
                 let (_, latencies) = self.distributions.iter().find(|(name, _)| name == distribution)?;
                 latencies.percentile(*percentile).map(|us| us as f64)
             }
-            Measure::Value(key) if measures::is_of_a_kind(key) => Some(self.figure(key).unwrap_or(0.0)),
+            Measure::Value(key) if measures::is_counter_by_kind(key) => Some(self.figure(key).unwrap_or(0.0)),
             Measure::Value(key) => self.figure(key),
         }
     }
@@ -107,10 +107,10 @@ impl Report {
 /// The first faults as text; a single one where nothing arrived, because the server is rarely the cause.
 fn findings(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     let counters = &outcome.tally.counters;
-    let is_heard = counters.delivered_events + counters.corrupted_events > 0;
+    let has_received = counters.delivered_events + counters.corrupted_events > 0;
     match &plan.publish {
-        Some(publish) if !is_heard && counters.lost_events > 0 => {
-            vec![format!("nobody heard any of it: does {} match the stream?", publish.outlet.flag())]
+        Some(publish) if !has_received && counters.lost_events > 0 => {
+            vec![format!("no client received any message: does {} match the stream?", publish.outlet.flag())]
         }
         _ => outcome.tally.findings.iter().map(ToString::to_string).collect(),
     }
@@ -121,11 +121,13 @@ fn why_unmeasured(measure: &Measure, plan: &Plan, outcome: &Outcome) -> &'static
     let is_per_connection = matches!(measure, Measure::Value(key) if key.ends_with("_per_connection"));
     match (is_of_the_server, plan.server_pids.is_empty()) {
         (true, true) => "no --server-pid was given",
-        (true, false) if outcome.server_vanished => "a process of --server-pid was gone",
-        _ if is_per_connection && outcome.held_clients >= TELLING_CONNECTIONS_MIN => "it shrank while they connected",
+        (true, false) if outcome.server_vanished => "a process of --server-pid had ended",
+        _ if is_per_connection && outcome.held_clients >= MEANINGFUL_CONNECTIONS_MIN => {
+            "the memory shrank while the clients connected"
+        }
         _ if is_per_connection => TOO_FEW_CONNECTIONS,
         _ if outcome.interruption.is_some() => "the test was interrupted",
-        _ => "nothing of that kind happened",
+        _ => "it did not occur during the test",
     }
 }
 
@@ -145,7 +147,7 @@ impl Figures {
 
     /// Sets the growth of the memory for each connection; null where it can't be determined.
     fn set_per_connection(&mut self, name: &str, (before, after): (u64, u64), held: u32) {
-        let growth = after.checked_sub(before).filter(|_| held >= TELLING_CONNECTIONS_MIN);
+        let growth = after.checked_sub(before).filter(|_| held >= MEANINGFUL_CONNECTIONS_MIN);
         self.set(name, growth.map(|bytes| (bytes as f64 / f64::from(held) * 1000.0).round() / 1000.0));
     }
 
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_asked_for_and_was_not_measured_is_missed() {
+    fn a_requested_measure_without_a_value_counts_as_missed() {
         let check = |args: &[&str], outcome: &Outcome, expected: &[(&str, &str)]| {
             let report = Report::new(&plan(args), outcome);
             let why = |missed: &Missed| (missed.threshold.to_string(), missed.value.unwrap_err());
@@ -334,16 +336,16 @@ mod tests {
         check(&[], &nothing, &[]);
         check(&["--fail-if", cpu, "--fail-if", "p99_latency>1s"], &full, &[]);
         check(&["--fail-if", cpu], &nothing, &[(cpu, "no --server-pid was given")]);
-        check(&["--server-pid", "1", "--fail-if", cpu], &vanished, &[(cpu, "a process of --server-pid was gone")]);
+        check(&["--server-pid", "1", "--fail-if", cpu], &vanished, &[(cpu, "a process of --server-pid had ended")]);
         check(&["--server-pid", "1", "--fail-if", cpu], &interrupted, &[(cpu, "the test was interrupted")]);
         let late = "p99_latency>1s";
-        check(&["--fail-if", late], &nothing, &[(late, "nothing of that kind happened")]);
+        check(&["--fail-if", late], &nothing, &[(late, "it did not occur during the test")]);
         let memory = "kernel_bytes_per_connection>1";
         let few = Outcome { held_clients: 999, ..Outcome::default() };
         check(&["--fail-if", memory], &few, &[(memory, TOO_FEW_CONNECTIONS)]);
         let before = KernelUse { slab_bytes: 1, tcp_bytes: 0 };
         let shrunk = Outcome { kernel: (before, KernelUse::default()), ..full_outcome() };
-        check(&["--fail-if", memory], &shrunk, &[(memory, "it shrank while they connected")]);
+        check(&["--fail-if", memory], &shrunk, &[(memory, "the memory shrank while the clients connected")]);
         check(&["--fail-if", memory], &full, &[]);
         // It occurred zero times, which is a measurement.
         check(&["--fail-if", "error_connect_refused>0"], &nothing, &[]);

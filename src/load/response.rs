@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_tell_status_type_and_framing() {
+    fn heads_have_status_type_and_framing() {
         let chunked = Body::Chunked(Chunk::Size { bytes: 0, digits: 0 });
         let plain = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n";
         check_head(plain, Ok(Some((200, true, None, Body::UntilClose))));

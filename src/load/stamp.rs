@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_payload_does_not_vouch_for_a_bent_one() {
+    fn a_corrupted_payload_is_detected_after_a_valid_copy() {
         let mut reader = StampReader::new(Some(RUN()));
         let payload = stamped_payload(RUN(), STAMP, 100).into_bytes();
         assert_eq!(reader.read(&payload), Reading::Genuine(STAMP));
@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn other_peoples_events_are_foreign() {
+    fn events_of_other_publishers_are_foreign() {
         check(b"", Reading::Foreign);
         check(b"{\"a\":1}", Reading::Foreign);
         check(stamped_payload(TestRun::from_bits(7), STAMP, 100).as_bytes(), Reading::Foreign);
     }
 
     #[test]
-    fn without_a_run_the_first_sound_message_names_it() {
+    fn without_a_run_id_the_first_valid_message_sets_it() {
         let mut reader = StampReader::new(None);
         assert_eq!(reader.read(b"hello"), Reading::Foreign);
         assert_eq!(reader.read(stamped_payload(RUN(), STAMP, 100).as_bytes()), Reading::Genuine(STAMP));

@@ -1,7 +1,7 @@
 //! The summary: a test's report as lines for a terminal.
 
 use super::conductor::Interruption;
-use super::report::{Missed, Report, TELLING_CONNECTIONS_MIN, TOO_FEW_CONNECTIONS};
+use super::report::{MEANINGFUL_CONNECTIONS_MIN, Missed, Report, TOO_FEW_CONNECTIONS};
 use super::tally::FINDINGS_MAX;
 
 /// The lines to print; with `is_coloured`, missed thresholds are highlighted.
@@ -90,8 +90,8 @@ fn message_lines(report: &Report) -> Vec<String> {
 
 fn memory_lines(report: &Report) -> Vec<String> {
     let bytes = |name: &str| report.figure(name).map_or("unknown".to_owned(), |bytes| thousands(bytes.round()));
-    let is_telling = report.figure("held_clients") >= Some(f64::from(TELLING_CONNECTIONS_MIN));
-    let per_connection = match is_telling {
+    let is_meaningful = report.figure("held_clients") >= Some(f64::from(MEANINGFUL_CONNECTIONS_MIN));
+    let per_connection = match is_meaningful {
         true => format!(
             "client {} bytes per connection, this host's kernel {}",
             bytes("client_bytes_per_connection"),
@@ -102,7 +102,7 @@ fn memory_lines(report: &Report) -> Vec<String> {
     let mut lines = vec![format!("memory       {per_connection}")];
     let user = format!("{} bytes per connection in user space", bytes("server_user_bytes_per_connection"));
     let cpu = report.figure("server_cpu_us_per_event").map(|us| format!("{us} µs CPU per event"));
-    let of_the_server: Vec<_> = is_telling.then_some(user).into_iter().chain(cpu).collect();
+    let of_the_server: Vec<_> = is_meaningful.then_some(user).into_iter().chain(cpu).collect();
     if report.figure("server_resident_before_bytes").is_some() && !of_the_server.is_empty() {
         lines.push(format!("server       {}", of_the_server.join(", ")));
     }

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timetable_knows_what_comes_after_a_moment() {
+    fn a_timetable_gives_the_next_message_after_a_time() {
         for interval_ns in [1_000, 3_333, 100_000_000, 333_333_333] {
             let timetable = Timetable { first_us: 1_000_000, interval_ns };
             assert_eq!(timetable.first_after(0), 1);

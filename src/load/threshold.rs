@@ -64,7 +64,7 @@ pub enum ThresholdError {
     #[error("{0:?} has no comparison; write NAME OP VALUE, such as 'p95_first_event>3s'")]
     Comparison(String),
     /// The name is not a measure.
-    #[error("{name:?} is not a measure; there are {}", measures::all_names(), name = .0)]
+    #[error("{name:?} is not a measure; the measures are {}", measures::all_names(), name = .0)]
     Name(String),
     /// The value is invalid.
     #[error("{0:?} is not a value; write a number, a percentage such as 95%, or a time such as 250ms or 3s")]
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn thresholds_as_people_write_them() {
+    fn thresholds_are_parsed_in_every_notation() {
         check("p95_first_event>3s", &Ok((percentile(95.0, "first_event"), Comparison::Above, 3e6)));
         check("p99.9_latency >= 250ms", &Ok((percentile(99.9, "latency"), Comparison::AtLeast, 250e3)));
         check("max_last_subscriber>1.5s", &Ok((percentile(100.0, "last_subscriber"), Comparison::Above, 1.5e6)));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_threshold_says_why() {
+    fn an_invalid_threshold_is_explained() {
         check("errors", &Err(ThresholdError::Comparison("errors".to_owned())));
         check(">5", &Err(ThresholdError::Name(String::new())));
         check("p101_latency>5", &Err(ThresholdError::Name("p101_latency".to_owned())));

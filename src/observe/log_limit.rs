@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_entries_pass_and_the_others_are_told_as_a_number() {
+    fn a_few_entries_pass_and_the_others_are_counted() {
         check([], &[]);
         check([3; 10], &["3"; 10]);
         let ten = |second: &'static str| [second; 10];

@@ -40,7 +40,7 @@ pub(super) struct Counts {
     write_failed: AtomicU64,
     queue_full: OnceLock<ErrorCounter>,
     /// Lost lines that an entry of the log has reported.
-    told: AtomicU64,
+    reported: AtomicU64,
     /// True if the newest line was written.
     is_writing: AtomicBool,
 }
@@ -57,15 +57,15 @@ impl Counts {
     }
 
     /// Logs how many lines were lost since the last such entry, unless this entry would be lost too.
-    fn tell_lost(&self) {
+    fn report_lost(&self) {
         let lost = self.queue_full() + self.write_failed();
         if !self.is_writing.load(Ordering::Relaxed) {
             return;
         }
-        let told = self.told.swap(lost, Ordering::Relaxed);
-        if lost > told {
+        let reported = self.reported.swap(lost, Ordering::Relaxed);
+        if lost > reported {
             tracing::warn!(
-                lines = lost - told,
+                lines = lost - reported,
                 "log lines were lost: standard error took them too slowly, or not at all"
             );
         }
@@ -130,14 +130,14 @@ impl<W: Write> Write for Sink<W> {
         count.fetch_add(1, Ordering::AcqRel);
         // Where lines come faster than they are written, the queue never runs empty.
         if self.counts.written.load(Ordering::Relaxed).is_multiple_of(LINES_MAX as u64) {
-            self.counts.tell_lost();
+            self.counts.report_lost();
         }
         Ok(line.len())
     }
 
     /// Called when the queue is empty.
     fn flush(&mut self) -> io::Result<()> {
-        self.counts.tell_lost();
+        self.counts.report_lost();
         Ok(())
     }
 }
@@ -167,7 +167,7 @@ impl Drop for LastLines {
     fn drop(&mut self) {
         let deadline = Instant::now() + LAST_LINES_TIMEOUT;
         if self.counts.wait_until_written(deadline) {
-            self.counts.tell_lost();
+            self.counts.report_lost();
         }
         let worker = self.worker.take();
         if !self.counts.wait_until_written(deadline) {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_reads_lines_beyond_the_queue_are_counted_and_the_end_comes() {
+    fn without_a_reader_lines_beyond_the_queue_are_counted_and_shutdown_finishes() {
         let (reader, writer) = UnixStream::pair().unwrap();
         let (queue, last_lines) = start(writer);
         let line = "x".repeat(4096);

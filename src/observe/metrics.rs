@@ -158,13 +158,13 @@ fn connections(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     page.by(Kind::Gauge, "fanfare_connections", "Open connections.", "kind", kinds);
     page.single(Kind::Gauge, "fanfare_streams_max", "Streams that may be open.", gauges.streams_max);
     page.single(Kind::Counter, "fanfare_accepted_total", "Connections accepted.", counters.accepted);
-    let help = "Times that accepting paused until something was freed.";
+    let help = "Pauses in accepting connections until a resource was free.";
     page.by(Kind::Counter, "fanfare_accept_pauses_total", help, "reason", counters.accept_pauses.iter());
     page.single(Kind::Counter, "fanfare_streams_total", "Streams started.", counters.streams);
     let help = "Streams, requests and connections refused.";
     page.by(Kind::Counter, "fanfare_refused_total", help, "reason", counters.refused.iter());
     page.by(Kind::Counter, "fanfare_closed_total", "Connections closed.", "reason", counters.closed.iter());
-    let help = "Requests that were not let in.";
+    let help = "Requests that were denied access.";
     page.by(Kind::Counter, "fanfare_denied_total", help, "reason", counters.denied.iter());
     page.by(Kind::Counter, "fanfare_responses_total", "Requests answered.", "status", counters.responses.iter());
 }
@@ -173,7 +173,7 @@ fn events(page: &mut Page, counters: &Counters) {
     page.single(Kind::Counter, "fanfare_broadcasts_total", "Events that reached the logs.", counters.broadcasts);
     let help = "Events that reached no log.";
     page.by(Kind::Counter, "fanfare_dropped_events_total", help, "reason", counters.dropped.iter());
-    let help = "Gaps told: to a topic's subscribers together, or to one that reads too slowly or returns.";
+    let help = "Gaps announced: to all subscribers of a topic, or to one that reads too slowly or reconnects.";
     page.by(Kind::Counter, "fanfare_gaps_total", help, "reason", counters.gaps.iter());
 }
 
@@ -194,7 +194,7 @@ fn delivery(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     page.histogram("fanfare_broadcast_duration_seconds", help, &counters.broadcast_duration);
     let help = "From an event's arrival in its log until a subscriber was visited.";
     page.histogram("fanfare_delivery_duration_seconds", help, &counters.delivery_duration);
-    let help = "How long one turn of the loop worked: what everybody else waited.";
+    let help = "How long one turn of the event loop took, while all other connections waited.";
     page.histogram("fanfare_loop_turn_duration_seconds", help, &counters.turn_duration);
     let help = "Messages from sources that wait for the loop.";
     page.single(Kind::Gauge, "fanfare_channel_messages", help, gauges.channel_messages);
@@ -209,7 +209,7 @@ fn sources(page: &mut Page, gauges: &Gauges) {
     let received = all.iter().map(|source| (source.name, source.received));
     page.by(Kind::Counter, "fanfare_published_events_total", "Events that arrived, by source.", "source", received);
     let reconnects = all.iter().map(|source| (source.name, source.reconnects));
-    let help = "Returns of a source after a loss.";
+    let help = "Reconnections of a source after it was lost.";
     page.by(Kind::Counter, "fanfare_source_reconnects_total", help, "source", reconnects);
     let copied = all.iter().map(|source| (source.name, source.copied));
     let help = "Events published over HTTP that also went to a channel of --redis-publish.";
@@ -220,7 +220,7 @@ fn sources(page: &mut Page, gauges: &Gauges) {
             source.refused.iter().map(|(why, count)| ([("source", source.name), ("reason", *why)], count))
         })
         .collect();
-    let help = "Messages of a source that became no event.";
+    let help = "Messages of a source that were not published as events.";
     let samples = refused.iter().map(|(labels, count)| (&labels[..], *count));
     page.family(Kind::Counter, "fanfare_source_refused_total", help, samples);
 }
@@ -229,9 +229,9 @@ fn memory(page: &mut Page, gauges: &Gauges) {
     page.single(Kind::Gauge, "fanfare_topics", "Topics that exist.", gauges.topics);
     page.single(Kind::Gauge, "fanfare_retained_events", "Events in all logs.", gauges.retained_events);
     let (name, evicted) = ("fanfare_evicted_events_total", gauges.evicted_events.iter().copied());
-    page.by(Kind::Counter, name, "Events that logs forgot, by the bound that asked for it.", "reason", evicted);
+    page.by(Kind::Counter, name, "Events evicted from the logs, by the bound that required it.", "reason", evicted);
     page.single(Kind::Gauge, "fanfare_retained_bytes", "Bytes of all logs.", gauges.retained_bytes);
-    let help = "Bytes of frames no log holds any more, but half written to someone.";
+    let help = "Bytes of evicted frames that are still partly written to a subscriber.";
     page.single(Kind::Gauge, "fanfare_pinned_bytes", help, gauges.pinned_bytes);
     let (name, help) = ("fanfare_log_lines_dropped_total", "Lines of the log that were lost.");
     page.by(Kind::Counter, name, help, "reason", logging::lost_lines());

@@ -44,8 +44,8 @@ fn resident_pages(statm: &str) -> Option<u64> {
 /// Open descriptors, of which at least `known` are.
 fn open_descriptors(known: u64) -> Option<u64> {
     // Since Linux 6.2 the folder's size is their number.
-    let told = fs::metadata("/proc/self/fd").ok().map(|folder| folder.len());
-    match told.filter(|count| *count > 0) {
+    let folder_size = fs::metadata("/proc/self/fd").ok().map(|folder| folder.len());
+    match folder_size.filter(|count| *count > 0) {
         Some(count) => Some(count),
         None if known > DESCRIPTORS_COUNTED_MAX => None,
         // Reading the folder takes one itself.

@@ -173,7 +173,7 @@ impl BodyReader {
 
 const BAD_SIZE: RequestError = RequestError::Malformed("a chunk does not start with its size in hex digits and CRLF");
 const BAD_CHUNK_END: RequestError =
-    RequestError::Malformed("a chunk's content does not end in CRLF where its size says");
+    RequestError::Malformed("a chunk's content is not followed by CRLF at the length that its size states");
 
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)

@@ -72,14 +72,14 @@ struct Passed<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DisconnectError {
     /// Not the expected JSON; the text says what is wrong.
-    #[error("the body is not what POST /disconnect takes: {0}")]
+    #[error("the body is not a valid request for POST /disconnect: {0}")]
     Malformed(String),
     /// It would end every stream.
-    #[error("nothing says which streams: name a subject, a token_id, a topic or an address")]
-    Everybody,
+    #[error("the request selects no streams: name a subject, a token_id, a topic or an address")]
+    NoTarget,
     /// A token id already names one token: a subject next to it adds nothing.
     #[error("name a subject or a token_id, not both")]
-    TwoHolders,
+    SubjectAndTokenId,
     /// A name that no token has.
     #[error("field {0:?} must have 1 to {NAME_BYTES_MAX} bytes")]
     Name(&'static str),
@@ -91,8 +91,8 @@ pub enum DisconnectError {
     Address,
     /// A time in a request that denies no token, or a time that is too long.
     #[error(
-        "field \"for_seconds\" is how long the tokens of a subject, or a token_id, stay denied: at most {SECONDS_MAX}, \
-         and not beside a topic or an address, which deny nothing"
+        "field \"for_seconds\" sets how long the tokens of a subject or a token_id stay denied: at most \
+         {SECONDS_MAX}, and not combined with a topic or an address, which deny no token"
     )]
     Seconds,
 }
@@ -140,7 +140,7 @@ impl Disconnect {
     fn read(body: DisconnectBody<'_>, asked_at_s: u64) -> Result<Disconnect, DisconnectError> {
         let DisconnectBody { subject, token_id, topic, address, for_seconds } = body;
         let holder = match (subject, token_id) {
-            (Some(_), Some(_)) => return Err(DisconnectError::TwoHolders),
+            (Some(_), Some(_)) => return Err(DisconnectError::SubjectAndTokenId),
             (Some(subject), None) => Some(Holder::Subject(name(subject, "subject")?)),
             (None, Some(token_id)) => Some(Holder::TokenId(name(token_id, "token_id")?)),
             (None, None) => None,
@@ -148,7 +148,7 @@ impl Disconnect {
         let topic = topic.map(|name| self::topic(&name)).transpose()?;
         let network = address.map(|text| network(&text).ok_or(DisconnectError::Address)).transpose()?;
         if holder.is_none() && topic.is_none() && network.is_none() {
-            return Err(DisconnectError::Everybody);
+            return Err(DisconnectError::NoTarget);
         }
         let may_deny = holder.is_some() && topic.is_none() && network.is_none();
         if for_seconds.is_some_and(|seconds| !may_deny || seconds > SECONDS_MAX) {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_passed_on_and_read_again() {
+    fn a_request_survives_the_way_over_the_bus() {
         for body in [
             r#"{"subject":"user-7"}"#,
             r#"{"subject":"user-7","for_seconds":3600}"#,
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_holder_is_denied() {
+    fn only_a_holder_that_is_named_alone_is_denied() {
         let check =
             |body: &str, is_denied: bool| assert_eq!(parse(body).unwrap().denied().is_some(), is_denied, "{body}");
         check(r#"{"subject":"a"}"#, true);
@@ -237,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_error_names_the_wrong_field() {
         let check = |body: &str, words: &str| {
             let error = parse(body).unwrap_err().to_string();
             assert!(error.contains(words), "{body}: {error}");
         };
         check("", "EOF");
-        check("[]", "not what POST /disconnect takes");
-        check("{}", "nothing says which streams");
+        check("[]", "not a valid request for POST /disconnect");
+        check("{}", "selects no streams");
         check(r#"{"user":"a"}"#, "unknown field `user`");
         check(r#"{"subject":7}"#, "expected a string");
         check(r#"{"subject":"a","subject":"b"}"#, "duplicate field `subject`");
@@ -254,8 +254,8 @@ mod tests {
         check(r#"{"topic":"fanfare:other"}"#, "\"topic\" is reserved");
         check(r#"{"address":"10.0.0.0/33"}"#, "\"address\" must be an address");
         check(r#"{"address":"unix"}"#, "\"address\" must be an address");
-        check(r#"{"topic":"t","for_seconds":1}"#, "\"for_seconds\" is how long");
-        check(r#"{"subject":"a","topic":"t","for_seconds":1}"#, "not beside a topic");
+        check(r#"{"topic":"t","for_seconds":1}"#, "\"for_seconds\" sets how long");
+        check(r#"{"subject":"a","topic":"t","for_seconds":1}"#, "not combined with a topic");
         check(r#"{"subject":"a","for_seconds":-1}"#, "invalid value");
         check(r#"{"subject":"a","for_seconds":999999999999}"#, "at most 316224000");
     }

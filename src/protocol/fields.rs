@@ -37,7 +37,7 @@ pub(super) fn transfer_encoding(value: &str) -> Result<(), RequestError> {
     }
     let before_last = value.rsplit_once(',').map_or("", |(before, _)| before);
     if before_last.split(',').any(is_chunked) {
-        return Err(RequestError::Malformed("chunked is not the last transfer coding, or is there twice"));
+        return Err(RequestError::Malformed("chunked is not the last transfer coding, or appears twice"));
     }
     // Empty elements, parameters and quotes have each been used to hide a coding from one of two parsers.
     let is_token = |coding: &str| !trim(coding).is_empty() && trim(coding).bytes().all(is_token_byte);

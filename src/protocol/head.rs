@@ -136,7 +136,7 @@ fn parse_complete(head: &[u8], limits: &HeadLimits) -> Result<RequestHead, Reque
     // Every line feed has its carriage return before it, so equal counts mean that no carriage return stands alone.
     let lines = memchr_iter(b'\n', head).count();
     if memchr_iter(b'\r', head).count() != lines {
-        return Err(RequestError::Malformed("a carriage return stands alone"));
+        return Err(RequestError::Malformed("a carriage return has no line feed after it"));
     }
     let headers_count = lines.saturating_sub(2);
     if headers_count > limits.headers_max {
@@ -302,7 +302,7 @@ fn assemble(
     // RFC 9112, 3.2: without Host, or with two, a proxy in front of the server may have meant another site.
     match &fields.host {
         Some(host) if !is_host(host) => return Err(RequestError::Malformed("Host is not a host name")),
-        None if minor_version == 1 => return Err(RequestError::Malformed("there is no Host")),
+        None if minor_version == 1 => return Err(RequestError::Malformed("the Host header is missing")),
         _ => {}
     }
     let framing = fields.framing(minor_version)?;
@@ -352,7 +352,7 @@ fn parse_target(method: &Method, target: &str, limits: &HeadLimits) -> Result<(T
         return Err(RequestError::Malformed("the request target holds bytes outside ASCII"));
     }
     if matches!(method, Method::Other(name) if name == "CONNECT") {
-        return Err(RequestError::Malformed("this server is no proxy"));
+        return Err(RequestError::Malformed("this server is not a proxy"));
     }
     if target == "*" && *method == Method::Options {
         return Ok((Target { path: "*".to_owned(), query: Vec::new() }, None));

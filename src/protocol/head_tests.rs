@@ -74,7 +74,7 @@ fn debug_output_keeps_secrets() {
 }
 
 #[test]
-fn keep_alive_is_the_versions_habit_unless_said_otherwise() {
+fn keep_alive_follows_the_http_version_unless_a_header_overrides_it() {
     let check = |version, connection: &str, expected: bool| {
         let request = format!("GET / HTTP/1.{version}\r\nHost: h\r\n{connection}\r\n");
         assert_eq!(head(&request).keep_alive, expected, "{request:?}");
@@ -88,7 +88,7 @@ fn keep_alive_is_the_versions_habit_unless_said_otherwise() {
 }
 
 #[test]
-fn headers_mean_what_they_say() {
+fn headers_are_parsed_into_their_values() {
     assert_eq!(head(&with("Last-Event-ID:\r\n")).last_event_id, None);
     assert_eq!(head(&with("Last-Event-ID: \t 7 8 \r\n")).last_event_id.as_deref(), Some(&b"7 8"[..]));
     assert_eq!(head(&with("Cookie: a\r\nCookie: b\r\n")).cookie.as_deref(), Some("a; b"));

@@ -77,7 +77,7 @@ pub enum EventProblem {
     #[error("unknown field {0:?}: the fields are topic, data, event, id and retry")]
     UnknownField(String),
     /// A field more than once.
-    #[error("field {0:?} is there more than once")]
+    #[error("field {0:?} appears more than once")]
     RepeatedField(&'static str),
     /// A field that every event has.
     #[error("field {0:?} is missing")]

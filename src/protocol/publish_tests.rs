@@ -49,7 +49,7 @@ fn every_field_is_taken() {
 }
 
 #[test]
-fn refusals_say_what_where_and_what_is_allowed() {
+fn refusals_name_the_mistake_its_place_and_what_is_allowed() {
     let check = |body: &str, message: &str| check_refused(body, (400, message));
     let object = "an event is a JSON object with \"topic\" and \"data\"";
     check("7", object);
@@ -66,10 +66,10 @@ fn refusals_say_what_where_and_what_is_allowed() {
         r#"{"topic":"t","data":1,"event":"e","id":"i","retry":1,"x":1}"#,
         "unknown field \"x\": the fields are topic, data, event, id and retry",
     );
-    check(r#"{"topic":"t","data":1,"data":1}"#, "field \"data\" is there more than once");
+    check(r#"{"topic":"t","data":1,"data":1}"#, "field \"data\" appears more than once");
     check(
         r#"{"topic":"t","data":1,"data":1,"data":1,"a":1,"b":1,"c":1,"d":1}"#,
-        "field \"data\" is there more than once",
+        "field \"data\" appears more than once",
     );
     check(r#"{"topic":1,"data":1}"#, "field \"topic\" must be a string of Unicode text");
     check(r#"{"topic":"","data":1}"#, "field \"topic\" must not be empty: \"\"");

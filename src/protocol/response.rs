@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_say_how_long_they_are_and_what_happens_next() {
+    fn responses_state_their_length_and_whether_the_connection_stays_open() {
         let json = Response::new(200).with_body("application/json", "{}").with_header("Allow", "GET");
         let head = "HTTP/1.1 200 OK|Date: DATE|Content-Type: application/json|Content-Length: 2|";
         check(&json, (false, 1), &format!("{head}Allow: GET||{{}}"));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_is_said_and_counted_by_its_own_number() {
+    fn every_status_has_its_own_line_and_counter() {
         for (status, text) in STATUSES {
             assert!(text.starts_with(&format!("{status} ")), "{status}: {text}");
             assert_eq!(status_label(status), status.to_string());

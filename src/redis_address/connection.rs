@@ -181,7 +181,7 @@ impl Write for Stream {
 }
 
 fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
-    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "its name has no address"));
+    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "its host name has no address"));
     for address in (host, port).to_socket_addrs()? {
         outcome = TcpStream::connect_timeout(&address, timeout);
         if outcome.is_ok() {

@@ -83,7 +83,7 @@ pub enum Violation {
     #[error("it does not speak the protocol of Redis (RESP2)")]
     Syntax,
     /// A reply beyond the limits.
-    #[error("a reply is longer than any that was asked for: more than {OTHER_BYTES_MAX} bytes")]
+    #[error("a reply is longer than any expected reply: more than {OTHER_BYTES_MAX} bytes")]
     ReplyTooLong,
     /// A message beyond the limit for skipping.
     #[error("a message is longer than {SKIPPED_BYTES_MAX} bytes")]
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_and_other_replies_are_told_apart() {
+    fn messages_and_other_replies_are_distinguished() {
         let text = |parts: &[&[u8]]| String::from_utf8(message(parts)).unwrap();
         check(&text(&[b"news", b"a\r\nb"]), &["news=a\\r\\nb"], Ok(()));
         check(&text(&[b"n*", b"news", b""]), &["n*/news="], Ok(()));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_told_at_once_and_skipped() {
+    fn a_message_that_is_too_long_is_reported_at_once_and_skipped() {
         let text = |parts: &[&[u8]]| String::from_utf8(message(parts)).unwrap();
         let next = text(&[b"a", b"1234567890"]);
         check(&(text(&[b"a", b"12345678901"]) + &next), &["a:11", "a=1234567890"], Ok(()));
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_redis_says_is_refused() {
+    fn replies_that_violate_the_protocol_are_refused() {
         use Violation::{ReplyTooLong, Syntax, TooDeep};
         for bytes in [
             "HTTP/1.1 400",

@@ -179,7 +179,7 @@ pub enum Accepted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishRefusal {
     /// Too much is waiting already.
-    #[error("the server has more events waiting than it can take")]
+    #[error("too many events are waiting in the server")]
     Busy,
     /// The broker can't be reached, or did not deliver the event back to this node.
     #[error("the broker is not reachable")]
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn control_and_answers_wait_behind_no_event() {
+    fn control_messages_and_answers_are_read_before_events() {
         let (outlet, inbox, _) = counted(ChannelLimits::default());
         outlet.send(broadcast(1, 1));
         outlet.send(Message::Published { ticket: Ticket(7), outcome: Ok(()) });
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_also_of_a_source_that_stays_up() {
+    fn a_source_that_stays_up_reports_its_errors_too() {
         let status = SourceStatus::new("test");
         status.set_up();
         status.set_error("beside it");
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_topics_are_told_apart_up_to_a_bound() {
+    fn lost_topics_are_listed_by_name_up_to_a_bound() {
         let lost = LostTopics::default();
         let name = |n: usize| Topic::new(&n.to_string()).unwrap();
         assert!((0..LOST_TOPICS_MAX).all(|n| lost.add(&name(n))) && lost.add(&name(0)));

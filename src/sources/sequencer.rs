@@ -286,7 +286,7 @@ impl State {
         }
         let lost = Arc::new(LostTopics::default());
         let added = lost.add(topic);
-        debug_assert!(added, "nobody has read a set that nobody has yet");
+        debug_assert!(added, "no reader can have closed a set that is not announced yet");
         self.announce(run, reason, &GapScope::Topics(Arc::clone(&lost)));
         self.open_gap = Some((reason, lost));
     }

@@ -43,7 +43,7 @@ impl SourceThread {
             let stop = Stop(stopped);
             while let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&stop))) {
                 let cause = panic_message(&*panic);
-                tracing::error!(thread = name, cause, "a source's thread panicked; it starts again");
+                tracing::error!(thread = name, cause, "a source's thread panicked and is restarted");
                 panicked(format!("its thread {name} panicked: {cause}"));
                 if stop.wait(RESTART_PAUSE) {
                     break;
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_told_and_the_body_starts_again() {
+    fn a_panic_is_reported_and_the_body_starts_again() {
         let (starts, started) = bounded(2);
         let (tell, told) = bounded(1);
         let mut first = true;

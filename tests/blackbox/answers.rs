@@ -25,7 +25,7 @@ fn wait_for_one(server: &Server) -> u64 {
 }
 
 #[test]
-fn as_many_bytes_of_answers_as_are_allowed_wait_for_their_readers_and_not_one_more() {
+fn unread_answers_take_as_many_bytes_as_allowed_and_not_one_more() {
     let server = Server::start(&["--answer-bytes", "1MiB"]);
     server.publish("a", &"x".repeat(LARGE));
     // What a reader leaves unread waits whole, its head included; small answers never do.
@@ -169,7 +169,7 @@ fn a_snapshot_is_given_in_pages_of_bounded_size() {
 }
 
 #[test]
-fn what_is_large_is_not_built_for_head() {
+fn no_large_answer_is_built_for_head() {
     let server = Server::start(&["--answer-bytes", "64KiB"]);
     publish_topics(&server, 1000, &"x".repeat(1000));
     let mut client = server.connect();

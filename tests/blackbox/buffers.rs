@@ -39,7 +39,7 @@ fn a_large_event_takes_few_sends_to_an_eager_reader() {
 }
 
 #[test]
-fn what_a_reader_pins_that_stopped_reading_is_bounded() {
+fn a_reader_that_stops_reading_pins_a_bounded_number_of_bytes() {
     const STALLED: usize = 20;
     let remember = ["--history-events", "100000", "--history-bytes", "64MiB"];
     let server = Server::start(&[&remember[..], &["--stall-timeout", "1h"]].concat());
@@ -51,7 +51,7 @@ fn what_a_reader_pins_that_stopped_reading_is_bounded() {
         })
         .collect();
     server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == STALLED as f64);
-    // Until nobody takes anything any more: a send to each was held back.
+    // Until no client reads any more: a send to each was blocked.
     while server.metric("fanfare_skipped_blocked_total") < 100.0 * STALLED as f64 {
         server.publish("a", &"x".repeat(40_000));
     }

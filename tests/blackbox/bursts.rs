@@ -1,5 +1,5 @@
 //! Bursts: more events at once than the log holds and the network takes. Subscribers that keep reading lose nothing;
-//! subscribers that don't hold up nobody. Needs redis-server (Debian: redis-server).
+//! subscribers that stop reading delay no other subscriber. Needs redis-server (Debian: redis-server).
 
 use std::thread;
 
@@ -52,7 +52,7 @@ fn a_burst_larger_than_the_log_reaches_all_that_keep_reading() {
 }
 
 #[test]
-fn subscribers_that_do_not_read_hold_up_nobody_even_if_most_do_not() {
+fn subscribers_that_do_not_read_delay_no_other_subscriber() {
     let redis = RedisServer::start();
     let server = start(&redis);
     let small = || Client::connect_with_small_buffer(server.address());

@@ -1,4 +1,4 @@
-//! Leaving: notice first, then the streams one after the other, each told when to come back, then the end.
+//! Leaving: notice first, then the streams one after the other, each with a reconnection time, then the exit.
 
 use std::net::TcpStream;
 
@@ -28,22 +28,22 @@ fn during_the_notice_a_server_is_unready_and_serves_as_ever() {
 }
 
 #[test]
-fn streams_close_one_after_the_other_and_are_told_when_to_come_back() {
+fn streams_close_one_after_the_other_with_a_reconnection_time() {
     let mut server = Server::start(&["--drain", "2s", "--retry", "1s"]);
     let mut streams: Vec<_> = (0..40).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
     let address = server.address();
     server.signal("TERM");
-    wait_until("nobody listens any more", || TcpStream::connect(address).is_err());
+    wait_until("the port is closed", || TcpStream::connect(address).is_err());
     let mut retries_ms = Vec::new();
     for stream in &mut streams {
         let last = stream.block();
         let retry_ms = last.retry_ms().unwrap();
         assert_eq!(last.raw, format!("retry: {retry_ms}\n\n"));
-        assert_eq!(stream.try_block(), None, "the end is in good order");
+        assert_eq!(stream.try_block(), None, "the connection ends without an error");
         retries_ms.push(retry_ms);
     }
     assert_eq!(server.wait_for_exit(), Some(0));
-    // What is left of the drain, the usual time to come back, and up to as long again as the drain: nobody returns
+    // The rest of the drain, the usual reconnection time, and up to the length of the drain: no client returns
     // before the server is gone, nor all at once then.
     let (longest, shortest) = (retries_ms.iter().max().unwrap(), retries_ms.iter().min().unwrap());
     assert!((800..=5200).contains(shortest) && (800..=5200).contains(longest), "{retries_ms:?}");
@@ -63,7 +63,7 @@ fn while_streams_close_operators_are_answered_and_new_streams_are_not_taken() {
     assert!(TcpStream::connect(server.address()).is_err());
     assert_eq!(server.get_admin("/health/live").status, 200);
     assert_eq!(server.get_admin("/health/ready").status, 503);
-    // A connection that was kept is answered, told to come back, and closed.
+    // A connection that was kept alive is answered, given a time to retry, and closed.
     held.send("GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
     assert_eq!(held.head().status, 200);
     let body = String::from_utf8(held.read_to_end()).unwrap();
@@ -76,7 +76,7 @@ fn while_streams_close_operators_are_answered_and_new_streams_are_not_taken() {
 }
 
 #[test]
-fn what_is_published_during_a_drain_reaches_those_who_are_still_there() {
+fn events_published_during_a_drain_reach_the_streams_that_are_still_open() {
     let server = Server::start(&["--drain", "1h"]);
     let mut publisher = server.connect();
     publisher.get("/health/live");
@@ -92,7 +92,7 @@ fn what_is_published_during_a_drain_reaches_those_who_are_still_there() {
 }
 
 #[test]
-fn those_who_watch_the_statistics_are_the_last_to_leave() {
+fn statistics_streams_are_the_last_to_close() {
     let mut server = Server::start_with_env(&["--drain", "2s", "--dev"], &[]);
     // The first slot, which would be the first to go.
     let mut watcher = Subscriber::open(&server, "/events?topic=fanfare:statistics");
@@ -123,7 +123,7 @@ fn without_streams_a_server_leaves_at_once() {
 }
 
 #[test]
-fn a_busy_port_or_a_wrong_option_ends_the_start_with_a_word() {
+fn a_busy_port_or_a_wrong_option_fails_the_start_with_an_explanation() {
     let server = Server::start(&[]);
     let start = |options: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fanfare"));

@@ -9,7 +9,7 @@ use crate::support::server::{Server, TOKEN, publish_request};
 use crate::support::stream::{Block, Subscriber};
 use crate::support::wait::wait_until;
 
-/// What ends a line for somebody, moves a terminal's cursor or turns its text round.
+/// What some reader takes for the end of a line, or what moves a terminal's cursor or reverses its text.
 const CONTROLS: [&str; 10] =
     ["\n", "\r", "\r\n", "\0", "\x1b[2J\x1b]0;", "\u{7f}", "\u{85}", "\u{9b}31m", "\u{8}", "\x0b"];
 /// Not control characters, and no better in a log.
@@ -54,7 +54,7 @@ fn start(redis: &RedisServer, log_format: &str) -> Server {
 // ---- the ways in ----
 
 #[test]
-fn what_is_published_stays_in_its_field() {
+fn published_text_stays_in_its_field() {
     for log_format in ["text", "json"] {
         let redis = RedisServer::start();
         let server = start(&redis, log_format);
@@ -88,7 +88,7 @@ fn what_is_published_stays_in_its_field() {
 }
 
 #[test]
-fn what_redis_carries_is_an_event_or_refused_and_logged_in_one_line() {
+fn a_redis_message_becomes_an_event_or_one_logged_refusal() {
     let redis = RedisServer::start();
     let url = redis.url("redis", "");
     let options = ["--redis-url", &url, "--redis-channel", "e", "--redis-pattern", "e*", "--redis-payload", "envelope"];
@@ -118,7 +118,7 @@ fn what_redis_carries_is_an_event_or_refused_and_logged_in_one_line() {
 }
 
 #[test]
-fn what_a_request_says_of_itself_stays_a_value() {
+fn text_in_a_request_stays_a_value() {
     for log_format in ["text", "json"] {
         let redis = RedisServer::start();
         let server = start(&redis, log_format);
@@ -142,7 +142,7 @@ fn what_a_request_says_of_itself_stays_a_value() {
                 check_refused(&server.get(&format!("/events?{parameter}={target}")), 400);
             }
             if text != "\0" {
-                // An id that nobody gave is an unknown one, and is not repeated.
+                // An id that was never given is unknown, and is not repeated.
                 check_unknown_id(server.connect(), &format!("/events?topic=raw&last_event_id={target}"), b"");
             }
             check_header_values(&server, &value);

@@ -1,4 +1,4 @@
-//! Limits: exactly at the bound, told readably beyond it, and never in the way of an operator's look.
+//! Limits: exact at the bound, readable refusals beyond it, and operators are always answered.
 
 use crate::support::http::{Answer, Client};
 use crate::support::server::{Server, publish_request};
@@ -19,9 +19,9 @@ fn refused_stream(server: &Server, header_lines: &str) -> Answer {
     answer
 }
 
-/// An EventSource must not see anything but 200, or it gives up for ever: it is told when to come back.
+/// An EventSource gives up permanently on anything but 200, so it gets a 200 with a reconnection time.
 #[track_caller]
-fn check_told_to_come_back(answer: &Answer) {
+fn check_reconnection_time(answer: &Answer) {
     assert_eq!(answer.status, 200, "{answer}");
     assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
     assert_eq!(answer.header("connection"), Some("close"));
@@ -33,7 +33,7 @@ fn check_told_to_come_back(answer: &Answer) {
 fn as_many_streams_as_are_allowed_and_not_one_more() {
     let server = Server::start(&["--max-connections", "5"]);
     let mut streams: Vec<_> = (0..5).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
-    check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
+    check_reconnection_time(&refused_stream(&server, "Accept: text/event-stream\r\n"));
     for accept in ["", "Accept: */*\r\n", "Accept: text/html\r\n"] {
         let refused = refused_stream(&server, accept);
         assert_eq!(refused.status, 503, "{refused}");
@@ -43,7 +43,7 @@ fn as_many_streams_as_are_allowed_and_not_one_more() {
     }
     assert_eq!(server.refused("stream_limit"), 4.0);
     assert_eq!(server.metric("fanfare_connections{kind=\"stream\"}"), 5.0);
-    // Requests are not streams: publishing goes on, and whoever is in misses nothing.
+    // Requests are not streams: publishing continues, and open streams miss nothing.
     server.publish("a", "x");
     streams.iter_mut().for_each(|stream| stream.expect(&["x"]));
     streams.pop();
@@ -52,10 +52,10 @@ fn as_many_streams_as_are_allowed_and_not_one_more() {
 }
 
 #[test]
-fn one_address_may_have_so_many_connections_and_another_as_many() {
+fn each_address_has_its_own_limit_of_connections() {
     let server = Server::start(&["--max-connections-per-ip", "3"]);
     let streams: Vec<_> = (0..3).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
-    check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
+    check_reconnection_time(&refused_stream(&server, "Accept: text/event-stream\r\n"));
     let refused = refused_stream(&server, "");
     assert_eq!(refused.status, 429, "{refused}");
     assert!(refused.header("retry-after").is_some());
@@ -69,9 +69,9 @@ fn one_address_may_have_so_many_connections_and_another_as_many() {
 }
 
 #[test]
-fn beyond_telling_connections_of_one_address_are_cut() {
+fn connections_far_beyond_the_limit_of_an_address_are_reset() {
     let server = Server::start(&["--max-connections-per-ip", "2"]);
-    // Sixteen more than allowed may say what they want; whoever comes then would only cost memory.
+    // Sixteen more than allowed may send a request and get a refusal; any further one would only cost memory.
     let held: Vec<_> = (0..18).map(|_| server.connect()).collect();
     server.wait_for_metric("fanfare_connections{kind=\"request\"}", |connections| connections == 19.0);
     let mut beyond = server.connect();
@@ -92,7 +92,7 @@ fn topics_and_events_are_accepted_up_to_their_limit() {
         answer.problem();
     };
     check("/events?topic=a&topic=b&topic=c&topic=d", 400);
-    // Told at the fourth name: the one behind it is not looked at.
+    // Refused at the fourth name: the one after it is not examined.
     check("/events?topic=a&topic=b&topic=c&topic=d&topic=%0A", 400);
     Subscriber::open(&server, &format!("/events?{}", "topic=a&topic=b&".repeat(200)));
     check("/events?topic=", 400);
@@ -133,7 +133,7 @@ fn a_topic_that_looks_like_a_pattern_is_refused_wherever_a_client_names_it() {
 }
 
 #[test]
-fn a_subscriber_may_send_so_many_bytes_and_not_one_more() {
+fn a_subscriber_may_send_64_kib_and_not_a_byte_more() {
     let server = Server::start(&[]);
     let mut stream = Subscriber::open(&server, "/events?topic=a");
     stream.client.send(vec![b'x'; 64 << 10]);
@@ -164,7 +164,7 @@ fn a_topic_limit_refuses_streams_until_a_topic_is_free() {
     client.send(stream_request("/events?topic=c", ""));
     let mut answer = client.head();
     answer.body = client.read_to_end();
-    check_told_to_come_back(&answer);
+    check_reconnection_time(&answer);
     assert_eq!(server.refused("topic_limit"), 1.0);
     drop(first);
     server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == 1.0);
@@ -202,7 +202,7 @@ fn topics_that_strangers_name_leave_configured_and_published_ones_their_places_a
     assert_eq!(server.post(r#"{"topic":"c","data":"x"}"#).status, 503);
 }
 
-/// Lets so many connect while the server is stopped, so that it finds them all at the same time.
+/// Opens this number of connections while the server is stopped, so that it finds them all at the same time.
 fn connect_at_once(server: &Server, count: usize) -> Vec<Client> {
     server.signal("STOP");
     let clients = (0..count).map(|_| server.connect()).collect();
@@ -341,7 +341,7 @@ fn without_descriptors_accepting_pauses_and_resumes() {
 }
 
 #[test]
-fn without_descriptors_operators_are_answered_before_anybody_else() {
+fn without_descriptors_operators_are_answered_first() {
     let (server, _idle) = server_without_descriptors();
     // Each of these would have the spare descriptor for a second, for it asks for nothing.
     let _silent: Vec<_> = (0..100).map(|_| server.connect()).collect();
@@ -356,7 +356,7 @@ fn without_descriptors_operators_are_answered_before_anybody_else() {
 }
 
 #[test]
-fn nobody_keeps_the_last_descriptor_by_asking_again() {
+fn no_client_keeps_the_last_descriptor_open() {
     let (server, _idle) = server_without_descriptors();
     for _ in 0..2 {
         let mut client = server.connect();
@@ -368,9 +368,9 @@ fn nobody_keeps_the_last_descriptor_by_asking_again() {
 }
 
 #[test]
-fn a_stream_on_the_last_descriptor_is_told_to_come_back() {
+fn a_stream_on_the_last_descriptor_gets_a_reconnection_time() {
     let (server, idle) = server_without_descriptors();
-    check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
+    check_reconnection_time(&refused_stream(&server, "Accept: text/event-stream\r\n"));
     assert_eq!(server.refused("descriptors"), 1.0);
     drop(idle);
     server.wait_for_metric("fanfare_connections{kind=\"request\"}", |connections| connections < 10.0);
@@ -400,12 +400,12 @@ fn of_few_descriptors_most_are_for_streams() {
     assert_eq!(server.metric("fanfare_streams_max"), 199.0);
     let _streams: Vec<_> = (0..199).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
     assert!(server.get("/health").status == 200 && server.refused("stream_limit") == 0.0);
-    check_told_to_come_back(&refused_stream(&server, "Accept: text/event-stream\r\n"));
+    check_reconnection_time(&refused_stream(&server, "Accept: text/event-stream\r\n"));
     assert_eq!(server.refused("stream_limit"), 1.0);
 }
 
 #[test]
-fn with_too_few_descriptors_to_serve_anybody_it_does_not_start() {
+fn with_too_few_descriptors_for_any_client_the_server_does_not_start() {
     let command = "ulimit -n 64; exec \"$0\" serve --listen 127.0.0.1:0";
     let output =
         std::process::Command::new("sh").args(["-c", command, env!("CARGO_BIN_EXE_fanfare")]).output().unwrap();

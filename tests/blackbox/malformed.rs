@@ -163,7 +163,7 @@ const NAMES: [&str; 4] = ["--allowed-host", "h", "--allowed-host", "other"];
 const SECOND: &[u8] = b"GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n";
 
 #[test]
-fn a_malformed_request_is_refused_and_what_follows_it_is_none() {
+fn bytes_after_a_malformed_request_are_not_read_as_a_request() {
     let server = Server::start(&NAMES);
     for (what, part, status) in REFUSED {
         let mut client = server.connect();
@@ -183,7 +183,7 @@ fn a_malformed_request_is_refused_and_what_follows_it_is_none() {
 }
 
 #[test]
-fn what_has_one_meaning_only_is_understood_and_so_is_what_follows_it() {
+fn an_unambiguous_request_is_understood_and_so_is_the_next_one() {
     let server = Server::start(&NAMES);
     for (what, part, status) in ACCEPTED {
         let mut client = server.connect();

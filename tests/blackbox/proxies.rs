@@ -21,7 +21,7 @@ fn plain(address: &str) -> String {
     format!("X-Forwarded-For: {address}\r\n")
 }
 
-/// Checks that a stream is refused over this connection for its client's address, and that the connection goes on.
+/// Checks that a stream is refused over this connection for its client's address, and that the connection stays open.
 #[track_caller]
 fn check_over_limit(server: &Server, client: &mut Client, header_lines: &str) {
     let before = server.refused("address_limit");
@@ -35,7 +35,7 @@ fn check_over_limit(server: &Server, client: &mut Client, header_lines: &str) {
 #[test]
 fn streams_through_a_trusted_proxy_count_for_their_clients() {
     let server = start(&["--max-connections-per-ip", "2", "--log-level", "debug"]);
-    // However many connections a proxy keeps ready, and whatever it asks of itself, they are nobody's.
+    // Connections that a proxy keeps ready, and its own requests, count for no client.
     let mut kept: Vec<_> = (0..30).map(|_| server.connect()).collect();
     for client in &mut kept {
         client.get("/health/live");
@@ -66,7 +66,7 @@ fn streams_through_a_trusted_proxy_count_for_their_clients() {
 }
 
 #[test]
-fn whom_a_proxy_does_not_name_counts_for_the_proxy() {
+fn a_client_that_a_proxy_does_not_name_counts_for_the_proxy() {
     let server = start(&["--max-connections-per-ip", "3"]);
     // A proxy that sets one of the headers passes on the other as its client wrote it.
     let conflict = "Forwarded: for=203.0.113.1\r\nX-Forwarded-For: 192.0.2.7\r\n";
@@ -78,7 +78,7 @@ fn whom_a_proxy_does_not_name_counts_for_the_proxy() {
 }
 
 #[test]
-fn a_stranger_is_not_believed() {
+fn forwarding_headers_of_an_untrusted_peer_are_ignored() {
     let server = start(&["--max-connections-per-ip", "2", "--log-level", "debug"]);
     let connect = || Client::connect_from(STRANGER, server.address());
     let streams = [1, 2].map(|n| open(connect(), &plain(&format!("192.0.2.{n}"))));
@@ -89,7 +89,7 @@ fn a_stranger_is_not_believed() {
 }
 
 #[test]
-fn a_unix_socket_is_trusted_if_that_is_said() {
+fn a_unix_socket_is_trusted_if_it_is_configured_so() {
     let folder = tempfile::tempdir().unwrap();
     for trusted in [true, false] {
         let path = folder.path().join(format!("{trusted}.sock"));
@@ -134,7 +134,7 @@ fn start_with_proxy_protocol(options: &[&str]) -> Server {
 }
 
 #[test]
-fn the_proxy_protocol_tells_for_whom_a_connection_is() {
+fn the_proxy_protocol_names_the_client_of_a_connection() {
     let server = start_with_proxy_protocol(&[]);
     let live = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut log_lines = 0;
@@ -146,7 +146,7 @@ fn the_proxy_protocol_tells_for_whom_a_connection_is() {
             assert_eq!(client.answer().status, 200);
             client.send(live);
             assert_eq!(client.answer().status, 200, "it comes once");
-            // Of whom the proxy speaks for, nothing more is believed.
+            // Further headers of a client that the proxy named are not believed.
             drop(open(client, &plain("203.0.113.9")));
             log_lines += 1;
             let closed = || server.log().text().matches("peer=192.0.2.7:47011 reason=\"peer_closed\"").count();
@@ -167,7 +167,7 @@ fn the_proxy_protocol_tells_for_whom_a_connection_is() {
 }
 
 #[test]
-fn connections_count_for_whom_the_proxy_protocol_names() {
+fn connections_count_for_the_client_that_the_proxy_protocol_names() {
     let server = start_with_proxy_protocol(&["--max-connections-per-ip", "2"]);
     let connect = |header: &[u8]| {
         let mut client = server.connect();
@@ -180,8 +180,8 @@ fn connections_count_for_whom_the_proxy_protocol_names() {
     // A proxy behind the balancer is a proxy still.
     open(connect(b"PROXY TCP4 127.0.0.1 192.0.2.1 47011 443\r\n"), &plain("192.0.2.9"));
     check_over_limit(&server, &mut connect(b"PROXY UNKNOWN\r\n"), &plain("192.0.2.7"));
-    // Sixteen more may be told so; the next would only cost memory.
-    let _told: Vec<_> = (0..15).map(|_| connect(V1)).collect();
+    // Sixteen more get a refusal; the next would only cost memory.
+    let _named: Vec<_> = (0..15).map(|_| connect(V1)).collect();
     let mut last = connect(V1);
     last.get("/health/live");
     assert_eq!(last.answer().status, 200);
@@ -213,7 +213,7 @@ fn a_connection_that_does_not_begin_as_the_proxy_protocol_asks_is_closed() {
         let closed = server.metric("fanfare_closed_total{reason=\"proxy_header\"}");
         assert_eq!(closed, (index + 1) as f64, "{:?}", String::from_utf8_lossy(bytes));
     }
-    // Who is no proxy is not even listened to; the admin listener is none of theirs.
+    // Bytes of a peer that is no proxy are not read; the admin listener does not expect the PROXY protocol.
     let mut stranger = Client::connect_from(STRANGER, server.address());
     let _ = stranger.try_send(V1);
     stranger.closes_unanswered();
@@ -222,7 +222,7 @@ fn a_connection_that_does_not_begin_as_the_proxy_protocol_asks_is_closed() {
 }
 
 #[test]
-fn a_refused_stream_of_an_event_source_is_told_to_come_back_through_a_proxy() {
+fn a_refused_event_source_gets_a_reconnection_time_through_a_proxy() {
     let server = start(&["--max-connections-per-ip", "1"]);
     let _stream = open(server.connect(), &plain("192.0.2.7"));
     let mut client = server.connect();

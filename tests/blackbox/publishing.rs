@@ -1,4 +1,4 @@
-//! Publishing over HTTP: what is accepted, what becomes of it on the wire, and who may.
+//! Publishing over HTTP: what is accepted, how it arrives on the wire, and which clients may publish.
 
 use serde_json::{Value, json};
 
@@ -74,7 +74,7 @@ fn an_array_is_published_in_its_order_or_not_at_all() {
 }
 
 #[test]
-fn what_is_no_event_is_400() {
+fn an_invalid_event_is_answered_with_400() {
     let server = Server::start(&[]);
     let long_id = "i".repeat(129);
     let check = |body: &str| {
@@ -153,7 +153,7 @@ fn publishing_is_off_until_a_token_is_configured() {
 }
 
 #[test]
-fn a_server_that_nobody_can_publish_to_says_so_at_its_start() {
+fn a_server_without_any_way_to_publish_warns_at_its_start() {
     let warns = |options: &[&str], env: &[(&str, &str)]| {
         let mut server = Server::start_with_env(options, env);
         server.signal("TERM");

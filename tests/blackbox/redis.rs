@@ -148,7 +148,7 @@ fn check_gaps_cover_losses(received: &[Option<usize>]) {
 }
 
 #[test]
-fn redis_killed_and_restarted_under_load_costs_one_gap_and_nobody_the_connection() {
+fn redis_killed_and_restarted_under_load_costs_one_gap_and_no_connection() {
     let mut redis = RedisServer::start();
     // Remembers all of it: the subscribers read only at the end.
     let mut server = start_on(&redis, &LONG_HISTORY);
@@ -168,7 +168,7 @@ fn redis_killed_and_restarted_under_load_costs_one_gap_and_nobody_the_connection
         });
         let before_loss = server.wait_for_metric("fanfare_broadcasts_total", |count| count >= 500.0);
         redis.kill();
-        wait_until("health says so", || server.get("/health").json()["status"] == "degraded");
+        wait_until("health is degraded", || server.get("/health").json()["status"] == "degraded");
         let health = server.get("/health");
         assert_eq!((health.status, &health.json()["ready"]), (200, &true.into()), "{health}");
         assert_eq!(health.json()["sources"]["redis"]["up"], false);
@@ -212,7 +212,7 @@ fn while_subscriptions_are_killed_every_202_is_delivered_or_covered_by_a_gap() {
             let number = accepted.len() + refused;
             let body = format!(r#"{{"topic":"a","data":"{number}"}}"#);
             publisher.send(publish_request(&body, &format!("Authorization: Bearer {TOKEN}\r\n")));
-            // In the midst of these; from then on they are refused until the subscription is back.
+            // During these publishes; they are then refused until the subscription is back.
             if accepted.len() == round * 40 - 20 && !is_killed {
                 is_killed = true;
                 redis.command::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
@@ -323,7 +323,8 @@ fn a_redis_that_is_down_at_the_start_is_waited_for() {
     redis.restart();
     wait_until("the server is ready", || server.get("/health/ready").status == 200);
     publish(&redis, "dashboard_updates", "x");
-    // Whatever was published before the first subscription may be missing: that is told, or nothing was promised.
+    // Whatever was published before the first subscription may be missing: a gap announces it, or no position was
+    // promised.
     let mut block = subscriber.event();
     if block.event_type() == Some("gap") {
         block = subscriber.event();

@@ -1,4 +1,4 @@
-//! Replay: who returns gets exactly what it missed, or is told once that something is gone. Never silence, never a
+//! Replay: a client that returns gets exactly what it missed, or one gap if something is gone. Never silence, never a
 //! false gap.
 
 use serde_json::json;
@@ -19,7 +19,7 @@ fn check_caught_up(server: &Server, subscriber: &mut Subscriber, topic: &str) {
 }
 
 #[test]
-fn who_names_its_last_event_gets_what_followed() {
+fn a_client_that_names_its_last_event_gets_the_events_after_it() {
     let server = Server::start(&[]);
     let ids = publish_all(&server, &[("a", "0"), ("b", "1"), ("a", "2"), ("c", "3"), ("b", "4"), ("a", "5")]);
     let check = |target: &str, header_lines: &str, data: &[&str]| {
@@ -55,7 +55,7 @@ fn across_topics_what_was_missed_comes_in_the_order_of_publication() {
 }
 
 #[test]
-fn a_publishers_own_ids_are_known_too() {
+fn a_stream_resumes_from_ids_that_publishers_chose() {
     let server = Server::start(&["--history-events", "3"]);
     for n in 0..4 {
         assert_eq!(server.post(&format!(r#"{{"topic":"a","data":"{n}","id":"own/{n}"}}"#)).status, 202);
@@ -79,7 +79,7 @@ fn an_unknown_id_is_one_gap_and_everything_remembered() {
         let gap = subscriber.event();
         assert_eq!(gap.gap(), json!({ "reason": "unknown_id", "topics": ["a", "b"], "last_id": null }));
         subscriber.expect(&["0", "1", "2"]);
-        // Its own id is one to resume from: the gap is not told again.
+        // A client can resume from the gap's own id: the gap is not sent again.
         let mut again = Subscriber::resume(&server, "/events?topic=a&topic=b", gap.id().unwrap());
         again.expect(&["0", "1", "2"]);
     }
@@ -87,7 +87,7 @@ fn an_unknown_id_is_one_gap_and_everything_remembered() {
 }
 
 #[test]
-fn what_is_forgotten_is_one_gap_in_its_place() {
+fn forgotten_events_are_one_gap_in_their_place() {
     let server = Server::start(&["--history-events", "3"]);
     let ids = publish_all(&server, &[("a", "0"), ("a", "1"), ("a", "2"), ("a", "3"), ("a", "4"), ("b", "5")]);
     let mut subscriber = Subscriber::resume(&server, "/events?topic=a&topic=b", &ids[0]);
@@ -129,7 +129,7 @@ fn bytes_bound_what_is_remembered() {
 }
 
 #[test]
-fn a_client_says_how_much_of_the_past_it_wants() {
+fn a_client_chooses_how_much_is_replayed() {
     let check = |query: &str, last_id: Option<usize>, data: &[&str]| {
         let server = Server::start(&[]);
         let ids = publish_all(&server, &[("a", "0"), ("b", "1"), ("a", "2"), ("b", "3"), ("a", "4")]);
@@ -154,7 +154,7 @@ fn a_client_says_how_much_of_the_past_it_wants() {
 }
 
 #[test]
-fn a_replay_is_capped_and_says_so() {
+fn a_replay_beyond_the_limit_begins_with_a_gap() {
     let server = Server::start(&["--replay-max", "2"]);
     let ids = publish_all(&server, &[("a", "0"), ("a", "1"), ("a", "2"), ("a", "3"), ("a", "4")]);
     Subscriber::resume(&server, "/events?topic=a", &ids[2]).expect(&["3", "4"]);

@@ -4,7 +4,7 @@ use crate::support::http::Client;
 use crate::support::server::{Server, TOKEN};
 use crate::support::stream::{Subscriber, stream_request};
 
-/// Sends one request whole, and checks that it is refused readably and that the connection ends in good order.
+/// Sends one request whole, and checks that it gets a readable refusal and that the connection ends without a reset.
 #[track_caller]
 fn check_refused(server: &Server, request: &[u8], status: u16) {
     let mut client = server.connect();
@@ -95,7 +95,7 @@ fn a_body_may_come_in_chunks() {
 }
 
 #[test]
-fn who_expects_100_continue_gets_it_before_the_body_only() {
+fn a_client_that_expects_100_continue_gets_it_only_before_the_body() {
     let server = Server::start(&[]);
     let body = r#"{"topic":"a","data":"x"}"#;
     let head = publish_head(&format!("Expect: 100-continue\r\nContent-Length: {}\r\n", body.len()));
@@ -129,7 +129,7 @@ fn http_1_0_gets_streams_that_end_with_the_connection() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_readably() {
+fn an_invalid_request_is_refused_with_a_readable_answer() {
     let server = Server::start(&[]);
     let check = |request: &str, status| check_refused(&server, request.as_bytes(), status);
     check("\x16\x03\x01\x02", 400);

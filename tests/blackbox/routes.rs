@@ -133,7 +133,7 @@ fn streams_are_of_the_topics_that_their_path_and_query_name() {
 }
 
 #[test]
-fn topics_tell_who_subscribes_and_what_is_remembered() {
+fn the_list_of_topics_counts_subscribers_and_retained_events() {
     let server = Server::start(&[]);
     let _first = Subscriber::open(&server, "/events?topic=orders");
     let second = Subscriber::open(&server, "/events?topic=orders&topic=quiet");
@@ -175,7 +175,7 @@ fn a_stream_from_the_snapshots_position_loses_nothing() {
 }
 
 #[test]
-fn the_admin_listener_answers_what_operators_ask_and_nothing_else() {
+fn the_admin_listener_serves_only_the_routes_for_operators() {
     let server = Server::start(&[]);
     for target in ["/health", "/health/live", "/health/ready", "/metrics", "/dashboard/debug", "/topics"] {
         assert_eq!(server.get_admin(target).status, 200, "{target}");
@@ -187,7 +187,7 @@ fn the_admin_listener_answers_what_operators_ask_and_nothing_else() {
 }
 
 #[test]
-fn each_listener_lists_what_it_has() {
+fn each_listener_lists_its_own_routes() {
     let server = Server::start(&["--stream-endpoint", "/sse"]);
     server.publish("NAME", "so that /topics/NAME is there");
     let check = |connect: &dyn Fn() -> Client, expected: usize| {
@@ -214,7 +214,7 @@ fn each_listener_lists_what_it_has() {
 }
 
 #[test]
-fn the_operators_token_guards_what_tells_who_uses_the_server() {
+fn the_operators_token_protects_the_reports_about_usage() {
     let server = Server::start_with_env(&[], &[("FANFARE_OPERATOR_TOKEN", "operator")]);
     let with_token = |target: &str, token: &str| {
         server

@@ -38,7 +38,7 @@ fn check_logged(server: &Server, subscriber: &Subscriber, reason: &str) {
 }
 
 #[test]
-fn who_takes_nothing_is_closed_as_stalled_and_others_keep_receiving() {
+fn a_subscriber_that_reads_nothing_is_closed_as_stalled_and_others_keep_receiving() {
     let history = ["--history-events", "1000000", "--history-bytes", "64MiB"];
     let server = Server::start(&[&history[..], &["--stall-timeout", "1s", "--send-buffer", "4KiB"]].concat());
     let mut healthy = Subscriber::open(&server, "/events?topic=a");
@@ -55,7 +55,7 @@ fn who_takes_nothing_is_closed_as_stalled_and_others_keep_receiving() {
 }
 
 #[test]
-fn who_falls_off_the_log_is_closed_as_evicted_and_resumes_with_a_gap() {
+fn a_subscriber_that_falls_off_the_log_is_closed_as_evicted_and_resumes_with_a_gap() {
     let server = Server::start(&["--history-events", "20", "--send-buffer", "4KiB"]);
     let mut healthy = Subscriber::open(&server, "/events?topic=a");
     let mut slow = slow_subscriber(&server, "");
@@ -72,7 +72,7 @@ fn who_falls_off_the_log_is_closed_as_evicted_and_resumes_with_a_gap() {
 }
 
 #[test]
-fn by_policy_the_slow_are_skipped_to_the_newest_and_told() {
+fn under_the_skip_policy_slow_subscribers_continue_at_the_newest_event_after_a_gap() {
     let options = ["--slow-policy", "skip", "--history-events", "20", "--send-buffer", "4KiB"];
     let server = Server::start(&options);
     let mut healthy = Subscriber::open(&server, "/events?topic=a");
@@ -98,7 +98,7 @@ fn by_policy_the_slow_are_skipped_to_the_newest_and_told() {
 }
 
 #[test]
-fn a_paced_subscriber_that_falls_off_the_log_is_told_and_not_closed() {
+fn a_paced_subscriber_that_falls_off_the_log_gets_a_gap_and_is_not_closed() {
     let server = Server::start(&["--history-events", "5"]);
     let mut paced = Subscriber::open(&server, "/events?topic=a&interval_ms=1500");
     server.publish("a", "first");

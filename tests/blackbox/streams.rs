@@ -6,7 +6,7 @@ use crate::support::server::Server;
 use crate::support::stream::{Subscriber, stream_request};
 
 #[test]
-fn a_stream_begins_with_when_to_come_back_and_where_it_stands() {
+fn a_stream_begins_with_its_reconnection_time_and_its_position() {
     let server = Server::start(&["--retry", "10s"]);
     let id = server.publish("a", "x");
     let mut retries = HashSet::new();
@@ -21,7 +21,7 @@ fn a_stream_begins_with_when_to_come_back_and_where_it_stands() {
 }
 
 #[test]
-fn the_first_position_of_a_server_is_one_to_resume_from() {
+fn a_stream_resumes_from_the_first_position_of_a_server() {
     let server = Server::start(&[]);
     let first = Subscriber::open(&server, "/events?topic=a").preamble;
     let position = first.id().unwrap();
@@ -64,7 +64,7 @@ fn events_of_several_topics_come_in_the_order_of_their_publication() {
 }
 
 #[test]
-fn everybody_gets_the_same_bytes() {
+fn all_subscribers_get_the_same_bytes() {
     let server = Server::start(&[]);
     let mut subscribers: Vec<_> = (0..200).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
     for n in 0..20 {
@@ -107,7 +107,7 @@ fn a_paced_stream_gets_the_first_at_once_and_what_follows_together() {
 }
 
 #[test]
-fn the_servers_own_pace_holds_for_everybody() {
+fn the_interval_floor_applies_to_every_stream() {
     let server = Server::start(&["--interval-floor", "1s"]);
     let mut paced = Subscriber::open(&server, "/events?topic=a&interval_ms=0");
     server.publish("a", "first");
@@ -138,7 +138,7 @@ fn latest_keeps_only_the_newest_event_of_each_topic() {
     burst(20);
     let last = latest.event();
     assert_eq!(last.data().as_deref(), Some("28"));
-    // What is skipped is no gap, also to one who returns.
+    // Skipped events cause no gap, also for a client that returns.
     let id = last.id().unwrap().to_owned();
     drop(latest);
     burst(30);

@@ -1,4 +1,4 @@
-//! A host that fails: a log that can't be written or that nobody reads, an address space that is small.
+//! A host that fails: a log that can't be written or is not read, a small address space.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use crate::support::server::{Server, TOKEN, publish_request};
 use crate::support::stream::Subscriber;
 use crate::support::wait::{eventually, wait_until};
 
-/// Serves, logging much of it, and leaves in order.
+/// Serves with a verbose log, and shuts down cleanly.
 #[track_caller]
 fn check_serves(prepare: &str) {
     let mut server = Server::start_after(prepare, &["--log-level", "debug", "--drain", "0s"]);
@@ -26,7 +26,7 @@ fn check_serves(prepare: &str) {
 }
 
 #[test]
-fn a_log_that_takes_nothing_keeps_nobody_from_being_served() {
+fn the_server_keeps_serving_when_its_log_takes_nothing() {
     check_serves("exec 2>/dev/full");
     check_serves("exec 2>&-");
     // A file that must not grow: the signal for it is on its way, too.
@@ -35,7 +35,7 @@ fn a_log_that_takes_nothing_keeps_nobody_from_being_served() {
 
 const QUEUE_FULL: &str = "fanfare_log_lines_dropped_total{reason=\"queue_full\"}";
 
-/// A server that logs each request, to a standard error that is full and that nobody reads.
+/// A server that logs each request, to a standard error that is full and not read.
 fn start_unread(stderr: impl Into<Stdio>) -> Server {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
     command.env_clear().env("FANFARE_PUBLISH_TOKEN", TOKEN);
@@ -54,7 +54,7 @@ fn ask_until_lines_are_lost(server: &Server) {
     });
 }
 
-/// Serves where nobody reads the log; when somebody does, the log says how many lines were lost, and the server leaves.
+/// Serves while the log is not read; once it is read, it reports the number of lost lines, and the server shuts down.
 #[track_caller]
 fn check_serves_unread(mut server: Server, log: impl Read + Send + 'static) {
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");
@@ -65,8 +65,8 @@ fn check_serves_unread(mut server: Server, log: impl Read + Send + 'static) {
 
     let log = Lines::collect(log);
     let line = log.wait_for(&["WARN", "log lines were lost"]);
-    let told: f64 = line.rsplit_once("lines=").unwrap().1.parse().unwrap();
-    assert!(told >= lost, "{line}: {lost}");
+    let reported: f64 = line.rsplit_once("lines=").unwrap().1.parse().unwrap();
+    assert!(reported >= lost, "{line}: {lost}");
     server.signal("TERM");
     log.wait_for(&["INFO", ": left"]);
     assert_eq!(server.wait_for_exit(), Some(0));
@@ -83,12 +83,12 @@ fn full_socket() -> (UnixStream, UnixStream) {
     writer.set_write_timeout(Some(Duration::from_millis(10))).unwrap();
     let full = std::iter::repeat_with(|| writer.write_all(&[b'\n'; 4096])).find_map(Result::err).unwrap();
     assert_eq!(full.kind(), ErrorKind::WouldBlock);
-    writer.set_write_timeout(None).unwrap(); // it is the socket's, whoever writes
+    writer.set_write_timeout(None).unwrap(); // it belongs to the socket, so it applies to every writer
     (reader, writer)
 }
 
 #[test]
-fn a_log_that_nobody_reads_keeps_nobody_from_being_served_and_tells_of_its_losses_when_it_is_read() {
+fn an_unread_log_does_not_block_the_server_and_reports_its_losses_once_it_is_read() {
     let (reader, writer) = full_pipe();
     check_serves_unread(start_unread(writer), reader);
     let (reader, writer) = full_socket();
@@ -96,7 +96,7 @@ fn a_log_that_nobody_reads_keeps_nobody_from_being_served_and_tells_of_its_losse
 }
 
 #[test]
-fn a_log_that_nobody_reads_does_not_keep_the_server_from_leaving() {
+fn an_unread_log_does_not_block_the_shutdown() {
     let (_reader, writer) = full_pipe();
     let mut server = start_unread(writer);
     ask_until_lines_are_lost(&server);
@@ -113,7 +113,7 @@ fn a_line_that_the_disk_does_not_take_is_counted() {
 }
 
 #[test]
-fn a_standard_output_that_takes_nothing_does_not_keep_the_server_from_starting() {
+fn a_standard_output_that_takes_nothing_does_not_block_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("fanfare.sock");
     let listen = format!("unix:{}", socket.display());

@@ -1,5 +1,5 @@
 //! Faults for real: the real binary, with peers, a broker and a host that fail it in every way. Each test has a subscriber
-//! that behaves, which loses nothing or is told of a gap; what failed is counted, and what it cost comes back.
+//! that behaves, which loses nothing or gets a gap. Each failure is counted, and the memory that it took is freed.
 //!
 //! Killed and restarted brokers, exhausted descriptors and stalled readers are in `tests/blackbox`.
 

@@ -36,7 +36,7 @@ fn with(mut client: Client, says: &str) -> Client {
 }
 
 #[test]
-fn a_reset_in_any_phase_is_counted_and_costs_nobody_else_anything() {
+fn a_reset_in_any_phase_is_counted_and_affects_no_other_client() {
     let server = Server::start(&[]);
     let mut healthy = Subscriber::open(&server, "/events?topic=a");
     server.publish("a", "first");
@@ -62,7 +62,7 @@ fn a_reset_in_any_phase_is_counted_and_costs_nobody_else_anything() {
 }
 
 #[test]
-fn a_reset_in_mid_drain_spoils_nobody_elses_end() {
+fn a_reset_during_a_drain_disturbs_no_other_stream() {
     let mut server = Server::start(&["--drain", "2s"]);
     let mut streams: Vec<_> = (0..PEERS).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
     let others: Vec<_> = (0..PEERS).map(|_| Subscriber::open(&server, "/events?topic=a")).collect();
@@ -71,13 +71,13 @@ fn a_reset_in_mid_drain_spoils_nobody_elses_end() {
     others.into_iter().for_each(|other| other.client.reset());
     for stream in &mut streams {
         assert!(stream.block().retry_ms().is_some());
-        assert_eq!(stream.try_block(), None, "the end is in good order");
+        assert_eq!(stream.try_block(), None, "the connection ends without an error");
     }
     assert_eq!(server.wait_for_exit(), Some(0));
 }
 
 #[test]
-fn who_is_behind_a_network_that_stands_still_is_closed_and_others_miss_nothing() {
+fn a_peer_behind_a_network_that_stands_still_is_closed_and_others_miss_nothing() {
     // The log keeps everything, so that being forgotten is not what closes them.
     let remember = ["--history-events", "1000000", "--history-bytes", "1GiB", "--history-bytes-total", "2GiB"];
     let server = Server::start(&[&["--stall-timeout", "1s"], &remember[..]].concat());
@@ -104,7 +104,7 @@ fn who_is_behind_a_network_that_stands_still_is_closed_and_others_miss_nothing()
 }
 
 #[test]
-fn who_is_behind_a_pulled_cable_is_closed_and_others_miss_nothing() {
+fn a_peer_behind_a_pulled_cable_is_closed_and_others_miss_nothing() {
     let Some(cable) = Cable::lay() else {
         eprintln!("not tested: laying a cable between network namespaces needs root and iproute2");
         return;
@@ -143,9 +143,9 @@ fn a_lost_keepalive_probe_ends_no_connection() {
     cable.swallow_answers();
     // What the kernel says of the connection: its timer, when that ends, and how many probes are unanswered.
     let unanswered = || {
-        let told = Command::new("ss").args(["-Htno", "sport", "=", &port_of(&listener)]).output().unwrap();
-        let told = String::from_utf8(told.stdout).unwrap();
-        let timer = told.split("timer:(keepalive,").nth(1)?;
+        let output = Command::new("ss").args(["-Htno", "sport", "=", &port_of(&listener)]).output().unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        let timer = output.split("timer:(keepalive,").nth(1)?;
         timer.split([',', ')']).nth(1)?.parse::<u32>().ok()
     };
     wait_until("a probe is unanswered", || unanswered().is_some_and(|probes| probes >= 2));
@@ -232,7 +232,7 @@ impl Cable {
         Peer(shell(&format!("exec {command}")).stdout(Stdio::null()).spawn().unwrap())
     }
 
-    /// A client at the far end with one connection, on which it asks whenever it is told to.
+    /// A client at the far end with one connection, on which it sends a request for each line of its standard input.
     fn ask(&self, url: &str) -> Asker {
         let authority = url.trim_start_matches("http://").trim_end_matches('/');
         let (host, port) = authority.rsplit_once(':').unwrap();
@@ -279,9 +279,9 @@ struct Asker {
 impl Asker {
     /// False: the connection has ended.
     fn asks_and_is_answered(&mut self) -> bool {
-        let told = self.peer.0.stdin.as_mut().unwrap().write_all(b"\n");
+        let output = self.peer.0.stdin.as_mut().unwrap().write_all(b"\n");
         let mut line = String::new();
-        told.is_ok() && self.answers.read_line(&mut line).is_ok() && line.starts_with("HTTP/1.1 200")
+        output.is_ok() && self.answers.read_line(&mut line).is_ok() && line.starts_with("HTTP/1.1 200")
     }
 }
 

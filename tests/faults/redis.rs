@@ -53,7 +53,7 @@ fn a_redis_that_lies_is_left_and_tried_again_and_costs_no_memory() {
         let before = resident_bytes(&server);
 
         fake.tell(Answer::Lie(lie));
-        wait_until(name, || fake.told() > 1);
+        wait_until(name, || fake.lies_sent() > 1);
         server.wait_for_metric(UP, |up| up == 0.0);
         let health = server.get("/health").json();
         assert_eq!((&health["status"], &health["ready"]), (&"degraded".into(), &true.into()), "{name}: {health}");
@@ -86,7 +86,7 @@ fn a_redis_that_dribbles_is_listened_to() {
 }
 
 #[test]
-fn a_redis_that_flaps_loses_nothing_in_silence() {
+fn a_redis_that_flaps_loses_nothing_silently() {
     const CUTS: usize = 5;
     let redis = RedisServer::start();
     let fake = FakeRedis::before(redis.address());
@@ -101,7 +101,7 @@ fn a_redis_that_flaps_loses_nothing_in_silence() {
     for cut in 1..=CUTS {
         server.wait_for_metric(UP, |up| up == 1.0);
         (0..5).for_each(|_| _ = publish());
-        fake.tell(Answer::Truth); // everybody has to come again
+        fake.tell(Answer::Truth); // every connection has to be made again
         (0..5).for_each(|_| _ = publish());
         server.wait_for_metric("fanfare_source_reconnects_total{source=\"redis\"}", |times| times >= cut as f64);
     }
@@ -124,7 +124,7 @@ fn a_redis_that_flaps_loses_nothing_in_silence() {
 }
 
 #[test]
-fn a_message_that_does_not_end_is_skipped_and_told_and_costs_no_memory() {
+fn a_message_that_does_not_end_is_skipped_with_a_gap_and_costs_no_memory() {
     const HEAD: &[u8] = b"*3\r\n$7\r\nmessage\r\n$17\r\ndashboard_updates\r\n$1073741824\r\n";
     let redis = RedisServer::start();
     let fake = FakeRedis::before(redis.address());
@@ -135,7 +135,7 @@ fn a_message_that_does_not_end_is_skipped_and_told_and_costs_no_memory() {
     subscriber.expect(&["before"]);
     let before = resident_bytes(&server);
     let flooded = fake.flood(HEAD);
-    assert_eq!(subscriber.event().gap()["reason"], "event_refused", "told before its end");
+    assert_eq!(subscriber.event().gap()["reason"], "event_refused", "the gap comes before the end of the message");
     wait_until("enough has come", || flooded.load(Ordering::Relaxed) > 300_000_000);
     assert!(resident_bytes(&server) < before + GROWTH_BYTES_MAX);
     assert_eq!(server.metric("fanfare_source_refused_total{source=\"redis\",reason=\"too_large\"}"), 1.0);
@@ -152,7 +152,7 @@ fn a_message_that_does_not_end_is_skipped_and_told_and_costs_no_memory() {
 }
 
 #[test]
-fn names_that_strangers_choose_are_cut_in_the_log() {
+fn names_that_strangers_choose_are_truncated_in_the_log() {
     let redis = RedisServer::start();
     let server = Server::start(&["--redis-url", &redis.url("redis", ""), "--redis-pattern", "*"]);
     server.wait_for_metric(UP, |up| up == 1.0);
@@ -167,7 +167,7 @@ fn names_that_strangers_choose_are_cut_in_the_log() {
 }
 
 #[test]
-fn a_process_that_was_stopped_goes_on_with_what_came_meanwhile() {
+fn a_process_that_was_stopped_continues_with_the_messages_of_the_meantime() {
     let redis = RedisServer::start();
     let server = Server::start(&["--redis-url", &redis.url("redis", "")]);
     server.wait_for_metric(UP, |up| up == 1.0);

@@ -1,4 +1,5 @@
-//! `--redis-publish`: what is posted to Fanfare reaches the servers that it replaces, and nobody hears it twice.
+//! `--redis-publish`: what is posted to Fanfare reaches the servers that it replaces, and no subscriber receives it
+//! twice.
 
 use std::collections::{HashMap, HashSet};
 use std::process::{Child, Command, Stdio};
@@ -106,8 +107,8 @@ fn envelopes_carry_everything_to_those_who_read_them() {
     assert_eq!(old.payloads_through("the end"), [envelope, r#"{"data":"the end"}"#]);
 }
 
-/// Everybody publishes the same few words at once: were a copy ever taken for an application's own message, or the
-/// reverse, the counts would differ.
+/// All publishers publish the same few words at once: if a copy were ever taken for an application's own message, or
+/// the reverse, the counts would differ.
 #[test]
 fn copies_are_not_mistaken_for_messages_with_the_same_data() {
     const EACH: usize = 300;
@@ -138,7 +139,7 @@ fn copies_are_not_mistaken_for_messages_with_the_same_data() {
     }
 }
 
-/// Checks how often each is heard before the end.
+/// Checks how often each is received before the end.
 #[track_caller]
 fn check_counts(heard: &mut dyn Iterator<Item = String>, expected: &HashMap<&str, usize>) {
     let mut counts: HashMap<String, usize> = HashMap::new();
@@ -146,7 +147,7 @@ fn check_counts(heard: &mut dyn Iterator<Item = String>, expected: &HashMap<&str
     assert_eq!(counts.iter().map(|(data, count)| (data.as_str(), *count)).collect::<HashMap<_, _>>(), *expected);
 }
 
-/// A 202 means that the old servers were told too; no node is told twice, however often its subscription breaks.
+/// A 202 means that the old servers received it too; no node receives it twice, however often its subscription breaks.
 #[test]
 fn while_subscriptions_are_killed_nothing_is_doubled_and_old_servers_get_every_202() {
     const ROUNDS: usize = 4;
@@ -176,7 +177,7 @@ fn while_subscriptions_are_killed_nothing_is_doubled_and_old_servers_get_every_2
                     }
                 });
             }
-            // In the midst of what they post.
+            // While they post.
             wait_until("half is posted", || taken.load(Ordering::Relaxed) >= EACH);
             kill_all_but(&redis, own_id);
         });
@@ -189,7 +190,7 @@ fn while_subscriptions_are_killed_nothing_is_doubled_and_old_servers_get_every_2
     assert!(refused > 0 && accepted.iter().all(|accepted| accepted.len() > EACH), "{refused} refused");
     for (subscriber, accepted) in subscribers.iter_mut().zip(&accepted) {
         let missed: Vec<_> = accepted.iter().filter(|data| !old.contains(*data)).collect();
-        assert!(missed.is_empty(), "accepted, but not told to the old servers: {missed:?}");
+        assert!(missed.is_empty(), "accepted, but not received by the old servers: {missed:?}");
         let events = std::iter::from_fn(|| Some(subscriber.event()));
         let events = events.take_while(|block| block.data().as_deref() != Some("the end"));
         let heard = events.filter(|block| block.event_type() != Some("gap")).map(|block| block.data().unwrap());
@@ -197,11 +198,11 @@ fn while_subscriptions_are_killed_nothing_is_doubled_and_old_servers_get_every_2
         let once: HashSet<_> = heard.iter().collect();
         assert_eq!(once.len(), heard.len(), "some came twice: {heard:?}");
         let missed: Vec<_> = accepted.iter().filter(|data| !once.contains(data)).collect();
-        assert!(missed.is_empty(), "accepted here, but not told to this node's own: {missed:?}");
+        assert!(missed.is_empty(), "accepted here, but not received by this node's subscribers: {missed:?}");
     }
 }
 
-/// A subscriber that is not Fanfare: its client id, and what it hears.
+/// A subscriber that is not Fanfare: its client id, and what it receives.
 fn subscribe(redis: &RedisServer) -> (i64, impl Iterator<Item = String>) {
     let mut connection = redis.connect();
     connection.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -252,7 +253,7 @@ fn a_redis_that_restarts_costs_one_gap_and_no_doubles() {
 
 /// Both or neither: a copy that Redis refuses keeps the event off the bus too.
 #[test]
-fn a_copy_that_redis_forbids_is_a_refused_publish_and_says_why() {
+fn a_copy_that_redis_forbids_refuses_the_publish_with_the_reason() {
     let redis = RedisServer::start();
     let user = ["ACL", "SETUSER", "fanfare", "on", "nopass", "+@all", "~*"];
     redis.command::<()>(&[&user[..], &["resetchannels", "&fanfare:bus", "&dashboard_updates"]].concat());
@@ -263,7 +264,7 @@ fn a_copy_that_redis_forbids_is_a_refused_publish_and_says_why() {
     let mut subscriber = Subscriber::open(&node, "/events?topic=forbidden&topic=free");
     let refused = node.post(r#"{"topic":"forbidden","data":"x"}"#);
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused}");
-    node.wait_for_log(&["publishing failed on the way to the Redis bus", "permission"]);
+    node.wait_for_log(&["publishing failed on the connection to the Redis bus", "permission"]);
     node.publish("free", "y");
     subscriber.expect(&["y"]);
     assert_eq!(node.metric(COPIED), 0.0);

@@ -24,9 +24,9 @@ impl OldServer {
         node.arg("old-server.mjs").current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients"));
         node.env("REDIS_URL", redis.url("redis", "")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = node.spawn().expect("this test needs node on the PATH");
-        let told = Lines::collect(child.stdout.take().expect("it is piped")).wait_for(&["ready"]);
-        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-        OldServer { child, port: told["data"].as_str().unwrap().to_owned() }
+        let report = Lines::collect(child.stdout.take().expect("it is piped")).wait_for(&["ready"]);
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        OldServer { child, port: report["data"].as_str().unwrap().to_owned() }
     }
 }
 

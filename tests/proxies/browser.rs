@@ -1,4 +1,4 @@
-//! One EventSource in Chromium behind each proxy, which nobody helps.
+//! One EventSource in Chromium behind each proxy, without help from the test.
 
 use crate::support::proxy::{Kind, Proxy};
 use crate::support::redis::RedisServer;

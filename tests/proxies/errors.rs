@@ -1,4 +1,4 @@
-//! A proxy's own errors: to an EventSource something that it retries, to everybody else what they are.
+//! A proxy's own errors: an EventSource gets an answer that it retries, every other client gets the error itself.
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use crate::support::server::Server;
 use crate::support::stream::Subscriber;
 
 for_each_proxy!(
-    without_a_server_an_event_source_is_told_to_come_back,
+    without_a_server_an_event_source_gets_a_reconnection_time,
     a_server_that_hangs_is_an_error_like_its_absence,
     answers_of_the_server_pass_as_they_are,
     what_is_for_operators_is_not_passed_on,
@@ -37,7 +37,7 @@ fn check_come_back((status, head, body): (u16, String, String)) -> u32 {
     retry_ms.unwrap_or_else(|| panic!("{body:?}")).unwrap()
 }
 
-fn without_a_server_an_event_source_is_told_to_come_back(kind: Kind) {
+fn without_a_server_an_event_source_gets_a_reconnection_time(kind: Kind) {
     // HAProxy would first try again for three seconds each time.
     let at_once: &[_] = if kind == Kind::HaProxy { &[("timeout connect 5s", "timeout connect 10ms")] } else { &[] };
     let proxy = Proxy::start_with(kind, at_once);
@@ -64,7 +64,7 @@ fn a_server_that_hangs_is_an_error_like_its_absence(kind: Kind) {
         Kind::Caddy => ("response_header_timeout 90s", "response_header_timeout 1s"),
     };
     let proxy = Proxy::start_with(kind, &[impatient]);
-    // The kernel accepts for it; nobody reads.
+    // The kernel accepts the connection; no process reads from it.
     let _mute = UnixListener::bind(proxy.socket()).unwrap();
     std::fs::set_permissions(proxy.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();
     check_come_back(ask(&proxy, &["--header", EVENTS], "/events"));
@@ -79,7 +79,7 @@ fn answers_of_the_server_pass_as_they_are(kind: Kind) {
     let (status, head, body) = ask(&proxy, &["--header", EVENTS], "/events?replay=bad");
     assert_eq!(status, 400, "{head}");
     assert!(body.contains("\"title\":\"Bad parameter\""), "{body}");
-    // Full: Fanfare itself tells both in the way they understand.
+    // The server is full: Fanfare itself answers both in the way they understand.
     let (status, head, body) = ask(&proxy, &[], "/events");
     assert_eq!(status, 503);
     assert!(head.contains("\nretry-after:") && body.contains("\"status\":503"), "{head} {body}");
@@ -90,7 +90,7 @@ fn answers_of_the_server_pass_as_they_are(kind: Kind) {
 
 fn what_is_for_operators_is_not_passed_on(kind: Kind) {
     let proxy = Proxy::start(kind);
-    // Fanfare itself would tell everybody: it is the proxy that does not ask.
+    // Fanfare itself would answer every client: here the proxy does not ask it.
     let listen = ["--listen", "127.0.0.1:0", "--listen", &proxy.listen(), "--open-reports"];
     let server = Server::start(&listen);
     for target in ["/dashboard/data?topic=a", "/fanfare.js", "/fanfare.d.ts"] {

@@ -41,7 +41,7 @@ fn an_event_arrives_at_once_and_a_client_that_leaves_is_gone(kind: Kind) {
         received.wait_for(&["data: {\"a\": 1.50}"]);
         received.wait_for(&["id: ", &id]);
         wait_until("a heartbeat comes through", || received.text().contains("\n:\n"));
-        assert_eq!(curl.try_wait().unwrap(), None, "the stream goes on: nobody held it back until its end");
+        assert_eq!(curl.try_wait().unwrap(), None, "the stream is open: the proxy does not buffer it");
         assert_eq!(server.metric(STREAMS), 1.0);
         curl.kill().unwrap();
         curl.wait().unwrap();
@@ -95,7 +95,7 @@ fn clients_count_for_their_own_addresses(kind: Kind) {
     server.wait_for_metric(STREAMS, |streams| streams == 1.0);
     let status = ["--output", "/dev/null", "--write-out", "%{http_code}"];
     let again = proxy.curl(&[&FORGED[..], &status].concat(), STREAM).output().unwrap();
-    assert_eq!(String::from_utf8(again.stdout).unwrap(), "429", "whoever it says it is");
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), "429", "whatever client address it claims");
     let mut other = proxy.curl(&["--no-buffer", "--interface", "127.0.0.2"], STREAM);
     let mut other = other.stdout(Stdio::null()).spawn().unwrap();
     server.wait_for_metric(STREAMS, |streams| streams == 2.0);

@@ -33,7 +33,7 @@ fn activate(sockets: &[(&str, &str)], options: &[&str]) -> Server {
 }
 
 #[test]
-fn passed_sockets_are_listened_on_and_their_names_say_what_for() {
+fn passed_sockets_are_listened_on_in_the_role_that_their_names_give() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fanfare.sock");
     let (public, admin) = (free_address().to_string(), free_address().to_string());
@@ -66,7 +66,7 @@ fn a_listener_that_is_named_and_was_passed_is_one_and_others_are_opened_too() {
 }
 
 #[test]
-fn during_a_drain_a_passed_socket_queues_whoever_comes_and_stays_when_the_server_is_gone() {
+fn during_a_drain_a_passed_socket_queues_new_connections_and_outlives_the_server() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fanfare.sock");
     let public = free_address().to_string();
@@ -87,7 +87,7 @@ fn during_a_drain_a_passed_socket_queues_whoever_comes_and_stays_when_the_server
 }
 
 #[test]
-fn what_can_not_be_listened_on_ends_the_start_with_a_word() {
+fn an_unusable_passed_socket_fails_the_start_with_an_explanation() {
     let start = |host: &str, name: &str, options: &[&str]| {
         let address = free_address();
         let mut command = Command::new("systemd-socket-activate");
@@ -101,6 +101,6 @@ fn what_can_not_be_listened_on_ends_the_start_with_a_word() {
     let check = |(code, said): (Option<i32>, String), words: &[&str]| {
         assert!(code == Some(2) && words.iter().all(|word| said.contains(word)), "{code:?} {said}");
     };
-    check(start("127.0.0.1", "metrics", &[]), &["metrics", "public and admin"]);
+    check(start("127.0.0.1", "metrics", &[]), &["metrics", "public or admin"]);
     check(start("0.0.0.0", "public", &["--dev"]), &["0.0.0.0", "--dev", "loopback"]);
 }

@@ -4,13 +4,13 @@ use crate::support::server::Server;
 use crate::support::stream::{Block, Subscriber};
 
 #[test]
-fn a_stream_that_is_old_ends_in_good_order_and_is_resumed_without_a_gap() {
+fn a_stream_at_its_maximum_age_ends_cleanly_and_resumes_without_a_gap() {
     let server = Server::start(&["--max-connection-age", "1s", "--heartbeat", "1h", "--retry", "10s"]);
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");
     let last: Block = subscriber.block();
-    let retry_ms = last.retry_ms().expect("it is told when to come back");
+    let retry_ms = last.retry_ms().expect("it has a reconnection time");
     assert!((500..=1000).contains(&retry_ms), "soon: {last:?}");
-    assert_eq!(subscriber.try_block(), None, "the end is in good order");
+    assert_eq!(subscriber.try_block(), None, "the connection ends without an error");
     server.wait_for_metric("fanfare_closed_total{reason=\"aged\"}", |closed| closed == 1.0);
 
     server.publish("a", "meanwhile");

@@ -1,4 +1,4 @@
-//! SIGHUP: what can change does, for whoever comes from then on, and nobody who is there is dropped.
+//! SIGHUP: every setting that can change does, for later connections, and no existing connection is dropped.
 
 use std::path::PathBuf;
 
@@ -60,7 +60,7 @@ impl Stage {
 }
 
 #[test]
-fn limits_tokens_origins_and_the_log_level_change_and_nobody_is_dropped() {
+fn a_reload_changes_limits_tokens_origins_and_the_log_level_and_drops_no_connection() {
     let stage = Stage::start("max-connections = 1\nlog-level = \"info\"");
     let server = &stage.server;
     let mut subscriber = Subscriber::open(server, STREAM);
@@ -91,7 +91,7 @@ fn limits_tokens_origins_and_the_log_level_change_and_nobody_is_dropped() {
 }
 
 #[test]
-fn who_was_let_in_to_publish_may_finish() {
+fn a_publish_that_was_authorized_before_a_reload_may_finish() {
     let stage = Stage::start("");
     let request =
         publish_request(r#"{"topic":"a","data":"1"}"#, "Authorization: Bearer first\r\nExpect: 100-continue\r\n");
@@ -122,19 +122,19 @@ fn a_limit_for_each_address_counts_those_who_came_before_it() {
 }
 
 #[test]
-fn what_files_of_redis_newly_hold_is_told_to_need_a_restart_at_every_reload() {
+fn every_reload_logs_that_changed_files_for_redis_need_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     certificates::write_into(folder.path());
     let [password, ca] = ["password", "ca.pem"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
     std::fs::write(&password, "first").unwrap();
-    // Nobody answers there, which is no reason not to start.
+    // No server answers there; the server starts anyway.
     let redis = ["--redis-url", "rediss://127.0.0.1:1", "--redis-password-file", &password, "--redis-tls-ca", &ca];
     let server = Server::start(&redis);
-    let told = |words: &str| server.log().text().matches(words).count();
+    let logged = |words: &str| server.log().text().matches(words).count();
     let reload = |count: usize| {
         server.signal("HUP");
-        wait_until("it is reloaded", || told(" reloaded ") == count);
-        told("takes effect with a restart")
+        wait_until("it is reloaded", || logged(" reloaded ") == count);
+        logged("takes effect with a restart")
     };
     assert_eq!(reload(1), 0);
     std::fs::write(&password, "second").unwrap();
@@ -145,5 +145,5 @@ fn what_files_of_redis_newly_hold_is_told_to_need_a_restart_at_every_reload() {
     server.wait_for_log(&["WARN", "the new content of redis-tls-ca takes effect with a restart"]);
     std::fs::write(&ca, "no certificate").unwrap();
     server.signal("HUP");
-    server.wait_for_log(&["not reloaded", "--redis-tls-ca", "no certificate stands there"]);
+    server.wait_for_log(&["not reloaded", "--redis-tls-ca", "the file holds no certificate"]);
 }

@@ -1,5 +1,5 @@
-//! The units themselves: systemd reads them without a word, finds them as closed as they claim to be, and the template is
-//! the service it is a template of.
+//! The units themselves: systemd reads them without a warning, finds them as restricted as they claim, and the template
+//! is the service it is a template of.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn analyze(arguments: &[&str], unit: &Path) -> String {
 }
 
 #[test]
-fn systemd_reads_every_unit_without_a_word() {
+fn systemd_reads_every_unit_without_a_warning() {
     let (_folder, units) = installed();
     for unit in &units {
         assert_eq!(analyze(&["verify", "--man=no"], unit), "", "{}", unit.display());

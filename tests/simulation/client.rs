@@ -37,7 +37,7 @@ pub(crate) struct Subscriber {
     asked_with: String,
     heard_before: u64,
     ledger: Ledger,
-    /// The end of what happened to it, for who reads of a failure.
+    /// The end of what happened to it, for the report of a failure.
     diary: VecDeque<String>,
 }
 
@@ -54,7 +54,7 @@ enum Reading {
     Head(Vec<u8>),
     Preamble(Vec<u8>),
     Items,
-    /// No stream, or one that only says when to come back.
+    /// No stream, or one that has only a reconnection time.
     Refusal,
 }
 
@@ -166,7 +166,7 @@ impl Subscriber {
         self.ledger.disconnect();
     }
 
-    /// How long it was told to stay away.
+    /// The reconnection time that it received.
     pub(crate) fn retry(&self) -> Duration {
         self.decoder.retry().unwrap_or(Duration::from_secs(3))
     }

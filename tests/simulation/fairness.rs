@@ -79,7 +79,7 @@ fn a_first_request_is_answered_before_those_of_connections_that_pipeline() {
         let fresh = ask(&mut node, listener, "/metrics", 1);
         let before = turn_until_answered(&mut node, fresh);
         assert!(node.server.counters().responses.total() > before + 1, "the crowd still waits in this turn");
-        assert_eq!(answers_on_page(&mut node, fresh), before, "nobody came before {listener:?}");
+        assert_eq!(answers_on_page(&mut node, fresh), before, "no other client was answered before {listener:?}");
     }
 }
 

@@ -66,7 +66,7 @@ impl Feed {
         state.heard = state.heard.max(sequence);
     }
 
-    /// An event from a source. False: there was no room, so it is dropped, and its topic's subscribers are to be told.
+    /// An event from a source. False: there was no room, so it is dropped, and its topic's subscribers must get a gap.
     pub(crate) fn publish(&self, event: &Event) -> bool {
         if !self.outlet.has_room(1, event.data.len()) {
             let place = self.history.note(event.topic.as_str(), &event.data);
@@ -96,7 +96,7 @@ impl Feed {
         state.order.loss(Scope::All, "source_lost");
     }
 
-    /// A message of `topic` can't be an event. The sequence of the loss that says so.
+    /// A message of `topic` can't be an event. Returns the sequence of the loss that announces it.
     pub(crate) fn refuse(&self, topic: &Topic) -> u64 {
         let head = self.head.load(Ordering::SeqCst);
         self.sequencer.announce_refused(topic);
@@ -143,7 +143,7 @@ struct BusState {
 }
 
 impl Bus {
-    /// Tells who is on the bus.
+    /// Lists the nodes on the bus.
     pub(crate) fn connect(&self, nodes: Vec<Arc<Feed>>) {
         self.state.lock().unwrap().nodes = nodes;
     }

@@ -7,9 +7,9 @@
 //! - `C1` An event is one that was published, on a topic of this client, unchanged.
 //! - `C2` Each event arrives at most once. After a gap `unknown_id`, what is remembered may arrive again; so may
 //!   what followed an id that was used more than once.
-//! - `C3` Nothing is lost in silence: when an event arrives, everything before it in its topic was received, or a gap
+//! - `C3` Nothing is lost silently: when an event arrives, everything before it in its topic was received, or a gap
 //!   named the topic, or the client was not owed it.
-//! - `C4` The same in the end, when everybody reads ([`Ledger::check_complete`]).
+//! - `C4` The same at the end, when every client reads ([`Ledger::check_complete`]).
 //! - `C5` A gap is true: of each topic that it names something is missing, and the bounds allowed to forget it.
 //! - `C6` What arrives from one node is in the node's order; `unknown_id` comes first. A gap stands where the newest of
 //!   what its topics lack stood. So when something arrives from behind that place, the gap was there before.
@@ -108,7 +108,7 @@ impl Ledger {
         self.stream = None;
     }
 
-    /// True while a stream goes on.
+    /// True while a stream is open.
     pub(crate) fn is_streaming(&self) -> bool {
         self.stream.is_some()
     }
@@ -172,7 +172,7 @@ impl Ledger {
         Ok(position)
     }
 
-    /// A stream that goes on from an id.
+    /// A stream that resumes from an id.
     fn resume(&mut self, opening: &Opening, stream: &mut Stream, order: &Order, now: Duration) -> Checked {
         let Opening { last_event_id: id, preamble_id, answered, .. } = opening;
         let uses = order.uses(id, &self.topics, *answered);
@@ -364,11 +364,11 @@ impl Ledger {
 
     // ---- the end ----
 
-    /// Everybody reads and nothing more happens: everything is accounted for.
+    /// Every client reads and nothing more happens: everything must be accounted for.
     pub(crate) fn check_complete(&self, order: &Order, now: Duration) -> Checked {
         let Some(stream) = &self.stream else { return Ok(()) };
         let checked = if stream.unknown == Unknown::Required {
-            Err("C4: was never told that its id is unknown".into())
+            Err("C4: no gap reported that its id is unknown".into())
         } else {
             self.topics.iter().try_for_each(|topic| self.must_lack_nothing(topic, order.last() + 1, order, now))
         };
@@ -388,7 +388,7 @@ impl Ledger {
     /// C6: what arrives stands behind what arrived before.
     fn must_follow(&self, sequence: u64) -> Checked {
         let (stand, stream) = self.both();
-        must(stream.unknown != Unknown::Required, || "C6: the id is unknown, and no gap says so first".into())?;
+        must(stream.unknown != Unknown::Required, || "C6: the id is unknown, and no gap reports it first".into())?;
         must(sequence > stand.position, || format!("C6: {sequence} arrives behind {}", stand.position))
     }
 

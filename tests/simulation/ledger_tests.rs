@@ -4,11 +4,12 @@
 //! its events. `a=X` has the publisher's id X; `!a` is a loss in topic a, `!*` one in all. Sequences count from 1. What the
 //! client of topics a, b and c received is a list of
 //! - `fresh MODE N`: a stream asked for without an id, that starts at N; `+1` behind the mode is `latest=1`;
-//! - `resume MODE`: one that goes on from the id that the client holds, which the server confirms; with `?` it does not;
+//! - `resume MODE`: one that resumes from the id that the client holds, which the server confirms; with `?` it does
+//!   not;
 //! - `N`: the event or the loss at sequence N;
 //! - `gap REASON TOPICS N`: a gap at N, of topics that are divided by commas;
 //! - `node N`: the client turns to another node, counted from 0;
-//! - `cut`, and `end`, at which everybody has read everything.
+//! - `cut`, and `end`, at which every client has read everything.
 //!
 //! The verdict is `ok`, or the rule that is broken.
 
@@ -81,7 +82,7 @@ impl Life {
                         let topic = if let Scope::Topics(topics) = &scope { &topics[0] } else { "*" };
                         self.step(&format!("gap {reason} {topic} {sequence}"))
                     }
-                    Record::Duplicate => panic!("nobody receives a duplicate"),
+                    Record::Duplicate => panic!("no client may receive a duplicate"),
                 }
             }
             other => panic!("{other:?} is no step"),
@@ -154,7 +155,7 @@ fn everything_once_and_in_order() {
 }
 
 #[test]
-fn a_stream_without_an_id_is_owed_what_follows() {
+fn a_stream_without_an_id_must_receive_what_follows() {
     check("a a b", "fresh none 2, 3, end", "ok");
     check("a a b", "fresh missed 0, 1, cut, fresh none 2, 3, end", "ok");
     // Of the past what is remembered, and each topic without holes.
@@ -184,7 +185,7 @@ fn a_gap_stands_where_something_is_missing() {
 
 /// Row 3: topic a has lost 2, and c has lost 5.
 #[test]
-fn a_loss_is_heard_of_wherever_the_client_is_cut_off() {
+fn a_client_gets_the_gap_of_a_loss_wherever_it_is_cut_off() {
     let published = "a a b b c c a";
     let first = "fresh missed 0, 1, cut, resume missed";
     let check = |rest: &str, verdict| check(published, &format!("{first}, {rest}"), verdict);
@@ -196,7 +197,7 @@ fn a_loss_is_heard_of_wherever_the_client_is_cut_off() {
 }
 
 #[test]
-fn a_loss_that_nothing_follows_is_heard_of_at_once() {
+fn a_loss_that_no_event_follows_causes_a_gap_at_once() {
     check("a a b b", "fresh missed 0, 1, 3", "C6");
     check("a a b b", "fresh missed 0, 1, gap evicted b 3", "C6");
     check("a a b b", "fresh missed 0, 1, gap evicted a 2, 3, 4, end", "ok");
@@ -207,7 +208,7 @@ fn a_loss_that_nothing_follows_is_heard_of_at_once() {
 
 /// Row 4: of two events both are forgotten.
 #[test]
-fn the_newest_event_is_not_lost_in_silence() {
+fn the_newest_event_is_not_lost_silently() {
     for mode in ["latest", "missed+1", "all+1"] {
         let resumed = |rest: &str| format!("fresh missed 0, 1, cut, resume {mode}{rest}, end");
         check("a a", &resumed(""), "C3");
@@ -244,7 +245,7 @@ fn an_id_that_was_used_twice_loses_nothing() {
 }
 
 #[test]
-fn only_a_node_that_cannot_know_an_id_may_say_so() {
+fn only_a_node_that_cannot_know_an_id_may_report_it_as_unknown() {
     check("a a", "fresh missed 0, 1, cut, resume missed ?, gap unknown_id a,b,c 0", "C5");
     check("a=X a", "fresh missed 0, 1, cut, resume missed ?, gap unknown_id a,b,c 0, 1, 2, end", "ok");
     let moved = |rest: &str| format!("fresh missed 0, 1, 2, cut, node 1, {rest}");

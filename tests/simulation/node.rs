@@ -370,7 +370,8 @@ impl Node {
         let (limits, evicted_through) = (&self.limits, topic.evicted_through.0);
         let before = self.snapshot.topics.get(topic.name.as_str());
         let has_evicted = before.is_some_and(|before| before.evicted_through < evicted_through && before.retained > 0);
-        // A topic that vanishes takes all along, and what all topics hold depends on who has what half written.
+        // A topic that vanishes takes all along, and what all topics hold depends on what is partly written to which
+        // client.
         if !has_evicted || self.feed.look(Order::may_have_dropped_topics) || limits.history_bytes_total_max < 1 << 20 {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fanfare::event::RunName;
 
-/// Worlds publish far less than this: a log with so many bytes never evicts for them.
+/// Worlds publish far less than this: a log of this size never evicts because of its bytes.
 const BYTES_NEVER_REACHED: usize = 1 << 20;
 
 /// The whole world's events, topic by topic. Their data is unique and names them.

@@ -1,4 +1,4 @@
-//! Mishaps that a seed or a review has found, told in few words: one node, no faults, and the checkers of the worlds.
+//! Bugs that a seed or a review has found, as short examples: one node, no faults, and the checkers of the worlds.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -129,7 +129,7 @@ impl Stage {
         self.node.server.counters().closed.get(reason)
     }
 
-    /// So many come and say nothing.
+    /// This number of clients connect and send nothing.
     fn crowd(&mut self, count: usize) -> Vec<PeerId> {
         (0..count).map(|_| self.connect(Pace::Eager, "")).collect()
     }
@@ -178,8 +178,8 @@ impl Write for Written {
 #[track_caller]
 fn check_limited(entries: &[String], text: &str, more: usize) {
     let about: Vec<_> = entries.iter().filter(|entry| entry.contains(text)).collect();
-    let told = format!("{more} more like this in the last 10 s: {text}");
-    assert!(about.len() == 11 && about[10].ends_with(&told), "{}", entries.join("\n"));
+    let count_entry = format!("{more} more like this in the last 10 s: {text}");
+    assert!(about.len() == 11 && about[10].ends_with(&count_entry), "{}", entries.join("\n"));
 }
 
 /// Takes a client of these topics through one event, cuts it off, lets things happen, and brings it back. It is cut off
@@ -218,7 +218,7 @@ fn check_resume_cut_at_every_byte(
 
 /// Row 3 of the review: topic a has lost 2, topic c has lost 5, and 3 and 4 are remembered.
 #[test]
-fn a_client_hears_of_each_loss_whatever_byte_it_is_cut_off_at() {
+fn a_client_gets_a_gap_for_each_loss_at_whatever_byte_it_is_cut_off() {
     check_resume_cut_at_every_byte(
         &["a", "b", "c", "d"],
         |plan| plan.hub.history_events_max = Some(1),
@@ -230,7 +230,7 @@ fn a_client_hears_of_each_loss_whatever_byte_it_is_cut_off_at() {
 
 /// The same when nothing follows in the topic with the smaller loss: the gap is all that the client ever gets of it.
 #[test]
-fn a_client_hears_of_a_loss_that_nothing_follows() {
+fn a_client_gets_a_gap_for_a_loss_that_no_event_follows() {
     check_resume_cut_at_every_byte(
         &["a", "b"],
         |plan| {
@@ -291,7 +291,7 @@ fn an_id_that_is_used_again_loses_nothing() {
 }
 
 #[test]
-fn a_message_that_waits_for_a_walk_is_not_slept_on() {
+fn the_loop_does_not_sleep_while_a_message_waits_for_a_walk() {
     let mut stage = Stage::new(|plan| plan.hub.history_events_max = Some(1));
     stage.subscribe(&["a"], Pace::Eager);
     (0..5).for_each(|n| stage.publish("a", &format!("event {n}")));
@@ -300,7 +300,7 @@ fn a_message_that_waits_for_a_walk_is_not_slept_on() {
 }
 
 #[test]
-fn what_one_turn_has_no_budget_for_is_left_to_the_next() {
+fn work_beyond_the_budget_of_a_turn_is_left_to_the_next_turn() {
     let mut stage = Stage::new(|plan| plan.channel.messages_max = 1000);
     stage.subscribe(&["a"], Pace::Eager);
     (0..600).for_each(|n| stage.publish("a", &format!("event {n}")));
@@ -323,7 +323,7 @@ fn a_replay_longer_than_one_run_comes_whole() {
 }
 
 #[test]
-fn exhausted_descriptors_do_not_make_it_spin_when_nobody_waits() {
+fn exhausted_descriptors_do_not_make_the_loop_spin_when_no_connection_waits() {
     let mut stage = Stage::new(|_| ());
     stage.node.io().set_descriptors_max(1);
     stage.connect(Pace::Eager, "");
@@ -335,7 +335,7 @@ fn exhausted_descriptors_do_not_make_it_spin_when_nobody_waits() {
 }
 
 #[test]
-fn a_full_accept_rate_does_not_make_it_spin() {
+fn a_full_accept_rate_does_not_make_the_loop_spin() {
     let mut stage = Stage::new(|plan| plan.accepts_per_second_max = Some(3));
     let peers: Vec<_> = (0..10).map(|_| stage.node.io().connect(ListenerIndex(0), Peer::Unix, Pace::Eager)).collect();
     stage.pass(Duration::from_secs(4));
@@ -343,7 +343,7 @@ fn a_full_accept_rate_does_not_make_it_spin() {
 }
 
 #[test]
-fn a_stream_asked_for_behind_another_request_hears_its_peer_leave() {
+fn a_stream_behind_a_pipelined_request_notices_when_its_peer_leaves() {
     let mut stage = Stage::new(|plan| plan.faults.send_buffer_bytes = (100, 100));
     let slow = Pace::Slow { bytes: 50, every: Duration::from_millis(10) };
     let both = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /events?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -357,8 +357,8 @@ fn a_stream_asked_for_behind_another_request_hears_its_peer_leave() {
 }
 
 #[test]
-fn no_topic_takes_the_room_of_what_a_walk_has_yet_to_bring_round() {
-    // The second event takes the whole of what all logs may hold, before the first was sent to anybody.
+fn no_topic_evicts_an_event_that_a_walk_must_still_deliver() {
+    // The second event takes the whole of what all logs may hold, before the first was sent to any client.
     let mut stage = Stage::new(|plan| plan.hub.history_bytes_total_max = 500);
     stage.subscribe(&["a"], Pace::Eager);
     stage.publish("a", "first");
@@ -368,20 +368,20 @@ fn no_topic_takes_the_room_of_what_a_walk_has_yet_to_bring_round() {
 }
 
 #[test]
-fn no_event_that_makes_room_is_one_that_a_walk_has_yet_to_bring_round() {
-    // As above, but two events make room, and only the second one has a subscriber.
+fn a_large_event_evicts_no_event_that_a_walk_must_still_deliver() {
+    // As above, but two events must be evicted, and only the second one has a subscriber.
     let mut stage = Stage::new(|plan| plan.hub.history_bytes_total_max = 500);
     stage.subscribe(&["a"], Pace::Eager);
-    stage.publish("nobodys", "first");
+    stage.publish("unsubscribed", "first");
     stage.publish("a", "second");
     stage.publish("b", &"x".repeat(300));
     stage.pass(Duration::from_millis(1));
     assert_eq!((stage.closed("evicted"), stage.node.server.counters().delivered_events), (0, 1));
 }
 
-/// The same for a gap: everybody who reads on is told of it, and nobody is closed for it.
+/// The same for a gap: every client that reads gets it, and no client is closed for it.
 #[test]
-fn a_gap_does_not_take_the_room_of_what_a_walk_has_yet_to_bring_round() {
+fn a_gap_does_not_evict_an_event_that_a_walk_must_still_deliver() {
     let mut stage = Stage::new(|plan| plan.hub.history_events_max = Some(1));
     stage.subscribe(&["a"], Pace::Eager);
     stage.publish("a", "first");
@@ -391,7 +391,7 @@ fn a_gap_does_not_take_the_room_of_what_a_walk_has_yet_to_bring_round() {
 }
 
 #[test]
-fn who_is_turned_away_at_the_door_is_counted_as_closed() {
+fn a_connection_refused_on_accept_is_counted_as_closed() {
     let mut stage = Stage::new(|plan| plan.faults.failed_watch = 1000);
     stage.connect(Pace::Eager, ""); // the checker holds accepted against closed and open
     assert_eq!((stage.node.server.open().0, stage.closed("socket_error")), (0, 1));
@@ -399,7 +399,7 @@ fn who_is_turned_away_at_the_door_is_counted_as_closed() {
 
 /// The kernel's queue of those who wait is bounded, and what does not fit into it is away for seconds.
 #[test]
-fn who_returns_in_the_midst_of_a_walk_is_accepted_as_fast_as_at_rest() {
+fn a_client_that_returns_during_a_walk_is_accepted_as_fast_as_without_one() {
     let mut stage = Stage::new(|plan| plan.streams_max = 10_000);
     for _ in 0..1500 {
         stage.ask_for(&["a"], "missed", Pace::Eager);
@@ -450,10 +450,10 @@ fn a_listener_whose_connections_can_not_be_watched_pauses_and_is_tried_again() {
 /// A walk over more than one turn's worth, while its subscribers come and go: the checkers see to it that those who
 /// stay miss nothing.
 #[test]
-fn a_crowd_that_comes_and_goes_in_mid_walk_misses_nothing() {
+fn a_crowd_that_comes_and_goes_during_a_walk_misses_nothing() {
     let mut stage = Stage::new(|plan| {
         plan.streams_max = 10_000;
-        // Who leaves is heard of in the next turn, or the one after: in the midst of the walk.
+        // The server notices a client that leaves in the next turn, or the one after: during the walk.
         plan.faults.tardy_wait = 600;
     });
     let mut random = Random::new(1);
@@ -465,7 +465,7 @@ fn a_crowd_that_comes_and_goes_in_mid_walk_misses_nothing() {
             let peer = peers.swap_remove(random.below(peers.len()));
             stage.node.io().peer_reset(peer);
         }
-        // An event in the midst of the walk: who has been visited is to be visited again.
+        // An event during the walk: clients that were visited must be visited again.
         stage.node.turn_once().unwrap();
         stage.publish("a", &format!("round {round}, in mid-walk"));
         peers.extend((0..250).map(|_| stage.ask_for(&["a"], "missed", Pace::Eager)));
@@ -494,7 +494,7 @@ fn a_crowd_that_waits_for_slots_is_one_pause() {
     stage.leave_one_by_one(peers.drain(..30));
     assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (21, 1), "nine wait still");
     stage.leave_one_by_one(peers.drain(..20));
-    assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (10, 1), "nobody waits any more");
+    assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (10, 1), "no connection waits any more");
     stage.crowd(20);
     assert_eq!((stage.node.server.open().0, stage.pauses("slots")), (21, 2));
 }
@@ -517,7 +517,7 @@ fn a_crowd_that_waits_for_descriptors_is_one_pause() {
 }
 
 #[test]
-fn what_anybody_can_cause_is_logged_a_few_times_and_then_counted() {
+fn entries_that_any_client_can_cause_are_logged_a_few_times_and_then_counted() {
     let later = Duration::from_secs(12);
     let entries = logged(|| {
         let mut stage = Stage::new(|plan| plan.streams_max = 1);

@@ -31,7 +31,7 @@ pub(super) struct Account {
 
 impl Stand {
     /// The worlds' publishers reuse an id only when every node was given its first event, so that what the id means here
-    /// can be told. A node that remembered the first event refused the second one: then the id means the earlier.
+    /// can be determined. A node that remembered the first event refused the second one: then the id means the earlier.
     pub(super) fn must_stand_at(&self, position: u64, order: &Order) -> Checked {
         let Some((topic, place)) = &self.last_event else { return Ok(()) };
         let here = order.sequence_of(topic, *place);

@@ -1,9 +1,9 @@
 //! The checker of one stream as the server sends it: what has its time, and what must not wait.
 //!
-//! - A stream begins with a head and a preamble that says when to come back.
-//! - Heartbeats come in time, who takes nothing is closed in time, and intervals between deliveries are kept.
+//! - A stream begins with a head and a preamble with a reconnection time.
+//! - Heartbeats come in time, a client that reads nothing is closed in time, and intervals between deliveries are kept.
 //! - The server does not sleep while something is unsent that a client which reads is owed.
-//! - Who wants only the newest is sent what was the newest when it was sent.
+//! - A client that wants only the newest event gets the one that was the newest when it was sent.
 //!
 //! Absent: which events a client must have, and which gaps. The [ledger](super::ledger) knows that, from the other end.
 
@@ -28,7 +28,7 @@ pub(crate) struct Request {
     pub(crate) bytes: usize,
 }
 
-/// The times that the server was told to keep.
+/// The times that the server is configured with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Promises {
     pub(crate) heartbeat: Duration,
@@ -51,7 +51,7 @@ pub(crate) struct Wire {
     has_asked: bool,
     /// What had been published when the server answered, and how far the loop had read before.
     answered: Option<(u64, u64)>,
-    /// Everything through here was sent, or is told to be missing, or is not owed.
+    /// Everything through here was sent, or is covered by a gap, or is not owed.
     position: u64,
     was_held_up: bool,
     /// Something was held up, and nothing was sent since: what goes out next may have been begun before.
@@ -68,7 +68,7 @@ enum Stage {
     Head,
     Preamble,
     Items,
-    /// Anything but a stream that goes on.
+    /// Anything but an open stream.
     Refused,
 }
 
@@ -113,7 +113,7 @@ impl Wire {
         }
     }
 
-    /// True once a stream was promised that goes on.
+    /// True once an open stream was promised.
     pub(crate) fn is_streaming(&self) -> bool {
         matches!(self.stage, Stage::Preamble | Stage::Items)
     }
@@ -131,7 +131,7 @@ impl Wire {
         }
         if !self.has_asked {
             if turn.read_bytes < self.request.bytes {
-                // A timeout or a limit may be told before the request has arrived whole.
+                // A timeout or a limit may be reported before the request is complete.
                 self.stage = if has_new { Stage::Refused } else { self.stage };
                 return Ok(());
             }
@@ -222,7 +222,7 @@ impl Wire {
             "gap" => order.own_position(id),
             _ => order.find_event(id, data),
         });
-        let sequence = sequence.ok_or("an id that nobody gave")?;
+        let sequence = sequence.ok_or("an id that was never given")?;
         if event_type != "gap" {
             self.check_newest(sequence, turn)?;
         }
@@ -274,7 +274,7 @@ impl Wire {
         if self.stage != Stage::Items {
             return Ok(());
         }
-        // Nothing can be said to who takes nothing; the heartbeats go on when the next one is due.
+        // Nothing can be sent to a client that reads nothing; heartbeats continue when the next one is due.
         let silence = turn.now.saturating_sub(self.last_grown_at.max(self.last_held_up_at));
         let allowed = self.promises.heartbeat + Duration::from_millis(300);
         must(silence <= allowed, || format!("no heartbeat for {silence:?}"))?;
@@ -289,7 +289,7 @@ impl Wire {
         });
         must(unsent.is_none(), || {
             let sent = String::from_utf8_lossy(&turn.sent[turn.sent.len().saturating_sub(800)..]);
-            format!("sleeps at {}, but {unsent:?} is neither sent nor told to be missing\n{sent}", self.position)
+            format!("sleeps at {}, but {unsent:?} is neither sent nor covered by a gap\n{sent}", self.position)
         })
     }
 }

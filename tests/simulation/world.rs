@@ -275,7 +275,7 @@ impl World {
             8..16 => io.peer_end(peer),
             16..20 => io.peer_vanish(peer),
             20..60 => io.set_pace(peer, pace),
-            60..70 => io.peer_send(peer, b"what nobody reads"),
+            60..70 => io.peer_send(peer, b"what the server discards"),
             _ => {}
         }
         if draw < 20 {
@@ -393,14 +393,14 @@ impl World {
 
     // ---- the end ----
 
-    /// Nothing goes wrong any more, and everybody reads: what is owed must arrive.
+    /// Nothing fails any more, and every client reads: what is owed must arrive.
     fn settle(&mut self) -> Result<(), String> {
         for node in &mut self.nodes {
             node.io().set_descriptors_max(usize::MAX);
         }
         self.may_cut = false;
         let (mut head, mut rounds_since_event) = (0, 0);
-        // Publishers finish what they began, one answer after the other: then everybody's interval has its time.
+        // Publishers finish what they began, one answer after the other: then the interval of every client passes.
         for round in 0.. {
             for index in 0..self.subscribers.len() {
                 match self.subscribers[index].link {
@@ -446,11 +446,11 @@ impl World {
         Ok(())
     }
 
-    /// Everybody leaves, or the nodes do; nothing is left behind.
+    /// All clients leave, or the nodes do; nothing remains.
     fn finish(&mut self) -> Result<(), String> {
         let drains = self.random.chance(500);
         if drains {
-            // Some are in the midst of something.
+            // Some have a request or a stream under way.
             for index in 0..self.subscribers.len() {
                 let (pace, subscriber) = (self.pace(), &self.subscribers[index]);
                 if let Link::Joined(peer) = subscriber.link {
@@ -483,7 +483,7 @@ impl World {
     }
 }
 
-/// Nobody is there: neither in the slab, nor in the hub, nor on the network.
+/// No client remains: neither in the slab, nor in the hub, nor on the network.
 fn check_empty(node: &mut Node) -> Result<(), String> {
     let open = node.server.open();
     let who = node.io().open_peers();

@@ -1,6 +1,6 @@
 //! A stream over the hub, without a server: what the server would send a subscriber, one frame at a time.
 //!
-//! This is all that the test knows of the hub's interface for subscribers. `src/server/stream.rs` and `transmit.rs` are
+//! This is the only part of the test that uses the hub's interface for subscribers. `src/server/stream.rs` and `transmit.rs` are
 //! what it stands for.
 
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! A host's /proc and /sys as files in a folder: what a kernel shows before anybody has tuned it, and what is put there.
+//! A host's /proc and /sys as files in a folder: what an untuned kernel shows, and what a test changes.
 
 use std::fs;
 use std::path::PathBuf;

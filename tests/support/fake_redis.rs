@@ -25,7 +25,7 @@ pub struct FakeRedis {
 
 struct State {
     answer: Answer,
-    told: usize,
+    lies_sent: usize,
     open: Vec<TcpStream>,
 }
 
@@ -34,7 +34,7 @@ impl FakeRedis {
     pub fn before(redis: SocketAddr) -> FakeRedis {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(Mutex::new(State { answer: Answer::Truth, told: 0, open: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { answer: Answer::Truth, lies_sent: 0, open: Vec::new() }));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -58,14 +58,14 @@ impl FakeRedis {
         format!("redis://{}", self.address)
     }
 
-    /// Cuts every connection; the next ones get this. How many lies were told so far.
+    /// Cuts every connection; the next ones get this. Returns the number of lies so far.
     pub fn tell(&self, answer: Answer) -> usize {
         let mut state = self.state.lock().unwrap();
         state.answer = answer;
         for client in state.open.drain(..) {
             let _ = client.shutdown(Shutdown::Both); // it may have ended by itself
         }
-        state.told
+        state.lies_sent
     }
 
     /// Says this on every open connection, and then `x` until it is cut. How much went out on the one that took most.
@@ -85,9 +85,9 @@ impl FakeRedis {
         flooded
     }
 
-    /// How many lies were told.
-    pub fn told(&self) -> usize {
-        self.state.lock().unwrap().told
+    /// The number of lies so far.
+    pub fn lies_sent(&self) -> usize {
+        self.state.lock().unwrap().lies_sent
     }
 }
 
@@ -117,6 +117,6 @@ fn dribble(mut from: &TcpStream, mut to: &TcpStream) {
 fn tell(mut client: &TcpStream, lie: &[u8], state: &Mutex<State>) {
     let mut asked = [0; 4096];
     while client.read(&mut asked).is_ok_and(|count| count > 0) && client.write_all(lie).is_ok() {
-        state.lock().unwrap().told += 1;
+        state.lock().unwrap().lies_sent += 1;
     }
 }

@@ -129,12 +129,12 @@ impl Client {
         Ok(count)
     }
 
-    /// Reads at least so many further bytes, and keeps them for the next answer.
+    /// Reads at least this number of further bytes, and keeps them for the next answer.
     #[track_caller]
     pub fn read_some(&mut self, count: usize) {
         let wanted = self.unread.len() + count;
         while self.unread.len() < wanted {
-            assert_ne!(self.try_read().expect("the answer goes on"), 0, "the body ended early");
+            assert_ne!(self.try_read().expect("the answer continues"), 0, "the body ended early");
         }
     }
 
@@ -180,7 +180,7 @@ impl Client {
         answer
     }
 
-    /// The next so many bytes.
+    /// The next `length` bytes.
     #[track_caller]
     pub fn read_exactly(&mut self, length: usize) -> Vec<u8> {
         while self.unread.len() < length {
@@ -189,20 +189,20 @@ impl Client {
         self.unread.drain(..length).collect()
     }
 
-    /// Everything until the server ends its side in good order; a reset fails.
+    /// Everything until the server closes its side; a reset fails.
     #[track_caller]
     pub fn read_to_end(&mut self) -> Vec<u8> {
         while self.try_read().expect("an orderly end") > 0 {}
         std::mem::take(&mut self.unread)
     }
 
-    /// Checks that the server has nothing more to say and ends its side in good order.
+    /// Checks that the server sends nothing more and closes its side without a reset.
     #[track_caller]
     pub fn ends(&mut self) {
         assert_eq!(String::from_utf8_lossy(&self.read_to_end()), "");
     }
 
-    /// Checks that the server ends the connection, in good order or not, without a word.
+    /// Checks that the server ends the connection, with or without a reset, and sends nothing.
     #[track_caller]
     pub fn closes_unanswered(&mut self) {
         self.read_until_broken();

@@ -1,6 +1,6 @@
 //! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server,
-//! an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and servers that misbehave as they
-//! are told to.
+//! an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and servers that misbehave in
+//! chosen ways.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its own part")]
 

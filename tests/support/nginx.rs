@@ -20,7 +20,7 @@ pub struct Nginx {
 impl Nginx {
     /// Starts one in front of `upstream`.
     pub fn start(upstream: SocketAddr) -> Nginx {
-        // Between choosing ports and binding them somebody else may take one: then nginx ends at once.
+        // Between choosing ports and binding them another process may take one: then nginx ends at once.
         for _ in 0..10 {
             if let Some(nginx) = Nginx::try_start(upstream) {
                 return nginx;

@@ -19,7 +19,7 @@ use fanfare::sources::sequencer::Sequencer;
 
 use super::wait::{DEADLINE, wait_until};
 
-/// What a loop heard.
+/// What a loop received.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     Event { topic: String, id: String, data: String },
@@ -72,7 +72,7 @@ impl Node {
             if let Some(message) = self.next_message() {
                 return heard(message);
             }
-            self.woken.recv_timeout(DEADLINE).expect("something is heard");
+            self.woken.recv_timeout(DEADLINE).expect("a message arrives");
         }
     }
 
@@ -121,7 +121,7 @@ pub fn heard(message: Message) -> Heard {
             Heard::Gap { reason: gap.reason, topics }
         }
         Message::Published { ticket, outcome } => Heard::Published { ticket: ticket.0, outcome },
-        Message::Control(control) => panic!("nobody sends {control:?}"),
+        Message::Control(control) => panic!("unexpected control message {control:?}"),
     }
 }
 

@@ -4,11 +4,11 @@
 use std::io;
 use std::ptr::null_mut;
 
-/// The thread goes on when this is dropped, by the thread that made it.
+/// The thread continues when this is dropped, by the thread that made it.
 pub struct Paused(libc::pid_t);
 
 impl Paused {
-    /// Stops the main thread of a child process; its other threads go on.
+    /// Stops the main thread of a child process; its other threads continue.
     #[track_caller]
     pub fn main_thread(process_id: u32) -> Paused {
         let thread = libc::pid_t::try_from(process_id).unwrap();

@@ -45,7 +45,7 @@ impl Proxy {
         std::fs::write(folder.path().join("both.pem"), both).unwrap();
         let changes = changes.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
         let mut proxy = Proxy { kind, folder, port: 0, changes, child: None };
-        // Between choosing a port and binding it somebody else may take it: then the proxy ends at once.
+        // Between choosing a port and binding it another process may take it: then the proxy ends at once.
         for _ in 0..10 {
             proxy.port = free_port();
             if proxy.run() {
@@ -185,7 +185,7 @@ impl Proxy {
             text.replace(from, to)
         });
         if !is_root() {
-            // Who is not root can't become somebody else.
+            // Only root can become another user.
             for line in ["user www-data;\n", "    user haproxy\n    group haproxy\n"] {
                 text = text.replace(line, "");
             }

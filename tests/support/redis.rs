@@ -29,7 +29,7 @@ impl RedisServer {
     /// A server that finds what it needs, and writes, in `directory`. In the arguments `{port}` is a free port.
     pub fn start_in(directory: TempDir, arguments: &[&str]) -> RedisServer {
         let mut server = RedisServer { directory, port: 0, arguments: Vec::new(), child: None };
-        // Between choosing a port and binding it somebody else may take it: then the server ends at once.
+        // Between choosing a port and binding it another process may take it: then the server ends at once.
         for _ in 0..10 {
             server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let port = server.port.to_string();
@@ -47,7 +47,7 @@ impl RedisServer {
         assert!(self.run(), "redis-server did not start again: {}", self.log());
     }
 
-    /// Ends it without a word, as a crash would.
+    /// Kills it, as a crash would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -55,12 +55,12 @@ impl RedisServer {
         }
     }
 
-    /// Stops it in its tracks: its sockets stay open and nothing answers.
+    /// Stops its process: its sockets stay open and nothing answers.
     pub fn hang(&self) {
         self.signal("STOP");
     }
 
-    /// Lets it go on.
+    /// Lets it continue.
     pub fn resume(&self) {
         self.signal("CONT");
     }

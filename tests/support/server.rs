@@ -60,8 +60,8 @@ impl Server {
         Server::launch(command, listeners, || {})
     }
 
-    /// Runs a command that becomes a server; `then` is done when it runs, and again every second until it has announced so
-    /// many listeners.
+    /// Runs a command that becomes a server; `then` is done when it runs, and again every second until it has announced
+    /// this number of listeners.
     #[track_caller]
     pub fn launch(command: Command, listeners: usize, then: impl FnMut()) -> Server {
         Server::launch_logging_to(Stdio::piped(), command, listeners, then)

@@ -1,4 +1,4 @@
-//! A small SSE server that can be told to misbehave: what the load client's checks are checked against.
+//! A small SSE server that can misbehave in chosen ways, to test the checks of the load client.
 //!
 //! Threads and blocking sockets, nothing shared with Fanfare's own server, so that a mistake made there is not
 //! made here as well. `GET` of any path is a stream, `POST` of any path publishes: a bare payload, `{"data": …}`, or
@@ -23,7 +23,7 @@ pub struct Behaviour {
     pub has_ids: bool,
     /// Answer streams with this status.
     pub status: Option<u16>,
-    /// Everybody is thrown out after this message.
+    /// Every subscriber is disconnected after this message.
     pub hang_up_after: Option<usize>,
     /// The milliseconds of `retry:` in the preamble.
     pub retry_ms: u32,
@@ -94,7 +94,7 @@ impl SseServer {
             let (listener, state) = (listener.try_clone()?, Arc::clone(&state));
             std::thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
-                    // A client that goes away in mid-request is its own affair.
+                    // A client that goes away in mid-request is not an error.
                     let _ = serve(stream, &state);
                 }
             });
@@ -227,7 +227,7 @@ impl State {
         let behaviour = &self.behaviour;
         let frame = behaviour.frame(number, &data);
         let fault = behaviour.fault.filter(|(_, at)| *at == number).map(|(fault, _)| fault);
-        // A subscriber that can't take a frame whole is thrown out, as one that is gone.
+        // A subscriber that can't take a whole frame is disconnected, as if it were gone.
         self.subscribers.retain_mut(|subscriber| {
             let bytes = match fault.filter(|_| subscriber.has_fault) {
                 None => [&frame[..], &subscriber.held.take().unwrap_or_default()].concat(),

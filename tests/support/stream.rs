@@ -46,7 +46,7 @@ impl Subscriber {
     /// The next block, whatever it is.
     #[track_caller]
     pub fn block(&mut self) -> Block {
-        self.try_block().expect("the stream goes on")
+        self.try_block().expect("the stream is open")
     }
 
     /// The next block, or the stream's orderly end.

@@ -1,4 +1,4 @@
-//! An EventSource in a process of its own (tests/clients/*.mjs), which tells everything that happens to it.
+//! An EventSource in a process of its own (tests/clients/*.mjs), which reports everything that happens to it.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use super::wait::eventually;
 /// A script that watches one stream.
 pub struct Watcher {
     child: Child,
-    told: Lines,
+    reports: Lines,
     complaints: Lines,
     /// What the script and its browser leave behind when they are killed.
     _temporary: TempDir,
@@ -26,7 +26,7 @@ pub struct Happened {
     pub data: Option<String>,
     /// Its id; of a request, the one it names.
     pub id: Option<String>,
-    /// 0 connecting, 1 open, 2 closed for ever.
+    /// 0 connecting, 1 open, 2 closed permanently.
     pub ready_state: Option<u8>,
 }
 
@@ -44,9 +44,9 @@ impl Watcher {
         command.arg(script).current_dir(folder).env("TMPDIR", temporary.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("these tests need node on the PATH");
-        let told = Lines::collect(child.stdout.take().expect("it is piped"));
+        let reports = Lines::collect(child.stdout.take().expect("it is piped"));
         let complaints = Lines::collect(child.stderr.take().expect("it is piped"));
-        Watcher { child, told, complaints, _temporary: temporary }
+        Watcher { child, reports, complaints, _temporary: temporary }
     }
 
     /// Opens the EventSource.
@@ -58,7 +58,7 @@ impl Watcher {
     /// Everything so far.
     #[track_caller]
     pub fn happened(&self) -> Vec<Happened> {
-        self.told.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.reports.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Waits until something of this kind, which `is_it`, has happened.
@@ -121,7 +121,7 @@ impl Drop for Watcher {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("what the client told:\n{}{}", self.told.text(), self.complaints.text());
+            eprintln!("what the client reported:\n{}{}", self.reports.text(), self.complaints.text());
         }
     }
 }

@@ -79,7 +79,7 @@ fn a_token_id_stays_denied_and_other_tokens_of_its_subject_do_not() {
     assert_eq!(disconnect(&server, &json!({ "token_id": "never seen" })), 0);
     assert_eq!(status(&server, ORDERS, &token("me", "never seen", 5)), 401, "it need not be here to be taken back");
     server.wait_for_log(&["disconnected streams for an operator", "ended=1", "token_id"]);
-    assert!(!server.log().text().contains("never seen"), "an id is no secret, and nobody else's business");
+    assert!(!server.log().text().contains("never seen"), "an id is not secret, but it is private");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn what_is_named_together_must_fit_together() {
     let mut check = |body: Value, ended: &[usize]| {
         assert_eq!(disconnect(&server, &body), ended.len() as u64, "{body}");
         ended.iter().for_each(|index| ends(streams[*index].take().unwrap(), DISCONNECTED));
-        // The others heard nothing of it.
+        // The other streams were not affected.
         for topic in ["a", "b"] {
             server.publish(topic, topic);
         }
@@ -135,7 +135,7 @@ fn a_denial_lasts_as_long_as_it_is_asked_to() {
 }
 
 #[test]
-fn at_the_bound_nothing_is_disconnected_rather_than_forgotten() {
+fn at_the_bound_a_new_disconnect_is_refused_and_no_denial_is_dropped() {
     let server = server(&["--max-denied-tokens", "2"]);
     for id in ["one", "two"] {
         disconnect(&server, &json!({ "token_id": id }));
@@ -146,7 +146,7 @@ fn at_the_bound_nothing_is_disconnected_rather_than_forgotten() {
     assert!(answer.text().contains("--max-denied-tokens") && answer.header("retry-after").is_some(), "{answer}");
     assert_eq!(server.refused("denied_tokens"), 1.0);
     assert_eq!(disconnect(&server, &json!({ "token_id": "two" })), 0, "it has its place");
-    assert_eq!(disconnect(&server, &json!({ "topic": "other" })), 0, "this denies nobody");
+    assert_eq!(disconnect(&server, &json!({ "topic": "other" })), 0, "this denies no token");
     stays(&server, std::slice::from_mut(&mut stream), "orders.1");
     assert_eq!(disconnect(&server, &json!({ "token_id": "three", "for_seconds": 0 })), 1, "nor does this");
     ends(stream, DISCONNECTED);
@@ -184,8 +184,8 @@ fn only_operators_disconnect() {
     assert_eq!(post(&server, &body, &bearer(&operator)).json(), json!({ "disconnected": 1 }));
     ends(stream, DISCONNECTED);
     for (wrong, words) in [
-        (json!({}), "nothing says which streams"),
-        (json!("no JSON"), "not what POST /disconnect takes"),
+        (json!({}), "selects no streams"),
+        (json!("no JSON"), "not a valid request for POST /disconnect"),
         (json!({ "subject": "a", "token_id": "b" }), "not both"),
         (json!({ "user": "a" }), "unknown field"),
     ] {
@@ -196,7 +196,7 @@ fn only_operators_disconnect() {
 }
 
 #[test]
-fn without_operators_the_admin_listener_disconnects_and_no_page_does() {
+fn without_an_operator_token_only_the_admin_listener_disconnects_and_never_for_a_page() {
     let server = Server::start(&[]);
     let stream = Subscriber::open(&server, ORDERS);
     let body = r#"{"topic":"orders.1"}"#;
@@ -211,7 +211,7 @@ fn without_operators_the_admin_listener_disconnects_and_no_page_does() {
     };
     assert_eq!(server.request(&request("")).status, 403);
     assert_eq!(admin("Origin: https://evil.test\r\n").status, 403);
-    assert_eq!(post_admin_subject(&server).status, 400, "nobody has a subject");
+    assert_eq!(post_admin_subject(&server).status, 400, "without tokens there are no subjects");
     assert_eq!(admin("").json(), json!({ "disconnected": 1 }));
     ends(stream, DISCONNECTED);
 }
@@ -276,7 +276,7 @@ fn more_disconnects_than_may_wait_are_all_done() {
 }
 
 #[test]
-fn without_redis_this_node_disconnects_and_says_that_others_may_not() {
+fn without_redis_this_node_disconnects_and_reports_that_others_may_not() {
     let mut redis = RedisServer::start();
     let node = node(&redis);
     let shown = token("me", "one", 5);
@@ -286,7 +286,7 @@ fn without_redis_this_node_disconnects_and_says_that_others_may_not() {
     let answer = post(&node, &json!({ "token_id": "one" }), "Authorization: Bearer operator\r\n");
     assert_eq!((answer.status, answer.problem().as_str()), (503, "Disconnected here alone"), "{answer}");
     assert!(answer.text().contains("this node disconnected 1, but other nodes may not know"), "{answer}");
-    // What waited in front of its last word is the gap, or nothing.
+    // Only a gap, or nothing, comes before its last block.
     let mut stream = stream;
     assert_eq!(stream.block().raw, DISCONNECTED);
     assert_eq!(status(&node, ORDERS, &shown), 401);
@@ -303,7 +303,7 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_command_disconnects_and_its_exit_code_tells() {
+fn the_command_disconnects_and_reports_the_result_in_its_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("admin.sock");
     let socket = format!("unix:{}", socket.to_str().unwrap());

@@ -156,7 +156,7 @@ pub(crate) fn signed(claims: &Value) -> String {
 }
 
 pub(crate) fn signed_with(header: &Header, claims: &Value, key: &EncodingKey) -> String {
-    // Whoever makes a key of ours has installed what signs.
+    // A user that makes such a key has the tool to sign with it.
     SigningKey::from_secret(SECRET).unwrap();
     encode(header, claims, key).unwrap()
 }

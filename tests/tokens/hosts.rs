@@ -1,4 +1,4 @@
-//! Pages and hosts: what a browser is told, and whom `--dev` takes for its own.
+//! Pages and hosts: what a browser is allowed, and which host names `--dev` accepts.
 
 use crate::support::http::{Answer, Client};
 use crate::support::server::Server;
@@ -10,7 +10,7 @@ fn ask(server: &Server, request: &str) -> Answer {
 }
 
 #[test]
-fn under_dev_a_name_that_was_made_to_point_here_gets_nothing() {
+fn under_dev_a_rebound_host_name_is_refused() {
     let server = Server::start(&["--dev"]);
     let post = "Content-Type: text/plain\r\nContent-Length: 28\r\n\r\n{\"topic\":\"t\",\"data\":\"hello\"}";
     let routes =
@@ -60,7 +60,7 @@ fn status_of(server: &Server, host: &str, header_lines: &str) -> u16 {
 const FOREIGN: [&str; 5] = ["evil.test", "evil.test:3001", "127.0.0.1.nip.io", "localhost.evil.test", ""];
 
 #[test]
-fn on_loopback_a_name_that_was_made_to_point_here_gets_nothing() {
+fn on_loopback_a_rebound_host_name_is_refused() {
     let server = Server::start(&["--allowed-host", "Events.example.com"]);
     for host in ["localhost:3001", "127.0.0.1", "[::1]", "10.0.0.1:3001", "events.example.com", "EVENTS.example.com:80"]
     {
@@ -82,7 +82,7 @@ fn on_loopback_a_name_that_was_made_to_point_here_gets_nothing() {
 }
 
 #[test]
-fn any_host_is_served_where_no_page_could_be_meant() {
+fn any_host_name_is_served_where_dns_rebinding_gains_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("public.sock");
     let socket = format!("unix:{}", path.display());
@@ -102,7 +102,7 @@ fn any_host_is_served_where_no_page_could_be_meant() {
 }
 
 #[test]
-fn pages_of_listed_origins_may_send_credentials_and_nobody_does_where_all_may_read() {
+fn credentials_are_allowed_for_listed_origins_and_never_where_all_may_read() {
     let check = |options: &[&str], origin: &str, expected: [Option<&str>; 3]| {
         let server = Server::start(options);
         let preflight = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: last-event-id\r\n";

@@ -1,4 +1,4 @@
-//! Who is let in: by every algorithm, every kind of key file, every way to show a token.
+//! Accepted tokens: every algorithm, every kind of key file, every way to send a token.
 
 use std::process::Command;
 
@@ -91,7 +91,7 @@ fn keys_are_rotated_by_having_both() {
     assert_eq!(status(Algorithm::HS256, "the-odd-secret-of-thirty-two-bytes!"), 401);
     assert_eq!(status(Algorithm::HS512, new), 401, "too short a secret for that (RFC 7518, 3.2)");
     let audience = signed(&with(claims.clone(), "aud", json!("others")));
-    assert_eq!(ask(&server, STREAM, Shown::Header, &audience).status, 401, "for somebody else (RFC 7519, 4.1.3)");
+    assert_eq!(ask(&server, STREAM, Shown::Header, &audience).status, 401, "for another audience (RFC 7519, 4.1.3)");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn public_topics_take_no_token_and_the_others_do() {
 }
 
 #[test]
-fn without_a_key_subscribing_stays_open_whatever_is_shown() {
+fn without_a_key_subscribing_stays_open_whatever_token_is_sent() {
     let server = Server::start(&[]);
     for shown in Shown::ALL {
         assert_eq!(ask(&server, STREAM, shown, "garbage").status, 200, "{shown:?}");
@@ -177,7 +177,7 @@ fn fanfare_token_makes_what_the_server_accepts() {
 }
 
 #[test]
-fn the_other_commands_take_tokens_where_they_take_bearer_tokens() {
+fn the_other_commands_accept_json_web_tokens_as_bearer_tokens() {
     let server = guarded_server(&[]);
     let token = |grants: Value| signed(&only(grants));
     let (reads, writes) = (token(json!({ "subscribe": ["a"] })), token(json!({ "publish": ["a"] })));
@@ -215,7 +215,7 @@ fn the_other_commands_take_tokens_where_they_take_bearer_tokens() {
 }
 
 #[test]
-fn what_is_no_key_is_told_with_its_remedy_and_without_its_text() {
+fn an_unusable_key_is_reported_with_its_remedy_and_without_its_text() {
     let keys = KeyRing::get();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -245,19 +245,19 @@ fn what_is_no_key_is_told_with_its_remedy_and_without_its_text() {
     serve(&keys.path("small-rsa", "public.pem"), &["2048"]);
     serve(&keys.path("ec384", "public.pem"), &["P-256"]);
     serve(&file("torn.pem", "-----BEGIN PUBLIC KEY-----\nhunter2!\n"), &["is not PEM"]);
-    serve(&file("set.json", "{\"keys\": [\"hunter2\"\n"), &["is no JSON (line"]);
+    serve(&file("set.json", "{\"keys\": [\"hunter2\"\n"), &["is not valid JSON (line"]);
     serve(&file("none.json", "{\"keys\": []}"), &["holds no key"]);
     let others = r#"{"keys": [{"kty": "OKP", "crv": "X25519", "x": "hunter2"}, {"kty": "RSA", "use": "enc", "n": "AA", "e": "AA"}]}"#;
-    serve(&file("others.json", others), &["no key that is used here", "1 not for signatures", "1 of other kinds"]);
-    serve(&file("many", &format!("{SECRET}\n").repeat(33)), &["more than 32"]);
+    serve(&file("others.json", others), &["no usable key", "1 that are not for signatures", "1 of other kinds"]);
+    serve(&file("many", &format!("{SECRET}\n").repeat(33)), &["above 32"]);
     refuses(&["serve", "--print-config"], &[("FANFARE_JWT_SECRET", "hunter2")], &["FANFARE_JWT_SECRET: holds", "32"]);
     refuses(&["serve", "--print-config", "--jwt-cookie", "a b"], &[], &["--jwt-cookie a b", "cookie's name"]);
 
     let token = |args: &[&str], words: &[&str]| refuses(&[&["token", "--subscribe", "a"], args].concat(), &[], words);
     token(&[], &["--key-file", "FANFARE_JWT_SECRET"]);
-    token(&["--key-file", &keys.path("ed", "public.pem")], &["no key that signs"]);
-    token(&["--key-file", &keys.path("ec384", "private.pem")], &["not used here", "P-256"]);
-    token(&["--key-file", &file("short", "hunter2")], &["no key that signs"]);
+    token(&["--key-file", &keys.path("ed", "public.pem")], &["no key to sign with"]);
+    token(&["--key-file", &keys.path("ec384", "private.pem")], &["unsupported kind", "P-256"]);
+    token(&["--key-file", &file("short", "hunter2")], &["no key to sign with"]);
     token(&["--key-file", &keys.path("ed", "private.pem"), "--alg", "HS256"], &["can't sign with HS256", "EdDSA"]);
     token(&["--alg", "none"], &["none", "HS256"]);
     refuses(&["token"], &[("FANFARE_JWT_SECRET", SECRET)], &["--subscribe"]);

@@ -135,7 +135,7 @@ fn is_in_no_log(server: &Server, tokens: &[String]) {
 }
 
 #[test]
-fn flawed_tokens_are_let_in_nowhere_and_shown_nowhere() {
+fn flawed_tokens_are_accepted_nowhere_and_shown_nowhere() {
     let server = guarded_server(&["--stream-endpoint", "/sse", "--max-connections-per-ip", "100000"]);
     let tokens = flawed_tokens();
     let mut asked = 0;
@@ -144,8 +144,9 @@ fn flawed_tokens_are_let_in_nowhere_and_shown_nowhere() {
             let answer = ask(&server, route, Shown::Header, token);
             assert_eq!(answer.status, 401, "{flaw}: {route:?}: {answer}");
             let challenge = answer.header("www-authenticate").unwrap();
-            let told = challenge.starts_with("Bearer realm=\"") && challenge.contains(", error=\"invalid_token\"");
-            assert!(told, "{flaw}: {challenge}");
+            let is_explained =
+                challenge.starts_with("Bearer realm=\"") && challenge.contains(", error=\"invalid_token\"");
+            assert!(is_explained, "{flaw}: {challenge}");
             if route.0 != "HEAD" {
                 assert_eq!(answer.problem(), "Not authorized");
             }
@@ -163,7 +164,7 @@ fn flawed_tokens_are_let_in_nowhere_and_shown_nowhere() {
 }
 
 #[test]
-fn who_shows_nothing_is_let_in_nowhere() {
+fn requests_without_a_token_are_refused_everywhere() {
     let server = guarded_server(&["--stream-endpoint", "/sse"]);
     let token = signed(&everything());
     for route in every_route() {
@@ -194,7 +195,7 @@ fn who_shows_nothing_is_let_in_nowhere() {
 }
 
 #[test]
-fn a_token_counts_only_where_it_is_looked_for() {
+fn a_token_in_a_place_that_is_not_read_is_ignored() {
     let server = guarded_server(&["--stream-endpoint", "/sse"]);
     let token = signed(&everything());
     let check = |route: Route, shown: Shown, is_let_in: bool| {
@@ -366,7 +367,7 @@ fn the_configured_tokens_stay_what_they_are() {
 }
 
 #[test]
-fn the_token_is_checked_before_the_topics_and_the_answer_tells_where_it_may_be() {
+fn the_token_is_checked_before_the_topics_and_the_refusal_names_the_places_for_it() {
     let server = guarded_server(&["--jwt-cookie", "session"]);
     let many: String = (0..65).map(|n| format!("topic={n}&")).collect();
     for target in ["/events?topic=orders.1", &format!("/events?{many}"), "/events?topic=a*", "/events?topic=%0A"] {

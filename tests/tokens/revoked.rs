@@ -54,8 +54,8 @@ impl Reloadable {
         std::fs::write(self.folder.path().join("fanfare.toml"), text).unwrap();
         self.reloads.set(self.reloads.get() + 1);
         self.server.signal("HUP");
-        let told = || self.server.log().text().matches(" reloaded ").count();
-        wait_until("it is reloaded", || told() == self.reloads.get());
+        let reloads = || self.server.log().text().matches(" reloaded ").count();
+        wait_until("it is reloaded", || reloads() == self.reloads.get());
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn open(server: &Server, target: &str, token: &str) -> Subscriber {
 #[track_caller]
 pub(crate) fn ends(mut subscriber: Subscriber, last_word: &str) {
     assert_eq!(subscriber.block().raw, last_word);
-    assert_eq!(subscriber.try_block(), None, "in good order");
+    assert_eq!(subscriber.try_block(), None, "it ends without an error");
 }
 
 #[track_caller]
@@ -183,9 +183,9 @@ fn the_first_key_ends_every_stream_that_has_no_token() {
 /// A stream of the statistics, which may have said something before it ends.
 #[track_caller]
 fn ends_after_statistics(mut subscriber: Subscriber) {
-    let end = eventually("its last word", || Some(subscriber.block()).filter(|block| block.data().is_none()));
+    let end = eventually("its last block", || Some(subscriber.block()).filter(|block| block.data().is_none()));
     assert_eq!(end.raw, REVOKED);
-    assert_eq!(subscriber.try_block(), None, "in good order");
+    assert_eq!(subscriber.try_block(), None, "it ends without an error");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn an_operators_statistics_end_with_the_key_of_their_token_and_the_admin_listene
 }
 
 #[test]
-fn a_reload_ends_a_crowd_and_only_the_crowd() {
+fn a_reload_ends_all_streams_of_a_removed_key_and_no_others() {
     const CROWD: usize = 700;
     let both = format!("jwt-key-file={SECRET},{OTHER_SECRET}");
     let node = Reloadable::start(&[&both]);

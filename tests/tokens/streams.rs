@@ -35,7 +35,7 @@ fn a_stream_ends_with_its_token_and_goes_on_with_another() {
     assert_eq!(last.data().as_deref(), Some("before"));
     // Its heartbeat is half a minute away: nothing but its expiry says anything more.
     assert_eq!(subscriber.block().raw, ": the token has expired\n");
-    assert_eq!(subscriber.try_block(), None, "in good order");
+    assert_eq!(subscriber.try_block(), None, "it ends without an error");
     server.publish("orders.1", "between");
     server.wait_for_metric("fanfare_closed_total{reason=\"token_expired\"}", |count| count == 1.0);
     server.wait_for_log(&["closed", "token_expired", &subscriber.client.address()]);
@@ -48,7 +48,7 @@ fn a_stream_ends_with_its_token_and_goes_on_with_another() {
 }
 
 #[test]
-fn many_streams_of_one_token_end_together_and_the_slots_serve_again() {
+fn many_streams_of_one_token_end_together_and_their_slots_are_reused() {
     let server = server(&["--max-connections", "40"]);
     let token = short_lived("orders.1");
     let subscribers: Vec<_> = (0..40).map(|_| open(&server, &token, "")).collect();
@@ -95,13 +95,13 @@ fn a_reload_that_fails_takes_nothing_away() {
 }
 
 #[test]
-fn a_crowd_whose_tokens_come_all_at_once_is_let_in_to_the_last() {
+fn a_crowd_that_sends_its_tokens_at_once_is_accepted_completely() {
     const CROWD: usize = 400;
     let server = server(&[]);
     let token = signed(&everything());
     let mut clients: Vec<_> = (0..CROWD).map(|_| server.connect()).collect();
     server.wait_for_metric("fanfare_accepted_total", |accepted| accepted >= CROWD as f64);
-    // More than are checked in one turn of the loop; the rest has to wait, and not for ever.
+    // More than are checked in one turn of the loop; the rest has to wait, but is served later.
     server.signal("STOP");
     let (target, lines) = Shown::Header.place("/events?topic=orders.1", &token);
     clients.iter_mut().for_each(|client| client.send(stream_request(&target, &lines)));

@@ -41,7 +41,7 @@ pub enum Fate {
 pub(super) enum Edge {
     Waiting,
     Due,
-    Told,
+    Reported,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,6 @@ impl Link {
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     pub(super) waiting: VecDeque<PeerId>,
-    pub(super) told: bool,
+    pub(super) reported: bool,
     pub(super) stopped: bool,
 }

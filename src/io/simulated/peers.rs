@@ -137,7 +137,7 @@ impl SimulatedIo {
         let unattended = |peer: &&PeerId| {
             let link = &self.links[peer.0];
             let has_something = !link.unread.is_empty() || link.peer_ended || link.broken.is_some();
-            link.readable == Edge::Told && has_something && !link.held_up
+            link.readable == Edge::Reported && has_something && !link.held_up
         };
         self.sockets.values().filter(unattended).copied()
     }
@@ -158,7 +158,7 @@ impl SimulatedIo {
         self.schedule(at, happening);
     }
 
-    pub(super) fn let_happen(&mut self) {
+    pub(super) fn run_due_happenings(&mut self) {
         while let Some(entry) = self.happenings.first_entry().filter(|entry| entry.key().0 <= self.now) {
             match entry.remove() {
                 Happening::Arrives(peer) => self.arrive(peer),

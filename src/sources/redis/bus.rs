@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn no_body_is_longer_on_the_bus_than_is_read_there() {
+    fn no_bus_message_exceeds_the_size_that_nodes_read() {
         let limits = PublishLimits { topic_bytes_max: 1024, data_bytes_max: 1 << 16, batch_max: 1000 };
         let check = |body: &str| {
             let mut events = publish::parse(body.as_bytes(), &limits).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_brings_in_vain_is_told_to_those_it_was_for() {
+    fn a_refused_bus_message_names_the_topics_that_lose_its_events() {
         let check = |message: &str, expected: (Refusal, &[&str])| {
             let Refused { refusal, topics, .. } = parse(message.as_bytes(), &LIMITS).unwrap_err();
             assert_eq!(refusal, expected.0, "{message}");
@@ -186,7 +186,7 @@ mod tests {
         check(r#"[{"topic":"a","data":1,"new":2}]"#, (Refusal::Malformed, &["a"]));
         check(r#"{"copied":["a"],"events":[{"topic":"a","data":1,"new":2}]}"#, (Refusal::Malformed, &["a"]));
         check(r#"[{"topic":"123456789","data":1}]"#, (Refusal::Malformed, &[]));
-        check(r#"{"disconnect":{"everybody":true},"asked_at_s":7}"#, (Refusal::Malformed, &[]));
+        check(r#"{"disconnect":{"all":true},"asked_at_s":7}"#, (Refusal::Malformed, &[]));
         check("garbage", (Refusal::Malformed, &[]));
     }
 }

@@ -58,10 +58,10 @@ impl AwaitedCopies {
 
     /// True when a message is an awaited copy. When it is not, no more copies will come.
     pub(super) fn take(&mut self, channel: &[u8], payload: &[u8]) -> bool {
-        let is_it = |copy: &ChannelCopy| copy.channel.as_str().as_bytes() == channel && copy.payload == payload;
+        let is_same = |copy: &ChannelCopy| copy.channel.as_str().as_bytes() == channel && copy.payload == payload;
         // The copies before it are for channels that this node does not subscribe to.
-        let through = self.0.iter().position(is_it).map_or(self.0.len(), |at| at + 1);
-        let is_copy = through > 0 && is_it(&self.0[through - 1]);
+        let through = self.0.iter().position(is_same).map_or(self.0.len(), |at| at + 1);
+        let is_copy = through > 0 && is_same(&self.0[through - 1]);
         self.0.drain(..through);
         is_copy
     }

@@ -83,9 +83,10 @@ fn parse_envelope(topic: &Topic, payload: &[u8], limits: &PublishLimits) -> Resu
     };
     let events = parsed.map_err(|error| (refusal(&error), error.to_string()))?;
     match events.iter().find(|event| event.topic != *topic) {
-        Some(other) => {
-            Err((Refusal::Malformed, format!("it is for the topic {:?}, not its channel", other.topic.as_str())))
-        }
+        Some(other) => Err((
+            Refusal::Malformed,
+            format!("it names the topic {:?}, which is not its channel", other.topic.as_str()),
+        )),
         None => Ok(events),
     }
 }

@@ -130,7 +130,7 @@ impl Publisher {
             Ok(()) => self.connection = Some((connection, session)),
             Err(error) => {
                 // The connection is dropped: its next reply could belong to an older command.
-                self.complain("publishing", &self.settings.address.explain(&error));
+                self.log_failure("publishing", &self.settings.address.explain(&error));
                 unanswered.for_each(|sent| drop(self.echoes.take(&sent.message)));
             }
         }
@@ -155,7 +155,7 @@ impl Publisher {
             match outcome {
                 Ok(()) => self.status.count_copied(sent.copies),
                 Err(error) => {
-                    self.complain("publishing", &self.settings.address.explain(&error));
+                    self.log_failure("publishing", &self.settings.address.explain(&error));
                     drop(self.echoes.take(&sent.message));
                 }
             }
@@ -189,7 +189,7 @@ impl Publisher {
             Ok(connection) => Some(connection),
             Err(error) => {
                 self.wait_before_next();
-                self.complain("connecting", &self.settings.address.explain(&error));
+                self.log_failure("connecting", &self.settings.address.explain(&error));
                 None
             }
         }
@@ -211,14 +211,14 @@ impl Publisher {
         if let RoleError::NotPrimary(_) = error {
             self.echoes.end_session(session);
         }
-        self.complain("asking for the role", &error.explain(&self.settings.address));
+        self.log_failure("asking for the role", &error.explain(&self.settings.address));
         None
     }
 
-    fn complain(&mut self, what: &'static str, error: &str) {
+    fn log_failure(&mut self, what: &'static str, error: &str) {
         if let Some(swallowed) = self.log.permit(Instant::now()) {
             let address = &self.settings.address;
-            tracing::warn!(%address, error, swallowed, "{what} failed on the way to the Redis bus");
+            tracing::warn!(%address, error, swallowed, "{what} failed on the connection to the Redis bus");
         }
     }
 }

@@ -13,13 +13,13 @@ use crate::redis_address::{RedisAddress, is_login_refused};
 
 /// Why a Redis server can't be used.
 pub(super) const REPLICA: &str =
-    "it is a replica, and what is published there reaches no other server: use the address of the primary";
-const SENTINEL: &str = "it is a Sentinel, which passes no messages on: use the address of the primary";
+    "it is a replica, and messages published on a replica reach no other server: use the address of the primary";
+const SENTINEL: &str = "it is a Sentinel, which does not relay messages: use the address of the primary";
 
 /// Checks roles; shared by the connections to one Redis.
 #[derive(Debug, Default)]
 pub(super) struct RoleCheck {
-    is_complained_of: AtomicBool,
+    is_logged: AtomicBool,
 }
 
 /// Why a connection can't be used.
@@ -56,10 +56,10 @@ impl RoleCheck {
             Some(Role::Replica) => Err(RoleError::NotPrimary(REPLICA)),
             Some(Role::Sentinel) => Err(RoleError::NotPrimary(SENTINEL)),
             None => {
-                if !self.is_complained_of.swap(true, Ordering::Relaxed) {
+                if !self.is_logged.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         %address,
-                        "Redis does not tell its role: allow ROLE or INFO, or a replica is taken for a primary"
+                        "can't read the role of Redis: allow ROLE or INFO, or else a replica is mistaken for a primary"
                     );
                 }
                 Ok(())

@@ -124,7 +124,7 @@ impl Subscriber {
             let reply = connection.reply(|message| early.keep(message)).map_err(explain)?;
             match reply.extract_error() {
                 Ok(reply) if is_confirmation(&reply) => {}
-                Ok(_) => return Err(format!("its answer to {command} is none: is it a Redis?")),
+                Ok(_) => return Err(format!("its answer to {command} is not a confirmation: is it a Redis server?")),
                 Err(error) if is_login_refused(&error) => return Err(explain(error)),
                 Err(error) => return Err(format!("it refuses {command} {name}: {}", explain(error))),
             }
