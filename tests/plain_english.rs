@@ -28,7 +28,6 @@ const GONE: &[&str] = &[
     "is told",
     "knows of",
     "last word",
-    "mend",
     "mended",
     "mends",
     "nobody",
