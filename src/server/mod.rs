@@ -31,6 +31,7 @@ mod node;
 pub mod settings;
 mod share;
 mod shrink;
+mod slot_map;
 mod streams;
 mod transport;
 mod wheel;

@@ -1,12 +1,12 @@
 //! Frees the memory of tables that many clients, since gone, made large.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 
 /// Tables up to this size keep their memory.
 const KEPT_MAX: usize = 1024;
 
-pub(super) fn shrink_map<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+pub(super) fn shrink_map<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
     if is_spare(map.len(), map.capacity()) {
         map.shrink_to(map.len() * 2);
     }

@@ -3,18 +3,19 @@
 //!
 //! Invariant: tokens themselves are not kept. Streams of one token share one identity, which is dropped with the last.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::auth::{Digest, Identity};
 use crate::event::Topic;
 use crate::server::shrink::{shrink_map, shrink_set};
+use crate::server::slot_map::SlotMap;
 use crate::server::wheel::Tick;
 
 /// The credentials of all streams that have one, by slot.
 #[derive(Debug, Default)]
 pub(crate) struct Credentials {
-    streams: HashMap<u32, Credential>,
+    streams: SlotMap<Credential>,
     identities: HashSet<Arc<Identity>>,
 }
 

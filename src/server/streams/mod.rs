@@ -24,9 +24,10 @@ mod slow;
 pub(super) mod sweep;
 mod transmit;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::shrink::shrink_map;
+use super::slot_map::SlotMap;
 use crate::event::{Frame, Sequence};
 use crate::hub::{Hub, Owed, Run, Subscriber};
 use crate::io::{Sent, Socket, Token};
@@ -38,7 +39,7 @@ use preambles::Preambles;
 /// What streams need beyond their connection. Most streams have no entry here.
 pub(super) struct Streams {
     /// Gaps that are not sent yet.
-    owed: HashMap<u32, Owed>,
+    owed: SlotMap<Owed>,
     paces: Paces,
     pub(super) credentials: Credentials,
     /// Subscribers that will be closed for being slow, a few in each turn.
@@ -65,7 +66,7 @@ struct Scratch {
 impl Streams {
     pub(super) fn new() -> Streams {
         Streams {
-            owed: HashMap::new(),
+            owed: SlotMap::default(),
             paces: Paces::new(),
             credentials: Credentials::default(),
             closing: VecDeque::new(),

@@ -1,10 +1,10 @@
 //! Pace: subscribers that want events at most once per interval. New events wait in the log; this module only tracks
 //! when the next interval begins, on a wheel of its own, since that happens far more often than any other deadline.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::server::shrink::shrink_map;
+use crate::server::slot_map::SlotMap;
 use crate::server::wheel::{Tick, Wheel};
 
 /// How often a subscriber wants events.
@@ -19,13 +19,13 @@ struct Pace {
 
 /// The paces of all subscribers that have one, by slot.
 pub(super) struct Paces {
-    paces: HashMap<u32, Pace>,
+    paces: SlotMap<Pace>,
     wheel: Wheel,
 }
 
 impl Paces {
     pub(super) fn new() -> Paces {
-        Paces { paces: HashMap::new(), wheel: Wheel::new() }
+        Paces { paces: SlotMap::default(), wheel: Wheel::new() }
     }
 
     pub(super) fn insert(&mut self, slot: u32, interval: Duration) {

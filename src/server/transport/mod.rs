@@ -38,6 +38,7 @@ use super::node::Node;
 use super::node::log_entries::LogEntry;
 use super::settings::Settings;
 use super::shrink::shrink_map;
+use super::slot_map::SlotMap;
 use super::wheel::{Tick, Wheel};
 use crate::event::{Frame, Sequence};
 use crate::hub::HoldChange;
@@ -69,12 +70,14 @@ pub(super) struct Transport<I: Io> {
     read_buffer: Box<[u8]>,
     /// The visit to a connection starts no further request after this time.
     visit_until: Duration,
+    /// When the last visit ended: the time, for the next one.
+    visited_at: Duration,
     /// While events go out, connections that took more than their share are not read before this time.
     heavy_again_at: Duration,
     /// Bytes received from those subscribers that sent any.
-    uploads: HashMap<u32, usize>,
+    uploads: SlotMap<usize>,
     /// Half-written frames.
-    outboxes: HashMap<u32, Outbox>,
+    outboxes: SlotMap<Outbox>,
     /// What the hub does not know yet of frames that are half written.
     hold_changes: Vec<HoldChange>,
     /// Connections that have something to be sent after live delivery: replays, and what was half written.
@@ -100,9 +103,10 @@ impl<I: Io> Transport<I> {
             readable: ReadingQueue::default(),
             read_buffer: vec![0; READ_BYTES].into(),
             visit_until: Duration::ZERO,
+            visited_at: Duration::ZERO,
             heavy_again_at: Duration::ZERO,
-            uploads: HashMap::new(),
-            outboxes: HashMap::new(),
+            uploads: SlotMap::default(),
+            outboxes: SlotMap::default(),
             hold_changes: Vec::new(),
             catching_up: VecDeque::new(),
             answers: WaitingAnswers::default(),
@@ -325,7 +329,9 @@ impl<I: Io> Transport<I> {
         for &slot in &dead {
             let connection = self.connections.remove(slot as usize);
             self.uploads.remove(&slot);
-            self.readable.forget_charge(slot);
+            if connection.flags.has(Flags::HEAVY) {
+                self.readable.forget_charge(slot);
+            }
             self.outboxes.remove(&slot);
             self.forget_address(connection.peer, connection.flags);
         }
