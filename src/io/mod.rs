@@ -32,7 +32,7 @@ pub const FRAMES_PER_SEND_MAX: usize = 1024;
 pub struct Socket(pub(in crate::io) i32);
 
 /// Identifies the connection whose readiness is reported: a slot, and which of its successive tenants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token {
     /// The slot in the server's slab.
     pub slot: u32,

@@ -6,26 +6,31 @@
 //! one ended, or now if the clock is past that: time that a connection did not use is not saved up. How long a visit
 //! takes is known afterwards; it is expected to take as long as the last one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use crate::io::Token;
 use crate::server::shrink::shrink_map;
+use crate::server::slot_map::SlotMap;
 
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
-    /// By the time at which the visit is expected to end, then in order of arrival.
-    waiting: BTreeMap<(Duration, u64), Waiting>,
+    waiting: BinaryHeap<Reverse<Waiting>>,
     /// By slot.
-    accounts: HashMap<u32, Account>,
+    accounts: SlotMap<Account>,
     clock: Duration,
     arrivals: u64,
 }
 
-#[derive(Debug)]
+/// In the order in which they are visited.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Waiting {
-    token: Token,
+    /// When the visit is expected to end.
+    ends: Duration,
+    arrival: u64,
     begins: Duration,
+    token: Token,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,11 +45,12 @@ impl FairQueue {
         let account = self.accounts.get(&token.slot).copied().unwrap_or_default();
         let begins = account.used_until.max(self.clock);
         self.arrivals += 1;
-        self.waiting.insert((begins + account.last_took, self.arrivals), Waiting { token, begins });
+        let ends = begins + account.last_took;
+        self.waiting.push(Reverse(Waiting { ends, arrival: self.arrivals, begins, token }));
     }
 
     pub(super) fn pop(&mut self) -> Option<Token> {
-        let (_, Waiting { token, begins }) = self.waiting.pop_first()?;
+        let Reverse(Waiting { begins, token, .. }) = self.waiting.pop()?;
         self.clock = self.clock.max(begins);
         self.accounts.entry(token.slot).or_default().used_until = begins;
         Some(token)
@@ -88,7 +94,7 @@ mod tests {
 
     impl FairQueue {
         fn next_slot(&self) -> u32 {
-            self.waiting.values().next().expect("a connection waits").token.slot
+            self.waiting.peek().expect("a connection waits").0.token.slot
         }
     }
 

@@ -27,12 +27,10 @@ const READING_PER_TURN_MAX: Duration = Duration::from_millis(5);
 const HEAVY_PER_TURN_MAX: Duration = Duration::from_micros(100);
 /// While events go out, those connections have one part in this many of the time.
 const HEAVY_SHARE_BESIDE_WALKS: u32 = 8;
-/// A visit that takes this long is expensive, even if it answers all that there is. After an expensive visit to one of
-/// those connections, they have half of the time: a request that arrives meanwhile seldom waits for one of theirs.
-/// Publishers are exempt: publishing is what the server is for.
-const EXPENSIVE_VISIT_MIN: Duration = Duration::from_micros(200);
-/// The share of one visit to a connection; one request is always started.
-const VISIT_MAX: Duration = Duration::from_micros(100);
+/// The share of one visit to a connection; one request is always started. After a longer visit to one of those
+/// connections, they have half of the time: a request that arrives meanwhile seldom waits for one of theirs. Publishers
+/// are exempt: publishing is what the server is for.
+const VISIT_MAX: Duration = Duration::from_micros(200);
 /// Reads in one visit.
 const READS_PER_VISIT_MAX: usize = 4;
 /// The bytes that a subscriber may send on its stream; they are discarded.
@@ -88,8 +86,8 @@ impl<I: Io> Transport<I> {
         if self.readable.is_empty() {
             return;
         }
-        let started_at = self.io.now();
-        let reading_until = started_at + READING_PER_TURN_MAX / share(service.is_delivering());
+        self.visited_at = self.io.now();
+        let reading_until = self.visited_at + READING_PER_TURN_MAX / share(service.is_delivering());
         let counts = Class::ALL.map(|class| (class, self.readable.count(class)));
         for (class, count) in counts {
             match class {
@@ -111,7 +109,7 @@ impl<I: Io> Transport<I> {
         node: &mut Node,
     ) {
         for visit in 0..count {
-            if visit > 0 && self.io.now() >= until {
+            if visit > 0 && self.visited_at >= until {
                 return;
             }
             let Some(token) = self.readable.pop(class) else { return };
@@ -125,19 +123,18 @@ impl<I: Io> Transport<I> {
         if count == 0 {
             return;
         }
-        let started_at = self.io.now();
+        let started_at = self.visited_at;
         if started_at < self.heavy_again_at {
             return;
         }
         let published = node.counters.published_http;
         self.read_class(Class::Heavy, count, started_at + HEAVY_PER_TURN_MAX, service, node);
-        let ended_at = self.io.now();
-        let took = ended_at - started_at;
+        let took = self.visited_at - started_at;
         let has_published = node.counters.published_http > published;
-        self.heavy_again_at = ended_at
+        self.heavy_again_at = self.visited_at
             + match service.is_delivering() {
                 true => took * (HEAVY_SHARE_BESIDE_WALKS - 1),
-                false if took >= EXPENSIVE_VISIT_MIN && !has_published => took,
+                false if took >= VISIT_MAX && !has_published => took,
                 false => Duration::ZERO,
             };
     }
@@ -147,17 +144,18 @@ impl<I: Io> Transport<I> {
         if self.connection_mut(token).is_none() {
             return;
         }
-        let started_at = self.io.now();
+        let started_at = self.visited_at;
         self.visit_until = started_at + VISIT_MAX;
         let is_done = self.read_connection(token, service, node);
-        let took = self.io.now() - started_at;
+        self.visited_at = self.io.now();
+        let took = self.visited_at - started_at;
         let Some(connection) = self.connection_mut(token) else { return };
-        if is_done && took < EXPENSIVE_VISIT_MIN {
-            connection.flags.clear(Flags::HEAVY);
-            self.readable.forget_charge(token.slot);
-        } else {
+        if !is_done || took >= VISIT_MAX {
             connection.flags.set(Flags::HEAVY);
             self.readable.charge(token.slot, took);
+        } else if connection.flags.has(Flags::HEAVY) {
+            connection.flags.clear(Flags::HEAVY);
+            self.readable.forget_charge(token.slot);
         }
         if !is_done {
             self.push_readable(token.slot);

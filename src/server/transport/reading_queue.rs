@@ -23,9 +23,9 @@ pub(crate) enum Class {
     Operator,
     /// Sends its first request, or has the spare descriptor.
     First,
-    /// Its last visit answered all that there was, and was not expensive.
+    /// Took no more than its share of its last visit.
     Light,
-    /// Its last visit left something, or was expensive.
+    /// Took more.
     Heavy,
 }
 
