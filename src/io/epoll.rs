@@ -1,7 +1,7 @@
 //! The IO contract over epoll, through mio: edge-triggered, one system call for each send.
 //!
-//! Each connection is registered for reading and writing once, when it arrives. With edges, a socket that never fills
-//! costs nothing for this, and a socket that fills needs no further call.
+//! Each connection is registered for reading and writing once, when it arrives. Readiness is edge-triggered, so watching
+//! for writability costs nothing until a socket is full, and no further call then.
 #![allow(unsafe_code)]
 
 use std::fs::File;

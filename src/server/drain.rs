@@ -1,5 +1,5 @@
-//! The drain: first notice (unready, but still accepting), then no more connections, then the streams end one after the
-//! other over the time given, each with a reconnection time after which this server is gone. Streams of the server's
+//! The drain: first notice (unready, but still accepting), then the public listeners close, then the streams end one after
+//! the other over the time given, each with a reconnection time after which this server is gone. Streams of the server's
 //! own statistics close last, so that an operator can watch the others close.
 
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) struct Drain {
 enum Stage {
     /// Unready, but still accepting.
     Notice { until: Duration },
-    /// No listener; streams are closed in the order of their slots, those of statistics in a second pass.
+    /// No public listener; streams are closed in the order of their slots, those of statistics in a second pass.
     Closing { started_at: Duration, streams: usize, closed: usize, pass: Pass, next_slot: usize },
     /// Requests in progress still get their answers.
     LastAnswers { until: Duration },

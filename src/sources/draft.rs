@@ -2,8 +2,8 @@
 //!
 //! Only the sequencer's lock decides an event's number. The number is at the front of the frame, in the id
 //! `<run>-<sequence>`. So a draft is the whole frame with the expected number. Under the lock, the real number
-//! overwrites those digits. The number of digits grows nineteen times in a run; the draft is then written again
-//! ([`Draft::expect`]), outside the lock.
+//! overwrites those digits. The number of digits grows nineteen times in the life of a process; the draft is then
+//! written again ([`Draft::expect`]), outside the lock. A frame with a publisher's own id has no number.
 //!
 //! Invariant: once a draft exists, numbering it neither formats nor copies its data, nor allocates.
 

@@ -1,9 +1,9 @@
 //! The sequencer: the only place that gives an event its place in the order.
 //!
-//! It formats an event once, gives it an id (unless it has one), numbers it and enqueues it to every loop. Numbering
-//! and enqueuing happen under one lock, so that all loops agree on order and share frames. Formatting happens before,
-//! so that no thread waits for the lock while a large event is formatted. The state under the lock ([`State`]) takes
-//! only [`Draft`]s, which are already formatted.
+//! It formats an event once, gives it an id (unless it has one), numbers it and enqueues it to the loop (to each, if
+//! there were several). Numbering and enqueuing happen under one lock, so that all loops would agree on order and share
+//! frames. Formatting happens before, so that no thread waits for the lock while a large event is formatted. The state
+//! under the lock ([`State`]) takes only [`Draft`]s, which are already formatted.
 //!
 //! The policy for a full channel: a source waits [`WAIT_MAX`] for room. Then the event is dropped, counted, and
 //! announced as a gap at its place in the order. A client's publish never waits: the server refuses the whole of it and
@@ -99,8 +99,8 @@ impl Sequencer {
         self.add(batch, event.topic.clone(), event.id.clone(), &event.into());
     }
 
-    /// Takes a source's batch, under one lock and with one wake unless it must wait for room. False: at least one event
-    /// was dropped and announced.
+    /// Takes a source's batch, under one lock and with one wake, unless it must wait for room or the numbers get another
+    /// digit. False: at least one event was dropped and announced.
     pub fn publish_all(&self, batch: &mut Batch) -> bool {
         let mut none_dropped = true;
         // The wait of the batch's first event.

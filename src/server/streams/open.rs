@@ -155,7 +155,7 @@ impl Streams {
         outbox.push(frame);
     }
 
-    /// Sends what a stream has not received yet, before it ends on purpose.
+    /// Sends one run of what a stream has not received yet, before it ends on purpose.
     pub(crate) fn flush_stream<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
         let is_behind = transport.stream(slot).is_some_and(|stream| stream.delivered_through < hub.head());
         if is_behind && !transport.at(slot).flags.has(Flags::BLOCKED) {

@@ -1,8 +1,8 @@
 //! Reading: requests as they arrive, and what subscribers send, which is discarded.
 //!
-//! A socket is read until it would block, because edge-triggered readiness is not reported again; but only for a share
-//! of one turn, in the order of [`ReadingQueue`](super::reading_queue), and not while an earlier request of it is being
-//! answered.
+//! A socket is read until it would block, because its readiness is not reported again. One visit takes only a share of
+//! the turn; the rest waits in the [`ReadingQueue`](super::reading_queue). A socket whose request is being answered is
+//! not read.
 
 use std::time::Duration;
 

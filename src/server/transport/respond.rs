@@ -1,5 +1,5 @@
-//! Responses: encoded, written, and then the next request or the end. After an error the connection lingers, or the
-//! client would see a reset instead of the answer.
+//! Responses: encoded, written, and then the next request or the end. After its last answer a connection lingers, or the
+//! client could see a reset instead of the answer.
 
 use super::Transport;
 use super::answers::{Account, SMALL_ANSWER_BYTES};

@@ -1,4 +1,5 @@
-//! The subscriber: one connection at a time. Unless all subscriptions are confirmed, the source counts as down.
+//! The thread that receives from Redis, on one connection at a time. Until all subscriptions are confirmed, the source
+//! counts as down.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
