@@ -97,10 +97,10 @@ fn of_server(figures: &mut Figures) {
 }
 
 fn per_broadcast(tool: &str, subscribers: usize) -> f64 {
-    // Opening a connection allocates a few times more or less, as it happens to arrive: among more broadcasts, that is
-    // too little to count. (Instructions of the start are the same to a few for each connection.)
-    let broadcasts = if tool == "callgrind" { [20, 220] } else { [20, 1020] };
-    let [few, many] = broadcasts.map(|broadcasts| {
+    // What opening a connection takes differs, as its request happens to arrive: among more broadcasts, that is too
+    // little to count.
+    const BROADCASTS: [usize; 2] = [20, 1020];
+    let [few, many] = BROADCASTS.map(|broadcasts| {
         let valgrind = Valgrind::new(tool);
         let (log, callgrind) = (valgrind.log.clone(), tool == "callgrind");
         let server = Server::start_under(valgrind.command, &["--drain", "0s"]);
@@ -116,7 +116,7 @@ fn per_broadcast(tool: &str, subscribers: usize) -> f64 {
         server.terminate();
         if callgrind { instructions(&valgrind.out) } else { allocations(&log) }
     });
-    (many - few) / (broadcasts[1] - broadcasts[0]) as f64
+    (many - few) / (BROADCASTS[1] - BROADCASTS[0]) as f64
 }
 
 // ---- valgrind ----
