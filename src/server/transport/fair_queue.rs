@@ -52,7 +52,10 @@ impl FairQueue {
     pub(super) fn pop(&mut self) -> Option<Token> {
         let Reverse(Waiting { begins, token, .. }) = self.waiting.pop()?;
         self.clock = self.clock.max(begins);
-        self.accounts.entry(token.slot).or_default().used_until = begins;
+        // If the connection has closed meanwhile, the account is that of the slot's next client, or there is none.
+        if let Some(account) = self.accounts.get_mut(&token.slot) {
+            account.used_until = account.used_until.max(begins);
+        }
         Some(token)
     }
 
@@ -167,5 +170,15 @@ mod tests {
         queue.push(token(0));
         assert_eq!([visit(&mut queue, MS, false), visit(&mut queue, MS, false)], [1, 0]);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_closed_while_it_waited_leaves_no_account() {
+        let mut queue = FairQueue::default();
+        queue.charge(0, MS);
+        queue.push(token(0));
+        queue.forget(0);
+        assert_eq!(queue.pop(), Some(token(0)));
+        assert!(queue.accounts.is_empty());
     }
 }
