@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Hub;
 use super::keys::{Subscriber, TopicKey};
-use super::log::ENTRY_OVERHEAD_BYTES;
+use super::log::{ENTRY_OVERHEAD_BYTES, Entry};
 use crate::event::Sequence;
 
 /// While this many walks are in progress, a sweep starts no others.
@@ -167,27 +167,34 @@ impl Hub {
         log.newest_of_oldest(events, bytes).map(|through| Pressure { topic, through })
     }
 
-    /// What it would forget in any topic, by the bound over all topics: the oldest entries of all, one by one.
-    pub fn pressure_on_all(&self, frame_bytes: usize) -> impl Iterator<Item = Pressure> {
+    /// What it would forget by the bound over all topics, which evicts the oldest entries of all: each topic once.
+    pub fn pressures_on_all(&self, frame_bytes: usize) -> Vec<Pressure> {
         let needed = self.bytes_total() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES;
         let mut bytes = needed.saturating_sub(self.limits.history_bytes_total_max);
-        let mut oldest = self.oldest.iter().map(|(sequence, topic)| (*sequence, *topic, 0)).peekable();
-        // The next entry of each topic that forgets one already: of most appends none.
-        let mut next = BTreeSet::new();
-        std::iter::from_fn(move || {
-            if bytes == 0 {
-                return None;
-            }
+        let mut pressures: Vec<Pressure> = Vec::new();
+        let mut oldest = self.oldest.iter().peekable();
+        // Of each topic that forgets an entry already, the next one: its sequence, its topic's place in `pressures`, and
+        // its index in the log. Most appends evict too little to need any.
+        let mut next: BTreeSet<(Sequence, usize, usize)> = BTreeSet::new();
+        while bytes > 0 {
             let is_in_next = match (next.first(), oldest.peek()) {
-                (Some(one), Some(other)) => one < other,
+                (Some((one, ..)), Some((other, _))) => one < other,
                 (one, _) => one.is_some(),
             };
-            let (through, topic, index) = if is_in_next { next.pop_first() } else { oldest.next() }?;
-            let log = &self.topics.get(topic).log;
-            bytes = bytes.saturating_sub(log.get(index)?.cost_bytes());
-            next.extend(log.get(index + 1).filter(|_| bytes > 0).map(|entry| (entry.sequence, topic, index + 1)));
-            Some(Pressure { topic, through })
-        })
+            let (place, index) = if is_in_next {
+                let Some((through, place, index)) = next.pop_first() else { break };
+                pressures[place].through = through;
+                (place, index)
+            } else {
+                let Some(&(through, topic)) = oldest.next() else { break };
+                pressures.push(Pressure { topic, through });
+                (pressures.len() - 1, 0)
+            };
+            let log = &self.topics.get(pressures[place].topic).log;
+            bytes = bytes.saturating_sub(log.get(index).map_or(0, Entry::cost_bytes));
+            next.extend(log.get(index + 1).filter(|_| bytes > 0).map(|entry| (entry.sequence, place, index + 1)));
+        }
+        pressures
     }
 
     /// True when a walk in progress has not yet delivered to every subscriber what would be forgotten.

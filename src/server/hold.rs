@@ -60,7 +60,7 @@ impl Hold {
         now: Duration,
     ) -> bool {
         let on_topic = topic.and_then(|topic| hub.pressure_on_topic(topic, frame_bytes));
-        let on_all = hub.pressure_on_all(frame_bytes);
+        let on_all = hub.pressures_on_all(frame_bytes);
         on_topic.into_iter().chain(on_all).any(|pressure| Hold::holds(hold, pressure, transport, hub, now))
     }
 
