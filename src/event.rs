@@ -77,6 +77,11 @@ impl Topic {
         }
     }
 
+    /// True for a name that looks like a pattern: names are exact, so it would silently match no other topic.
+    pub fn looks_like_pattern(name: &str) -> bool {
+        name.contains('*')
+    }
+
     /// The topic of the server's own statistics.
     pub fn statistics() -> Topic {
         Topic(STATISTICS_TOPIC.into())

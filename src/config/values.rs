@@ -104,7 +104,7 @@ pub fn topic(text: &str) -> Result<Topic, String> {
 
 /// Reads the name of a topic that clients may subscribe to.
 pub(super) fn exact_topic(text: &str) -> Result<Topic, String> {
-    match text.contains('*') {
+    match Topic::looks_like_pattern(text) {
         true => {
             Err("a topic's name here has no *: names are exact; --redis-pattern takes patterns of channels".to_owned())
         }

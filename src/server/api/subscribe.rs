@@ -122,9 +122,9 @@ fn check_topic(name: &str, node: &mut Node) -> Result<Topic, String> {
     Topic::new(name).map_err(|error| format!("the topic's name {error}"))
 }
 
-/// Refuses a name that looks like a pattern: it would silently match no other topic.
+/// Refuses a name that looks like a pattern.
 pub(super) fn check_exact(name: &str) -> Result<(), String> {
-    match name.contains('*') {
+    match Topic::looks_like_pattern(name) {
         true => {
             Err(format!("the topic {name:?} has a *: names are exact, there are no patterns here; name each topic"))
         }
