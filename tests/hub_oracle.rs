@@ -6,7 +6,8 @@ use std::time::Duration;
 use fanfare::event::Frame;
 use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic};
 use fanfare::hub::{
-    Appended, Hub, HubLimits, MissedGap, MissedReason, Replay, Run, RunLimits, Start, StartPoint, Subscriber,
+    Appended, HoldChange, Hub, HubLimits, MissedGap, MissedReason, Replay, Run, RunLimits, Start, StartPoint,
+    Subscriber,
 };
 use proptest::prelude::*;
 
@@ -40,11 +41,16 @@ enum Step {
     Unsubscribe {
         slot: u32,
     },
-    /// A slice of a walk, and how much one run may hold.
+    /// A slice of a walk, and how much one run may hold. With `blocks`, the last frame of each run is sent in part.
     Visit {
         subscribers: usize,
         frames_max: usize,
         bytes_max: usize,
+        blocks: bool,
+    },
+    /// The rest of a half-written frame is sent.
+    Drain {
+        slot: u32,
     },
     Pass {
         seconds: u64,
@@ -70,8 +76,10 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => prop::option::of(some_topics()).prop_map(|topics| Step::Gap { topics }),
         2 => (0..SLOTS, some_topics()).prop_map(|(slot, topics)| Step::Subscribe { slot, topics }),
         1 => (0..SLOTS).prop_map(|slot| Step::Unsubscribe { slot }),
-        4 => (1usize..4, 1usize..5, 1usize..400)
-            .prop_map(|(subscribers, frames_max, bytes_max)| Step::Visit { subscribers, frames_max, bytes_max }),
+        4 => (1usize..4, 1usize..5, 1usize..400, any::<bool>()).prop_map(|(subscribers, frames_max, bytes_max, blocks)| {
+            Step::Visit { subscribers, frames_max, bytes_max, blocks }
+        }),
+        1 => (0..SLOTS).prop_map(|slot| Step::Drain { slot }),
         1 => (1u64..40).prop_map(|seconds| Step::Pass { seconds }),
         3 => (some_topics(), prop::option::of(0usize..60), replay)
             .prop_map(|(topics, place, replay)| Step::Resume { topics, place, replay }),
@@ -178,6 +186,8 @@ struct Oracle {
     subscribers: BTreeMap<u32, Expecting>,
     /// Those that a run was too small for.
     behind: BTreeSet<u32>,
+    /// The frame that was sent to a subscriber in part.
+    half_written: BTreeMap<u32, Frame>,
 }
 
 /// A subscriber: its topics, and where it stands.
@@ -207,6 +217,7 @@ impl Oracle {
             ids: Vec::new(),
             subscribers: BTreeMap::new(),
             behind: BTreeSet::new(),
+            half_written: BTreeMap::new(),
         }
     }
 
@@ -216,13 +227,15 @@ impl Oracle {
             Step::Gap { topics } => self.gap(topics.as_deref()),
             Step::Subscribe { slot, topics } => self.subscribe(*slot, topics),
             Step::Unsubscribe { slot } => {
+                self.drain(*slot);
                 self.hub.unsubscribe(Subscriber(*slot));
                 self.subscribers.remove(slot);
                 self.behind.remove(slot);
             }
-            Step::Visit { subscribers, frames_max, bytes_max } => {
-                self.visit_slice(*subscribers, RunLimits { frames_max: *frames_max, bytes_max: *bytes_max });
+            Step::Visit { subscribers, frames_max, bytes_max, blocks } => {
+                self.visit_slice(*subscribers, RunLimits { frames_max: *frames_max, bytes_max: *bytes_max }, *blocks);
             }
+            Step::Drain { slot } => self.drain(*slot),
             Step::Pass { seconds } => self.pass(*seconds),
             Step::Resume { topics, place, replay } => self.resume(topics, *place, *replay),
         }
@@ -309,7 +322,7 @@ impl Oracle {
         while twin.bytes() + cost > limits.history_bytes_max && !twin.held().is_empty() {
             twin.gone += 1;
         }
-        while self.twins.values().map(Twin::bytes).sum::<usize>() + cost > limits.history_bytes_total_max {
+        while self.logged_bytes() + self.pinned_bytes() + cost > limits.history_bytes_total_max {
             let oldest = |topic: &&usize| self.twins[topic].held().first().map_or(u64::MAX, |record| record.sequence);
             let oldest = *self.order.iter().min_by_key(oldest).expect("this very topic, if no other");
             if self.twins[&oldest].held().is_empty() {
@@ -318,6 +331,23 @@ impl Oracle {
             self.twin(oldest).gone += 1;
         }
         self.twin(topic).all.push(record);
+    }
+
+    fn logged_bytes(&self) -> usize {
+        self.twins.values().map(Twin::bytes).sum()
+    }
+
+    /// Bytes of the frames that are half written to somebody and that nothing remembers any more.
+    fn pinned_bytes(&self) -> usize {
+        let half_written: BTreeSet<_> = self.half_written.values().map(Frame::bytes).collect();
+        half_written.into_iter().filter(|text| !self.is_remembered(text)).map(<[u8]>::len).sum()
+    }
+
+    /// True for the text of an event or a loss that is not forgotten. Each text is unique.
+    fn is_remembered(&self, text: &[u8]) -> bool {
+        let mut events = self.twins.values().flat_map(Twin::held);
+        events.any(|record| record.text.as_bytes() == text)
+            || self.losses.iter().any(|loss| loss.text.as_bytes() == text)
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -360,7 +390,7 @@ impl Oracle {
         assert!(fresh > 0 && self.order.len() + fresh > self.limits.topics_max, "{topics:?} of {:?}", self.order);
     }
 
-    fn visit_slice(&mut self, subscribers_max: usize, limits: RunLimits) {
+    fn visit_slice(&mut self, subscribers_max: usize, limits: RunLimits, blocks: bool) {
         let mut slice = Vec::new();
         if self.hub.next_slice(subscribers_max, self.now, &mut slice).is_none() {
             assert!(!self.hub.is_walking());
@@ -368,7 +398,10 @@ impl Oracle {
         assert!(slice.len() <= subscribers_max);
         let behind = std::mem::take(&mut self.behind);
         for slot in slice.into_iter().map(|Subscriber(slot)| slot).chain(behind) {
-            self.visit(slot, limits);
+            let run = self.visit(slot, limits);
+            if blocks {
+                self.hold_last(slot, &run);
+            }
         }
         if !self.hub.is_walking() && self.behind.is_empty() {
             for (slot, subscriber) in &self.subscribers {
@@ -378,7 +411,8 @@ impl Oracle {
         }
     }
 
-    fn visit(&mut self, slot: u32, limits: RunLimits) {
+    /// Returns what it receives.
+    fn visit(&mut self, slot: u32, limits: RunLimits) -> Run {
         let Some(subscriber) = self.subscribers.get(&slot).cloned() else { panic!("{slot} has left") };
         let Expecting { topics, position } = &subscriber;
         let lost = self.lost_through(topics);
@@ -398,6 +432,19 @@ impl Oracle {
             self.behind.insert(slot);
         }
         self.subscribers.get_mut(&slot).expect("it was just found").position = through;
+        run
+    }
+
+    /// The socket of the slot takes only a part of the run's last frame.
+    fn hold_last(&mut self, slot: u32, run: &Run) {
+        let Some(frame) = run.frames().last() else { return };
+        self.drain(slot);
+        self.hub.apply_holds([HoldChange::Held(frame.clone())]);
+        self.half_written.insert(slot, frame.clone());
+    }
+
+    fn drain(&mut self, slot: u32) {
+        self.hub.apply_holds(self.half_written.remove(&slot).map(HoldChange::Released));
     }
 
     /// What these topics hold after a position, and the losses that touch them, in order.
@@ -542,7 +589,11 @@ impl Oracle {
             let latest = self.hub.latest(name(*topic).as_str());
             assert_eq!(latest.map(|frame| String::from_utf8_lossy(frame.bytes()).into_owned()), newest);
         }
-        assert_eq!(self.hub.bytes_total(), self.twins.values().map(Twin::bytes).sum::<usize>());
+        assert_eq!(self.hub.pinned_bytes(), self.pinned_bytes());
+        assert_eq!(self.hub.bytes_total(), self.logged_bytes() + self.pinned_bytes());
+        for frame in self.half_written.values() {
+            assert_eq!(self.hub.is_pinned(frame), !self.is_remembered(frame.bytes()));
+        }
         assert_eq!(self.hub.retained_events(), self.twins.values().map(|twin| twin.held().len()).sum::<usize>());
         assert_eq!(self.hub.head().0, self.head);
     }
