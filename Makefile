@@ -8,6 +8,7 @@ BINARY = $(or $(CARGO_TARGET_DIR),target)/release/fanfare
 
 test: setup lint
 	cargo test --all-features
+	tests/with-network-namespaces
 	cargo bench --bench instructions
 
 # Root only: installs the package on a copy of this machine.
