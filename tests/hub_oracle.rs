@@ -337,7 +337,7 @@ impl Oracle {
         self.twins.values().map(Twin::bytes).sum()
     }
 
-    /// Bytes of the frames that are half written to somebody and that nothing remembers any more.
+    /// Bytes of the frames that are half written to a client and that nothing remembers any more.
     fn pinned_bytes(&self) -> usize {
         let half_written: BTreeSet<_> = self.half_written.values().map(Frame::bytes).collect();
         half_written.into_iter().filter(|text| !self.is_remembered(text)).map(<[u8]>::len).sum()

@@ -16,7 +16,7 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
     if options.security.dev && !listeners().all(ListenAddress::is_local) {
         return refuse(
             pair("dev", "listen"),
-            "--dev lets everybody who reaches a listener publish: listen on loopback",
+            "--dev lets every client that reaches a listener publish: listen on loopback",
         );
     }
     if options.security.dev && has_any_origin {

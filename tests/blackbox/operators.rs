@@ -25,7 +25,7 @@ fn check_closed(server: &Server, connect: impl Fn() -> Client, header_lines: &st
     for target in REPORTS {
         assert_eq!(ask(connect(), "HEAD", target, header_lines).status, 403, "{target} {header_lines}");
         let answer = ask(connect(), "GET", target, header_lines);
-        assert_eq!((answer.status, answer.problem().as_str()), (403, "Not for everybody"), "{target} {header_lines}");
+        assert_eq!((answer.status, answer.problem().as_str()), (403, "Operators only"), "{target} {header_lines}");
         for way in ["--operator-token-file", "--admin-listen", "--open-reports"] {
             assert!(answer.text().contains(way), "{answer}");
         }

@@ -195,7 +195,7 @@ impl Access {
         if node.settings.operators.is_empty() && node.settings.jwt.is_none() {
             let detail = "disconnecting is for operators, and no operator's token is configured: start the server with \
                           --operator-token-file, or ask the admin listener, from no page of a browser";
-            return Err(response::problem(403, "Not for everybody", detail));
+            return Err(response::problem(403, "Operators only", detail));
         }
         self.operator(asked, TokenPlaces::Header, node).map(drop)
     }
@@ -214,7 +214,7 @@ impl Access {
         if node.settings.operators.is_empty() && node.settings.jwt.is_none() {
             let detail = "the server's statistics are for operators, and no operator's token is configured: start the \
                           server with --operator-token-file or --dev, or ask the admin listener";
-            return Err(response::problem(403, "Not for everybody", detail));
+            return Err(response::problem(403, "Operators only", detail));
         }
         self.operator(asked, TokenPlaces::Query, node).map(Some)
     }
@@ -353,9 +353,9 @@ fn deny_report(peer: CompactPeer, node: &mut Node) -> Response {
     node.counters.denied.count("closed_report");
     tracing::debug!(peer = %peer, reason = "closed_report", "denied");
     let detail = "metrics, debug view and topics are for operators: show an operator's token \
-                  (--operator-token-file), ask the admin listener (--admin-listen), or open them to everybody with \
+                  (--operator-token-file), ask the admin listener (--admin-listen), or open them to every client with \
                   --open-reports; a snapshot of topics that it names (?topic=) is open";
-    response::problem(403, "Not for everybody", detail)
+    response::problem(403, "Operators only", detail)
 }
 
 /// The token of a request, from the first place that has one: deliberately sent ones before those that browsers add.
