@@ -2,7 +2,7 @@
 //! while it would evict what subscribers that keep reading still need. Controls and answers to publishers have a lane
 //! of their own and never wait behind events.
 
-use super::hold::Hold;
+use super::backpressure::Backpressure;
 use super::node::Node;
 use super::node::log_entries::LogEntry;
 use super::transport::Transport;
@@ -22,13 +22,13 @@ pub(super) struct Intake {
     pub(super) inbox: Inbox,
     /// An event that waits for subscribers.
     held: Option<Broadcast>,
-    hold: Option<Hold>,
+    backpressure: Backpressure,
     has_more: bool,
 }
 
 impl Intake {
     pub(super) fn new(inbox: Inbox) -> Intake {
-        Intake { inbox, held: None, hold: None, has_more: false }
+        Intake { inbox, held: None, backpressure: Backpressure::default(), has_more: false }
     }
 
     /// True while there is work that needs no further message.
@@ -38,7 +38,7 @@ impl Intake {
 
     /// True while an event waits for subscribers that keep reading, and not only for a walk.
     pub(super) fn is_holding(&self) -> bool {
-        self.held.is_some() && self.hold.as_ref().is_some_and(Hold::is_holding)
+        self.held.is_some() && self.backpressure.waits_for_readers()
     }
 
     /// Reports to waiting sources that subscribers make progress.
@@ -58,7 +58,7 @@ impl Intake {
 
     /// Appends events and losses to the logs, until the budget is spent or an event has to wait for subscribers.
     pub(super) fn take_events<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
-        self.hold.iter_mut().for_each(Hold::look_again);
+        self.backpressure.look_again();
         hub.apply_holds(transport.take_hold_changes());
         for _ in 0..MESSAGES_PER_TURN_MAX {
             let message = self.held.take().map(Message::Broadcast).or_else(|| self.inbox.next());
@@ -67,7 +67,7 @@ impl Intake {
                 Some(Message::Broadcast(broadcast)) => {
                     let topic = hub.locate(broadcast.topic.as_str());
                     let frame_bytes = broadcast.frame.len();
-                    if Hold::must_hold(&mut self.hold, topic, frame_bytes, transport, hub, node.now) {
+                    if self.backpressure.must_wait(topic, frame_bytes, transport, hub, node.now) {
                         self.held = Some(broadcast);
                         return;
                     }

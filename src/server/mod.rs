@@ -20,10 +20,10 @@
 
 mod allowance;
 mod api;
+mod backpressure;
 mod desk;
 mod drain;
 mod grant;
-mod hold;
 mod hosts;
 mod intake;
 mod jitter;

@@ -379,6 +379,26 @@ fn a_large_event_evicts_no_event_that_a_walk_must_still_deliver() {
     assert_eq!((stage.closed("evicted"), stage.node.server.counters().delivered_events), (0, 1));
 }
 
+/// The last subscribers get two seconds more, also those of a topic whose events waited behind the other topic's.
+#[test]
+fn the_last_subscribers_of_several_topics_keep_up_with_a_burst() {
+    let mut stage = Stage::new(|plan| {
+        plan.hub.history_events_max = Some(2);
+        plan.channel.messages_max = 100;
+        plan.faults.send_buffer_bytes = (4000, 4000);
+    });
+    let pace = |bytes| Pace::Slow { bytes, every: Duration::from_millis(100) };
+    for topic in ["a", "b"] {
+        (0..9).for_each(|_| _ = stage.subscribe(&[topic], pace(3000)));
+        stage.subscribe(&[topic], pace(2000));
+    }
+    for _ in 0..25 {
+        ["a", "b"].iter().for_each(|topic| stage.publish(topic, &"x".repeat(1000)));
+    }
+    stage.pass(Duration::from_secs(20));
+    assert_eq!((stage.closed("evicted"), stage.node.server.counters().delivered_events), (0, 500));
+}
+
 /// The same for a gap: every client that reads gets it, and no client is closed for it.
 #[test]
 fn a_gap_does_not_evict_an_event_that_a_walk_must_still_deliver() {

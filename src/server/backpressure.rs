@@ -1,4 +1,4 @@
-//! Holding sources back: the next event stays in the channel while its log would evict what subscribers still need.
+//! Backpressure on sources: the next event stays in the channel while its log would evict what subscribers still need.
 //!
 //! The server waits for two kinds of subscribers. A walk in progress has not visited the first kind yet; that takes
 //! milliseconds. The second kind is behind although it keeps reading: a burst is larger than the log, and the network
@@ -10,12 +10,13 @@
 //! Every wait has a bound. A subscriber counts as reading only while its socket was writable again a moment ago, so the
 //! wait ends when there is no progress. A source that sees no progress drops its event and leaves a gap in its place.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::transport::Transport;
 use super::transport::connection::{Flags, StreamMode};
 use crate::event::Sequence;
-use crate::hub::{Hub, Pressure, Subscriber, TopicKey};
+use crate::hub::{Hub, Subscriber, TopicKey};
 use crate::io::Io;
 
 /// Subscribers of a topic that are examined: enough to tell most from few, in about 50 us.
@@ -29,30 +30,32 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Once at most one in this number is behind, the server stops waiting.
 const LAST_ONES: usize = 20;
 
-/// A topic for which sources are held back.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Hold {
-    topic: TopicKey,
-    /// This turn's result, so that a topic is examined once.
-    verdict: Option<bool>,
-    /// Until then the server also waits for the last ones.
+/// Whether sources wait for subscribers.
+#[derive(Debug, Default)]
+pub(super) struct Backpressure {
+    /// This turn's results, so that each topic is examined once.
+    verdicts: HashMap<TopicKey, bool>,
+    /// Until then the server also waits for the last ones. One time for all topics: while events of one topic wait, those
+    /// of the others wait behind them, and their subscribers are not examined.
     patient_until: Duration,
+    /// True if the last event that was examined waits for subscribers that keep reading, and not only for a walk.
+    waits_for_readers: bool,
 }
 
-impl Hold {
-    /// Starts a new turn: the last result may be out of date.
+impl Backpressure {
+    /// Starts a new turn: the last results may be out of date.
     pub(super) fn look_again(&mut self) {
-        self.verdict = None;
+        self.verdicts.clear();
+        self.waits_for_readers = false;
     }
 
-    /// True if the server waits for subscribers that keep reading.
-    pub(super) fn is_holding(&self) -> bool {
-        self.verdict == Some(true)
+    pub(super) fn waits_for_readers(&self) -> bool {
+        self.waits_for_readers
     }
 
     /// True when an event of `frame_bytes` has to wait before it is appended to the log of `topic`.
-    pub(super) fn must_hold<I: Io>(
-        hold: &mut Option<Hold>,
+    pub(super) fn must_wait<I: Io>(
+        &mut self,
         topic: Option<TopicKey>,
         frame_bytes: usize,
         transport: &Transport<I>,
@@ -61,38 +64,31 @@ impl Hold {
     ) -> bool {
         let on_topic = topic.and_then(|topic| hub.pressure_on_topic(topic, frame_bytes));
         let on_all = hub.pressures_on_all(frame_bytes);
-        on_topic.into_iter().chain(on_all).any(|pressure| Hold::holds(hold, pressure, transport, hub, now))
+        on_topic.into_iter().chain(on_all).any(|pressure| {
+            hub.is_walk_behind(pressure) || self.must_wait_for_readers(pressure.topic, transport, hub, now)
+        })
     }
 
-    fn holds<I: Io>(
-        held: &mut Option<Hold>,
-        pressure: Pressure,
+    fn must_wait_for_readers<I: Io>(
+        &mut self,
+        topic: TopicKey,
         transport: &Transport<I>,
         hub: &Hub,
         now: Duration,
     ) -> bool {
-        if hub.is_walk_behind(pressure) {
-            return true;
-        }
         if !transport.is_any_behind() {
             return false;
         }
-        let topic = pressure.topic;
-        let hold = held.filter(|hold| hold.topic == topic);
-        if let Some(verdict) = hold.and_then(|hold| hold.verdict) {
-            return verdict;
-        }
-        let (established, waiting) = count_waiting(topic, transport, hub, now);
-        let are_most = 2 * waiting > established;
-        let patient_until = match hold {
-            _ if are_most => now + PATIENCE,
-            Some(hold) => hold.patient_until,
-            None => Duration::ZERO,
-        };
-        let are_last_ones = LAST_ONES * waiting > established && now < patient_until;
-        let verdict = are_most || are_last_ones;
-        *held = Some(Hold { topic, verdict: Some(verdict), patient_until });
-        verdict
+        self.waits_for_readers = *self.verdicts.entry(topic).or_insert_with(|| {
+            let (established, waiting) = count_waiting(topic, transport, hub, now);
+            let are_most = 2 * waiting > established;
+            if are_most {
+                self.patient_until = now + PATIENCE;
+            }
+            let are_last_ones = LAST_ONES * waiting > established && now < self.patient_until;
+            are_most || are_last_ones
+        });
+        self.waits_for_readers
     }
 }
 
