@@ -38,11 +38,11 @@ pub(super) struct JwtOptions {
     #[arg(id = "jwt-cookie", group = RELOADABLE, long, value_name = "NAME", default_value = "fanfare_token", value_parser = cookie_name)]
     cookie: String,
 
-    /// A topic that takes no token to subscribe to, or the beginning of such topics' names and a *; repeatable
+    /// A topic to subscribe to without a token; with a * at its end, every topic with this beginning; repeatable
     #[arg(id = "public-topic", group = RELOADABLE, long, value_name = "PATTERN")]
     public_topics: Vec<String>,
 
-    /// Subjects and token ids that POST /disconnect may keep from coming back, at a time
+    /// Maximum subjects and token ids that POST /disconnect denies at the same time
     #[arg(id = "max-denied-tokens", group = RELOADABLE, long, value_name = "N", default_value = "100000",
           value_parser = count_within(1, DENIED_TOKENS_MAX))]
     denied_tokens_max: u32,

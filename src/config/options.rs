@@ -87,10 +87,10 @@ pub struct ListenConfig {
     #[arg(id = "admin-listen", long, value_name = "ADDR")]
     pub admin: Vec<ListenAddress>,
 
-    /// A proxy whose word counts when it names its client: an address, a network, or unix; repeatable
+    /// A proxy that the server trusts to name the client: an address, a network, or unix; repeatable
     ///
-    /// Only from those are Forwarded, X-Forwarded-For and the PROXY protocol believed: limits and logs then go by the
-    /// client's address. unix is every client that may open a unix socket of --listen.
+    /// The server reads Forwarded, X-Forwarded-For and the PROXY protocol from these proxies only, and uses the client's
+    /// address in limits and logs. unix means every client that may open a unix socket of --listen.
     #[arg(id = "trusted-proxy", long, value_name = "CIDR|unix")]
     pub trusted_proxies: Vec<TrustedProxy>,
 
@@ -122,7 +122,7 @@ pub(super) struct RedisOptions {
     #[arg(id = "redis-password-file", long, value_name = "FILE")]
     pub(super) password_file: Option<PathBuf>,
 
-    /// A file of PEM certificates that a rediss:// server is trusted by, instead of this host's own
+    /// A file of PEM certificates to verify a rediss:// server with, instead of this host's own
     #[arg(id = "redis-tls-ca", long, value_name = "FILE")]
     pub(super) tls_ca: Option<PathBuf>,
 
@@ -134,18 +134,18 @@ pub(super) struct RedisOptions {
     #[arg(id = "redis-pattern", long, value_name = "GLOB", value_parser = topic)]
     pub(super) patterns: Vec<Topic>,
 
-    /// What a message is: the data itself, or the JSON that POST /publish takes
+    /// The format of messages: the data itself, or the JSON that POST /publish takes
     #[arg(id = "redis-payload", long, value_name = "FORMAT", default_value = "raw")]
     pub(super) payload: RedisPayload,
 
-    /// The channel on which Fanfare's nodes tell each other what was published over HTTP
+    /// The channel on which Fanfare nodes exchange what clients publish over HTTP
     #[arg(id = "redis-bus", long, value_name = "NAME", default_value = "fanfare:bus", value_parser = channel)]
     pub(super) bus: String,
 
     /// A topic whose events, when published over HTTP, also go to the Redis channel of its name; repeatable
     ///
-    /// For the servers that Fanfare replaces, as long as both run. The payload is what --redis-payload says. Fanfare's
-    /// own nodes deliver such an event once, whether or not they subscribe to the channel.
+    /// For the servers that Fanfare replaces, as long as both run. --redis-payload sets the payload's format. Fanfare
+    /// nodes deliver such an event once, whether or not they subscribe to the channel.
     #[arg(id = "redis-publish", long, value_name = "CHANNEL", value_parser = exact_topic)]
     pub(super) copied_channels: Vec<Topic>,
 
@@ -175,7 +175,7 @@ pub struct DeliveryConfig {
           value_parser = duration_within(100 * MS, HOUR))]
     pub retry: Duration,
 
-    /// A comment goes out after this much silence, so that proxies keep the stream and dead clients are noticed
+    /// Send a comment after this much silence, so that proxies keep the stream open and dead clients are detected
     #[arg(id = "heartbeat", group = RELOADABLE, long, value_name = "TIME", default_value = "30s",
           value_parser = duration_within(SECOND, HOUR))]
     pub heartbeat_interval: Duration,
@@ -185,7 +185,7 @@ pub struct DeliveryConfig {
           value_parser = duration_within(SECOND, HOUR))]
     pub stall_timeout: Duration,
 
-    /// What becomes of a slow one: closed, to resume where it was; or skipped to the newest event, with a gap
+    /// What happens to a slow subscriber: it is closed and resumes, or it skips to the newest event with a gap
     #[arg(id = "slow-policy", group = RELOADABLE, long, value_name = "POLICY", default_value = "close")]
     pub slow_policy: SlowPolicy,
 
@@ -199,16 +199,16 @@ pub struct DeliveryConfig {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "History")]
 pub struct HistoryConfig {
-    /// Events that a topic remembers. Unset: as many as its bytes allow
+    /// Maximum events that a topic remembers. Unset: as many as --history-bytes allows
     #[arg(id = "history-events", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub events_max: Option<u32>,
 
-    /// Bytes that a topic remembers; at least one largest event
+    /// Maximum bytes that a topic remembers; at least one largest event
     #[arg(id = "history-bytes", long, value_name = "SIZE", default_value = "16MiB",
           value_parser = size_within(KIB, 16 * GIB))]
     pub bytes_max: usize,
 
-    /// Bytes that all topics together remember
+    /// Maximum bytes that all topics together remember
     #[arg(id = "history-bytes-total", long, value_name = "SIZE", default_value = "64MiB",
           value_parser = size_within(KIB, 1024 * GIB))]
     pub bytes_total_max: usize,
@@ -218,7 +218,7 @@ pub struct HistoryConfig {
           value_parser = duration_within(SECOND, 365 * DAY))]
     pub age_max: Duration,
 
-    /// Events that one replay may hold, the newest ones; a client that misses more gets a gap. Unset: all remembered
+    /// Maximum events of one replay; a client that missed more gets a gap and the newest ones. Unset: no limit
     #[arg(id = "replay-max", long, value_name = "N", value_parser = count_within(0, COUNT_MAX))]
     pub replay_events_max: Option<u32>,
 
@@ -228,87 +228,89 @@ pub struct HistoryConfig {
     pub catch_up_bytes_max: usize,
 }
 
-/// What is refused.
+/// The limits.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitsConfig {
-    /// Open streams; some more connections are let in, for refusals and health checks. Unset: what open files allow
+    /// Maximum open streams; a few more connections are accepted, to refuse clients and answer health checks.
+    /// Unset: as many as the limit on open files allows
     #[arg(id = "max-connections", group = RELOADABLE, long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub connections_max: Option<u32>,
 
-    /// Open connections per client address. Unset: no limit, since behind a proxy all clients have the same
+    /// Maximum open connections per client address. Unset: no limit, since behind a proxy all have the same address
     #[arg(id = "max-connections-per-ip", group = RELOADABLE, long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub connections_per_ip_max: Option<u32>,
 
-    /// Connections accepted per second. Unset: no limit
+    /// Maximum connections accepted per second. Unset: no limit
     #[arg(id = "accept-rate", group = RELOADABLE, long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub accepts_per_second_max: Option<u32>,
 
-    /// Close a stream before it gets older than this, to come back at once: so balancers spread anew. Unset: never
+    /// Close each stream before it gets older than this, so that balancers spread clients anew. Unset: never
     ///
     /// Each stream ends at a random time between half of it and all of it. Its client returns within a second and
     /// resumes where it was.
     #[arg(id = "max-connection-age", group = RELOADABLE, long, value_name = "TIME", value_parser = duration_within(SECOND, 365 * DAY))]
     pub connection_age_max: Option<Duration>,
 
-    /// A request's head
+    /// Maximum size of a request's head
     #[arg(id = "head-bytes", group = RELOADABLE, long, value_name = "SIZE", default_value = "16KiB", value_parser = size_within(KIB, MIB))]
     pub head_bytes_max: usize,
 
-    /// Header lines of a request
+    /// Maximum header lines of a request
     #[arg(id = "max-headers", group = RELOADABLE, long, value_name = "N", default_value = "100", value_parser = count_within(1, 10_000))]
     pub headers_max: u32,
 
-    /// Time for a request's head to arrive
+    /// Maximum time for a request's head to arrive
     #[arg(id = "head-timeout", group = RELOADABLE, long, value_name = "TIME", default_value = "10s",
           value_parser = duration_within(100 * MS, HOUR))]
     pub head_timeout: Duration,
 
-    /// A request's body
+    /// Maximum size of a request's body
     #[arg(id = "body-bytes", group = RELOADABLE, long, value_name = "SIZE", default_value = "1MiB", value_parser = size_within(KIB, GIB))]
     pub body_bytes_max: usize,
 
-    /// Time for a request's body to arrive
+    /// Maximum time for a request's body to arrive
     #[arg(id = "body-timeout", group = RELOADABLE, long, value_name = "TIME", default_value = "30s",
           value_parser = duration_within(100 * MS, HOUR))]
     pub body_timeout: Duration,
 
-    /// A connection kept alive without a request closes after this long
+    /// Close a connection that sends no request for this long
     #[arg(id = "idle-timeout", group = RELOADABLE, long, value_name = "TIME", default_value = "75s",
           value_parser = duration_within(100 * MS, DAY))]
     pub idle_timeout: Duration,
 
-    /// Requests of one connection that may arrive ahead of their answers
+    /// Maximum requests of one connection that wait for their answers
     #[arg(id = "max-pipelined", group = RELOADABLE, long, value_name = "N", default_value = "1000",
           value_parser = count_within(1, COUNT_MAX))]
     pub pipelined_max: u32,
 
-    /// Bytes of all answers that clients have not read yet
+    /// Maximum bytes of all answers that clients have not read yet
     #[arg(id = "answer-bytes", group = RELOADABLE, long, value_name = "SIZE", default_value = "64MiB",
           value_parser = size_within(64 * KIB, 1024 * GIB))]
     pub answer_bytes_max: usize,
 
-    /// Topics that one subscriber may name
+    /// Maximum topics of one subscriber
     #[arg(id = "topics-per-subscriber", group = RELOADABLE, long, value_name = "N", default_value = "64",
           value_parser = count_within(1, TOPICS_PER_SUBSCRIBER_MAX))]
     pub topics_per_subscriber_max: u32,
 
-    /// A topic's name
+    /// Maximum length of a topic's name
     #[arg(id = "topic-bytes", long, value_name = "SIZE", default_value = "256",
           value_parser = size_within(1, TOPIC_BYTES_MAX))]
     pub topic_bytes_max: usize,
 
-    /// Topics that were published to; as many again may exist only because subscribers name them
+    /// Maximum topics with published events; as many again may exist only because subscribers name them
     #[arg(id = "max-topics", long, value_name = "N", default_value = "100000",
           value_parser = count_within(1, COUNT_MAX))]
     pub topics_max: u32,
 
-    /// An event's data
+    /// Maximum size of an event's data
     #[arg(id = "event-bytes", long, value_name = "SIZE", default_value = "256KiB",
           value_parser = size_within(KIB, GIB))]
     pub event_bytes_max: usize,
 
-    /// Events per second that one token may publish over HTTP, saved up for a second. Unset: no limit
+    /// Maximum events per second that one token may publish over HTTP; a second's worth may come at once. Unset:
+    /// no limit
     #[arg(id = "publish-rate", group = RELOADABLE, long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub publishes_per_second_max: Option<u32>,
 }
@@ -337,7 +339,7 @@ impl LimitsConfig {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Security")]
 pub(super) struct SecurityOptions {
-    /// Open POST /publish without a token on loopback, and show live statistics of this host: to try things out
+    /// To try Fanfare out: open POST /publish without a token on loopback, and publish statistics of this host
     #[arg(
         id = "dev", long, action = clap::ArgAction::Set, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
@@ -373,8 +375,8 @@ pub(super) struct SecurityOptions {
 
     /// An origin whose pages may read streams, such as https://app.example.com; repeatable
     ///
-    /// `*` allows every page that a visitor opens to read the streams, also from inside your network: fit for public
-    /// data only.
+    /// `*` allows every page that a visitor opens to read the streams, also from inside your network: use it for
+    /// public data only.
     #[arg(id = "cors-origin", group = RELOADABLE, long, value_name = "ORIGIN")]
     pub(super) cors_origins: Vec<CorsOrigin>,
 }
@@ -383,12 +385,12 @@ pub(super) struct SecurityOptions {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Drain")]
 pub struct DrainConfig {
-    /// How long readiness says 503 while connections are still accepted: time for a balancer to look elsewhere
+    /// How long a drain first only answers 503 on /health/ready, so that balancers stop sending clients
     #[arg(id = "drain-notice", group = RELOADABLE, long, value_name = "TIME", default_value = "0s",
           value_parser = duration_within(Duration::ZERO, HOUR))]
     pub notice: Duration,
 
-    /// Over how long the streams are closed, evenly; the service's stop timeout must exceed both together
+    /// Time over which a drain closes all streams evenly; the stop timeout of the service must exceed both together
     #[arg(id = "drain", group = RELOADABLE, long, value_name = "TIME", default_value = "10s",
           value_parser = duration_within(Duration::ZERO, HOUR))]
     pub duration: Duration,
@@ -398,7 +400,7 @@ pub struct DrainConfig {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "IO")]
 pub struct IoConfig {
-    /// How the kernel is asked; auto is epoll, and io_uring is not built yet
+    /// The kernel's interface for I/O; auto is epoll, and io_uring is not built yet
     #[arg(id = "io", long, value_name = "BACKEND", default_value = "auto")]
     pub backend: IoBackend,
 
@@ -406,9 +408,9 @@ pub struct IoConfig {
     #[arg(id = "loops", long, value_name = "N", default_value = "1", value_parser = count_within(1, 1024))]
     pub loops: u32,
 
-    /// Bytes per connection that the kernel holds beyond what the subscriber has room for (TCP_NOTSENT_LOWAT)
+    /// Maximum unsent bytes per connection in the kernel (TCP_NOTSENT_LOWAT)
     ///
-    /// What a subscriber that does not read pins in the kernel: this, and one packet of at most 64 KiB.
+    /// A subscriber that does not read occupies at most this and one packet of 64 KiB in the kernel.
     #[arg(id = "unsent-bytes", long, value_name = "SIZE", default_value = "16KiB",
           value_parser = size_within(4 * KIB, 64 * MIB))]
     pub unsent_bytes_max: usize,
@@ -420,7 +422,7 @@ pub struct IoConfig {
     #[arg(id = "send-buffer", long, value_name = "SIZE", value_parser = size_within(4 * KIB, 64 * MIB))]
     pub send_buffer_bytes: Option<usize>,
 
-    /// The kernel gives a connection up when sent bytes, or probes, stay unacknowledged for this long
+    /// The kernel closes a connection when sent bytes, or probes, stay unacknowledged for this long
     ///
     /// Unset: twice the longer of --heartbeat and --stall-timeout, at least 2 minutes. An idle connection is probed
     /// from half of this time on.
@@ -473,13 +475,13 @@ pub enum RequiredSource {
 /// What happens to a subscriber whose next event is forgotten. (A stalled one is always closed.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SlowPolicy {
-    /// Closed with a reason; it reconnects and resumes.
+    /// Is closed with a reason; its client reconnects and resumes.
     Close,
-    /// Skipped to the newest event, told by a gap.
+    /// Skips to the newest event, and receives a gap event.
     Skip,
 }
 
-/// How the kernel is asked to move bytes.
+/// The kernel's interface for I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IoBackend {
     /// The best one that is built and works here.
