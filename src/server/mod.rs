@@ -14,7 +14,7 @@
 //!
 //! Invariants:
 //! - Only the wait blocks, and each phase has a budget, so that the work for one client never delays all others for long.
-//! - What a turn leaves undone makes the next wait zero.
+//! - What a turn leaves undone makes the next wait zero, or short if it waits for time or for readers.
 //!
 //! Not here: system calls ([`Io`] makes them), who receives what (the hub decides), time and randomness (passed in).
 
