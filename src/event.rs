@@ -4,6 +4,8 @@
 //! and formats it once. The result is a [`Broadcast`], whose [`Frame`] every log and every socket shares by reference
 //! count. This module has no topics' contents, sockets or time.
 
+pub mod timeline;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -241,7 +243,7 @@ impl fmt::Debug for Frame {
 /// An event that has its place in the order, its id and its wire bytes.
 #[derive(Clone, Debug)]
 pub struct Broadcast {
-    /// Its place in the one order.
+    /// Its place in the one order; 0: the loop gives it a place, because it does not pass through the bus.
     pub sequence: Sequence,
     /// Where it goes.
     pub topic: Topic,

@@ -20,6 +20,7 @@ mod busiest;
 mod forget;
 mod forgotten_ids;
 mod holds;
+mod ids;
 mod keys;
 mod log;
 mod losses;
@@ -46,6 +47,7 @@ pub use walk::{Pressure, Slice};
 use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
 use forgotten_ids::ForgottenIds;
 use holds::Holds;
+use ids::{Following, Ids};
 use log::{Entry, TopicLog};
 use losses::{Loss, LossLog, LossScope};
 use subscriptions::{Seat, Subscriptions};
@@ -102,6 +104,7 @@ pub struct TopicsExhausted;
 #[derive(Debug)]
 pub struct Hub {
     run: RunName,
+    ids: Ids,
     limits: HubLimits,
     topics: Topics,
     subscriptions: Subscriptions,
@@ -124,11 +127,21 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// An empty hub of a run; it resolves the ids of this run.
+    /// An empty hub of a run, which gives out the order; it resolves the ids of this run.
     pub fn new(run: RunName, limits: HubLimits) -> Hub {
+        Hub::with_ids(run, Ids::Run, limits)
+    }
+
+    /// An empty hub that follows the order of a bus; it resolves the positions of the epochs that it learns.
+    pub fn of_bus(run: RunName, limits: HubLimits) -> Hub {
+        Hub::with_ids(run, Ids::Bus(Following::default()), limits)
+    }
+
+    fn with_ids(run: RunName, ids: Ids, limits: HubLimits) -> Hub {
         let topics = Topics::new(limits.topics_max);
         Hub {
             run,
+            ids,
             limits,
             topics,
             subscriptions: Subscriptions::default(),
@@ -150,11 +163,6 @@ impl Hub {
     /// The newest position.
     pub fn head(&self) -> Sequence {
         self.head
-    }
-
-    /// The run whose ids it resolves.
-    pub fn run(&self) -> RunName {
-        self.run
     }
 
     /// Its bounds.
@@ -233,7 +241,7 @@ impl Hub {
     }
 
     fn advance(&mut self, sequence: Sequence) {
-        debug_assert!(sequence > self.head, "the channel keeps the sequencer's order");
+        debug_assert!(sequence >= self.head, "the channel keeps the order");
         self.head = sequence;
     }
 

@@ -6,6 +6,7 @@
 //! a client that is disconnected before a gap receives it when it resumes, and a client that is disconnected after it
 //! does not receive it twice. Topics with different places have one gap each, in ascending order.
 
+use crate::event::timeline::Place;
 use crate::event::{EventId, Frame, Sequence, Topic};
 use crate::hub::keys::Subscriber;
 use crate::hub::topics::TopicEntry;
@@ -30,7 +31,7 @@ pub enum Replay {
 pub enum Start {
     /// There.
     Ready(StartPoint),
-    /// At a position that the hub has not learned yet. Does not occur while this process gives out all positions.
+    /// At a position that the hub has not learned yet, because it follows a bus.
     Waiting,
     /// Before what the hub remembers, which is being fetched. Does not occur while nothing else remembers more.
     Fetching,
@@ -115,6 +116,11 @@ impl Hub {
     ///
     /// `last_event_id` is what the client sent: any bytes, empty meaning none (WHATWG HTML 9.2.4).
     pub fn start(&self, subscriber: Subscriber, last_event_id: &[u8], replay: Replay) -> Start {
+        let is_local = self.entries_of(subscriber).all(|entry| entry.name.is_reserved());
+        let id = std::str::from_utf8(last_event_id).unwrap_or_default();
+        if (!self.is_loaded() && !is_local) || self.may_be_read_soon(id) {
+            return Start::Waiting;
+        }
         Start::Ready(self.start_point(subscriber, last_event_id, replay))
     }
 
@@ -211,6 +217,12 @@ impl Hub {
         self.entries_of(subscriber).any(|entry| entry.log.last() > position)
     }
 
+    /// The newest position through which a subscriber that has everything through `position` still has everything.
+    pub fn reach(&self, subscriber: Subscriber, position: Sequence) -> Sequence {
+        let has_anything = |entry| self.has_anything(entry, position, Sequence::ZERO, self.head());
+        if self.entries_of(subscriber).any(has_anything) { position } else { self.head() }
+    }
+
     /// True when something after `position` is missing from one of the subscriber's topics.
     pub fn is_evicted(&self, subscriber: Subscriber, position: Sequence) -> bool {
         self.lost_through(subscriber) > position
@@ -248,8 +260,11 @@ impl Hub {
     /// Two topics may remember the same publisher's id: then the earlier counts, so that nothing is lost. A topic that
     /// has forgotten an event with that id makes it unknown: the client may have received that event.
     fn position_of(&self, subscriber: Subscriber, id: &EventId) -> Option<Sequence> {
-        if let Some(own) = self.run().position(id.as_str()) {
-            return Some(own).filter(|position| *position <= self.head());
+        if self.is_own_form(id.as_str()) {
+            return match self.place_of(id.as_str()) {
+                Place::At(position) => Some(position),
+                Place::Ahead | Place::Unknown => None,
+            };
         }
         let is_ambiguous = |entry: &TopicEntry| {
             let placed = u32::from(entry.log.is_last_evicted(id.as_str()));

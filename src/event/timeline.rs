@@ -1,0 +1,237 @@
+//! Positions on a durable bus, and the timeline that maps them to the sequences of one node.
+//!
+//! An engine outside this process keeps the order of a durable bus. A position is an epoch and an offset in it: offsets
+//! are dense, and a new epoch begins where the engine may have lost a part of its history (a *fork*). All nodes share
+//! positions; sequences are a node's own.
+//!
+//! ```text
+//!  positions   7-0  7-1  7-2 | 9-0  9-1        the fork 9-0 says that epoch 7 ended with 7-2
+//!  sequences    S   2S   3S  | 4S   5S         S = SEQUENCES_PER_POSITION
+//! ```
+//!
+//! Between two positions there is room for events of the node's own topics, which never pass through the bus.
+//!
+//! Invariant: later positions have larger sequences, also across forks that took back positions this node has seen.
+
+use std::fmt;
+
+use super::{EVENT_ID_BYTES_MAX, EventId, Sequence};
+
+/// Sequences from one position to the next: its own, and those of local events that follow it.
+pub const SEQUENCES_PER_POSITION: u64 = 1 << 20;
+/// Longest id of a publisher's own on a durable bus: what a position and the mark leave of an event's id.
+pub const PUBLISHER_ID_BYTES_MAX: usize = EVENT_ID_BYTES_MAX - 41;
+/// Separates a position from the publisher's id in an event's id.
+pub const PUBLISHER_ID_MARK: char = '~';
+
+/// A place in the order of a bus; `<epoch>-<offset>` as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Which history of the engine.
+    pub epoch: u64,
+    /// Which entry of it.
+    pub offset: u64,
+}
+
+impl Position {
+    /// Reads the canonical form.
+    pub fn parse(text: &str) -> Option<Position> {
+        let (epoch, offset) = text.split_once('-')?;
+        Some(Position { epoch: canonical(epoch)?, offset: canonical(offset)? })
+    }
+
+    /// The position right after this one in the same epoch.
+    #[must_use]
+    pub fn next(self) -> Position {
+        Position { offset: self.offset + 1, ..self }
+    }
+
+    /// The id of the event at this position.
+    pub fn id(self, publisher_id: Option<&EventId>) -> EventId {
+        let text = match publisher_id {
+            None => self.to_string(),
+            Some(id) => format!("{self}{PUBLISHER_ID_MARK}{id}"),
+        };
+        EventId::new(&text).expect("a publisher's id leaves room for a position")
+    }
+
+    /// The position in an id: what precedes the publisher's own id.
+    pub fn of_id(id: &str) -> Option<Position> {
+        Position::parse(id.split(PUBLISHER_ID_MARK).next().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.offset)
+    }
+}
+
+fn canonical(digits: &str) -> Option<u64> {
+    let is_canonical = digits == "0" || !digits.starts_with('0');
+    let is_decimal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_canonical && is_decimal).then(|| digits.parse().ok()).flatten()
+}
+
+/// Where an id stands for this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// There.
+    At(Sequence),
+    /// Beyond what this node has read.
+    Ahead,
+    /// In no epoch that this node knows.
+    Unknown,
+}
+
+/// The epochs that a node has read, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Timeline {
+    epochs: Vec<Epoch>,
+}
+
+/// The part of an epoch that a node has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// Where the node's reading of it began.
+    pub first: Position,
+    /// The sequence of that position.
+    pub sequence: Sequence,
+}
+
+impl Timeline {
+    /// True until the first epoch began.
+    pub fn is_empty(&self) -> bool {
+        self.epochs.is_empty()
+    }
+
+    /// An epoch begins at a position, after everything up to `head`. Returns how sequences follow from it.
+    pub fn begin(&mut self, first: Position, head: Sequence) -> Epoch {
+        let slot = head.0 / SEQUENCES_PER_POSITION + 1;
+        let epoch = Epoch { first, sequence: Sequence(slot * SEQUENCES_PER_POSITION) };
+        self.push(epoch);
+        epoch
+    }
+
+    /// The same for an epoch that another thread began.
+    pub fn push(&mut self, epoch: Epoch) {
+        // An epoch that the engine began anew replaces what this node knew of it.
+        self.epochs.retain(|known| known.first.epoch < epoch.first.epoch);
+        self.epochs.push(epoch);
+    }
+
+    /// The sequence of a position of the last epoch.
+    pub fn sequence_of(&self, position: Position) -> Option<Sequence> {
+        let epoch = self.epochs.last().filter(|epoch| epoch.first.epoch == position.epoch)?;
+        epoch.sequence_of(position)
+    }
+
+    /// The newest position at or before a sequence; before the first position that was read, the one before that.
+    pub fn position_at(&self, sequence: Sequence) -> Option<Position> {
+        let Some(epoch) = self.epochs.iter().rev().find(|epoch| epoch.sequence <= sequence) else {
+            let first = self.epochs.first()?.first;
+            return Some(Position { offset: first.offset.saturating_sub(1), ..first });
+        };
+        let offset = (sequence.0 - epoch.sequence.0) / SEQUENCES_PER_POSITION;
+        Some(Position { offset: epoch.first.offset + offset, ..epoch.first })
+    }
+
+    /// Where a client that has everything through `position` stands, on a node that has read up to `head`.
+    pub fn place(&self, position: Position, head: Sequence) -> Place {
+        if self.epochs.last().is_some_and(|last| position.epoch > last.first.epoch) {
+            return Place::Ahead;
+        }
+        let Some(index) = self.epochs.iter().position(|epoch| epoch.first.epoch == position.epoch) else {
+            return Place::Unknown;
+        };
+        let (epoch, next) = (&self.epochs[index], self.epochs.get(index + 1));
+        if position.offset < epoch.first.offset {
+            // From the position right before the beginning, nothing is missing; from an earlier one, something is.
+            let is_last = position.next() == epoch.first;
+            return Place::At(Sequence(epoch.sequence.0 - if is_last { 1 } else { 2 }));
+        }
+        let sequence = epoch.sequence_of(position).unwrap_or(Sequence(u64::MAX));
+        match next {
+            // Beyond the end of an epoch: the engine has lost what the client received. The fork follows.
+            Some(next) => Place::At(sequence.min(Sequence(next.sequence.0 - 1))),
+            None if sequence <= head => Place::At(sequence),
+            None => Place::Ahead,
+        }
+    }
+}
+
+impl Epoch {
+    fn sequence_of(&self, position: Position) -> Option<Sequence> {
+        let offset = position.offset.checked_sub(self.first.offset)?;
+        offset.checked_mul(SEQUENCES_PER_POSITION)?.checked_add(self.sequence.0).map(Sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Position {
+        Position::parse(text).unwrap()
+    }
+
+    #[test]
+    fn positions_have_one_form() {
+        for good in ["0-0", "1763769600000-42", "18446744073709551615-18446744073709551615"] {
+            assert_eq!(at(good).to_string(), good);
+        }
+        for bad in ["", "-", "1", "1-", "-1", "01-1", "1-01", "1-+1", "1-1-1", "1-18446744073709551616", "a-1"] {
+            assert_eq!(Position::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(at("7-3").id(None).as_str(), "7-3");
+        assert_eq!(at("7-3").id(EventId::new("a~b").ok().as_ref()).as_str(), "7-3~a~b");
+        assert_eq!(Position::of_id("7-3~a~b"), Some(at("7-3")));
+        assert_eq!(Position::of_id("~a"), None);
+    }
+
+    #[test]
+    fn sequences_follow_positions_across_forks() {
+        let mut timeline = Timeline::default();
+        assert_eq!(timeline.place(at("7-0"), Sequence::ZERO), Place::Unknown);
+        timeline.begin(at("7-10"), Sequence::ZERO);
+        let of = |timeline: &Timeline, text: &str| timeline.sequence_of(at(text)).unwrap();
+        let head = of(&timeline, "7-40");
+        // 7-38 to 7-40 are lost: the fork says so, and all nodes continue with 9-0.
+        timeline.begin(at("9-0"), head);
+        let head = of(&timeline, "9-2");
+        let place = |text: &str| timeline.place(at(text), head);
+        let position = |text: &str| match place(text) {
+            Place::At(sequence) => timeline.position_at(sequence).map(|position| position.to_string()),
+            other => Some(format!("{other:?}")),
+        };
+        let check = |text: &str, expected: &str| assert_eq!(position(text).as_deref(), Some(expected), "{text}");
+        check("7-10", "7-10");
+        check("7-40", "7-40");
+        check("7-999999", "7-40");
+        check("9-0", "9-0");
+        check("9-2", "9-2");
+        check("9-3", "Ahead");
+        check("9-18446744073709551615", "Ahead");
+        check("10-0", "Ahead");
+        check("7-18446744073709551615", "7-40");
+        check("8-0", "Unknown");
+        check("7-9", "7-9");
+        check("7-3", "7-9");
+        let before = |text: &str| match place(text) {
+            Place::At(place) => SEQUENCES_PER_POSITION - place.0,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(["7-9", "7-8", "7-0"].map(before), [1, 2, 2], "7-9 has missed nothing, the others have");
+    }
+
+    #[test]
+    fn local_events_fit_between_two_positions() {
+        let mut timeline = Timeline::default();
+        let Epoch { sequence, .. } = timeline.begin(at("7-0"), Sequence(5));
+        for local in [0, 1, SEQUENCES_PER_POSITION - 1] {
+            assert_eq!(timeline.position_at(Sequence(sequence.0 + local)), Some(at("7-0")));
+        }
+        assert_eq!(timeline.position_at(Sequence(sequence.0 + SEQUENCES_PER_POSITION)), Some(at("7-1")));
+        assert_eq!(timeline.position_at(Sequence(sequence.0 - 1)), Some(at("7-0")));
+    }
+}

@@ -1,0 +1,143 @@
+//! Ids and positions: what the id of a place in the order is, and which place an id names.
+//!
+//! Without a durable bus, this process gives out the order, and its run names it. With one, positions of the bus name
+//! it, and this process learns them epoch by epoch.
+
+use std::collections::HashMap;
+
+use crate::event::timeline::{Epoch, Place, Position, SEQUENCES_PER_POSITION, Timeline};
+use crate::event::{EventId, RunName, Sequence};
+use crate::hub::Hub;
+
+/// Positions that clients named and this process has not read, at a time. Beyond it, another one is unknown at once.
+const ASKED_MAX: usize = 1024;
+
+/// For how many ends of the bus such a position is remembered: its client returns within that time, a minute or more.
+const ENDS_REMEMBERED: u64 = 300;
+
+/// Who gives out the order.
+#[derive(Debug)]
+pub(super) enum Ids {
+    /// This process.
+    Run,
+    /// A bus.
+    Bus(Following),
+}
+
+/// How far this process has read a bus.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    /// The epochs that it has read.
+    timeline: Timeline,
+    /// All that it remembers of the bus has been read.
+    is_loaded: bool,
+    /// How often it has read the bus to its end.
+    ends_reached: u64,
+    /// Positions beyond what it has read that clients named, and how often the end had been reached by then.
+    asked: HashMap<Position, u64>,
+}
+
+impl Hub {
+    /// The run of this process.
+    pub fn run(&self) -> RunName {
+        self.run
+    }
+
+    /// The id of a place in the order.
+    pub fn id_of(&self, sequence: Sequence) -> EventId {
+        match &self.ids {
+            Ids::Run => self.run.id(sequence),
+            // Before the first epoch there is only what does not pass through the bus.
+            Ids::Bus(Following { timeline, .. }) => {
+                timeline.position_at(sequence).map_or_else(|| self.run.id(sequence), |position| position.id(None))
+            }
+        }
+    }
+
+    /// The place that an id of the order's own form names.
+    pub(super) fn place_of(&self, id: &str) -> Place {
+        match &self.ids {
+            Ids::Run => match self.run.position(id) {
+                Some(sequence) if sequence <= self.head() => Place::At(sequence),
+                _ => Place::Unknown,
+            },
+            Ids::Bus(Following { timeline, .. }) => {
+                Position::of_id(id).map_or(Place::Unknown, |position| timeline.place(position, self.head()))
+            }
+        }
+    }
+
+    /// True when an id has the order's own form, so that no log needs to be searched for it.
+    pub(super) fn is_own_form(&self, id: &str) -> bool {
+        match &self.ids {
+            Ids::Run => self.run.position(id).is_some(),
+            Ids::Bus(_) => Position::of_id(id).is_some(),
+        }
+    }
+
+    /// The bus's positions continue with this epoch.
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        let Ids::Bus(Following { timeline, .. }) = &mut self.ids else { return };
+        if timeline.is_empty() {
+            // What came before the first position is missing from every topic.
+            self.topics.raise_floor(Sequence(epoch.sequence.0 - 1));
+        }
+        timeline.push(epoch);
+        // Its first entry has been read, even if nothing of it is logged.
+        self.head = self.head.max(epoch.sequence);
+    }
+
+    /// All that this process remembers of the bus has been read.
+    pub fn set_loaded(&mut self) {
+        if let Ids::Bus(following) = &mut self.ids {
+            following.is_loaded = true;
+        }
+    }
+
+    /// The bus has been read to its end.
+    pub fn note_end_of_bus(&mut self) {
+        if let Ids::Bus(Following { ends_reached, asked, .. }) = &mut self.ids {
+            *ends_reached += 1;
+            asked.retain(|_, since| *ends_reached <= *since + ENDS_REMEMBERED);
+        }
+    }
+
+    /// A client names this id. Call it before [`Hub::start`]: an id beyond what has been read may be on the bus all the same.
+    pub fn note_asked(&mut self, id: &[u8]) {
+        let id = std::str::from_utf8(id).unwrap_or_default();
+        if self.place_of(id) == Place::Ahead
+            && let (Ids::Bus(following), Some(position)) = (&mut self.ids, Position::of_id(id))
+            && following.asked.len() < ASKED_MAX
+        {
+            following.asked.entry(position).or_insert(following.ends_reached);
+        }
+    }
+
+    /// True for an id beyond what has been read, until the bus has been read to its end since a client first named it. After
+    /// that the id is not on the bus.
+    pub(super) fn may_be_read_soon(&self, id: &str) -> bool {
+        let (Place::Ahead, Ids::Bus(following), Some(position)) = (self.place_of(id), &self.ids, Position::of_id(id))
+        else {
+            return false;
+        };
+        // The read that was under way when it was named may have begun before it was appended.
+        following.asked.get(&position).is_some_and(|since| following.ends_reached < since + 2)
+    }
+
+    /// True when positions are those of a bus, which other nodes and later runs resolve too.
+    pub fn follows_bus(&self) -> bool {
+        matches!(self.ids, Ids::Bus(_))
+    }
+
+    /// False while streams can't start, because this process has not read what it remembers of the bus.
+    pub fn is_loaded(&self) -> bool {
+        !matches!(self.ids, Ids::Bus(Following { is_loaded: false, .. }))
+    }
+
+    /// The place of the next event that does not pass through the bus; `None`: there is no room before the bus's next
+    /// position.
+    pub fn next_local(&self) -> Option<Sequence> {
+        let next = self.head().next();
+        (!next.0.is_multiple_of(SEQUENCES_PER_POSITION)).then_some(next)
+    }
+}
