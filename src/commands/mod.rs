@@ -3,6 +3,7 @@
 //! Only these commands print, and [`crate::load`] during a test. Exit codes: 0 done, 1 failed, 2 wrong usage or
 //! configuration.
 
+mod bus;
 mod disconnect;
 mod doctor;
 mod listeners;
@@ -47,6 +48,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bus(args) => bus::run(&args),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::write_pages(&args.folder),
     };

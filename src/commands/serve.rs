@@ -42,7 +42,10 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     let io = EpollIo::new(listeners.opened).context("setting up epoll")?;
     let (outlet, inbox) = channel(ChannelLimits::default(), io.wake());
     let run = RunName::from_bits(random_bits()?);
-    let sequencer = Sequencer::new(run, vec![outlet.clone()]);
+    let sequencer = match config.durable_bus() {
+        Some(_) => Sequencer::local(run, vec![outlet.clone()]),
+        None => Sequencer::new(run, vec![outlet.clone()]),
+    };
     let live = Arc::<Live>::default();
     process::sample_into(Arc::clone(&live), page_bytes()).context("starting the thread for the process's figures")?;
     let reloads = Reloads::default();

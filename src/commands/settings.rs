@@ -52,7 +52,6 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
     let connections_total_max = streams_max + requests_reserved(descriptors);
     let in_memory = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     let tokens = Tokens::new(config.security.publish_tokens.iter().map(config::Secret::expose));
-    let redis_required = config.redis.as_ref().is_some_and(|redis| redis.is_required);
     Settings {
         delivery: config.delivery.clone(),
         limits: config.limits.clone(),
@@ -79,7 +78,16 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
             denied_tokens_max: jwt.denied_tokens_max as usize,
         }),
         cors: cors(config),
-        ready_requires: redis_required.then(|| "redis".to_owned()).into_iter().collect(),
+        ready_requires: required_sources(config),
+    }
+}
+
+/// The sources without which the server is not ready. Without its bus, a server can't start a stream.
+fn required_sources(config: &Config) -> Vec<String> {
+    let Some(redis) = &config.redis else { return Vec::new() };
+    match &redis.stream {
+        Some(_) => vec!["bus".to_owned()],
+        None => redis.is_required.then(|| "redis".to_owned()).into_iter().collect(),
     }
 }
 
@@ -97,7 +105,10 @@ fn cors(config: &Config) -> Cors {
 
 /// A hub with the configured limits, in which the topics that the configuration names have reserved places.
 pub(super) fn hub(run: RunName, config: &Config) -> Hub {
-    let mut hub = Hub::new(run, hub_limits(config));
+    let mut hub = match config.durable_bus() {
+        Some(_) => Hub::of_bus(run, hub_limits(config)),
+        None => Hub::new(run, hub_limits(config)),
+    };
     let delivery = &config.delivery;
     let channels = config.redis.iter().flat_map(|redis| redis.channels.iter().chain(&redis.copied_channels));
     channels.chain([&delivery.default_topic, &delivery.dashboard_topic]).for_each(|topic| hub.reserve(topic));

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::config::{Config, RedisConfig, RedisPayload};
+use crate::config::{Config, RedisConfig, RedisPayload, StreamConfig};
+use crate::event::RunName;
 use crate::observe::live::Live;
+use crate::sources::bus::redis_stream::{RedisStream, StreamSettings};
+use crate::sources::bus::{self, BusHandle, BusPublisher, BusSettings};
 use crate::sources::channel::{Outlet, Publish, SourceStatus};
-use crate::sources::host;
-use crate::sources::redis::{self, Payload, QueueLimits, RedisHandle, RedisSettings};
+use crate::sources::redis::{self, Payload, RedisHandle, RedisSettings, RedisTiming};
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
+use crate::sources::{QueueLimits, host};
 
 /// What may wait for Redis; beyond it, publishes are refused.
 const QUEUE_LIMITS: QueueLimits = QueueLimits { publishes_max: 1024, bytes_max: 16 << 20 };
@@ -24,6 +27,7 @@ pub(super) struct Sources {
     /// Where events that clients publish over HTTP go: to Redis and back, or straight into the loop.
     pub(super) publisher: Arc<dyn Publish + Send + Sync>,
     _redis: Option<RedisHandle>,
+    _bus: Option<BusHandle>,
     _host: Option<SourceThread>,
 }
 
@@ -35,15 +39,22 @@ impl Sources {
         live: &Arc<Live>,
     ) -> anyhow::Result<Sources> {
         let mut statuses = Vec::new();
-        let redis = match &config.redis {
-            None => None,
-            Some(settings) => {
-                let status = SourceStatus::new("redis");
-                statuses.push(Arc::clone(&status));
-                let settings = redis_settings(config, settings);
-                Some(redis::spawn(settings, Arc::clone(sequencer), status).context("starting the Redis source")?)
-            }
-        };
+        let mut publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(sequencer) as _;
+        let (mut redis, mut bus) = (None, None);
+        if let Some((settings, stream)) = config.durable_bus() {
+            let status = SourceStatus::new("bus");
+            statuses.push(Arc::clone(&status));
+            let (handle, bus_publisher) = spawn_bus(config, settings, stream, outlet, status)?;
+            bus = Some(handle);
+            publisher = Arc::new(bus_publisher);
+        } else if let Some(settings) = &config.redis {
+            let status = SourceStatus::new("redis");
+            statuses.push(Arc::clone(&status));
+            let settings = redis_settings(config, settings);
+            let handle = redis::spawn(settings, Arc::clone(sequencer), status).context("starting the Redis source")?;
+            publisher = Arc::new(handle.publisher(outlet));
+            redis = Some(handle);
+        }
         let host = match config.security.dev {
             false => None,
             true => {
@@ -55,12 +66,35 @@ impl Sources {
                 Some(host::spawn(topic, sequencer, status, own).context("starting the host source")?)
             }
         };
-        let publisher: Arc<dyn Publish + Send + Sync> = match &redis {
-            Some(redis) => Arc::new(redis.publisher(outlet)),
-            None => Arc::clone(sequencer) as _,
-        };
-        Ok(Sources { statuses, publisher, _redis: redis, _host: host })
+        Ok(Sources { statuses, publisher, _redis: redis, _bus: bus, _host: host })
     }
+}
+
+/// Starts the durable bus in a stream of Redis.
+fn spawn_bus(
+    config: &Config,
+    redis: &RedisConfig,
+    stream: &StreamConfig,
+    outlet: Outlet,
+    status: Arc<SourceStatus>,
+) -> anyhow::Result<(BusHandle, BusPublisher)> {
+    let engine = || {
+        Box::new(RedisStream::new(StreamSettings {
+            address: redis.address.clone(),
+            name: stream.name.clone(),
+            entries_max: stream.entries_max,
+            id_memory: stream.id_memory,
+            limits: config.limits.publish(),
+        }))
+    };
+    let node = getrandom::u64().context("asking the kernel for random bits")?;
+    let settings = BusSettings {
+        node: RunName::from_bits(node).to_string(),
+        load_bytes_max: config.history.bytes_total_max,
+        queue: QUEUE_LIMITS,
+        backoff: RedisTiming::default().backoff,
+    };
+    bus::spawn(settings, engine(), engine(), outlet, status).context("starting the bus")
 }
 
 fn redis_settings(config: &Config, redis: &RedisConfig) -> RedisSettings {

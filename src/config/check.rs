@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::options::{IoBackend, Options, RequiredSource};
+use super::options::{BusKind, IoBackend, Options, RequiredSource};
 use crate::io::listener::ListenAddress;
 
 use super::{ConfigError, CorsOrigin, Environment, REDIS_PASSWORD_VARIABLE, Settings};
@@ -75,7 +75,35 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
         let setting = settings.get("ready-requires").to_string();
         return Err(ConfigError::Value { setting, reason: "no redis-url is given, so it would never be ready".into() });
     }
+    bus(options, settings)?;
     not_built_yet(options, settings)
+}
+
+/// Checks what the bus needs, and what it excludes.
+fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let with = |name: &str| (settings.get("bus").to_string(), settings.get(name).to_string());
+    match (options.redis.kind, &options.redis.url) {
+        (Some(BusKind::Redis | BusKind::RedisStream), None) => Err(ConfigError::Value {
+            setting: settings.get("bus").to_string(),
+            reason: "no redis-url is given: it names the Redis that has the bus".into(),
+        }),
+        (Some(BusKind::Local), Some(_)) => {
+            refuse(with("redis-url"), "a server with Redis has its bus there: leave out one of them")
+        }
+        (Some(BusKind::RedisStream), Some(_)) => {
+            // Their messages would reach each node in an order of its own.
+            let excluded = ["redis-channel", "redis-pattern", "redis-payload", "redis-bus", "redis-publish"];
+            match excluded.into_iter().find(|name| settings.get(name).is_explicit()) {
+                Some(name) => refuse(
+                    with(name),
+                    "a redis-stream bus takes events from POST /publish and from its own \
+                                                  function alone: leave that out",
+                ),
+                None => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Warns about settings that are allowed but have no effect.

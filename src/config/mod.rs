@@ -26,12 +26,12 @@ pub use options::{
     DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
     Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
 };
-pub use redis::RedisConfig;
+pub use redis::{RedisConfig, StreamConfig};
 pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, read_bounded, redact_url};
 pub use template::template;
 pub use values::{
-    CorsOrigin, EndpointPath, HostName, LogFilter, channel, count_within, duration, duration_text, duration_within,
-    size, size_text, size_within, topic,
+    CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration, duration_text,
+    duration_within, size, size_text, size_within, topic,
 };
 
 use jwt::JwtOptions;
@@ -71,6 +71,14 @@ pub struct Config {
     pub tcp_user_timeout: Duration,
     /// What it logs.
     pub log: LogConfig,
+}
+
+impl Config {
+    /// The durable bus, and the Redis that has it.
+    pub fn durable_bus(&self) -> Option<(&RedisConfig, &StreamConfig)> {
+        let redis = self.redis.as_ref()?;
+        Some((redis, redis.stream.as_ref()?))
+    }
 }
 
 /// Who may do what.

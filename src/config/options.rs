@@ -13,8 +13,8 @@ use clap::{ArgGroup, Args, Command, ValueEnum};
 use super::jwt::JwtOptions;
 use super::secret::RedisUrl;
 use super::values::{
-    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, channel, count_within, duration_within, exact_topic,
-    size_within, topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration_within,
+    exact_topic, size_within, topic,
 };
 use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};
@@ -148,6 +148,23 @@ pub(super) struct RedisOptions {
     /// nodes deliver such an event once, whether or not they subscribe to the channel.
     #[arg(id = "redis-publish", long, value_name = "CHANNEL", value_parser = exact_topic)]
     pub(super) copied_channels: Vec<Topic>,
+
+    /// Where the order of events is kept. Unset: redis with --redis-url, else local
+    #[arg(id = "bus", long, value_name = "BUS")]
+    pub(super) kind: Option<BusKind>,
+
+    /// What the keys of a redis-stream bus begin with: {NAME}:events and others
+    #[arg(id = "bus-name", long, value_name = "NAME", default_value = "fanfare", value_parser = bus_name)]
+    pub(super) bus_name: String,
+
+    /// About how many entries a redis-stream bus keeps
+    #[arg(id = "bus-entries", long, value_name = "N", default_value = "1000000", value_parser = count_within(1, u32::MAX))]
+    pub(super) bus_entries: u32,
+
+    /// How long a redis-stream bus recognizes an event that is published again under the same id
+    #[arg(id = "bus-id-memory", long, value_name = "TIME", default_value = "10m",
+          value_parser = duration_within(Duration::from_secs(1), Duration::from_secs(7 * 24 * 3600)))]
+    pub(super) bus_id_memory: Duration,
 
     /// A source without which /health/ready answers 503 (by default it says "degraded"); repeatable
     #[arg(id = "ready-requires", long, value_name = "SOURCE")]
@@ -463,6 +480,17 @@ pub enum RedisPayload {
     Raw,
     /// The JSON object that POST /publish takes.
     Envelope,
+}
+
+/// Where the order of events is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum BusKind {
+    /// In this process; a restart forgets it.
+    Local,
+    /// In this process; the nodes on one Redis exchange events through its pub/sub, which keeps nothing.
+    Redis,
+    /// In a stream of Redis 7, which all nodes read: a restart forgets nothing.
+    RedisStream,
 }
 
 /// A source that readiness may depend on.

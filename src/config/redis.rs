@@ -1,8 +1,9 @@
 //! The Redis that the server bridges: reads its password and certificates, and checks its address without connecting.
 
 use std::path::Path;
+use std::time::Duration;
 
-use super::options::{RedisOptions, RedisPayload, RequiredSource};
+use super::options::{BusKind, RedisOptions, RedisPayload, RequiredSource};
 use super::{ConfigError, REDACTED, REDIS_PASSWORD_VARIABLE, RedisUrl, Secret, SecretFile, SecretReader};
 use crate::event::Topic;
 use crate::redis_address::{AddressError, RedisAddress};
@@ -26,8 +27,21 @@ pub struct RedisConfig {
     pub bus: String,
     /// Topics whose events are copied to the channel of the same name when they are published over HTTP.
     pub copied_channels: Vec<Topic>,
+    /// The durable bus in this Redis, if there is one.
+    pub stream: Option<StreamConfig>,
     /// True when a lost Redis makes the server unready instead of degraded.
     pub is_required: bool,
+}
+
+/// A durable bus in a stream of Redis.
+#[derive(Clone, Debug)]
+pub struct StreamConfig {
+    /// What its keys begin with.
+    pub name: String,
+    /// About how many entries it keeps.
+    pub entries_max: u64,
+    /// How long it remembers publishers' ids.
+    pub id_memory: Duration,
 }
 
 impl RedisOptions {
@@ -52,7 +66,13 @@ impl RedisOptions {
             AddressError::Ca(_) => refused("redis-tls-ca", error.to_string()),
             AddressError::Url(_) | AddressError::Insecure => refused("redis-url", error.to_string()),
         })?;
+        let stream = (self.kind == Some(BusKind::RedisStream)).then_some(StreamConfig {
+            name: self.bus_name,
+            entries_max: self.bus_entries.into(),
+            id_memory: self.bus_id_memory,
+        });
         Ok(Some(RedisConfig {
+            stream,
             url,
             tls_ca,
             address,

@@ -120,6 +120,15 @@ pub fn channel(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads the name of a bus, which is a part of its keys.
+pub fn bus_name(text: &str) -> Result<String, String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    match (1..=64).contains(&text.len()) && text.bytes().all(is_allowed) {
+        true => Ok(text.to_owned()),
+        false => Err("the name of a bus has 1 to 64 letters, digits, and - _ . : alone".to_owned()),
+    }
+}
+
 /// Splits leading ASCII digits from what follows; none when there are no digits.
 fn split_number(text: &str) -> Option<(&str, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -64,7 +64,9 @@ impl Intake {
             let message = self.held.take().map(Message::Broadcast).or_else(|| self.inbox.next());
             match message {
                 None => return,
-                Some(Message::Broadcast(broadcast)) => {
+                Some(Message::Broadcast(mut broadcast)) => {
+                    let Some(sequence) = place(broadcast.sequence, hub, node) else { continue };
+                    broadcast.sequence = sequence;
                     let topic = hub.locate(broadcast.topic.as_str());
                     let frame_bytes = broadcast.frame.len();
                     if self.backpressure.must_wait(topic, frame_bytes, transport, hub, node.now) {
@@ -78,7 +80,14 @@ impl Intake {
                     let appended = hub.append_at(topic, broadcast, node.now);
                     note_appended(appended, name.as_str(), node);
                 }
-                Some(Message::Gap(gap)) => append_loss(&gap, hub, node),
+                Some(Message::Gap(mut gap)) => {
+                    let Some(sequence) = place(gap.sequence, hub, node) else { continue };
+                    gap.sequence = sequence;
+                    append_loss(&gap, hub, node);
+                }
+                Some(Message::Epoch(epoch)) => hub.begin_epoch(epoch),
+                Some(Message::Loaded) => hub.set_loaded(),
+                Some(Message::EndOfBus) => hub.note_end_of_bus(),
                 Some(Message::Published { .. } | Message::Control(_)) => {
                     debug_assert!(false, "these have a lane of their own");
                 }
@@ -86,6 +95,18 @@ impl Intake {
         }
         self.has_more = true;
     }
+}
+
+/// The place of an event or a gap, also of one that does not pass through the bus.
+fn place(sequence: Sequence, hub: &Hub, node: &mut Node) -> Option<Sequence> {
+    if sequence != Sequence::ZERO {
+        return Some(sequence);
+    }
+    let next = hub.next_local();
+    if next.is_none() {
+        node.counters.dropped.count("local_order_full");
+    }
+    next
 }
 
 fn note_appended(appended: Appended, topic: &str, node: &mut Node) {
@@ -114,7 +135,7 @@ fn append_loss(gap: &Gap, hub: &mut Hub, node: &mut Node) {
         _ => "*",
     };
     let before = Sequence(gap.sequence.0 - 1);
-    let last_id = (before > Sequence::ZERO).then(|| hub.run().id(before));
+    let last_id = (before > Sequence::ZERO).then(|| hub.id_of(before));
     let reason = gap.reason.as_str();
     let frame = encoder::gap(&gap.id, reason, &[name], last_id.as_ref().map(EventId::as_str));
     if node.may_log(LogEntry::GapReported) {

@@ -209,7 +209,9 @@ impl<I: Io> Server<I> {
                     self.api.deny_passed(&disconnect, now_s, &mut self.node);
                     self.sweeps.disconnect(disconnect, None);
                 }
-                Message::Broadcast(_) | Message::Gap(_) => debug_assert!(false, "events have a lane of their own"),
+                Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(_) | Message::Loaded | Message::EndOfBus => {
+                    debug_assert!(false, "events have a lane of their own");
+                }
             }
         }
         self.intake.take_events(&mut self.transport, &mut self.hub, &mut self.node);

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::event::timeline::{Epoch, PUBLISHER_ID_BYTES_MAX};
 use crate::event::{Broadcast, Event, EventId, Sequence, Topic};
 use crate::protocol::disconnect::Disconnect;
 
@@ -41,16 +42,31 @@ pub enum Message {
         /// The ticket that was passed to [`Publish::publish`].
         ticket: Ticket,
         /// Whether subscribers everywhere will receive it.
-        outcome: Result<(), PublishRefusal>,
+        outcome: Result<Published, PublishRefusal>,
     },
+    /// The bus's positions continue with this epoch.
+    Epoch(Epoch),
+    /// All of the bus that a node remembers has been read: streams may start.
+    Loaded,
+    /// The bus has been read to its end.
+    EndOfBus,
     /// What an operator requests from the process.
     Control(Control),
+}
+
+/// What a broker gave to the events of a publish, where the publish did not know that before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The ids of new events.
+    pub ids: Vec<EventId>,
+    /// The ids of events that were published before, under the same publisher's ids.
+    pub duplicates: Vec<EventId>,
 }
 
 /// A loss, announced to the subscribers of the topics it touches.
 #[derive(Debug)]
 pub struct Gap {
-    /// Its place in the order.
+    /// Its place in the order; 0: the loop gives it a place.
     pub sequence: Sequence,
     /// Its own id, so that a client that received this gap does not receive it again.
     pub id: EventId,
@@ -69,11 +85,21 @@ pub enum GapReason {
     ChannelFull,
     /// A message that can't be an event (not UTF-8, too large) was dropped.
     Refused,
+    /// The bus may have lost events at this place, on all nodes.
+    BusForked,
+    /// The bus no longer had events that this node had not read.
+    BusTrimmed,
 }
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [GapReason; 3] = [GapReason::SourceLost, GapReason::ChannelFull, GapReason::Refused];
+    pub const ALL: [GapReason; 5] = [
+        GapReason::SourceLost,
+        GapReason::ChannelFull,
+        GapReason::Refused,
+        GapReason::BusForked,
+        GapReason::BusTrimmed,
+    ];
 
     /// The name used in the gap event's data and in metrics.
     pub fn as_str(self) -> &'static str {
@@ -81,6 +107,8 @@ impl GapReason {
             GapReason::SourceLost => "source_lost",
             GapReason::ChannelFull => "channel_full",
             GapReason::Refused => "event_refused",
+            GapReason::BusForked => "bus_forked",
+            GapReason::BusTrimmed => "bus_trimmed",
         }
     }
 }
@@ -184,6 +212,9 @@ pub enum PublishRefusal {
     /// The broker can't be reached, or did not deliver the event back to this node.
     #[error("the broker is not reachable")]
     BrokerDown,
+    /// A publisher's id leaves no room for the position on the bus. Repeating it does not help.
+    #[error("with a durable bus, an id has at most {PUBLISHER_ID_BYTES_MAX} bytes")]
+    IdTooLong,
 }
 
 /// The state of a source, written by its thread and read by health checks and metrics.
@@ -393,7 +424,9 @@ impl Outlet {
             self.shared.bytes.fetch_add(broadcast.frame.len(), Ordering::Relaxed);
         }
         let lane = match message {
-            Message::Broadcast(_) | Message::Gap(_) => &self.sender,
+            Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(_) | Message::Loaded | Message::EndOfBus => {
+                &self.sender
+            }
             Message::Published { .. } | Message::Control(_) => &self.urgent,
         };
         let _ = lane.send(message);
@@ -492,7 +525,7 @@ mod tests {
     fn control_messages_and_answers_are_read_before_events() {
         let (outlet, inbox, _) = counted(ChannelLimits::default());
         outlet.send(broadcast(1, 1));
-        outlet.send(Message::Published { ticket: Ticket(7), outcome: Ok(()) });
+        outlet.send(Message::Published { ticket: Ticket(7), outcome: Ok(Published::default()) });
         outlet.send(broadcast(2, 1));
         outlet.send(Message::Control(Control::Drain));
         assert_eq!(inbox.len(), 4);

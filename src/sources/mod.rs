@@ -8,8 +8,14 @@ pub mod channel;
 pub mod sequencer;
 pub mod thread;
 
+pub mod bus;
 pub mod host;
 pub mod redis;
 
+mod answer;
+mod backoff;
 mod draft;
 mod throttle;
+
+pub use answer::QueueLimits;
+pub use backoff::BackoffLimits;

@@ -44,6 +44,8 @@ pub struct Batch {
 }
 
 struct State {
+    /// The run under which events are named here and numbered in the loop, where a bus gives out the order.
+    local: Option<RunName>,
     last: Sequence,
     outlets: Vec<Outlet>,
     /// The announced gap for losses since the last event that was enqueued, and its reason.
@@ -76,7 +78,17 @@ struct Wait {
 impl Sequencer {
     /// A sequencer for the loops behind `outlets`.
     pub fn new(run: RunName, outlets: Vec<Outlet>) -> Arc<Sequencer> {
-        let state = State { last: Sequence::ZERO, outlets, open_gap: None };
+        Sequencer::of(run, outlets, None)
+    }
+
+    /// A sequencer for events that don't pass through the bus whose order the loops follow. It names the events; the loop
+    /// gives them a place.
+    pub fn local(run: RunName, outlets: Vec<Outlet>) -> Arc<Sequencer> {
+        Sequencer::of(run, outlets, Some(run))
+    }
+
+    fn of(run: RunName, outlets: Vec<Outlet>, local: Option<RunName>) -> Arc<Sequencer> {
+        let state = State { local, last: Sequence::ZERO, outlets, open_gap: None };
         Arc::new(Sequencer { run, dropped: AtomicU64::new(0), last_seen: AtomicU64::new(0), state: Mutex::new(state) })
     }
 
@@ -269,7 +281,11 @@ impl State {
         // A later loss comes after this event and needs an announcement of its own.
         self.open_gap = None;
         self.last = self.last.next();
-        let broadcast: Broadcast = draft.number(self.last);
+        let mut broadcast: Broadcast = draft.number(self.last);
+        if let Some(run) = self.local {
+            broadcast.foreign_id.get_or_insert_with(|| run.id(self.last));
+            broadcast.sequence = Sequence::ZERO;
+        }
         if let [others @ .., last] = &self.outlets[..] {
             others.iter().for_each(|outlet| outlet.push(Message::Broadcast(broadcast.clone())));
             last.push(Message::Broadcast(broadcast));
@@ -295,8 +311,9 @@ impl State {
         self.open_gap = None;
         self.last = self.last.next();
         let id = run.id(self.last);
+        let sequence = if self.local.is_some() { Sequence::ZERO } else { self.last };
         for outlet in &self.outlets {
-            outlet.send(Message::Gap(Gap { sequence: self.last, id: id.clone(), reason, scope: scope.clone() }));
+            outlet.send(Message::Gap(Gap { sequence, id: id.clone(), reason, scope: scope.clone() }));
         }
     }
 }

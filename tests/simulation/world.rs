@@ -7,7 +7,7 @@ use std::time::Duration;
 use fanfare::event::{Event, EventId, Topic};
 use fanfare::io::simulated::{Fate, Pace, PeerId, Random};
 use fanfare::io::{ListenerIndex, Peer};
-use fanfare::sources::channel::{Control, Message, PublishRefusal};
+use fanfare::sources::channel::{Control, Message, PublishRefusal, Published};
 
 use super::census::Census;
 use super::client::{Hearing, INTERVAL_MAX, Link, Subscriber, Talker};
@@ -348,7 +348,8 @@ impl World {
             return;
         }
         for (node, ticket) in bus.take_tickets() {
-            let outcome = if self.random.chance(100) { Err(PublishRefusal::BrokerDown) } else { Ok(()) };
+            let outcome =
+                if self.random.chance(100) { Err(PublishRefusal::BrokerDown) } else { Ok(Published::default()) };
             self.nodes[node].feed.send(Message::Published { ticket, outcome });
         }
     }

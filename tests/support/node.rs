@@ -12,10 +12,9 @@ use fanfare::sources::channel::{
     Accepted, ChannelLimits, GapReason, GapScope, Inbox, Message, Publish, PublishRefusal, SourceStatus, Ticket,
     channel,
 };
-use fanfare::sources::redis::{
-    self as source, BackoffLimits, Payload, QueueLimits, RedisHandle, RedisPublisher, RedisSettings, RedisTiming,
-};
+use fanfare::sources::redis::{self as source, Payload, RedisHandle, RedisPublisher, RedisSettings, RedisTiming};
 use fanfare::sources::sequencer::Sequencer;
+use fanfare::sources::{BackoffLimits, QueueLimits};
 
 use super::wait::{DEADLINE, wait_until};
 
@@ -120,8 +119,10 @@ pub fn heard(message: Message) -> Heard {
             };
             Heard::Gap { reason: gap.reason, topics }
         }
-        Message::Published { ticket, outcome } => Heard::Published { ticket: ticket.0, outcome },
-        Message::Control(control) => panic!("unexpected control message {control:?}"),
+        Message::Published { ticket, outcome } => Heard::Published { ticket: ticket.0, outcome: outcome.map(drop) },
+        message @ (Message::Control(_) | Message::Epoch(_) | Message::Loaded | Message::EndOfBus) => {
+            panic!("unexpected: {message:?}")
+        }
     }
 }
 

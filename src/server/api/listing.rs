@@ -130,7 +130,7 @@ impl Api {
         asked.admit_answer(page.bytes, node)?;
         let read = |(name, frame): (String, Frame)| Some((name, Latest::read(frame.bytes())?));
         let topics = page.items.into_iter().filter_map(read).collect();
-        let id = hub.run().id(hub.head());
+        let id = hub.id_of(hub.head());
         let snapshot = Snapshot { id: id.as_str(), topics, next: page.next };
         Ok(json(200, &snapshot).with_header("Cache-Control", "no-store"))
     }

@@ -58,7 +58,11 @@ impl Api {
             return Err(refuse_rate(over));
         }
         let batch = body.trim_ascii_start().starts_with(b"[");
-        let (fresh, duplicates) = split_duplicates(events, asked.hub);
+        // With a durable bus, its engine finds the duplicates, for all nodes.
+        let (fresh, duplicates) = match asked.hub.follows_bus() {
+            true => (events, Vec::new()),
+            false => split_duplicates(events, asked.hub),
+        };
         let answer = |ids| PublishAnswer { ids, duplicates, batch };
         if fresh.is_empty() {
             return Ok(accept(&answer(Vec::new()), node).into());

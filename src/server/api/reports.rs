@@ -110,7 +110,7 @@ impl Api {
             "lagging_subscribers": gauges.lagging,
             "catching_up": transport.catching_up_count(),
             "closed": closed,
-            "position": hub.run().id(hub.head()).as_str(),
+            "position": hub.id_of(hub.head()).as_str(),
             "topics": { "count": gauges.topics, "busiest": busiest },
             "logs": {
                 "retained_events": gauges.retained_events,

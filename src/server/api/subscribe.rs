@@ -24,6 +24,7 @@ struct Query {
     replay: Replay,
     interval: Duration,
     latest: bool,
+    position_heartbeats: bool,
 }
 
 impl Query {
@@ -47,7 +48,12 @@ impl Query {
             Some("1" | "true" | "") => true,
             Some(other) => return Err(format!("latest={other:?}: allowed are 0 and 1")),
         };
-        Ok(Query { replay, interval: interval.max(interval_floor), latest })
+        let position_heartbeats = match target.get("heartbeat") {
+            None | Some("comment") => false,
+            Some("position") => true,
+            Some(other) => return Err(format!("heartbeat={other:?}: allowed are comment and position")),
+        };
+        Ok(Query { replay, interval: interval.max(interval_floor), latest, position_heartbeats })
     }
 }
 
@@ -66,14 +72,14 @@ impl Api {
             None => named_topics(asked, node)?,
         };
         let bad = |detail: String| response::problem(400, "Bad parameter", &detail);
-        let Query { replay, interval, latest } =
+        let Query { replay, interval, latest, position_heartbeats } =
             Query::read(&asked.head.target, node.settings.delivery.interval_floor).map_err(bad)?;
         let credential = self.access.may_subscribe(asked, holder, &topics, node)?;
         if asked.head.method == Method::Head {
             return Ok(Outcome::StreamHead);
         }
         let last_event_id = last_event_id(asked.head).to_vec();
-        let params = StreamParams { topics, last_event_id, replay, interval, latest, credential };
+        let params = StreamParams { topics, last_event_id, replay, interval, latest, position_heartbeats, credential };
         Ok(Outcome::OpenStream(Box::new(params)))
     }
 }

@@ -6,7 +6,7 @@ use crate::io::Token;
 use crate::protocol::response::{self, Response};
 use crate::server::node::Node;
 use crate::server::transport::connection::{Awaited, DisconnectAnswer, PublishAnswer};
-use crate::sources::channel::{PublishRefusal, Ticket};
+use crate::sources::channel::{PublishRefusal, Published, Ticket};
 
 /// A publish's ticket is the connection that waits for its answer.
 pub(crate) fn ticket(token: Token) -> Ticket {
@@ -20,16 +20,21 @@ pub(crate) fn ticket_token(Ticket(ticket): Ticket) -> Token {
 /// The answer after a broker has accepted or refused. None: the request waits for more than the broker.
 pub(crate) fn answer_of_broker(
     awaited: &mut Awaited,
-    outcome: Result<(), PublishRefusal>,
+    outcome: Result<Published, PublishRefusal>,
     node: &mut Node,
 ) -> Option<Response> {
     match awaited {
         Awaited::Publish(answer) => Some(match outcome {
-            Ok(()) => accept(&std::mem::take(answer), node),
+            Ok(Published { ids, duplicates }) => {
+                let mut answer = std::mem::take(answer);
+                answer.ids.extend(ids);
+                answer.duplicates.extend(duplicates);
+                accept(&answer, node)
+            }
             Err(refusal) => refused(refusal),
         }),
         Awaited::Disconnect(answer) => {
-            answer.passed_on = Some(outcome);
+            answer.passed_on = Some(outcome.map(drop));
             answer_if_complete(answer)
         }
     }
@@ -87,5 +92,8 @@ fn accepted(answer: &PublishAnswer) -> Response {
 }
 
 pub(super) fn refused(refusal: PublishRefusal) -> Response {
+    if refusal == PublishRefusal::IdTooLong {
+        return response::problem(400, "Bad publish body", &refusal.to_string());
+    }
     response::problem(503, "Not published", &refusal.to_string()).with_header("Retry-After", "1")
 }

@@ -8,7 +8,7 @@ use crate::io::Io;
 use crate::protocol::encoder;
 use crate::server::node::Node;
 use crate::server::transport::Transport;
-use crate::server::transport::connection::{CloseReason, Flags, StreamMode};
+use crate::server::transport::connection::{CloseReason, Flags, Stream, StreamMode};
 use crate::server::transport::deadlines::heartbeat_wait;
 use crate::server::wheel::Tick;
 
@@ -47,11 +47,11 @@ impl Streams {
     fn beat<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
         let now = Tick::of(node.now);
         let flags = transport.at(slot).flags;
-        let Some(stream) = transport.stream(slot) else { return };
+        let Some(&Stream { delivered_through, mode, .. }) = transport.stream(slot) else { return };
         let takes_nothing = flags.has(Flags::BLOCKED);
         let is_due_more = flags.has(Flags::CATCHING_UP)
             // An event that waits for a pace may wait for an hour.
-            || !stream.mode.has(StreamMode::PACED) && hub.has_news_for(Subscriber(slot), stream.delivered_through);
+            || !mode.has(StreamMode::PACED) && hub.has_news_for(Subscriber(slot), delivered_through);
         // The silence restarts although nothing was sent: slow subscribers are handled elsewhere, and an event that is
         // on its way will end the silence.
         if takes_nothing || is_due_more {
@@ -65,7 +65,12 @@ impl Streams {
             self.heartbeats_left -= 1;
             node.counters.heartbeats += 1;
             transport.at_mut(slot).since = now;
-            transport.send_frame(slot, self.heartbeat.clone(), node);
+            // A position of this run alone would replace an id that other nodes know.
+            let frame = match mode.has(StreamMode::POSITION_HEARTBEATS) && hub.follows_bus() {
+                true => encoder::position(&hub.id_of(hub.reach(Subscriber(slot), delivered_through))),
+                false => self.heartbeat.clone(),
+            };
+            transport.send_frame(slot, frame, node);
         }
     }
 }

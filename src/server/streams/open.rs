@@ -27,6 +27,8 @@ pub(crate) struct StreamParams {
     pub(crate) interval: Duration,
     /// Only the newest event of each topic matters.
     pub(crate) latest: bool,
+    /// Heartbeats carry the position.
+    pub(crate) position_heartbeats: bool,
     /// The credential that admitted it, if it needed a token.
     pub(crate) credential: Option<Credential>,
 }
@@ -49,6 +51,9 @@ impl StreamParams {
         if self.latest {
             mode.set(StreamMode::LATEST);
         }
+        if self.position_heartbeats {
+            mode.set(StreamMode::POSITION_HEARTBEATS);
+        }
         if self.latest || !self.interval.is_zero() {
             mode.set(StreamMode::PACED);
         }
@@ -69,6 +74,7 @@ impl Streams {
         node: &mut Node,
     ) -> Result<(), Refusal> {
         hub.subscribe(Subscriber(slot), &params.topics).map_err(|_| Refusal::TopicLimit)?;
+        hub.note_asked(&params.last_event_id);
         let start = match hub.start(Subscriber(slot), &params.last_event_id, params.replay_mode()) {
             Start::Ready(start) => start,
             Start::Waiting | Start::Fetching => {
@@ -148,7 +154,7 @@ impl Streams {
             // The gap's own id follows immediately.
             None if start.opening.is_some() => encoder::retry_only(node.jitter.around(retry)),
             None => {
-                let id = hub.run().id(start.position);
+                let id = hub.id_of(start.position);
                 self.preambles.get(start.position, &id, retry, &mut node.jitter)
             }
         };

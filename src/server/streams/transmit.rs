@@ -141,6 +141,6 @@ impl Streams {
 /// A gap as an event of its own.
 pub(super) fn gap_frame(hub: &Hub, gap: &MissedGap) -> Frame {
     let topics: Vec<_> = gap.topics.iter().map(Topic::as_str).collect();
-    let id = hub.run().id(gap.at);
+    let id = hub.id_of(gap.at);
     encoder::gap(&id, gap.reason.as_str(), &topics, gap.last_id.as_ref().map(EventId::as_str))
 }

@@ -148,6 +148,9 @@ impl StreamMode {
     /// It has not caught up since it began.
     pub(crate) const REPLAYING: StreamMode = StreamMode(1 << 3);
 
+    /// Its heartbeats carry the position, so that its client's id keeps up while its topics are quiet.
+    pub(crate) const POSITION_HEARTBEATS: StreamMode = StreamMode(1 << 4);
+
     /// What a subscriber requested beyond plain delivery: a walk sends a shared run to streams without these.
     pub(crate) const SPECIAL: StreamMode =
         StreamMode(StreamMode::PACED.0 | StreamMode::LATEST.0 | StreamMode::SEVERAL_TOPICS.0);

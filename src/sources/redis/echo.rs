@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::sources::redis::answer::Answer;
+use crate::sources::answer::Answer;
 
 /// Shared by the subscriber, which reads the bus, and the publisher, which writes to it.
 #[derive(Default)]
@@ -117,14 +117,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sources::channel::{ChannelLimits, Inbox, Message, PublishRefusal, Ticket, channel};
+    use crate::sources::channel::{ChannelLimits, Inbox, Message, PublishRefusal, Published, Ticket, channel};
 
     const OK: Result<(), PublishRefusal> = Ok(());
     const DOWN: Result<(), PublishRefusal> = Err(PublishRefusal::BrokerDown);
 
     fn check(inbox: &Inbox, expected: &[(u64, Result<(), PublishRefusal>)]) {
         let answers = std::iter::from_fn(|| inbox.next_urgent()).map(|message| match message {
-            Message::Published { ticket, outcome } => (ticket.0, outcome),
+            Message::Published { ticket, outcome } => (ticket.0, outcome.map(drop)),
             other => panic!("{other:?}"),
         });
         assert_eq!(answers.collect::<Vec<_>>(), expected);
@@ -147,7 +147,7 @@ mod tests {
         expect(b"a", 3, 10);
         expect(b"b", 4, 5);
         assert!(echoes.take(b"from another node").is_none());
-        echoes.take(b"a").unwrap().give(OK);
+        echoes.take(b"a").unwrap().give(Ok(Published::default()));
         check(&inbox, &[(2, OK)]);
         echoes.expire(now + Duration::from_secs(5));
         check(&inbox, &[(4, DOWN)]);

@@ -11,9 +11,9 @@ use crate::observe::clip::clip;
 use crate::observe::log_limit::{INTERVAL, LogLimit};
 use crate::protocol::encoder::Fields;
 use crate::redis_address::replies::{Message, Reply, TooLong};
-use crate::sources::channel::{Control, PublishRefusal, Refusal, SourceStatus};
+use crate::sources::answer::Answer;
+use crate::sources::channel::{Control, PublishRefusal, Published, Refusal, SourceStatus};
 use crate::sources::redis::RedisSettings;
-use crate::sources::redis::answer::Answer;
 use crate::sources::redis::bus::{self, BusMessage};
 use crate::sources::redis::copies::AwaitedCopies;
 use crate::sources::redis::echo::Echoes;
@@ -36,7 +36,7 @@ pub(super) struct Intake {
     topics: Topics,
     /// Events that have not gone to the sequencer yet, and the answers to give when they have.
     batch: Batch,
-    answers: Vec<(Answer, Result<(), PublishRefusal>)>,
+    answers: Vec<(Answer, Result<Published, PublishRefusal>)>,
     /// Rate-limited, because every application that may publish to Redis can cause these lines.
     refused_log: LogLimit,
     /// The start of the rate limit's clock.
@@ -131,7 +131,8 @@ impl Intake {
     fn deliver_bus(&mut self, channel: &[u8], payload: &[u8]) {
         let parsed = bus::parse(payload, &self.settings.limits);
         let outcome = match &parsed {
-            Ok(_) => Ok(()),
+            // Its ids were known before.
+            Ok(_) => Ok(Published::default()),
             Err(_) => Err(PublishRefusal::BrokerDown),
         };
         match parsed {

@@ -42,8 +42,6 @@ pub mod bus;
 pub mod glob;
 pub mod payload;
 
-mod answer;
-mod backoff;
 mod copies;
 mod echo;
 mod gathering;
@@ -71,9 +69,8 @@ use crate::sources::redis::role::RoleCheck;
 use crate::sources::redis::subscriber::Subscriber;
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
+use crate::sources::{BackoffLimits, QueueLimits};
 
-pub use answer::QueueLimits;
-pub use backoff::BackoffLimits;
 pub use payload::Payload;
 pub use queue::RedisPublisher;
 

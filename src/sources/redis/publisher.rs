@@ -12,9 +12,9 @@ use crossbeam_channel::{Receiver, select_biased};
 use redis::{Pipeline, RedisResult};
 
 use crate::redis_address::connection::RedisConnection;
+use crate::sources::backoff::Backoff;
 use crate::sources::channel::SourceStatus;
 use crate::sources::redis::RedisSettings;
-use crate::sources::redis::backoff::Backoff;
 use crate::sources::redis::copies::ChannelCopy;
 use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::queue::Job;

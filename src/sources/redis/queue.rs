@@ -7,8 +7,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::event::{Event, RunName, Sequence};
 use crate::protocol::disconnect::Disconnect;
+use crate::sources::answer::{Answer, Charge, Load, QueueLimits};
 use crate::sources::channel::{Accepted, Outlet, PassedOn, Publish, PublishRefusal, Ticket};
-use crate::sources::redis::answer::{Answer, Charge, Load, QueueLimits};
 use crate::sources::redis::bus;
 use crate::sources::redis::copies::{ChannelCopy, Copies};
 use crate::sources::redis::echo::Echoes;
@@ -105,7 +105,7 @@ mod tests {
 
     use super::*;
     use crate::event::{EventId, Topic};
-    use crate::sources::channel::{ChannelLimits, Message, channel};
+    use crate::sources::channel::{ChannelLimits, Message, Published, channel};
     use crate::sources::redis::Payload;
 
     #[test]
@@ -134,13 +134,13 @@ mod tests {
         check(vec![named, event(1)], Ok(&[own, third]));
         check(vec![event(1)], Err(PublishRefusal::Busy));
         let job = jobs.try_recv().unwrap();
-        job.answer.give(Ok(()));
+        job.answer.give(Ok(Published::default()));
         check(vec![event(1)], Ok(&[fifth]));
         drop(jobs);
         check(vec![event(1)], Err(PublishRefusal::BrokerDown));
         assert_eq!(second, run.id(Sequence(2)), "a refused publish may use up ids");
         let answers = std::iter::from_fn(|| inbox.next_urgent()).map(|message| match message {
-            Message::Published { outcome, .. } => outcome,
+            Message::Published { outcome, .. } => outcome.map(drop),
             other => panic!("{other:?}"),
         });
         let down = Err(PublishRefusal::BrokerDown);

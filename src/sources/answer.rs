@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::sources::channel::{Message, Outlet, PublishRefusal, Ticket};
+use crate::sources::channel::{Message, Outlet, PublishRefusal, Published, Ticket};
 
 /// Limits on the publishes without an answer.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ impl Answer {
         Answer { outlet: Some(outlet), ticket, _charge: charge }
     }
 
-    pub(super) fn give(mut self, outcome: Result<(), PublishRefusal>) {
+    pub(super) fn give(mut self, outcome: Result<Published, PublishRefusal>) {
         self.send(outcome);
     }
 
@@ -44,7 +44,7 @@ impl Answer {
         self.outlet = None;
     }
 
-    fn send(&mut self, outcome: Result<(), PublishRefusal>) {
+    fn send(&mut self, outcome: Result<Published, PublishRefusal>) {
         if let Some(outlet) = self.outlet.take() {
             outlet.send(Message::Published { ticket: self.ticket, outcome });
         }

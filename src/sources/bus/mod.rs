@@ -1,0 +1,162 @@
+//! A durable bus: the one order of events that all nodes read, kept by an engine outside of this process.
+//!
+//! ```text
+//!  POST /publish ─▶ publisher ─▶ Engine::append ─▶ the engine's order
+//!                                                        │
+//!  loop ◀─ channel ◀─ reader ◀─ follower ◀─ Engine::read_after
+//! ```
+//!
+//! An [`Engine`] is one file: it appends, and it reads pages of entries. Everything else is the same for all engines. A
+//! [`follower::Follower`] turns pages into what the loop gets: it proves that no entry was skipped, and puts a gap where
+//! one was. A node has nothing that is not on the bus, so a node that restarts reads its history back from there.
+//!
+//! Invariants: offsets are dense in an epoch, so a page that does not continue where the last one ended shows a loss.
+//! An engine that may have lost entries begins a new epoch with a fork, which is a gap at the same place for all nodes. An append is
+//! answered when the engine has it. Absent: any decision of one node that another node could make differently, such as
+//! which event is a duplicate.
+
+pub mod follower;
+pub mod redis_stream;
+
+mod publisher;
+mod reader;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::timeline::Position;
+use crate::event::{Event, Topic};
+use crate::protocol::disconnect::Disconnect;
+use crate::sources::answer::QueueLimits;
+use crate::sources::backoff::BackoffLimits;
+use crate::sources::bus::publisher::Appender;
+use crate::sources::bus::reader::Reader;
+use crate::sources::channel::{Outlet, SourceStatus};
+use crate::sources::thread::SourceThread;
+
+pub use publisher::BusPublisher;
+
+/// An entry of the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it is.
+    pub position: Position,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What an entry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// An event; its id, if it has one, is the publisher's own.
+    Event(Event),
+    /// Streams to end on every node, and the node that passed this on.
+    Disconnect(Disconnect, String),
+    /// The first entry of an epoch: before it, entries may have been lost.
+    Fork,
+    /// Something that is not an event, in this topic or in an unknown one.
+    Refused {
+        /// The topic, if it can be read.
+        topic: Option<Topic>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Entries in order, and what else the engine holds at the same time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// The newest entry that the engine has ever held, even if it is trimmed.
+    pub last: Position,
+}
+
+/// Where an event was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Where the event is.
+    pub position: Position,
+    /// True: it is there already, under the same publisher's id.
+    pub is_duplicate: bool,
+}
+
+/// Why an engine did not answer. The text is safe to log and to show.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct EngineError(pub String);
+
+/// An engine that keeps the order. One instance serves one thread; every call is bounded in time.
+pub trait Engine: Send {
+    /// Appends events and disconnects, all or none, and returns a receipt for each. After an error they may be there all
+    /// the same.
+    fn append(&mut self, contents: &[Content]) -> Result<Vec<Receipt>, EngineError>;
+
+    /// The oldest entries after a position, at most `entries_max`. If there are none, waits up to `wait` for one.
+    fn read_after(&mut self, after: Position, entries_max: usize, wait: Duration) -> Result<Page, EngineError>;
+
+    /// The newest entries before a position, or of all, at most `entries_max`, in ascending order.
+    fn read_before(&mut self, before: Option<Position>, entries_max: usize) -> Result<Page, EngineError>;
+}
+
+impl Entry {
+    /// About what it takes in memory.
+    fn bytes(&self) -> usize {
+        match &self.content {
+            Content::Event(event) => event.topic.as_str().len() + event.data.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// What is the same for all engines.
+#[derive(Clone, Debug)]
+pub struct BusSettings {
+    /// This node's name on the bus: random, and new at each start.
+    pub node: String,
+    /// How much of the bus a node loads at its start: as much as it remembers.
+    pub load_bytes_max: usize,
+    /// How much may wait to be appended.
+    pub queue: QueueLimits,
+    /// Delays between attempts to read.
+    pub backoff: BackoffLimits,
+}
+
+/// The bus's two threads. Dropping the handle stops them.
+pub struct BusHandle {
+    reader: SourceThread,
+    appender: SourceThread,
+}
+
+/// Starts a bus: one engine reads, the other appends. An engine that can't be reached is not an error.
+pub fn spawn(
+    settings: BusSettings,
+    reading: Box<dyn Engine>,
+    appending: Box<dyn Engine>,
+    outlet: Outlet,
+    status: Arc<SourceStatus>,
+) -> io::Result<(BusHandle, BusPublisher)> {
+    let settings = Arc::new(settings);
+    let (publisher, jobs) = BusPublisher::new(Arc::clone(&settings), Arc::clone(&status), outlet.clone());
+    let mut reader = Reader::new(reading, settings, outlet, Arc::clone(&status));
+    let mut appender = Appender::new(appending, jobs);
+    let lost = {
+        let status = Arc::clone(&status);
+        move |error| status.set_down(error)
+    };
+    let failed = move |error| status.set_error(error);
+    let handle = BusHandle {
+        reader: SourceThread::spawn("bus-read", lost, move |stop| reader.run(stop))?,
+        appender: SourceThread::spawn("bus-append", failed, move |stop| appender.run(stop))?,
+    };
+    Ok((handle, publisher))
+}
+
+impl Drop for BusHandle {
+    fn drop(&mut self) {
+        // Stop both before the drops of the fields wait, one after the other.
+        self.reader.ask_to_stop();
+        self.appender.ask_to_stop();
+    }
+}

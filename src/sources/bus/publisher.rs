@@ -1,0 +1,143 @@
+//! The publisher: appends what clients publish, on its own connection and thread. All waiting publishes are appended
+//! together, so that a distant engine costs one round trip for many.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
+
+use crate::event::Event;
+use crate::event::timeline::PUBLISHER_ID_BYTES_MAX;
+use crate::protocol::disconnect::Disconnect;
+use crate::sources::answer::{Answer, Charge, Load};
+use crate::sources::bus::{BusSettings, Content, Engine, Receipt};
+use crate::sources::channel::{Accepted, Outlet, PassedOn, Publish, PublishRefusal, Published, SourceStatus, Ticket};
+use crate::sources::thread::Stop;
+use crate::sources::throttle::LogThrottle;
+
+/// Contents that are appended together; a publish with more goes alone.
+const CONTENTS_MAX: usize = 256;
+/// Their bytes, likewise.
+const BYTES_MAX: usize = 1 << 20;
+
+/// Access to the bus for the clients of one loop.
+pub struct BusPublisher {
+    settings: Arc<BusSettings>,
+    status: Arc<SourceStatus>,
+    load: Arc<Load>,
+    jobs: Sender<Job>,
+    outlet: Outlet,
+}
+
+/// One publish.
+pub(super) struct Job {
+    contents: Vec<Content>,
+    bytes: usize,
+    answer: Answer,
+}
+
+impl BusPublisher {
+    pub(super) fn new(
+        settings: Arc<BusSettings>,
+        status: Arc<SourceStatus>,
+        outlet: Outlet,
+    ) -> (BusPublisher, Receiver<Job>) {
+        // Unbounded: the load is the bound.
+        let (jobs, receiver) = unbounded();
+        (BusPublisher { settings, status, load: Arc::default(), jobs, outlet }, receiver)
+    }
+
+    fn enqueue(&self, contents: Vec<Content>, bytes: usize, ticket: Ticket) -> Result<(), PublishRefusal> {
+        if !self.status.is_up() {
+            return Err(PublishRefusal::BrokerDown);
+        }
+        let charge = Charge::take(&self.load, self.settings.queue, bytes).ok_or(PublishRefusal::Busy)?;
+        let answer = Answer::new(self.outlet.clone(), ticket, Some(charge));
+        self.jobs.send(Job { contents, bytes, answer }).map_err(|refused| {
+            refused.into_inner().answer.forget();
+            PublishRefusal::BrokerDown
+        })
+    }
+}
+
+impl Publish for BusPublisher {
+    fn publish(&self, events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal> {
+        if events.iter().filter_map(|event| event.id.as_ref()).any(|id| id.as_str().len() > PUBLISHER_ID_BYTES_MAX) {
+            return Err(PublishRefusal::IdTooLong);
+        }
+        let bytes = events.iter().map(|event| event.topic.as_str().len() + event.data.len()).sum();
+        self.enqueue(events.into_iter().map(Content::Event).collect(), bytes, ticket)?;
+        Ok(Accepted::Later(Vec::new()))
+    }
+
+    fn pass_on(&self, disconnect: &Disconnect, ticket: Ticket) -> Result<PassedOn, PublishRefusal> {
+        let content = Content::Disconnect(disconnect.clone(), self.settings.node.clone());
+        self.enqueue(vec![content], 0, ticket).map(|()| PassedOn::Later)
+    }
+}
+
+/// The thread's state.
+pub(super) struct Appender {
+    engine: Box<dyn Engine>,
+    jobs: Receiver<Job>,
+    log: LogThrottle,
+}
+
+impl Appender {
+    pub(super) fn new(engine: Box<dyn Engine>, jobs: Receiver<Job>) -> Appender {
+        Appender { engine, jobs, log: LogThrottle::default() }
+    }
+
+    /// Appends until asked to stop.
+    pub(super) fn run(&mut self, stop: &Stop) {
+        loop {
+            select_biased! {
+                recv(stop.receiver()) -> _ => break,
+                recv(self.jobs) -> job => match job {
+                    Ok(job) => self.append(job),
+                    Err(_) => break,
+                },
+            }
+        }
+        // Dropping the waiting jobs refuses them.
+        self.jobs.try_iter().for_each(drop);
+    }
+
+    /// Appends a job, and the jobs waiting behind it up to the bounds.
+    fn append(&mut self, first: Job) {
+        let mut bytes = first.bytes;
+        let mut contents = first.contents;
+        let mut answers = vec![(first.answer, contents.len())];
+        while contents.len() < CONTENTS_MAX && bytes < BYTES_MAX {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            bytes += job.bytes;
+            answers.push((job.answer, job.contents.len()));
+            contents.extend(job.contents);
+        }
+        match self.engine.append(&contents) {
+            Ok(receipts) => {
+                let mut appended = std::iter::zip(contents, receipts);
+                for (answer, count) in answers {
+                    answer.give(Ok(published(appended.by_ref().take(count))));
+                }
+            }
+            // Dropping the answers refuses the publishes: the engine may have them, so clients repeat under their ids.
+            Err(error) => {
+                if let Some(swallowed) = self.log.permit(Instant::now()) {
+                    tracing::warn!(%error, swallowed, "publishing to the bus failed");
+                }
+            }
+        }
+    }
+}
+
+/// What a publisher is answered.
+fn published(appended: impl Iterator<Item = (Content, Receipt)>) -> Published {
+    let mut published = Published::default();
+    for (content, Receipt { position, is_duplicate }) in appended {
+        let Content::Event(event) = content else { continue };
+        let id = position.id(event.id.as_ref());
+        if is_duplicate { published.duplicates.push(id) } else { published.ids.push(id) }
+    }
+    published
+}

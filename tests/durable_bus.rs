@@ -1,0 +1,259 @@
+//! A durable bus in a stream of a real redis-server: nodes that restart, clients that move between nodes, and a Redis
+//! that forgets.
+
+use serde_json::{Value, json};
+
+use support::redis::RedisServer;
+use support::server::Server;
+use support::stream::Subscriber;
+use support::wait::wait_until;
+
+mod support;
+
+fn install(redis: &RedisServer) {
+    let functions = include_str!("../src/sources/bus/redis_stream/functions.lua");
+    let _: String = redis.command(&["FUNCTION", "LOAD", "REPLACE", functions]);
+}
+
+fn start() -> RedisServer {
+    let redis = RedisServer::start();
+    install(&redis);
+    redis
+}
+
+/// A node on the bus, once it may be used.
+fn node(redis: &RedisServer, options: &[&str]) -> Server {
+    let url = redis.url("redis", "");
+    let bus = ["--redis-url", &url, "--bus", "redis-stream", "--dev"];
+    let server = Server::start(&[&bus[..], options].concat());
+    wait_until("the node is ready", || server.get("/health/ready").status == 200);
+    server
+}
+
+/// Publishes, and returns the answer.
+fn publish(server: &Server, body: &Value) -> Value {
+    let answer = server.post(&body.to_string());
+    assert_eq!(answer.status, 202, "{answer}");
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+/// The position in an id: epoch and offset.
+fn position(id: &str) -> (u64, u64) {
+    let (epoch, offset) = id.split('~').next().unwrap().split_once('-').unwrap();
+    (epoch.parse().unwrap(), offset.parse().unwrap())
+}
+
+#[test]
+fn all_nodes_deliver_the_same_events_under_the_same_ids() {
+    let redis = start();
+    let nodes = [node(&redis, &[]), node(&redis, &[])];
+    let mut subscribers = [0, 1].map(|n: usize| Subscriber::open(&nodes[n], "/events?topic=a&topic=b"));
+    let first = publish(&nodes[0], &json!({"topic": "a", "data": "1", "id": "own~1", "event": "kind", "retry": 7}));
+    let second = publish(&nodes[1], &json!([{"topic": "b", "data": "2\n3"}, {"topic": "c", "data": "4"}]));
+    let ids = [first["id"].as_str(), second["ids"][0].as_str()].map(Option::unwrap);
+    assert!(ids[0].ends_with("-1~own~1") && position(ids[1]) == (position(ids[0]).0, 2), "{ids:?}");
+    for subscriber in &mut subscribers {
+        let event = subscriber.event();
+        assert_eq!((event.id(), event.event_type(), event.retry_ms()), (Some(ids[0]), Some("kind"), Some(7)));
+        let event = subscriber.event();
+        assert_eq!((event.id(), event.data().as_deref()), (Some(ids[1]), Some("2\n3")));
+    }
+}
+
+#[test]
+fn an_event_that_is_published_again_on_another_node_is_a_duplicate() {
+    let redis = start();
+    let nodes = [node(&redis, &[]), node(&redis, &[])];
+    let mut subscriber = Subscriber::open(&nodes[0], "/events?topic=a&topic=b");
+    let first = publish(&nodes[0], &json!({"topic": "a", "data": "1", "id": "x"}));
+    let again = publish(&nodes[1], &json!({"topic": "a", "data": "1", "id": "x"}));
+    assert_eq!(again, json!({"id": first["id"], "duplicate": true}));
+    let mixed =
+        publish(&nodes[1], &json!([{"topic": "a", "data": "1", "id": "x"}, {"topic": "b", "data": "2", "id": "x"}]));
+    assert_eq!(mixed["duplicates"], json!([first["id"]]));
+    subscriber.expect(&["1", "2"]);
+}
+
+#[test]
+fn a_publishers_id_leaves_room_for_the_position() {
+    let redis = start();
+    let server = node(&redis, &[]);
+    publish(&server, &json!({"topic": "a", "data": "", "id": "i".repeat(87)}));
+    let answer = server.post(&json!({"topic": "a", "data": "", "id": "i".repeat(88)}).to_string());
+    assert_eq!(answer.status, 400, "{answer}");
+}
+
+#[test]
+fn a_restart_of_a_node_is_no_gap_and_a_client_may_return_to_another() {
+    let redis = start();
+    let stays = node(&redis, &[]);
+    let restarts = node(&redis, &[]);
+    let mut subscriber = Subscriber::open(&restarts, "/events?topic=a");
+    let mut last = String::new();
+    for n in 0..10 {
+        publish(&stays, &json!({"topic": "a", "data": n.to_string(), "id": format!("id-{n}")}));
+        publish(&stays, &json!({"topic": "b", "data": "of another topic"}));
+        let event = subscriber.event();
+        assert_eq!(event.data(), Some(n.to_string()));
+        last = event.id().unwrap().to_owned();
+    }
+    restarts.kill();
+    publish(&stays, &json!({"topic": "a", "data": "meanwhile"}));
+    let restarted = node(&redis, &[]);
+    for server in [&restarted, &stays] {
+        let mut resumed = Subscriber::resume(server, "/events?topic=a", &last);
+        resumed.expect(&["meanwhile"]);
+        let before = last.replace("-19~id-9", "-15~id-7");
+        assert_ne!(before, last);
+        Subscriber::resume(server, "/events?topic=a", &before).expect(&["8", "9", "meanwhile"]);
+    }
+}
+
+/// Everything that was published before it and read by one of the nodes may be gone; all nodes put the gap at one place.
+fn check_fork(nodes: &[Server; 2], break_bus: impl FnOnce()) {
+    let mut subscribers = [0, 1].map(|n: usize| Subscriber::open(&nodes[n], "/events?topic=a"));
+    publish(&nodes[0], &json!({"topic": "a", "data": "before"}));
+    let last = subscribers.each_mut().map(|subscriber| subscriber.event().id().unwrap().to_owned());
+    assert_eq!(last[0], last[1]);
+    break_bus();
+    wait_until("publishing works again", || {
+        nodes[1].post(&json!({"topic": "a", "data": "after", "id": "once"}).to_string()).status == 202
+    });
+    let gaps = subscribers.each_mut().map(|subscriber| {
+        let gap = subscriber.event();
+        assert_eq!(gap.gap()["reason"], "bus_forked");
+        subscriber.expect(&["after"]);
+        gap.id().unwrap().to_owned()
+    });
+    assert_eq!(gaps[0], gaps[1]);
+    assert!(position(&gaps[0]) > position(&last[0]));
+    // A client that returns with an id from before it gets the gap, too.
+    for server in nodes {
+        let mut resumed = Subscriber::resume(server, "/events?topic=a", &last[0]);
+        assert_eq!(resumed.event().gap()["reason"], "bus_forked");
+        resumed.expect(&["after"]);
+        Subscriber::resume(server, "/events?topic=a", &gaps[0]).expect(&["after"]);
+    }
+}
+
+#[test]
+fn a_redis_that_restarts_empty_is_a_gap_on_all_nodes() {
+    let mut redis = start();
+    let nodes = [node(&redis, &[]), node(&redis, &[])];
+    check_fork(&nodes, || {
+        redis.restart();
+        install(&redis);
+    });
+}
+
+#[test]
+fn a_stream_that_is_deleted_is_a_gap_on_all_nodes() {
+    let redis = start();
+    let nodes = [node(&redis, &[]), node(&redis, &[])];
+    check_fork(&nodes, || {
+        let deleted: u64 = redis.command(&["DEL", "{fanfare}:events"]);
+        assert_eq!(deleted, 1);
+    });
+}
+
+#[test]
+fn an_entry_with_an_id_of_its_own_is_reported_and_wedges_nothing() {
+    let redis = start();
+    let server = node(&redis, &[]);
+    let mut subscriber = Subscriber::open(&server, "/events?topic=a");
+    publish(&server, &json!({"topic": "a", "data": "1"}));
+    subscriber.expect(&["1"]);
+    // Far in the future.
+    let _: String = redis.command(&["XADD", "{fanfare}:events", "9000000000000-5", "something", "else"]);
+    publish(&server, &json!({"topic": "a", "data": "2"}));
+    let reasons = [0; 2].map(|_| subscriber.event().gap()["reason"].as_str().unwrap().to_owned());
+    assert_eq!(reasons, ["event_refused", "bus_forked"]);
+    subscriber.expect(&["2"]);
+}
+
+#[test]
+fn entries_that_were_trimmed_before_a_node_read_them_are_a_gap() {
+    let redis = start();
+    let nodes = [node(&redis, &[]), node(&redis, &[])];
+    let mut subscriber = Subscriber::open(&nodes[0], "/events?topic=a");
+    publish(&nodes[1], &json!({"topic": "a", "data": "1"}));
+    subscriber.expect(&["1"]);
+    nodes[0].signal("STOP");
+    (0..10).for_each(|n| drop(publish(&nodes[1], &json!({"topic": "a", "data": n.to_string()}))));
+    let trimmed: u64 = redis.command(&["XTRIM", "{fanfare}:events", "MAXLEN", "2"]);
+    assert_eq!(trimmed, 10);
+    nodes[0].signal("CONT");
+    // One of the ten may have been on its way already.
+    let gap = std::iter::repeat_with(|| subscriber.event()).find(|event| event.event_type() == Some("gap")).unwrap();
+    assert_eq!(gap.gap()["reason"], "bus_trimmed");
+    subscriber.expect(&["8", "9"]);
+}
+
+#[test]
+fn a_bus_that_is_not_installed_is_named_and_streams_wait_for_it() {
+    let redis = RedisServer::start();
+    let url = redis.url("redis", "");
+    let server = Server::start(&["--redis-url", &url, "--bus", "redis-stream", "--dev"]);
+    server.wait_for_log(&["fanfare bus install"]);
+    assert_eq!(server.get("/health/ready").status, 503);
+    assert_eq!(server.get("/events?topic=a").status, 503);
+    assert_eq!(server.post(r#"{"topic":"a","data":"x"}"#).status, 503);
+    install(&redis);
+    wait_until("the node is ready", || server.get("/health/ready").status == 200);
+    let mut subscriber = Subscriber::open(&server, "/events?topic=a");
+    publish(&server, &json!({"topic": "a", "data": "1"}));
+    subscriber.expect(&["1"]);
+}
+
+#[test]
+fn a_redis_that_may_evict_the_bus_and_a_replica_are_refused() {
+    let redis = start();
+    let _: Vec<String> = redis.command(&["FCALL", "fanfare_check", "2", "{fanfare}:events", "{fanfare}:bus"]);
+    let replica = RedisServer::start();
+    let port = redis.address().port().to_string();
+    let _: String = replica.command(&["REPLICAOF", "127.0.0.1", &port]);
+    wait_until("it is in sync", || replica.command::<u64>(&["EXISTS", "{fanfare}:bus"]) == 1);
+    let _: String = redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    for (redis, words) in [(&redis, "allkeys-lru"), (&replica, "replica")] {
+        let server = Server::start(&["--redis-url", &redis.url("redis", ""), "--bus", "redis-stream"]);
+        server.wait_for_log(&["the bus can't be read", words]);
+        assert_eq!(server.get("/health/ready").status, 503);
+    }
+}
+
+/// The id of a subscriber whose topics are quiet would fall behind what the bus keeps.
+#[test]
+fn a_heartbeat_may_carry_the_position() {
+    let redis = start();
+    let server = node(&redis, &["--heartbeat", "1s"]);
+    let mut subscriber = Subscriber::open(&server, "/events?topic=quiet&heartbeat=position");
+    let mut plain = Subscriber::open(&server, "/events?topic=quiet");
+    let answer = publish(&server, &json!({"topic": "other", "data": "1"}));
+    let id = answer["id"].as_str().unwrap();
+    let positions =
+        std::iter::repeat_with(|| subscriber.block()).map(|block| (block.data(), block.id().map(str::to_owned)));
+    let reached = positions.take(10).find(|(_, heard)| heard.as_deref() == Some(id));
+    assert_eq!(reached, Some((None, Some(id.to_owned()))), "an id without data");
+    assert!(plain.block().is_comment());
+    let refused = server.get("/events?topic=quiet&heartbeat=often");
+    assert_eq!(refused.status, 400, "{refused}");
+}
+
+/// The node may not have read as far yet, so it waits; but not forever.
+#[test]
+fn an_id_that_is_not_on_the_bus_is_unknown_once_the_node_has_read_to_the_end() {
+    let redis = start();
+    let server = node(&redis, &[]);
+    let id = publish(&server, &json!({"topic": "a", "data": "1"}))["id"].as_str().unwrap().to_owned();
+    for forged in [id.replace("-1", "-77"), "9000000000000-1".to_owned()] {
+        let resume = || Subscriber::resume(&server, "/events?topic=a", &forged);
+        assert_eq!(resume().try_block(), None, "only a retry: come back later");
+        let mut gap = None;
+        wait_until("it is unknown", || {
+            gap = resume().try_block();
+            gap.is_some()
+        });
+        assert_eq!(gap.unwrap().gap()["reason"], "unknown_id");
+    }
+    assert!(server.refused("position_unknown") >= 2.0);
+}
