@@ -1,5 +1,5 @@
 // A subscription to a Fanfare server that survives what happens to pages: deploys, limits, sleep, lost networks.
-// It resumes after the last event it has (Last-Event-ID), tells of gaps, and can be one connection for all tabs.
+// It resumes after the last event it has (Last-Event-ID), reports gaps, and can be one connection for all tabs.
 // No build and no dependency: <script type="module"> import { subscribe } from "https://HOST/fanfare.js"; </script>
 
 const RETRY_MS = 3000; // until the server says otherwise
@@ -8,11 +8,13 @@ const SILENCE_MS_MAX = 90000; // the server sends a heartbeat after 30 s at most
 
 /** Subscribes to a stream; see fanfare.d.ts for the options. */
 export function subscribe(url, options = {}) {
-  const target = new URL(url, document.baseURI).href;
+  const target = new URL(url, document.baseURI);
+  // With a durable bus, the last id keeps up in silence.
+  target.searchParams.set("heartbeat", "position");
   const settings = { json: true, retryMax: RETRY_MS_MAX, silenceMax: SILENCE_MS_MAX, ...options };
   return settings.share && globalThis.BroadcastChannel
-    ? new SharedSubscription(target, settings)
-    : new Subscription(target, settings);
+    ? new SharedSubscription(target.href, settings)
+    : new Subscription(target.href, settings);
 }
 
 class Subscription {
@@ -108,7 +110,7 @@ class Subscription {
         }
       }
     } catch {
-      // The network's failure, or ours to be patient: both are answered by coming back.
+      // The network failed, or was silent for too long: reconnect.
     }
     clearTimeout(silence);
     if (stopped) return;
@@ -122,7 +124,7 @@ class Subscription {
   }
 
   #wait(retryMs) {
-    // The server's time is spread by the server. Failing again is answered by longer waits, spread by us.
+    // The server spreads its own times. After repeated failures, wait longer, with jitter.
     const again = this.#failures++;
     const longer = Math.min(this.#retry * 2 ** again, Math.max(this.#options.retryMax, this.#retry));
     const delay = retryMs ?? (again ? longer * (0.8 + 0.4 * Math.random()) : this.#retry);
