@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::event::timeline::{Epoch, Place, Position, SEQUENCES_PER_POSITION, Timeline};
 use crate::event::{EventId, RunName, Sequence};
-use crate::hub::Hub;
+use crate::hub::{Hub, Subscriber};
 
 /// Positions that clients named and this process has not read, at a time. Beyond it, another one is unknown at once.
 const ASKED_MAX: usize = 1024;
@@ -54,24 +54,16 @@ impl Hub {
         }
     }
 
-    /// The place that an id of the order's own form names.
-    pub(super) fn place_of(&self, id: &str) -> Place {
+    /// The place that an id names; `None`: it has not the order's own form, so a log may know it.
+    pub(super) fn place_of(&self, id: &str) -> Option<Place> {
         match &self.ids {
-            Ids::Run => match self.run.position(id) {
-                Some(sequence) if sequence <= self.head() => Place::At(sequence),
-                _ => Place::Unknown,
-            },
-            Ids::Bus(Following { timeline, .. }) => {
-                Position::of_id(id).map_or(Place::Unknown, |position| timeline.place(position, self.head()))
+            Ids::Run => {
+                let sequence = self.run.position(id)?;
+                Some(if sequence <= self.head { Place::At(sequence) } else { Place::Unknown })
             }
-        }
-    }
-
-    /// True when an id has the order's own form, so that no log needs to be searched for it.
-    pub(super) fn is_own_form(&self, id: &str) -> bool {
-        match &self.ids {
-            Ids::Run => self.run.position(id).is_some(),
-            Ids::Bus(_) => Position::of_id(id).is_some(),
+            Ids::Bus(Following { timeline, .. }) => {
+                Position::of_id(id).map(|position| timeline.place(position, self.head))
+            }
         }
     }
 
@@ -105,7 +97,7 @@ impl Hub {
     /// A client names this id. Call it before [`Hub::start`]: an id beyond what has been read may be on the bus all the same.
     pub fn note_asked(&mut self, id: &[u8]) {
         let id = std::str::from_utf8(id).unwrap_or_default();
-        if self.place_of(id) == Place::Ahead
+        if self.place_of(id) == Some(Place::Ahead)
             && let (Ids::Bus(following), Some(position)) = (&mut self.ids, Position::of_id(id))
             && following.asked.len() < ASKED_MAX
         {
@@ -113,13 +105,17 @@ impl Hub {
         }
     }
 
-    /// True for an id beyond what has been read, until the bus has been read to its end since a client first named it. After
-    /// that the id is not on the bus.
-    pub(super) fn may_be_read_soon(&self, id: &str) -> bool {
-        let (Place::Ahead, Ids::Bus(following), Some(position)) = (self.place_of(id), &self.ids, Position::of_id(id))
-        else {
-            return false;
-        };
+    /// True when the stream can't start yet: this process has not read what it remembers of the bus; or the id is beyond what
+    /// has been read, and the bus has not been read to its end since a client first named it. After that, the id is not on
+    /// the bus.
+    pub(super) fn must_wait(&self, subscriber: Subscriber, id: &[u8]) -> bool {
+        let Ids::Bus(following) = &self.ids else { return false };
+        let is_local = || self.entries_of(subscriber).all(|entry| entry.name.is_reserved());
+        if !following.is_loaded && !is_local() {
+            return true;
+        }
+        let id = std::str::from_utf8(id).unwrap_or_default();
+        let (Some(Place::Ahead), Some(position)) = (self.place_of(id), Position::of_id(id)) else { return false };
         // The read that was under way when it was named may have begun before it was appended.
         following.asked.get(&position).is_some_and(|since| following.ends_reached < since + 2)
     }
@@ -127,11 +123,6 @@ impl Hub {
     /// True when positions are those of a bus, which other nodes and later runs resolve too.
     pub fn follows_bus(&self) -> bool {
         matches!(self.ids, Ids::Bus(_))
-    }
-
-    /// False while streams can't start, because this process has not read what it remembers of the bus.
-    pub fn is_loaded(&self) -> bool {
-        !matches!(self.ids, Ids::Bus(Following { is_loaded: false, .. }))
     }
 
     /// The place of the next event that does not pass through the bus; `None`: there is no room before the bus's next

@@ -116,12 +116,10 @@ impl Hub {
     ///
     /// `last_event_id` is what the client sent: any bytes, empty meaning none (WHATWG HTML 9.2.4).
     pub fn start(&self, subscriber: Subscriber, last_event_id: &[u8], replay: Replay) -> Start {
-        let is_local = self.entries_of(subscriber).all(|entry| entry.name.is_reserved());
-        let id = std::str::from_utf8(last_event_id).unwrap_or_default();
-        if (!self.is_loaded() && !is_local) || self.may_be_read_soon(id) {
-            return Start::Waiting;
+        match self.must_wait(subscriber, last_event_id) {
+            true => Start::Waiting,
+            false => Start::Ready(self.start_point(subscriber, last_event_id, replay)),
         }
-        Start::Ready(self.start_point(subscriber, last_event_id, replay))
     }
 
     fn start_point(&self, subscriber: Subscriber, last_event_id: &[u8], replay: Replay) -> StartPoint {
@@ -260,11 +258,10 @@ impl Hub {
     /// Two topics may remember the same publisher's id: then the earlier counts, so that nothing is lost. A topic that
     /// has forgotten an event with that id makes it unknown: the client may have received that event.
     fn position_of(&self, subscriber: Subscriber, id: &EventId) -> Option<Sequence> {
-        if self.is_own_form(id.as_str()) {
-            return match self.place_of(id.as_str()) {
-                Place::At(position) => Some(position),
-                Place::Ahead | Place::Unknown => None,
-            };
+        match self.place_of(id.as_str()) {
+            Some(Place::At(position)) => return Some(position),
+            Some(Place::Ahead | Place::Unknown) => return None,
+            None => {}
         }
         let is_ambiguous = |entry: &TopicEntry| {
             let placed = u32::from(entry.log.is_last_evicted(id.as_str()));
