@@ -166,9 +166,53 @@ fn an_entry_with_an_id_of_its_own_is_reported_and_wedges_nothing() {
     // Far in the future.
     let _: String = redis.command(&["XADD", "{fanfare}:events", "9000000000000-5", "something", "else"]);
     publish(&server, &json!({"topic": "a", "data": "2"}));
-    let reasons = [0; 2].map(|_| subscriber.event().gap()["reason"].as_str().unwrap().to_owned());
-    assert_eq!(reasons, ["event_refused", "bus_forked"]);
+    let reasons = |subscriber: &mut Subscriber, count: usize| {
+        (0..count).map(|_| subscriber.event().gap()["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(&mut subscriber, 2), ["event_refused", "bus_forked"]);
     subscriber.expect(&["2"]);
+    // Far ahead in the same epoch: the last offset that there is.
+    let id = publish(&server, &json!({"topic": "a", "data": "3"}))["id"].as_str().unwrap().to_owned();
+    subscriber.expect(&["3"]);
+    let last = format!("{}-{}", position(&id).0, u64::MAX);
+    let _: String = redis.command(&["XADD", "{fanfare}:events", &last, "something", "else"]);
+    publish(&server, &json!({"topic": "a", "data": "4"}));
+    assert_eq!(reasons(&mut subscriber, 3), ["bus_trimmed", "event_refused", "bus_forked"]);
+    subscriber.expect(&["4"]);
+}
+
+/// An application that may call the function may append anything: each topic that is named gets a gap, and all others go on.
+#[test]
+fn entries_that_are_no_events_are_gaps_of_their_topics_alone() {
+    let redis = start();
+    let server = node(&redis, &[]);
+    let mut subscriber = Subscriber::open(&server, "/events?topic=a");
+    let mut other = Subscriber::open(&server, "/events?topic=b");
+    let append = |fields: [&str; 6]| {
+        let call = ["FCALL", "fanfare_append", "2", "{fanfare}:events", "{fanfare}:bus", "1000", "1000"];
+        let _: Vec<String> = redis.command(&[&call[..], &fields[..]].concat());
+    };
+    let (long, large) = ("i".repeat(88), "x".repeat((256 << 10) + 1));
+    append(["a", "", &long, "", "", ""]);
+    append(["a", "", "two words", "", "", ""]);
+    append(["a", "", "", "gap", "", ""]);
+    append(["a", "", "", "", "soon", ""]);
+    append(["a", &large, "", "", "", ""]);
+    for refused in 1..=5 {
+        let gap = subscriber.event().gap();
+        assert_eq!((&gap["reason"], &gap["topics"]), (&json!("event_refused"), &json!(["a"])), "{refused}");
+    }
+    append(["a", "last", "", "kind", "9", ""]);
+    append(["b", "of b", "", "", "", ""]);
+    subscriber.expect(&["last"]);
+    other.expect(&["of b"]);
+    // These name no topic, so they may have been for any topic.
+    append(["", "", "", "", "", ""]);
+    append(["", "nonsense", "", "", "", "a node"]);
+    append(["fanfare:statistics", "1", "", "", "", ""]);
+    for refused in 1..=3 {
+        assert_eq!(other.event().gap()["topics"], json!(["*"]), "{refused}");
+    }
 }
 
 #[test]

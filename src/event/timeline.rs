@@ -43,7 +43,7 @@ impl Position {
     /// The position right after this one in the same epoch.
     #[must_use]
     pub fn next(self) -> Position {
-        Position { offset: self.offset + 1, ..self }
+        Position { offset: self.offset.saturating_add(1), ..self }
     }
 
     /// The id of the event at this position.

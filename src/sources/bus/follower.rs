@@ -9,6 +9,9 @@ use crate::event::{Event, Sequence, Topic};
 use crate::protocol::disconnect::Disconnect;
 use crate::sources::bus::{Content, Entry, Page};
 
+/// The most positions that are skipped without beginning anew.
+const SKIPPED_MAX: u64 = 1 << 20;
+
 /// What the loop gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -65,7 +68,7 @@ impl Follower {
             Some(read) if position <= read => return,
             Some(read) if position == read.next() => self.advance(position),
             Some(read) if position.epoch == read.epoch => {
-                self.advance(before(position));
+                self.skip_to(before(position), steps);
                 self.push_gap(Loss::Trimmed, steps);
                 self.advance(position);
             }
@@ -91,7 +94,7 @@ impl Follower {
     fn jump(&mut self, last: Position, steps: &mut Vec<Step>) {
         match self.read {
             None => return self.begin(last, steps),
-            Some(read) if read.epoch == last.epoch && read < last => self.advance(last),
+            Some(read) if read.epoch == last.epoch && read < last => self.skip_to(last, steps),
             // A newer epoch whose entries are all trimmed; or an older engine: none of its positions was read.
             Some(_) => self.begin(last, steps),
         }
@@ -102,6 +105,15 @@ impl Follower {
         let epoch = self.timeline.begin(position, self.head);
         steps.push(Step::Begin(epoch));
         self.advance(position);
+    }
+
+    /// Continues further on in the same epoch. Far ahead, sequences begin anew: an application that appends with an id of its
+    /// own may name any offset.
+    fn skip_to(&mut self, position: Position, steps: &mut Vec<Step>) {
+        match self.read {
+            Some(read) if position.offset - read.offset <= SKIPPED_MAX => self.advance(position),
+            _ => self.begin(position, steps),
+        }
     }
 
     fn advance(&mut self, position: Position) {
@@ -181,6 +193,11 @@ mod tests {
         check(&[("7-1 7-2 7-3", "7-3"), ("9-0< 9-1", "9-1")], "[7-1, 7-1, 7-2, 7-3, [9-0, gap@9-0 Fork, 9-1");
         check(&[("7-1", "7-1"), ("9-4", "9-4")], "[7-1, 7-1, [9-3, gap@9-3 Trimmed, 9-4");
         check(&[("7-1", "7-1"), ("", "9-4"), ("9-5", "9-5")], "[7-1, 7-1, [9-4, gap@9-4 Trimmed, 9-5");
+        let far = "7-18446744073709551615";
+        check(
+            &[("7-1", "7-1"), (far, far)],
+            "[7-1, 7-1, [7-18446744073709551614, gap@7-18446744073709551614 Trimmed, 7-18446744073709551615",
+        );
         // Appended with another id than the function's, and repaired with a fork.
         check(&[("7-1 9-0! 10-0< 10-1", "10-1")], "[7-1, 7-1, [9-0, gap@9-0 Refused, [10-0, gap@10-0 Fork, 10-1");
     }

@@ -7,11 +7,11 @@
 -- begins with a fork, before anything else is appended, when entries may have been lost:
 --   - the replication id is not the stored one: another server took over, or this one restarted;
 --   - the stream is gone: deleted, or evicted;
---   - the last entry is not of the stored epoch: something appended with an id of its own.
+--   - the last entry is not of the stored epoch, or far ahead in it: something appended with an id of its own.
 
 local FORMAT = '1'
 -- Beyond this, Lua's numbers are not exact.
-local EPOCH_MAX = 2 ^ 53
+local EXACT_MAX = 2 ^ 53
 
 local function last_id(stream)
   local info = redis.call('XINFO', 'STREAM', stream)
@@ -20,8 +20,9 @@ local function last_id(stream)
   end
 end
 
-local function epoch_of(id)
-  return tonumber(string.match(id, '^%d+'))
+local function parts_of(id)
+  local epoch, offset = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(epoch), tonumber(offset)
 end
 
 -- The epoch to append to; begins a new one if necessary.
@@ -36,12 +37,13 @@ local function current_epoch(stream, state)
   local previous = ''
   if redis.call('EXISTS', stream) == 1 then
     previous = last_id(stream)
-    if stored[2] == replid and epoch_of(previous) == epoch then return stored[1] end
-    epoch = math.max(epoch, epoch_of(previous))
+    local last_epoch, last_offset = parts_of(previous)
+    if stored[2] == replid and last_epoch == epoch and last_offset < EXACT_MAX then return stored[1] end
+    epoch = math.max(epoch, last_epoch)
   end
   local time = redis.call('TIME')
   epoch = math.max(epoch + 1, time[1] * 1000 + math.floor(time[2] / 1000))
-  if epoch >= EPOCH_MAX then
+  if epoch >= EXACT_MAX then
     return redis.error_reply('ERR the stream holds an id that is too large for another one: delete the key ' .. stream)
   end
   local text = string.format('%.0f', epoch)
