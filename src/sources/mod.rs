@@ -15,6 +15,7 @@ pub mod redis;
 mod answer;
 mod backoff;
 mod draft;
+mod refused_log;
 mod throttle;
 
 pub use answer::QueueLimits;

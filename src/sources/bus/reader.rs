@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 
 use crate::event::timeline::Position;
 use crate::event::{Broadcast, Event, Frame, Sequence};
+use crate::observe::clip::clip;
 use crate::protocol::encoder::{self, Fields};
 use crate::sources::backoff::Backoff;
 use crate::sources::bus::follower::{Follower, Loss, Step};
 use crate::sources::bus::{BusSettings, Engine, EngineError, Entry, Page};
 use crate::sources::channel::{Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Refusal, SourceStatus};
+use crate::sources::refused_log::RefusedLog;
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
 
+/// The log message for an entry that is not an event.
+const REFUSED: &str = "an entry of the bus was refused";
 /// Entries of one page.
 const ENTRIES_MAX: usize = 64;
 /// How long a read waits for the next entry, and so the longest time until the thread notices a stop.
@@ -38,6 +42,7 @@ pub(super) struct Reader {
     end_reported_at: Instant,
     backoff: Backoff,
     log: LogThrottle,
+    refused_log: RefusedLog,
     scratch: Vec<u8>,
 }
 
@@ -59,6 +64,7 @@ impl Reader {
             is_loaded: false,
             end_reported_at: Instant::now(),
             log: LogThrottle::default(),
+            refused_log: RefusedLog::new(REFUSED),
             scratch: Vec::new(),
         }
     }
@@ -96,6 +102,7 @@ impl Reader {
             self.is_loaded = true;
         }
         while !stop.is_asked() {
+            self.refused_log.log_left_out();
             let read = self.follower.read().expect("a page was taken");
             let page = self.engine.read_after(read, ENTRIES_MAX, READ_WAIT)?;
             if !self.status.is_up() {
@@ -178,13 +185,15 @@ impl Reader {
         Broadcast { sequence, topic: event.topic.clone(), foreign_id: None, frame: Frame::from(&self.scratch[..]) }
     }
 
-    fn push_gap(&self, sequence: Sequence, position: Position, loss: Loss) {
+    fn push_gap(&mut self, sequence: Sequence, position: Position, loss: Loss) {
         let (reason, scope) = match loss {
             Loss::Fork => (GapReason::BusForked, GapScope::All),
             Loss::Trimmed => (GapReason::BusTrimmed, GapScope::All),
             Loss::Refused(topic, reason) => {
                 self.status.count_refused(Refusal::Malformed);
-                tracing::warn!(%position, reason, "an entry of the bus was refused");
+                if self.refused_log.admit() {
+                    tracing::warn!(%position, reason = &*clip(&reason), "{REFUSED}");
+                }
                 let lost = topic.map(|topic| {
                     let lost = Arc::new(LostTopics::default());
                     let _is_added = lost.add(&topic);

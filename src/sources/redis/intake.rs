@@ -4,11 +4,9 @@
 //! that must come after the batch's events waits until the batch has gone ([`Intake::flush`]).
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::event::Event;
 use crate::observe::clip::clip;
-use crate::observe::log_limit::{INTERVAL, LogLimit};
 use crate::protocol::encoder::Fields;
 use crate::redis_address::replies::{Message, Reply, TooLong};
 use crate::sources::answer::Answer;
@@ -20,6 +18,7 @@ use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::payload::{self, Parsed, Refused};
 use crate::sources::redis::subscriptions::{Delivery, Subscriptions};
 use crate::sources::redis::topics::Topics;
+use crate::sources::refused_log::RefusedLog;
 use crate::sources::sequencer::{Batch, Sequencer};
 
 /// The log message for a message that is not an event.
@@ -38,9 +37,7 @@ pub(super) struct Intake {
     batch: Batch,
     answers: Vec<(Answer, Result<Published, PublishRefusal>)>,
     /// Rate-limited, because every application that may publish to Redis can cause these lines.
-    refused_log: LogLimit,
-    /// The start of the rate limit's clock.
-    started_at: Instant,
+    refused_log: RefusedLog,
 }
 
 impl Intake {
@@ -60,8 +57,7 @@ impl Intake {
             topics: Topics::default(),
             batch: Batch::default(),
             answers: Vec::new(),
-            refused_log: LogLimit::default(),
-            started_at: Instant::now(),
+            refused_log: RefusedLog::new(REFUSED),
         }
     }
 
@@ -180,7 +176,7 @@ impl Intake {
         self.flush();
         self.status.count_refused(*refusal);
         topics.iter().for_each(|topic| self.sequencer.announce_refused(topic));
-        if self.refused_log.admit(self.started_at.elapsed()) {
+        if self.refused_log.admit() {
             let channel = String::from_utf8_lossy(channel);
             tracing::warn!(channel = ?clip(&channel), reason = &*clip(reason), "{REFUSED}");
         }
@@ -188,8 +184,6 @@ impl Intake {
 
     /// Logs how many refusals the rate limit kept out of the log.
     pub(super) fn log_left_out(&mut self) {
-        if let Some(count) = self.refused_log.left_out(self.started_at.elapsed()) {
-            tracing::warn!("{count} more like this in the last {} s: {REFUSED}", INTERVAL.as_secs());
-        }
+        self.refused_log.log_left_out();
     }
 }
