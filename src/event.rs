@@ -294,11 +294,15 @@ impl RunName {
 
     /// The position that `id` names, if this run made it. Canonical decimals only: no run makes `x-07`.
     pub fn position(&self, id: &str) -> Option<Sequence> {
-        let digits = id.strip_prefix(self.as_str())?.strip_prefix('-')?;
-        let canonical = digits == "0" || !digits.starts_with('0');
-        let decimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        (canonical && decimal).then(|| digits.parse().ok().map(Sequence)).flatten()
+        canonical_number(id.strip_prefix(self.as_str())?.strip_prefix('-')?).map(Sequence)
     }
+}
+
+/// The number that these digits are, if no other digits are the same number.
+fn canonical_number(digits: &str) -> Option<u64> {
+    let canonical = digits == "0" || !digits.starts_with('0');
+    let decimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    (canonical && decimal).then(|| digits.parse().ok()).flatten()
 }
 
 impl fmt::Display for RunName {

@@ -173,7 +173,7 @@ impl Node {
                     let frame = Frame::from(format!("gap {sequence} {loss:?}").into_bytes());
                     self.hub.append_loss(sequence, None, frame, Duration::ZERO);
                 }
-                Step::Disconnect(..) => unreachable!("nobody asked for it"),
+                Step::Disconnect(..) => unreachable!("no operation disconnects"),
             }
         }
     }

@@ -1,6 +1,8 @@
 //! A durable bus in a stream of a real redis-server: nodes that restart, clients that move between nodes, and a Redis
 //! that forgets.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use support::redis::RedisServer;
@@ -10,9 +12,18 @@ use support::wait::wait_until;
 
 mod support;
 
+/// Runs `fanfare bus`; returns its exit status and output.
+fn bus_command(redis: &RedisServer, action: &str) -> (Option<i32>, String) {
+    let url = redis.url("redis", "");
+    let output = Command::new(env!("CARGO_BIN_EXE_fanfare")).args(["bus", action, "--redis-url", &url]).output();
+    let output = output.expect("cargo built it");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout) + &text(output.stderr))
+}
+
 fn install(redis: &RedisServer) {
-    let functions = include_str!("../src/sources/bus/redis_stream/functions.lua");
-    let _: String = redis.command(&["FUNCTION", "LOAD", "REPLACE", functions]);
+    let (status, output) = bus_command(redis, "install");
+    assert_eq!(status, Some(0), "{output}");
 }
 
 fn start() -> RedisServer {
@@ -234,6 +245,16 @@ fn entries_that_were_trimmed_before_a_node_read_them_are_a_gap() {
 }
 
 #[test]
+fn the_status_of_a_bus_is_its_newest_position_once_it_is_installed() {
+    let redis = RedisServer::start();
+    let (status, output) = bus_command(&redis, "status");
+    assert!(status == Some(1) && output.contains("fanfare bus install"), "{output}");
+    install(&redis);
+    let id = publish(&node(&redis, &[]), &json!({"topic": "a", "data": "1"}))["id"].as_str().unwrap().to_owned();
+    assert_eq!(bus_command(&redis, "status"), (Some(0), format!("position  {id}\nentries   2\n")));
+}
+
+#[test]
 fn a_bus_that_is_not_installed_is_named_and_streams_wait_for_it() {
     let redis = RedisServer::start();
     let url = redis.url("redis", "");
@@ -252,7 +273,7 @@ fn a_bus_that_is_not_installed_is_named_and_streams_wait_for_it() {
 #[test]
 fn a_redis_that_may_evict_the_bus_and_a_replica_are_refused() {
     let redis = start();
-    let _: Vec<String> = redis.command(&["FCALL", "fanfare_check", "2", "{fanfare}:events", "{fanfare}:bus"]);
+    let _: String = redis.command(&["FCALL", "fanfare_check", "2", "{fanfare}:events", "{fanfare}:bus"]);
     let replica = RedisServer::start();
     let port = redis.address().port().to_string();
     let _: String = replica.command(&["REPLICAOF", "127.0.0.1", &port]);

@@ -15,10 +15,10 @@
 
 use std::fmt;
 
-use super::{EVENT_ID_BYTES_MAX, EventId, Sequence};
+use super::{EVENT_ID_BYTES_MAX, EventId, Sequence, canonical_number};
 
 /// Sequences from one position to the next: its own, and those of local events that follow it.
-pub const SEQUENCES_PER_POSITION: u64 = 1 << 20;
+pub const SEQUENCES_PER_POSITION: u64 = 1 << 24;
 /// Longest id of a publisher's own on a durable bus: what a position and the mark leave of an event's id.
 pub const PUBLISHER_ID_BYTES_MAX: usize = EVENT_ID_BYTES_MAX - 41;
 /// Separates a position from the publisher's id in an event's id.
@@ -37,7 +37,7 @@ impl Position {
     /// Reads the canonical form.
     pub fn parse(text: &str) -> Option<Position> {
         let (epoch, offset) = text.split_once('-')?;
-        Some(Position { epoch: canonical(epoch)?, offset: canonical(offset)? })
+        Some(Position { epoch: canonical_number(epoch)?, offset: canonical_number(offset)? })
     }
 
     /// The position right after this one in the same epoch.
@@ -65,12 +65,6 @@ impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.offset)
     }
-}
-
-fn canonical(digits: &str) -> Option<u64> {
-    let is_canonical = digits == "0" || !digits.starts_with('0');
-    let is_decimal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    (is_canonical && is_decimal).then(|| digits.parse().ok()).flatten()
 }
 
 /// Where an id stands for this node.

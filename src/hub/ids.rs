@@ -96,12 +96,11 @@ impl Hub {
 
     /// A client names this id. Call it before [`Hub::start`]: an id beyond what has been read may be on the bus all the same.
     pub fn note_asked(&mut self, id: &[u8]) {
-        let id = std::str::from_utf8(id).unwrap_or_default();
-        if self.place_of(id) == Some(Place::Ahead)
-            && let (Ids::Bus(following), Some(position)) = (&mut self.ids, Position::of_id(id))
-            && following.asked.len() < ASKED_MAX
+        let Some(position) = self.position_ahead(id) else { return };
+        if let Ids::Bus(Following { asked, ends_reached, .. }) = &mut self.ids
+            && asked.len() < ASKED_MAX
         {
-            following.asked.entry(position).or_insert(following.ends_reached);
+            asked.entry(position).or_insert(*ends_reached);
         }
     }
 
@@ -109,15 +108,18 @@ impl Hub {
     /// has been read, and the bus has not been read to its end since a client first named it. After that, the id is not on
     /// the bus.
     pub(super) fn must_wait(&self, subscriber: Subscriber, id: &[u8]) -> bool {
-        let Ids::Bus(following) = &self.ids else { return false };
+        let Ids::Bus(Following { is_loaded, asked, ends_reached, .. }) = &self.ids else { return false };
         let is_local = || self.entries_of(subscriber).all(|entry| entry.name.is_reserved());
-        if !following.is_loaded && !is_local() {
-            return true;
-        }
-        let id = std::str::from_utf8(id).unwrap_or_default();
-        let (Some(Place::Ahead), Some(position)) = (self.place_of(id), Position::of_id(id)) else { return false };
+        let asked_at = || asked.get(&self.position_ahead(id)?);
         // The read that was under way when it was named may have begun before it was appended.
-        following.asked.get(&position).is_some_and(|since| following.ends_reached < since + 2)
+        !is_loaded && !is_local() || asked_at().is_some_and(|since| *ends_reached < since + 2)
+    }
+
+    /// The position that an id names, if it is beyond what has been read of the bus.
+    fn position_ahead(&self, id: &[u8]) -> Option<Position> {
+        let Ids::Bus(Following { timeline, .. }) = &self.ids else { return None };
+        let position = Position::of_id(std::str::from_utf8(id).ok()?)?;
+        (timeline.place(position, self.head) == Place::Ahead).then_some(position)
     }
 
     /// True when positions are those of a bus, which other nodes and later runs resolve too.
@@ -130,5 +132,23 @@ impl Hub {
     pub fn next_local(&self) -> Option<Sequence> {
         let next = self.head().next();
         (!next.0.is_multiple_of(SEQUENCES_PER_POSITION)).then_some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::HubLimits;
+
+    #[test]
+    fn local_events_take_no_place_of_the_bus() {
+        let mut hub = Hub::of_bus(RunName::from_bits(7), HubLimits::default());
+        hub.begin_epoch(Epoch { first: Position { epoch: 1, offset: 0 }, sequence: Sequence(SEQUENCES_PER_POSITION) });
+        hub.head = Sequence(2 * SEQUENCES_PER_POSITION - 2);
+        assert_eq!(hub.next_local(), Some(Sequence(2 * SEQUENCES_PER_POSITION - 1)));
+        hub.head = hub.head.next();
+        assert_eq!(hub.next_local(), None);
+        hub.head = hub.head.next();
+        assert!(hub.next_local().is_some(), "the bus has another entry");
     }
 }

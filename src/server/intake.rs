@@ -105,6 +105,9 @@ fn place(sequence: Sequence, hub: &Hub, node: &mut Node) -> Option<Sequence> {
     let next = hub.next_local();
     if next.is_none() {
         node.counters.dropped.count("local_order_full");
+        if node.may_log(LogEntry::LocalOrderFull) {
+            tracing::warn!("{}", LogEntry::LocalOrderFull.text());
+        }
     }
     next
 }

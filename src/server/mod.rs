@@ -389,7 +389,7 @@ fn new_counters() -> Counters {
         responses: Labelled::new([]),
         published_http: 0,
         broadcasts: 0,
-        dropped: Labelled::new(["duplicate", "topics_exhausted"]),
+        dropped: Labelled::new(["duplicate", "topics_exhausted", "local_order_full"]),
         gaps: Labelled::new(missed.into_iter().chain(lost)),
         delivered_events: 0,
         sent_bytes: 0,

@@ -14,6 +14,7 @@ pub(crate) enum LogEntry {
     AcceptFailed,
     NotWatched,
     EventDropped,
+    LocalOrderFull,
     GapReported,
     SlowReaderClosed,
     OriginRefused,
@@ -21,12 +22,13 @@ pub(crate) enum LogEntry {
 }
 
 impl LogEntry {
-    const ALL: [LogEntry; 9] = [
+    const ALL: [LogEntry; 10] = [
         LogEntry::SlotsTaken,
         LogEntry::DescriptorsTaken,
         LogEntry::AcceptFailed,
         LogEntry::NotWatched,
         LogEntry::EventDropped,
+        LogEntry::LocalOrderFull,
         LogEntry::GapReported,
         LogEntry::SlowReaderClosed,
         LogEntry::OriginRefused,
@@ -40,6 +42,9 @@ impl LogEntry {
             LogEntry::AcceptFailed => "a listener can't accept: it pauses",
             LogEntry::NotWatched => "a new connection can't be watched: it is reset, and its listener pauses",
             LogEntry::EventDropped => "dropped an event: as many topics as are allowed have subscribers",
+            LogEntry::LocalOrderFull => {
+                "dropped an event of this node's own: its place is taken until the bus has another entry"
+            }
             LogEntry::GapReported => "events may be missing: subscribers receive a gap event",
             LogEntry::SlowReaderClosed => "closed a connection that reads too slowly",
             LogEntry::OriginRefused => "a page of this origin may not read",
@@ -75,6 +80,7 @@ impl LogLimits {
             | LogEntry::AcceptFailed
             | LogEntry::NotWatched
             | LogEntry::EventDropped
+            | LogEntry::LocalOrderFull
             | LogEntry::GapReported
             | LogEntry::OriginRefused => tracing::warn!("{message}"),
         }

@@ -11,9 +11,9 @@
 //! one was. A node has nothing that is not on the bus, so a node that restarts reads its history back from there.
 //!
 //! Invariants: offsets are dense in an epoch, so a page that does not continue where the last one ended shows a loss.
-//! An engine that may have lost entries begins a new epoch with a fork, which is a gap at the same place for all nodes. An append is
-//! answered when the engine has it. Absent: any decision of one node that another node could make differently, such as
-//! which event is a duplicate.
+//! An engine that may have lost entries begins a new epoch with a fork, which is a gap at the same place for all nodes.
+//! An append is answered when the engine has it. Absent: any decision of one node that another node could make
+//! differently, such as which event is a duplicate.
 
 pub mod follower;
 pub mod redis_stream;
@@ -100,10 +100,10 @@ pub trait Engine: Send {
     fn read_before(&mut self, before: Option<Position>, entries_max: usize) -> Result<Page, EngineError>;
 }
 
-impl Entry {
-    /// About what it takes in memory.
+impl Content {
+    /// About what it takes in memory, and on the way.
     fn bytes(&self) -> usize {
-        match &self.content {
+        match self {
             Content::Event(event) => event.topic.as_str().len() + event.data.len(),
             _ => 0,
         }

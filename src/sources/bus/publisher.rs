@@ -47,7 +47,8 @@ impl BusPublisher {
         (BusPublisher { settings, status, load: Arc::default(), jobs, outlet }, receiver)
     }
 
-    fn enqueue(&self, contents: Vec<Content>, bytes: usize, ticket: Ticket) -> Result<(), PublishRefusal> {
+    fn enqueue(&self, contents: Vec<Content>, ticket: Ticket) -> Result<(), PublishRefusal> {
+        let bytes = contents.iter().map(Content::bytes).sum();
         if !self.status.is_up() {
             return Err(PublishRefusal::BrokerDown);
         }
@@ -65,14 +66,13 @@ impl Publish for BusPublisher {
         if events.iter().filter_map(|event| event.id.as_ref()).any(|id| id.as_str().len() > PUBLISHER_ID_BYTES_MAX) {
             return Err(PublishRefusal::IdTooLong);
         }
-        let bytes = events.iter().map(|event| event.topic.as_str().len() + event.data.len()).sum();
-        self.enqueue(events.into_iter().map(Content::Event).collect(), bytes, ticket)?;
+        self.enqueue(events.into_iter().map(Content::Event).collect(), ticket)?;
         Ok(Accepted::Later(Vec::new()))
     }
 
     fn pass_on(&self, disconnect: &Disconnect, ticket: Ticket) -> Result<PassedOn, PublishRefusal> {
         let content = Content::Disconnect(disconnect.clone(), self.settings.node.clone());
-        self.enqueue(vec![content], 0, ticket).map(|()| PassedOn::Later)
+        self.enqueue(vec![content], ticket).map(|()| PassedOn::Later)
     }
 }
 

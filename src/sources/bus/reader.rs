@@ -11,7 +11,7 @@ use crate::observe::clip::clip;
 use crate::protocol::encoder::{self, Fields};
 use crate::sources::backoff::Backoff;
 use crate::sources::bus::follower::{Follower, Loss, Step};
-use crate::sources::bus::{BusSettings, Engine, EngineError, Entry, Page};
+use crate::sources::bus::{BusSettings, Engine, EngineError, Page};
 use crate::sources::channel::{Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Refusal, SourceStatus};
 use crate::sources::refused_log::RefusedLog;
 use crate::sources::thread::Stop;
@@ -129,7 +129,7 @@ impl Reader {
         let mut bytes = 0;
         while let Some(first) = entries.first() {
             let before = first.position;
-            bytes += entries.iter().map(Entry::bytes).sum::<usize>();
+            bytes += entries.iter().map(|entry| entry.content.bytes()).sum::<usize>();
             let is_all = entries.len() < ENTRIES_MAX || bytes >= self.settings.load_bytes_max;
             pages.push_front(entries);
             if is_all {

@@ -82,11 +82,11 @@ local function append(keys, args)
   return ids
 end
 
--- Returns the last entry's id and the format, after a fork if one is due.
+-- Returns the last entry's id, after a fork if one is due.
 local function check(keys)
   local epoch = current_epoch(keys[1], keys[2])
   if type(epoch) == 'table' then return epoch end
-  return { last_id(keys[1]), FORMAT }
+  return last_id(keys[1])
 end
 
 redis.register_function('fanfare_append', append)

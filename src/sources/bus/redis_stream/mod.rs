@@ -98,7 +98,7 @@ impl RedisStream {
     /// a fork that it appends is read, too.
     fn read(&mut self, command: &redis::Cmd) -> Result<(Value, Position), EngineError> {
         let (stream, state) = (self.stream_key(), self.state_key());
-        let ((last, _), reply): ((String, String), Value) = self.with_connection(|connection| {
+        let (last, reply): (String, Value) = self.with_connection(|connection| {
             let mut transaction = redis::pipe();
             transaction.atomic().cmd("FCALL").arg("fanfare_check").arg(2).arg(stream).arg(state);
             transaction.add_command(command.clone());
@@ -106,6 +106,14 @@ impl RedisStream {
         })?;
         let last = Position::parse(&last).ok_or_else(|| unexpected("the last entry's id"))?;
         Ok((reply, last))
+    }
+
+    /// Only a wake-up: the next page is what counts.
+    fn wait_for_entry(&mut self, after: Position, wait: Duration) -> Result<(), EngineError> {
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(1).arg("BLOCK").arg(wait.as_millis().max(1) as u64);
+        command.arg("STREAMS").arg(self.stream_key()).arg(after.to_string());
+        self.with_connection(|connection| command.query::<Value>(connection)).map(drop)
     }
 }
 
@@ -143,16 +151,6 @@ impl Engine for RedisStream {
         let mut entries = read_entries(entries, &self.settings.limits)?;
         entries.reverse();
         Ok(Page { entries, last })
-    }
-}
-
-impl RedisStream {
-    /// Only a wake-up: the next page is what counts.
-    fn wait_for_entry(&mut self, after: Position, wait: Duration) -> Result<(), EngineError> {
-        let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(1).arg("BLOCK").arg(wait.as_millis().max(1) as u64);
-        command.arg("STREAMS").arg(self.stream_key()).arg(after.to_string());
-        self.with_connection(|connection| command.query::<Value>(connection)).map(drop)
     }
 }
 
