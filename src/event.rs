@@ -4,6 +4,7 @@
 //! and formats it once. The result is a [`Broadcast`], whose [`Frame`] every log and every socket shares by reference
 //! count. This module has no topics' contents, sockets or time.
 
+pub mod archive;
 pub mod timeline;
 
 use std::fmt;

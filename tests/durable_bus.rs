@@ -120,6 +120,80 @@ fn a_restart_of_a_node_is_no_gap_and_a_client_may_return_to_another() {
     }
 }
 
+/// Publishes 0 to 199, every other one to another topic; returns the ids.
+fn publish_many(server: &Server) -> Vec<String> {
+    let event = |n: usize| json!({"topic": if n % 2 == 0 { "even" } else { "odd" }, "data": n.to_string()});
+    let publish = |n| publish(server, &event(n))["id"].as_str().unwrap().to_owned();
+    (0..200).map(publish).collect()
+}
+
+fn expect_numbers(subscriber: &mut Subscriber, numbers: impl Iterator<Item = usize>) {
+    let numbers: Vec<_> = numbers.map(|n| n.to_string()).collect();
+    subscriber.expect(&numbers.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_client_with_an_id_older_than_memory_gets_the_rest_from_the_bus() {
+    let redis = start();
+    let forgets = node(&redis, &["--history-events", "3"]);
+    let ids = publish_many(&forgets);
+    let restarted = node(&redis, &["--history-events", "3"]);
+    for server in [&forgets, &restarted] {
+        for last in [0, 1, 61, 62, 63, 64, 100, 190, 199] {
+            let mut both = Subscriber::resume(server, "/events?topic=even&topic=odd", &ids[last]);
+            let mut odd = Subscriber::resume(server, "/events?topic=odd", &ids[last]);
+            expect_numbers(&mut both, last + 1..200);
+            expect_numbers(&mut odd, (last + 1..200).filter(|n| n % 2 == 1));
+        }
+        // From the fork, with which the bus begins.
+        let first = format!("{}-0", position(&ids[0]).0);
+        expect_numbers(&mut Subscriber::resume(server, "/events?topic=even&topic=odd", &first), 0..200);
+    }
+    // Live events follow what was fetched.
+    let mut odd = Subscriber::resume(&forgets, "/events?topic=odd", &ids[150]);
+    publish(&restarted, &json!({"topic": "odd", "data": "live"}));
+    expect_numbers(&mut odd, (151..200).filter(|n| n % 2 == 1));
+    odd.expect(&["live"]);
+}
+
+#[test]
+fn what_is_gone_from_the_bus_too_is_a_gap_in_its_place() {
+    let redis = start();
+    let server = node(&redis, &["--history-events", "3"]);
+    let ids = publish_many(&server);
+    let trimmed: u64 = redis.command(&["XTRIM", "{fanfare}:events", "MAXLEN", "80"]);
+    assert_eq!(trimmed, 121);
+    for last in [5, 118, 119] {
+        let mut subscriber = Subscriber::resume(&server, "/events?topic=even&topic=odd", &ids[last]);
+        if last < 119 {
+            let gap = subscriber.event();
+            assert_eq!((gap.id(), &gap.gap()["reason"]), (Some(&*ids[119]), &json!("evicted")), "after {last}");
+            assert_eq!(gap.gap()["last_id"], json!(ids[last]));
+        }
+        expect_numbers(&mut subscriber, 120..200);
+    }
+    // Another node, which has no page in memory.
+    let other = node(&redis, &["--history-events", "3"]);
+    let deleted: u64 = redis.command(&["DEL", "{fanfare}:events"]);
+    assert_eq!(deleted, 1);
+    let mut subscriber = Subscriber::resume(&other, "/events?topic=even&topic=odd", &ids[150]);
+    assert_eq!(subscriber.event().gap()["reason"], "evicted");
+    // What the node remembers.
+    expect_numbers(&mut subscriber, 194..200);
+    assert_eq!(subscriber.event().gap()["reason"], "bus_forked");
+}
+
+#[test]
+fn a_client_that_would_fetch_too_much_gets_a_gap() {
+    let redis = start();
+    let server = node(&redis, &["--history-events", "3", "--bus-fetch-entries", "100"]);
+    let ids = publish_many(&server);
+    // Memory begins behind 196 in one topic, and behind 193 in the other: 194 is the last that is not remembered.
+    let resume = |last: usize| Subscriber::resume(&server, "/events?topic=even&topic=odd", &ids[last]);
+    expect_numbers(&mut resume(94), 95..200);
+    assert_eq!(resume(92).event().gap()["reason"], "evicted");
+}
+
 /// Everything that was published before it and read by one of the nodes may be gone; all nodes put the gap at one place.
 fn check_fork(nodes: &[Server; 2], break_bus: impl FnOnce()) {
     let mut subscribers = [0, 1].map(|n: usize| Subscriber::open(&nodes[n], "/events?topic=a"));

@@ -56,6 +56,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
         hub: hub(run, config),
         inbox,
         publisher: Arc::clone(&sources.publisher),
+        fetcher: sources.fetcher.clone(),
         own_events: Arc::clone(&sequencer) as _,
         sources: sources.statuses.clone(),
         live,

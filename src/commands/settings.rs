@@ -125,6 +125,7 @@ fn hub_limits(config: &Config) -> HubLimits {
         history_bytes_total_max: config.history.bytes_total_max,
         history_age_max: config.history.age_max,
         replay_events_max: config.history.replay_events_max.map(|max| max as usize),
+        fetch_entries_max: config.durable_bus().map_or(0, |(_, stream)| u64::from(stream.fetch_entries_max)),
     }
 }
 

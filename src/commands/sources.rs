@@ -10,8 +10,8 @@ use crate::config::{Config, RedisConfig, RedisPayload, StreamConfig};
 use crate::event::RunName;
 use crate::observe::live::Live;
 use crate::sources::bus::redis_stream::{RedisStream, StreamSettings};
-use crate::sources::bus::{self, BusHandle, BusPublisher, BusSettings};
-use crate::sources::channel::{Outlet, Publish, SourceStatus};
+use crate::sources::bus::{self, BusHandle, BusPublisher, BusSettings, Engine, PageRequests};
+use crate::sources::channel::{FetchPage, Outlet, Publish, SourceStatus};
 use crate::sources::redis::{self, Payload, RedisHandle, RedisSettings, RedisTiming};
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
@@ -26,6 +26,8 @@ pub(super) struct Sources {
     pub(super) statuses: Vec<Arc<SourceStatus>>,
     /// Where events that clients publish over HTTP go: to Redis and back, or straight into the loop.
     pub(super) publisher: Arc<dyn Publish + Send + Sync>,
+    /// Fetches older events, if there is a durable bus.
+    pub(super) fetcher: Option<Arc<dyn FetchPage + Send + Sync>>,
     _redis: Option<RedisHandle>,
     _bus: Option<BusHandle>,
     _host: Option<SourceThread>,
@@ -40,12 +42,13 @@ impl Sources {
     ) -> anyhow::Result<Sources> {
         let mut statuses = Vec::new();
         let mut publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(sequencer) as _;
-        let (mut redis, mut bus) = (None, None);
+        let (mut redis, mut bus, mut fetcher) = (None, None, None);
         if let Some((settings, stream)) = config.durable_bus() {
             let status = SourceStatus::new("bus");
             statuses.push(Arc::clone(&status));
-            let (handle, bus_publisher) = spawn_bus(config, settings, stream, outlet, status)?;
+            let (handle, bus_publisher, page_requests) = spawn_bus(config, settings, stream, outlet, status)?;
             bus = Some(handle);
+            fetcher = Some(Arc::new(page_requests) as _);
             publisher = Arc::new(bus_publisher);
         } else if let Some(settings) = &config.redis {
             let status = SourceStatus::new("redis");
@@ -66,7 +69,7 @@ impl Sources {
                 Some(host::spawn(topic, sequencer, status, own).context("starting the host source")?)
             }
         };
-        Ok(Sources { statuses, publisher, _redis: redis, _bus: bus, _host: host })
+        Ok(Sources { statuses, publisher, fetcher, _redis: redis, _bus: bus, _host: host })
     }
 }
 
@@ -77,8 +80,8 @@ fn spawn_bus(
     stream: &StreamConfig,
     outlet: Outlet,
     status: Arc<SourceStatus>,
-) -> anyhow::Result<(BusHandle, BusPublisher)> {
-    let engine = || {
+) -> anyhow::Result<(BusHandle, BusPublisher, PageRequests)> {
+    let engine = || -> Box<dyn Engine> {
         Box::new(RedisStream::new(StreamSettings {
             address: redis.address.clone(),
             name: stream.name.clone(),
@@ -94,7 +97,7 @@ fn spawn_bus(
         queue: QUEUE_LIMITS,
         backoff: RedisTiming::default().backoff,
     };
-    bus::spawn(settings, engine(), engine(), outlet, status).context("starting the bus")
+    bus::spawn(settings, engine, outlet, status).context("starting the bus")
 }
 
 fn redis_settings(config: &Config, redis: &RedisConfig) -> RedisSettings {

@@ -166,6 +166,11 @@ pub(super) struct RedisOptions {
           value_parser = duration_within(Duration::from_secs(1), Duration::from_secs(7 * 24 * 3600)))]
     pub(super) bus_id_memory: Duration,
 
+    /// How many older entries of a redis-stream bus a client that returns may receive, beyond what the server remembers
+    #[arg(id = "bus-fetch-entries", long, value_name = "N", default_value = "100000",
+          value_parser = count_within(0, u32::MAX))]
+    pub(super) bus_fetch_entries: u32,
+
     /// A source without which /health/ready answers 503 (by default it says "degraded"); repeatable
     #[arg(id = "ready-requires", long, value_name = "SOURCE")]
     pub(super) ready_requires: Vec<RequiredSource>,

@@ -42,6 +42,8 @@ pub struct StreamConfig {
     pub entries_max: u64,
     /// How long it remembers publishers' ids.
     pub id_memory: Duration,
+    /// How many of its older entries are fetched for one client.
+    pub fetch_entries_max: u32,
 }
 
 impl RedisOptions {
@@ -70,6 +72,7 @@ impl RedisOptions {
             name: self.bus_name,
             entries_max: self.bus_entries.into(),
             id_memory: self.bus_id_memory,
+            fetch_entries_max: self.bus_fetch_entries,
         });
         Ok(Some(RedisConfig {
             stream,

@@ -9,7 +9,8 @@
 //!  sequences    S   2S   3S  | 4S   5S         S = SEQUENCES_PER_POSITION
 //! ```
 //!
-//! Between two positions there is room for events of the node's own topics, which never pass through the bus.
+//! Between two positions there is room for events of the node's own topics, which never pass through the bus. Before the
+//! first position that a node reads there is room for the older ones of its epoch, which it may fetch later.
 //!
 //! Invariant: later positions have larger sequences, also across forks that took back positions this node has seen.
 
@@ -19,6 +20,10 @@ use super::{EVENT_ID_BYTES_MAX, EventId, Sequence, canonical_number};
 
 /// Sequences from one position to the next: its own, and those of local events that follow it.
 pub const SEQUENCES_PER_POSITION: u64 = 1 << 24;
+/// Where a node's first epoch begins: half of all sequences are for older positions.
+const FIRST_SLOT: u64 = 1 << 39;
+/// Older positions of a later epoch that have a place, if the node did not read its beginning.
+const ROOM_MAX: u64 = 1 << 20;
 /// Longest id of a publisher's own on a durable bus: what a position and the mark leave of an event's id.
 pub const PUBLISHER_ID_BYTES_MAX: usize = EVENT_ID_BYTES_MAX - 41;
 /// Separates a position from the publisher's id in an event's id.
@@ -91,6 +96,8 @@ pub struct Epoch {
     pub first: Position,
     /// The sequence of that position.
     pub sequence: Sequence,
+    /// The sequence of the oldest position that has a place, although the node has not read it.
+    pub earliest: Sequence,
 }
 
 impl Timeline {
@@ -101,8 +108,13 @@ impl Timeline {
 
     /// An epoch begins at a position, after everything up to `head`. Returns how sequences follow from it.
     pub fn begin(&mut self, first: Position, head: Sequence) -> Epoch {
-        let slot = head.0 / SEQUENCES_PER_POSITION + 1;
-        let epoch = Epoch { first, sequence: Sequence(slot * SEQUENCES_PER_POSITION) };
+        let next_slot = head.0 / SEQUENCES_PER_POSITION + 1;
+        let (slot, room) = match self.is_empty() {
+            true => (next_slot.max(FIRST_SLOT), first.offset.min(FIRST_SLOT - 1)),
+            false => (next_slot + first.offset.min(ROOM_MAX), first.offset.min(ROOM_MAX)),
+        };
+        let at = |slot: u64| Sequence(slot * SEQUENCES_PER_POSITION);
+        let epoch = Epoch { first, sequence: at(slot), earliest: at(slot - room) };
         self.push(epoch);
         epoch
     }
@@ -120,14 +132,18 @@ impl Timeline {
         epoch.sequence_of(position)
     }
 
-    /// The newest position at or before a sequence; before the first position that was read, the one before that.
+    /// The newest position at or before a sequence.
     pub fn position_at(&self, sequence: Sequence) -> Option<Position> {
-        let Some(epoch) = self.epochs.iter().rev().find(|epoch| epoch.sequence <= sequence) else {
-            let first = self.epochs.first()?.first;
-            return Some(Position { offset: first.offset.saturating_sub(1), ..first });
+        let is_reached = |epoch: &&Epoch| epoch.earliest <= sequence;
+        let epoch = self.epochs.iter().rev().find(is_reached).or(self.epochs.first())?;
+        let offset = match sequence.0.checked_sub(epoch.sequence.0) {
+            Some(after) => epoch.first.offset + after / SEQUENCES_PER_POSITION,
+            None => {
+                let back = (epoch.sequence.0 - sequence.0).div_ceil(SEQUENCES_PER_POSITION);
+                epoch.first.offset.saturating_sub(back)
+            }
         };
-        let offset = (sequence.0 - epoch.sequence.0) / SEQUENCES_PER_POSITION;
-        Some(Position { offset: epoch.first.offset + offset, ..epoch.first })
+        Some(Position { offset, ..epoch.first })
     }
 
     /// Where a client that has everything through `position` stands, on a node that has read up to `head`.
@@ -139,25 +155,33 @@ impl Timeline {
             return Place::Unknown;
         };
         let (epoch, next) = (&self.epochs[index], self.epochs.get(index + 1));
-        if position.offset < epoch.first.offset {
-            // From the position right before the beginning, nothing is missing; from an earlier one, something is.
-            let is_last = position.next() == epoch.first;
-            return Place::At(Sequence(epoch.sequence.0 - if is_last { 1 } else { 2 }));
-        }
         let sequence = epoch.sequence_of(position).unwrap_or(Sequence(u64::MAX));
         match next {
             // Beyond the end of an epoch: the engine has lost what the client received. The fork follows.
-            Some(next) => Place::At(sequence.min(Sequence(next.sequence.0 - 1))),
+            Some(next) => Place::At(sequence.min(Sequence(next.earliest.0 - 1))),
             None if sequence <= head => Place::At(sequence),
             None => Place::Ahead,
         }
     }
+
+    /// The last position of an epoch that a later one follows; `None`: it is the last epoch, or an unknown one.
+    pub fn end_of(&self, epoch: u64) -> Option<Sequence> {
+        let index = self.epochs.iter().position(|known| known.first.epoch == epoch)?;
+        self.epochs.get(index + 1).map(|next| Sequence(next.earliest.0 - 1))
+    }
 }
 
 impl Epoch {
+    /// `None`: there are no sequences that far ahead.
     fn sequence_of(&self, position: Position) -> Option<Sequence> {
-        let offset = position.offset.checked_sub(self.first.offset)?;
-        offset.checked_mul(SEQUENCES_PER_POSITION)?.checked_add(self.sequence.0).map(Sequence)
+        match position.offset.checked_sub(self.first.offset) {
+            Some(ahead) => ahead.checked_mul(SEQUENCES_PER_POSITION)?.checked_add(self.sequence.0).map(Sequence),
+            None => {
+                let back = (self.first.offset - position.offset).saturating_mul(SEQUENCES_PER_POSITION);
+                // Positions that are too old for a place of their own share the one before all others.
+                Some(Sequence(self.sequence.0.saturating_sub(back).max(self.earliest.0 - 1)))
+            }
+        }
     }
 }
 
@@ -210,12 +234,29 @@ mod tests {
         check("7-18446744073709551615", "7-40");
         check("8-0", "Unknown");
         check("7-9", "7-9");
-        check("7-3", "7-9");
-        let before = |text: &str| match place(text) {
-            Place::At(place) => SEQUENCES_PER_POSITION - place.0,
+        check("7-3", "7-3");
+        check("7-0", "7-0");
+    }
+
+    #[test]
+    fn positions_that_were_not_read_have_a_place_before_the_first() {
+        let mut timeline = Timeline::default();
+        let head = timeline.begin(at("7-1000"), Sequence(5)).sequence;
+        let place = |timeline: &Timeline, text: &str, head| match timeline.place(at(text), head) {
+            Place::At(sequence) => sequence.0,
             other => panic!("{text}: {other:?}"),
         };
-        assert_eq!(["7-9", "7-8", "7-0"].map(before), [1, 2, 2], "7-9 has missed nothing, the others have");
+        assert_eq!(place(&timeline, "7-999", head), head.0 - SEQUENCES_PER_POSITION);
+        assert_eq!(place(&timeline, "7-0", head), head.0 - 1000 * SEQUENCES_PER_POSITION);
+        // The node read nothing of epoch 8, and epoch 9 from 9-5000000 on.
+        let epoch = timeline.begin(at("9-5000000"), head);
+        let places = ["7-1000", "7-1001", "9-0", "9-3951423", "9-3951424", "9-4999999", "9-5000000"];
+        let places = places.map(|text| place(&timeline, text, epoch.sequence));
+        assert!(places.is_sorted() && places[0] < places[1] && places[1] == places[2] && places[2] == places[3]);
+        assert!(places[3] < places[4] && places[6] == places[5] + SEQUENCES_PER_POSITION, "{places:?}");
+        assert_eq!(timeline.position_at(Sequence(places[4])), Some(at("9-3951424")), "the oldest with a place");
+        assert_eq!(timeline.end_of(7), Some(Sequence(places[4] - 1)));
+        assert_eq!(timeline.end_of(9), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) enum Ids {
 #[derive(Debug, Default)]
 pub(super) struct Following {
     /// The epochs that it has read.
-    timeline: Timeline,
+    pub(super) timeline: Timeline,
     /// All that it remembers of the bus has been read.
     is_loaded: bool,
     /// How often it has read the bus to its end.
@@ -72,7 +72,7 @@ impl Hub {
         let Ids::Bus(Following { timeline, .. }) = &mut self.ids else { return };
         if timeline.is_empty() {
             // What came before the first position is missing from every topic.
-            self.topics.raise_floor(Sequence(epoch.sequence.0 - 1));
+            self.topics.raise_floor(Sequence(epoch.sequence.0 - SEQUENCES_PER_POSITION));
         }
         timeline.push(epoch);
         // Its first entry has been read, even if nothing of it is logged.
@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn local_events_take_no_place_of_the_bus() {
         let mut hub = Hub::of_bus(RunName::from_bits(7), HubLimits::default());
-        hub.begin_epoch(Epoch { first: Position { epoch: 1, offset: 0 }, sequence: Sequence(SEQUENCES_PER_POSITION) });
+        let first = Sequence(SEQUENCES_PER_POSITION);
+        hub.begin_epoch(Epoch { first: Position { epoch: 1, offset: 0 }, sequence: first, earliest: first });
         hub.head = Sequence(2 * SEQUENCES_PER_POSITION - 2);
         assert_eq!(hub.next_local(), Some(Sequence(2 * SEQUENCES_PER_POSITION - 1)));
         hub.head = hub.head.next();

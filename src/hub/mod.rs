@@ -16,6 +16,7 @@
 //!
 //! Absent: sockets, time (passed in as the time since the start), formatting, and frames that are written only in part.
 
+mod archive;
 mod busiest;
 mod forget;
 mod forgotten_ids;
@@ -69,6 +70,8 @@ pub struct HubLimits {
     pub history_age_max: Duration,
     /// Events that one replay brings at most.
     pub replay_events_max: Option<usize>,
+    /// Entries of a durable bus that are fetched for one subscriber at most.
+    pub fetch_entries_max: u64,
 }
 
 impl Default for HubLimits {
@@ -80,6 +83,7 @@ impl Default for HubLimits {
             history_bytes_total_max: 64 << 20,
             history_age_max: Duration::from_secs(300),
             replay_events_max: None,
+            fetch_entries_max: 0,
         }
     }
 }
@@ -124,6 +128,8 @@ pub struct Hub {
     holds: Holds,
     evictions: [u64; EvictionReason::ALL.len()],
     busiest: busiest::Busiest,
+    /// Older events that were fetched from a durable bus.
+    archive: archive::Archive,
 }
 
 impl Hub {
@@ -157,6 +163,7 @@ impl Hub {
             holds: Holds::default(),
             evictions: [0; EvictionReason::ALL.len()],
             busiest: busiest::Busiest::default(),
+            archive: archive::Archive::default(),
         }
     }
 

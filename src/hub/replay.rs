@@ -33,8 +33,8 @@ pub enum Start {
     Ready(StartPoint),
     /// At a position that the hub has not learned yet, because it follows a bus.
     Waiting,
-    /// Before what the hub remembers, which is being fetched. Does not occur while nothing else remembers more.
-    Fetching,
+    /// There, and the bus has what the logs no longer hold of it ([`Hub::archived_run_for`]).
+    Fetching(StartPoint),
 }
 
 /// Where a stream starts.
@@ -116,10 +116,22 @@ impl Hub {
     ///
     /// `last_event_id` is what the client sent: any bytes, empty meaning none (WHATWG HTML 9.2.4).
     pub fn start(&self, subscriber: Subscriber, last_event_id: &[u8], replay: Replay) -> Start {
-        match self.must_wait(subscriber, last_event_id) {
-            true => Start::Waiting,
-            false => Start::Ready(self.start_point(subscriber, last_event_id, replay)),
+        if self.must_wait(subscriber, last_event_id) {
+            return Start::Waiting;
         }
+        match self.start_in_archive(subscriber, last_event_id, replay) {
+            Some(start) => Start::Fetching(start),
+            None => Start::Ready(self.start_point(subscriber, last_event_id, replay)),
+        }
+    }
+
+    /// A client wants everything after an id of the bus, and not all of it is remembered.
+    fn start_in_archive(&self, subscriber: Subscriber, last_event_id: &[u8], replay: Replay) -> Option<StartPoint> {
+        let wants_all = matches!(replay, Replay::Missed | Replay::All) && self.follows_bus();
+        let id = std::str::from_utf8(last_event_id).ok().filter(|_| wants_all)?;
+        let Some(Place::At(position)) = self.place_of(id) else { return None };
+        let start = StartPoint { position, opening: None, owed: Owed::default(), id_is_known: true };
+        self.can_fetch(subscriber, position).then_some(start)
     }
 
     fn start_point(&self, subscriber: Subscriber, last_event_id: &[u8], replay: Replay) -> StartPoint {

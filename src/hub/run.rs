@@ -118,6 +118,12 @@ impl Run {
         true
     }
 
+    /// Ends the run at a position that more follows, also if nothing up to there is for this subscriber.
+    pub(super) fn stop_at(&mut self, through: Sequence) {
+        self.complete = false;
+        self.through = through;
+    }
+
     pub(super) fn cover(&mut self, first: Sequence, last: Sequence) {
         self.covered = Some((first, last));
     }

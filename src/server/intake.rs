@@ -88,7 +88,7 @@ impl Intake {
                 Some(Message::Epoch(epoch)) => hub.begin_epoch(epoch),
                 Some(Message::Loaded) => hub.set_loaded(),
                 Some(Message::EndOfBus) => hub.note_end_of_bus(),
-                Some(Message::Published { .. } | Message::Control(_)) => {
+                Some(Message::Published { .. } | Message::Page(_) | Message::Control(_)) => {
                     debug_assert!(false, "these have a lane of their own");
                 }
             }

@@ -44,7 +44,7 @@ use crate::io::{Io, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
 use crate::protocol::response::Response;
-use crate::sources::channel::{Control, GapReason, Inbox, Message, Publish, SourceStatus};
+use crate::sources::channel::{Control, FetchPage, GapReason, Inbox, Message, Publish, SourceStatus};
 use api::Api;
 pub use api::routes::Route;
 use api::statistics::{Statistics, Watched};
@@ -85,6 +85,8 @@ pub struct Parts {
     pub inbox: Inbox,
     /// Where clients' events go.
     pub publisher: Arc<dyn Publish + Send + Sync>,
+    /// Fetches older events, if there is a durable bus.
+    pub fetcher: Option<Arc<dyn FetchPage + Send + Sync>>,
     /// Where the loop's own events go: into this node's order, past every broker.
     pub own_events: Arc<dyn Publish + Send + Sync>,
     /// The sources, for health and metrics.
@@ -120,13 +122,13 @@ pub struct Server<I: Io> {
 impl<I: Io> Server<I> {
     /// Builds a server; it does nothing before its first turn.
     pub fn new(io: I, parts: Parts) -> Server<I> {
-        let Parts { settings, hub, inbox, publisher, own_events, sources, live, supervisor, reloads, listeners, seed } =
-            parts;
+        let Parts { settings, hub, inbox, publisher, fetcher, own_events, sources, .. } = parts;
+        let Parts { live, supervisor, reloads, listeners, seed, .. } = parts;
         let now = io.now();
         let node = Node::new(settings, new_counters(), seed, now);
         Server {
             transport: Transport::new(io, listeners, &node.settings),
-            streams: Streams::new(),
+            streams: Streams::new(fetcher),
             api: Api::new(publisher, sources.clone(), Arc::clone(&live), &node),
             statistics: Statistics::new(own_events, sources, live),
             hub,
@@ -208,6 +210,11 @@ impl<I: Io> Server<I> {
                     let now_s = self.transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                     self.api.deny_passed(&disconnect, now_s, &mut self.node);
                     self.sweeps.disconnect(disconnect, None);
+                }
+                Message::Page(page) => {
+                    let key = page.key;
+                    self.hub.add_page(page);
+                    self.streams.note_page(key, &mut self.transport);
                 }
                 Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(_) | Message::Loaded | Message::EndOfBus => {
                     debug_assert!(false, "events have a lane of their own");

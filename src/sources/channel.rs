@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::event::archive::{Page, PageKey};
 use crate::event::timeline::{Epoch, PUBLISHER_ID_BYTES_MAX};
 use crate::event::{Broadcast, Event, EventId, Sequence, Topic};
 use crate::protocol::disconnect::Disconnect;
@@ -50,6 +51,8 @@ pub enum Message {
     Loaded,
     /// The bus has been read to its end.
     EndOfBus,
+    /// A page of the bus, as [`FetchPage::fetch`] requested it.
+    Page(Page),
     /// What an operator requests from the process.
     Control(Control),
 }
@@ -183,6 +186,12 @@ pub trait Publish {
         let _ = (disconnect, ticket);
         Ok(PassedOn::NoOtherNode)
     }
+}
+
+/// Fetches older entries of a durable bus.
+pub trait FetchPage {
+    /// Requests a page; [`Message::Page`] brings it. Never blocks. The caller bounds how many requests are under way.
+    fn fetch(&self, key: PageKey);
 }
 
 /// The result of [`Publish::pass_on`].
@@ -427,7 +436,7 @@ impl Outlet {
             Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(_) | Message::Loaded | Message::EndOfBus => {
                 &self.sender
             }
-            Message::Published { .. } | Message::Control(_) => &self.urgent,
+            Message::Published { .. } | Message::Page(_) | Message::Control(_) => &self.urgent,
         };
         let _ = lane.send(message);
     }

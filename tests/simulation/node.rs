@@ -208,6 +208,7 @@ impl Node {
             hub: Hub::new(run, plan.hub.clone()),
             inbox,
             publisher,
+            fetcher: None,
             own_events: Arc::clone(&feed) as _,
             sources: Vec::new(),
             live: Arc::default(),

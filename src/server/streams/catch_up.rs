@@ -27,8 +27,12 @@ impl Streams {
                 return;
             }
             let Some(token) = transport.next_catching_up() else { return };
-            if transport.stream(token.slot).is_none() {
+            let Some(stream) = transport.stream(token.slot) else {
                 transport.continue_response(token.slot, node);
+                continue;
+            };
+            if stream.mode.has(StreamMode::FETCHING) {
+                self.catch_up_from_archive(token.slot, transport, hub, node);
                 continue;
             }
             let sent_before = node.counters.sent_bytes;

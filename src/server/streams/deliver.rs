@@ -92,12 +92,12 @@ impl Streams {
     /// Visits a subscriber that can't just get a shared run.
     fn visit_special<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
         let flags = transport.at(slot).flags;
-        let is_paced = transport.stream(slot).is_some_and(|stream| stream.mode.has(StreamMode::PACED));
+        let Some(mode) = transport.stream(slot).map(|stream| stream.mode) else { return };
         if flags.has(Flags::BLOCKED) {
             node.counters.skipped_blocked += 1;
-        } else if flags.has(Flags::CATCHING_UP) {
+        } else if flags.has(Flags::CATCHING_UP) || mode.has(StreamMode::FETCHING) {
             // It is sent to after the walks.
-        } else if is_paced {
+        } else if mode.has(StreamMode::PACED) {
             if self.paces.is_due(slot, Tick::of(node.now)) {
                 transport.queue_catching_up(slot);
             }

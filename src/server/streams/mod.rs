@@ -4,6 +4,7 @@
 //!  walk ─▶ a shared run to all subscribers at the same position (deliver)
 //!    └──▶ a subscriber with a pace, several topics, or a half-written frame ─▶ its own run (transmit)
 //!  writable again, or replaying ─▶ catch up, within a budget
+//!  older than the logs ─▶ pages of a durable bus (fetch), then catch up
 //! ```
 //!
 //! Invariant: a stream's position only rises, and every event of its topics up to it was sent or begun, or is covered
@@ -16,6 +17,7 @@ mod catch_up;
 pub(super) mod credentials;
 mod deliver;
 mod eviction;
+mod fetch;
 mod heartbeat;
 pub(super) mod open;
 mod pace;
@@ -25,6 +27,7 @@ pub(super) mod sweep;
 mod transmit;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::shrink::shrink_map;
 use super::slot_map::SlotMap;
@@ -32,7 +35,9 @@ use crate::event::{Frame, Sequence};
 use crate::hub::{Hub, Owed, Run, Subscriber};
 use crate::io::{Sent, Socket, Token};
 use crate::protocol::encoder;
+use crate::sources::channel::FetchPage;
 use credentials::Credentials;
+use fetch::Fetches;
 use pace::Paces;
 use preambles::Preambles;
 
@@ -44,6 +49,7 @@ pub(super) struct Streams {
     pub(super) credentials: Credentials,
     /// Subscribers that will be closed for being slow, a few in each turn.
     closing: VecDeque<Token>,
+    fetches: Fetches,
     preambles: Preambles,
     heartbeat: Frame,
     /// Heartbeats that this turn may still send.
@@ -64,12 +70,14 @@ struct Scratch {
 }
 
 impl Streams {
-    pub(super) fn new() -> Streams {
+    /// `bus` fetches what logs no longer hold, if there is a durable bus.
+    pub(super) fn new(bus: Option<Arc<dyn FetchPage + Send + Sync>>) -> Streams {
         Streams {
             owed: SlotMap::default(),
             paces: Paces::new(),
             credentials: Credentials::default(),
             closing: VecDeque::new(),
+            fetches: Fetches::new(bus),
             preambles: Preambles::default(),
             heartbeat: encoder::HEARTBEAT.into(),
             heartbeats_left: 0,
@@ -91,6 +99,7 @@ impl Streams {
     pub(super) fn remove(&mut self, slot: u32, hub: &mut Hub) {
         self.owed.remove(&slot);
         self.paces.remove(slot);
+        self.fetches.remove(slot);
         self.credentials.remove(slot);
         hub.unsubscribe(Subscriber(slot));
     }

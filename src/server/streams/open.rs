@@ -75,9 +75,14 @@ impl Streams {
     ) -> Result<(), Refusal> {
         hub.subscribe(Subscriber(slot), &params.topics).map_err(|_| Refusal::TopicLimit)?;
         hub.note_asked(&params.last_event_id);
+        let mut mode = params.mode();
         let start = match hub.start(Subscriber(slot), &params.last_event_id, params.replay_mode()) {
             Start::Ready(start) => start,
-            Start::Waiting | Start::Fetching => {
+            Start::Fetching(start) => {
+                mode.set(StreamMode::FETCHING);
+                start
+            }
+            Start::Waiting => {
                 hub.unsubscribe(Subscriber(slot));
                 return Err(Refusal::PositionUnknown);
             }
@@ -91,7 +96,6 @@ impl Streams {
         let mut outbox = transport.take_outbox(slot, node.now);
         outbox.push(head);
         let position = self.push_start(slot, &mut outbox, &params, start, hub, node);
-        let mut mode = params.mode();
         if mode.has(StreamMode::PACED) {
             self.paces.insert(slot, params.interval);
         }
@@ -163,8 +167,9 @@ impl Streams {
 
     /// Sends one run of what a stream has not received yet, before it ends on purpose.
     pub(crate) fn flush_stream<I: Io>(&mut self, slot: u32, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
-        let is_behind = transport.stream(slot).is_some_and(|stream| stream.delivered_through < hub.head());
-        if is_behind && !transport.at(slot).flags.has(Flags::BLOCKED) {
+        let is_behind =
+            |stream: &Stream| stream.delivered_through < hub.head() && !stream.mode.has(StreamMode::FETCHING);
+        if transport.stream(slot).is_some_and(is_behind) && !transport.at(slot).flags.has(Flags::BLOCKED) {
             self.transmit(slot, transport, hub, node);
         }
     }

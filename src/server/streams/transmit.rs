@@ -47,7 +47,7 @@ impl Streams {
         done
     }
 
-    fn send_run<I: Io>(
+    pub(super) fn send_run<I: Io>(
         &mut self,
         slot: u32,
         outbox: Outbox,
@@ -113,7 +113,8 @@ impl Streams {
         let owed_through = self.owed.get(&slot).map_or(position, |owed| owed.through);
         Some(Lag {
             is_stalled: node.now.saturating_sub(outbox.progress_at) >= node.settings.delivery.stall_timeout,
-            is_evicted: hub.is_evicted(Subscriber(slot), position.max(owed_through)),
+            is_evicted: !stream.mode.has(StreamMode::FETCHING)
+                && hub.is_evicted(Subscriber(slot), position.max(owed_through)),
             is_owed: position < owed_through,
             is_by_consent: stream.mode.has(StreamMode::PACED),
         })

@@ -151,9 +151,12 @@ impl StreamMode {
     /// Its heartbeats carry the position, so that its client's id keeps up while its topics are quiet.
     pub(crate) const POSITION_HEARTBEATS: StreamMode = StreamMode(1 << 4);
 
-    /// What a subscriber requested beyond plain delivery: a walk sends a shared run to streams without these.
+    /// It needs what the logs no longer hold, and a durable bus has it.
+    pub(crate) const FETCHING: StreamMode = StreamMode(1 << 5);
+
+    /// What differs from plain delivery: a walk sends a shared run to streams without these.
     pub(crate) const SPECIAL: StreamMode =
-        StreamMode(StreamMode::PACED.0 | StreamMode::LATEST.0 | StreamMode::SEVERAL_TOPICS.0);
+        StreamMode(StreamMode::PACED.0 | StreamMode::LATEST.0 | StreamMode::SEVERAL_TOPICS.0 | StreamMode::FETCHING.0);
 
     pub(crate) fn has(self, any: StreamMode) -> bool {
         self.0 & any.0 != 0

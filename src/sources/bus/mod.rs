@@ -4,11 +4,13 @@
 //!  POST /publish ─▶ publisher ─▶ Engine::append ─▶ the engine's order
 //!                                                        │
 //!  loop ◀─ channel ◀─ reader ◀─ follower ◀─ Engine::read_after
+//!               ◀─ fetcher (what the loop no longer remembers) ◀─ Engine::read_after
 //! ```
 //!
 //! An [`Engine`] is one file: it appends, and it reads pages of entries. Everything else is the same for all engines. A
 //! [`follower::Follower`] turns pages into what the loop gets: it proves that no entry was skipped, and puts a gap where
-//! one was. A node has nothing that is not on the bus, so a node that restarts reads its history back from there.
+//! one was. A node has nothing that is not on the bus, so a node that restarts reads its history back from there, and a
+//! client that returns with an older id gets the rest from there.
 //!
 //! Invariants: offsets are dense in an epoch, so a page that does not continue where the last one ended shows a loss.
 //! An engine that may have lost entries begins a new epoch with a fork, which is a gap at the same place for all nodes.
@@ -18,6 +20,7 @@
 pub mod follower;
 pub mod redis_stream;
 
+mod fetcher;
 mod publisher;
 mod reader;
 
@@ -26,15 +29,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::timeline::Position;
-use crate::event::{Event, Topic};
+use crate::event::{Event, Frame, Topic};
 use crate::protocol::disconnect::Disconnect;
+use crate::protocol::encoder::{self, Fields};
 use crate::sources::answer::QueueLimits;
 use crate::sources::backoff::BackoffLimits;
+use crate::sources::bus::fetcher::Fetcher;
 use crate::sources::bus::publisher::Appender;
 use crate::sources::bus::reader::Reader;
 use crate::sources::channel::{Outlet, SourceStatus};
 use crate::sources::thread::SourceThread;
 
+pub use fetcher::PageRequests;
 pub use publisher::BusPublisher;
 
 /// An entry of the bus.
@@ -123,40 +129,53 @@ pub struct BusSettings {
     pub backoff: BackoffLimits,
 }
 
-/// The bus's two threads. Dropping the handle stops them.
+/// The frame of an event of the bus.
+fn event_frame(position: Position, event: &Event, scratch: &mut Vec<u8>) -> Frame {
+    let id = position.id(event.id.as_ref());
+    scratch.clear();
+    encoder::write_event(scratch, id.as_str(), &Fields::from(event));
+    Frame::from(&scratch[..])
+}
+
+/// The bus's threads. Dropping the handle stops them.
 pub struct BusHandle {
     reader: SourceThread,
     appender: SourceThread,
+    fetcher: SourceThread,
 }
 
-/// Starts a bus: one engine reads, the other appends. An engine that can't be reached is not an error.
+/// Starts a bus, with one engine for each thread. An engine that can't be reached is not an error.
 pub fn spawn(
     settings: BusSettings,
-    reading: Box<dyn Engine>,
-    appending: Box<dyn Engine>,
+    engine: impl Fn() -> Box<dyn Engine>,
     outlet: Outlet,
     status: Arc<SourceStatus>,
-) -> io::Result<(BusHandle, BusPublisher)> {
+) -> io::Result<(BusHandle, BusPublisher, PageRequests)> {
     let settings = Arc::new(settings);
     let (publisher, jobs) = BusPublisher::new(Arc::clone(&settings), Arc::clone(&status), outlet.clone());
-    let mut reader = Reader::new(reading, settings, outlet, Arc::clone(&status));
-    let mut appender = Appender::new(appending, jobs);
+    let (page_requests, requests) = PageRequests::new();
+    let mut fetcher = Fetcher::new(engine(), requests, outlet.clone(), settings.backoff);
+    let mut reader = Reader::new(engine(), settings, outlet, Arc::clone(&status));
+    let mut appender = Appender::new(engine(), jobs);
     let lost = {
         let status = Arc::clone(&status);
         move |error| status.set_down(error)
     };
     let failed = move |error| status.set_error(error);
+    let failed_to_fetch = failed.clone();
     let handle = BusHandle {
         reader: SourceThread::spawn("bus-read", lost, move |stop| reader.run(stop))?,
         appender: SourceThread::spawn("bus-append", failed, move |stop| appender.run(stop))?,
+        fetcher: SourceThread::spawn("bus-fetch", failed_to_fetch, move |stop| fetcher.run(stop))?,
     };
-    Ok((handle, publisher))
+    Ok((handle, publisher, page_requests))
 }
 
 impl Drop for BusHandle {
     fn drop(&mut self) {
-        // Stop both before the drops of the fields wait, one after the other.
+        // Stop all before the drops of the fields wait, one after the other.
         self.reader.ask_to_stop();
         self.appender.ask_to_stop();
+        self.fetcher.ask_to_stop();
     }
 }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::timeline::Position;
-use crate::event::{Broadcast, Event, Frame, Sequence};
+use crate::event::{Broadcast, Event, Sequence};
 use crate::observe::clip::clip;
-use crate::protocol::encoder::{self, Fields};
 use crate::sources::backoff::Backoff;
 use crate::sources::bus::follower::{Follower, Loss, Step};
-use crate::sources::bus::{BusSettings, Engine, EngineError, Page};
+use crate::sources::bus::{BusSettings, Engine, EngineError, Page, event_frame};
 use crate::sources::channel::{Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Refusal, SourceStatus};
 use crate::sources::refused_log::RefusedLog;
 use crate::sources::thread::Stop;
@@ -179,10 +178,8 @@ impl Reader {
     }
 
     fn format(&mut self, sequence: Sequence, position: Position, event: &Event) -> Broadcast {
-        let id = position.id(event.id.as_ref());
-        self.scratch.clear();
-        encoder::write_event(&mut self.scratch, id.as_str(), &Fields::from(event));
-        Broadcast { sequence, topic: event.topic.clone(), foreign_id: None, frame: Frame::from(&self.scratch[..]) }
+        let frame = event_frame(position, event, &mut self.scratch);
+        Broadcast { sequence, topic: event.topic.clone(), foreign_id: None, frame }
     }
 
     fn push_gap(&mut self, sequence: Sequence, position: Position, loss: Loss) {

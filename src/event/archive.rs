@@ -1,0 +1,66 @@
+//! Pages of a durable bus: the unit in which a node fetches entries that it no longer remembers.
+//!
+//! A page has a fixed place, so subscribers that need nearby positions share it, whatever their topics.
+
+use super::timeline::Position;
+use super::{Frame, Topic};
+
+/// Positions of one page.
+pub const PAGE_POSITIONS: u64 = 64;
+
+/// Which page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PageKey {
+    epoch: u64,
+    index: u64,
+}
+
+impl PageKey {
+    /// The page of a position.
+    pub fn of(position: Position) -> PageKey {
+        PageKey { epoch: position.epoch, index: position.offset / PAGE_POSITIONS }
+    }
+
+    /// Its first position.
+    pub fn first(self) -> Position {
+        Position { epoch: self.epoch, offset: self.index * PAGE_POSITIONS }
+    }
+
+    /// Its last position.
+    pub fn last(self) -> Position {
+        let first = self.first();
+        Position { offset: first.offset + (PAGE_POSITIONS - 1), ..first }
+    }
+}
+
+/// A page as it was fetched.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Which one.
+    pub key: PageKey,
+    /// What subscribers receive of it, in order.
+    pub entries: Vec<ArchivedEntry>,
+    /// The last position that it covers: later ones had not been appended.
+    pub through: Position,
+    /// Something at or before this position is gone from the bus.
+    pub lost_through: Option<Position>,
+}
+
+/// An event, or a gap that the bus itself holds.
+#[derive(Clone, Debug)]
+pub struct ArchivedEntry {
+    /// Where it is.
+    pub position: Position,
+    /// Whose subscribers receive it; `None`: all subscribers do.
+    pub topic: Option<Topic>,
+    /// The event or gap.
+    pub frame: Frame,
+}
+
+impl Page {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let of_entry = |entry: &ArchivedEntry| entry.frame.len() + size_of::<ArchivedEntry>();
+        size_of::<Page>() + self.entries.iter().map(of_entry).sum::<usize>()
+    }
+}

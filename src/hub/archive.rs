@@ -1,0 +1,157 @@
+//! The archive: what the logs no longer hold, in pages that were fetched from a durable bus.
+//!
+//! The pages in memory are a cache: one that is dropped can be fetched again. A subscriber reads pages, one after the
+//! other, until it reaches what the logs of all its topics hold.
+//!
+//! Invariants: the cache is bounded by bytes, except for its newest page. An archived run ends where the logs begin, so an
+//! event is in one of them only.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::event::archive::{ArchivedEntry, Page, PageKey};
+use crate::event::timeline::{Place, Position, SEQUENCES_PER_POSITION};
+use crate::event::{Frame, Sequence};
+use crate::hub::ids::Ids;
+use crate::hub::topics::TopicEntry;
+use crate::hub::{Hub, MissedGap, MissedReason, Run, RunLimits, Subscriber};
+
+/// Bytes of pages in memory.
+const BYTES_MAX: usize = 32 << 20;
+/// Pages that one run reads, so that a subscriber of quiet topics does not prolong a turn.
+const PAGES_PER_RUN: usize = 16;
+
+/// The pages in memory.
+#[derive(Debug, Default)]
+pub(super) struct Archive {
+    pages: HashMap<PageKey, Page>,
+    /// In the order in which they came.
+    order: VecDeque<PageKey>,
+    bytes: usize,
+    /// Something at or before it is gone from the bus, too.
+    lost_through: Sequence,
+}
+
+impl Archive {
+    fn add(&mut self, page: Page) {
+        self.bytes += page.bytes();
+        self.order.push_back(page.key);
+        if let Some(old) = self.pages.insert(page.key, page) {
+            self.bytes -= old.bytes();
+            let place = self.order.iter().position(|key| *key == old.key);
+            place.map(|place| self.order.remove(place));
+        }
+        while self.bytes > BYTES_MAX && self.order.len() > 1 {
+            let oldest = self.order.pop_front().and_then(|key| self.pages.remove(&key));
+            self.bytes -= oldest.map_or(0, |page| page.bytes());
+        }
+    }
+}
+
+impl Hub {
+    /// A page came from the bus.
+    pub fn add_page(&mut self, page: Page) {
+        let Ids::Bus(following) = &self.ids else { return };
+        let lost = match page.lost_through.map(|lost| following.timeline.place(lost, self.head)) {
+            Some(Place::At(lost)) => lost,
+            Some(Place::Ahead) => self.head,
+            Some(Place::Unknown) | None => Sequence::ZERO,
+        };
+        self.archive.lost_through = self.archive.lost_through.max(lost);
+        self.archive.add(page);
+    }
+
+    /// Whether a subscriber that has everything through `position` gets the rest from the bus: it is missing here, all
+    /// topics are on the bus, and there is not too much of it.
+    pub(super) fn can_fetch(&self, subscriber: Subscriber, position: Sequence) -> bool {
+        let positions = self.lost_through(subscriber).0.saturating_sub(position.0) / SEQUENCES_PER_POSITION;
+        let remembered = || self.entries_of(subscriber).map(|entry| entry.log.after(position).len()).sum::<usize>();
+        let replay_max = self.limits().replay_events_max;
+        positions > 0
+            && positions <= self.limits().fetch_entries_max
+            && replay_max.is_none_or(|max| positions <= max.saturating_sub(remembered()) as u64)
+            && self.entries_of(subscriber).all(|entry| !entry.name.is_reserved())
+    }
+
+    /// Adds to `run` what a subscriber at `after` gets next from the archive. Returns the page that has to be fetched before
+    /// it continues, if one has.
+    pub fn archived_run_for(
+        &self,
+        subscriber: Subscriber,
+        after: Sequence,
+        format: impl Fn(&MissedGap) -> Frame,
+        limits: RunLimits,
+        run: &mut Run,
+    ) -> Option<PageKey> {
+        let end = self.lost_through(subscriber);
+        let mut position = after;
+        let mut missing = None;
+        for _ in 0..PAGES_PER_RUN {
+            let lost = self.archive.lost_through.min(end);
+            if position < lost {
+                let gap = self.gap_in_archive(subscriber, position, lost);
+                if !run.push_gap(&format(&gap), (lost, gap.reason), limits) {
+                    break;
+                }
+                position = lost;
+            }
+            let Some(next) = self.position_after(position).filter(|_| position < end) else { break };
+            let key = PageKey::of(next);
+            let Some(page) = self.archive.pages.get(&key).filter(|page| page.through >= next) else {
+                missing = Some(key);
+                break;
+            };
+            let (reached, fitted) = self.run_of_page(subscriber, page, (position, end), limits, run);
+            position = reached;
+            if !fitted {
+                break;
+            }
+        }
+        run.stop_at(position);
+        missing
+    }
+
+    /// Adds a page's entries between two positions; returns how far it came, and whether all fitted.
+    fn run_of_page(
+        &self,
+        subscriber: Subscriber,
+        page: &Page,
+        (after, end): (Sequence, Sequence),
+        limits: RunLimits,
+        run: &mut Run,
+    ) -> (Sequence, bool) {
+        let mut reached = after;
+        for ArchivedEntry { position, topic, frame } in &page.entries {
+            let Some(sequence) = self.sequence_in_archive(*position) else { continue };
+            if sequence <= after || sequence > end {
+                continue;
+            }
+            let is_due = |entry: &TopicEntry| topic.as_ref().is_none_or(|topic| *topic == entry.name);
+            if self.entries_of(subscriber).any(is_due) && !run.push(frame, sequence, limits) {
+                return (reached, false);
+            }
+            reached = sequence;
+        }
+        let page_end = self.sequence_in_archive(page.through).unwrap_or(end);
+        (page_end.clamp(after.next(), end), true)
+    }
+
+    /// Something between two places is neither here nor on the bus.
+    fn gap_in_archive(&self, subscriber: Subscriber, after: Sequence, lost: Sequence) -> MissedGap {
+        let topics = self.entries_of(subscriber).map(|entry| entry.name.clone()).collect();
+        MissedGap { at: lost, reason: MissedReason::Evicted, topics, last_id: Some(self.id_of(after)) }
+    }
+
+    /// The first position after a place.
+    fn position_after(&self, sequence: Sequence) -> Option<Position> {
+        let Ids::Bus(following) = &self.ids else { return None };
+        following.timeline.position_at(Sequence((sequence.0 / SEQUENCES_PER_POSITION + 1) * SEQUENCES_PER_POSITION))
+    }
+
+    fn sequence_in_archive(&self, position: Position) -> Option<Sequence> {
+        let Ids::Bus(following) = &self.ids else { return None };
+        match following.timeline.place(position, Sequence(u64::MAX)) {
+            Place::At(sequence) => Some(sequence),
+            Place::Ahead | Place::Unknown => None,
+        }
+    }
+}

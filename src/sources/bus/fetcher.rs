@@ -1,0 +1,196 @@
+//! The fetcher: reads pages of older entries for subscribers that need what this node no longer remembers, on its own
+//! connection and thread.
+//!
+//! The proof that a page lacks nothing is the follower's: offsets are dense in an epoch. What a page lacks is gone from the
+//! bus, and the page says so.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::event::Frame;
+use crate::event::archive::{ArchivedEntry, PAGE_POSITIONS, Page, PageKey};
+use crate::event::timeline::Position;
+use crate::protocol::encoder;
+use crate::sources::backoff::{Backoff, BackoffLimits};
+use crate::sources::bus::{Content, Engine, EngineError, Entry, event_frame};
+use crate::sources::channel::{FetchPage, GapReason, Message, Outlet};
+use crate::sources::thread::Stop;
+use crate::sources::throttle::LogThrottle;
+
+/// Requests pages for one loop, which bounds how many are under way.
+pub struct PageRequests(Sender<PageKey>);
+
+impl PageRequests {
+    pub(super) fn new() -> (PageRequests, Receiver<PageKey>) {
+        let (sender, receiver) = unbounded();
+        (PageRequests(sender), receiver)
+    }
+}
+
+impl FetchPage for PageRequests {
+    fn fetch(&self, key: PageKey) {
+        // The thread lives as long as the loop; when the process ends, no page is needed any more.
+        let _ = self.0.send(key);
+    }
+}
+
+/// The thread's state.
+pub(super) struct Fetcher {
+    engine: Box<dyn Engine>,
+    requests: Receiver<PageKey>,
+    outlet: Outlet,
+    /// The page that is being fetched, which is fetched again after an error.
+    current: Option<PageKey>,
+    backoff: Backoff,
+    log: LogThrottle,
+}
+
+impl Fetcher {
+    pub(super) fn new(
+        engine: Box<dyn Engine>,
+        requests: Receiver<PageKey>,
+        outlet: Outlet,
+        backoff: BackoffLimits,
+    ) -> Fetcher {
+        Fetcher { engine, requests, outlet, current: None, backoff: Backoff::new(backoff), log: LogThrottle::default() }
+    }
+
+    /// Answers requests until asked to stop.
+    pub(super) fn run(&mut self, stop: &Stop) {
+        while let Some(key) = self.current.or_else(|| next(&self.requests, stop)) {
+            self.current = Some(key);
+            match fetch(&mut *self.engine, key) {
+                Ok(page) => {
+                    self.current = None;
+                    self.backoff.reset();
+                    self.log.reset();
+                    self.outlet.send(Message::Page(page));
+                }
+                Err(error) => {
+                    if let Some(swallowed) = self.log.permit(std::time::Instant::now()) {
+                        tracing::warn!(%error, swallowed, "older events can't be fetched; their subscribers wait");
+                    }
+                    if stop.wait(self.backoff.next_delay(getrandom::u64().unwrap_or_default())) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The next request; none if asked to stop.
+fn next(requests: &Receiver<PageKey>, stop: &Stop) -> Option<PageKey> {
+    crossbeam_channel::select_biased! {
+        recv(stop.receiver()) -> _ => None,
+        recv(requests) -> key => key.ok(),
+    }
+}
+
+/// Reads one page.
+fn fetch(engine: &mut dyn Engine, key: PageKey) -> Result<Page, EngineError> {
+    let read = engine.read_after(before(key.first()), PAGE_POSITIONS as usize, Duration::ZERO)?;
+    Ok(page_of(key, &read.entries))
+}
+
+/// The newest place before a position.
+fn before(position: Position) -> Position {
+    match position.offset.checked_sub(1) {
+        Some(offset) => Position { offset, ..position },
+        None => Position { epoch: position.epoch.saturating_sub(1), offset: u64::MAX },
+    }
+}
+
+/// A page, of the entries that follow its beginning.
+fn page_of(key: PageKey, entries: &[Entry]) -> Page {
+    let (first, last) = (key.first(), key.last());
+    let mut page = Page { key, entries: Vec::new(), through: before(first), lost_through: None };
+    let mut scratch = Vec::new();
+    let is_inside = |position: Position| position.epoch == first.epoch && position <= last;
+    for Entry { position, content } in entries.iter().take_while(|entry| is_inside(entry.position)) {
+        if before(*position) != page.through {
+            page.lost_through = Some(before(*position));
+        }
+        page.through = *position;
+        page.entries.extend(archived(*position, content, &mut scratch));
+    }
+    match entries.iter().map(|entry| entry.position).find(|position| !is_inside(*position)) {
+        // The rest of the page, or all of it, is gone; or its epoch has ended.
+        Some(next) if next.epoch == first.epoch && page.through != last => page.lost_through = Some(before(next)),
+        None if entries.is_empty() => page.lost_through = Some(last),
+        Some(_) if page.entries.is_empty() => page.lost_through = Some(Position { offset: u64::MAX, ..first }),
+        Some(_) => {}
+        None => return page,
+    }
+    page.through = last;
+    page
+}
+
+/// What subscribers receive of an entry.
+fn archived(position: Position, content: &Content, scratch: &mut Vec<u8>) -> Option<ArchivedEntry> {
+    let (topic, frame) = match content {
+        Content::Event(event) => (Some(event.topic.clone()), event_frame(position, event, scratch)),
+        Content::Fork => (None, gap_frame(position, GapReason::BusForked, "*")),
+        Content::Refused { topic, .. } => {
+            let name = topic.as_ref().map_or("*", |topic| topic.as_str());
+            (topic.clone(), gap_frame(position, GapReason::Refused, name))
+        }
+        Content::Disconnect(..) => return None,
+    };
+    Some(ArchivedEntry { position, topic, frame })
+}
+
+fn gap_frame(position: Position, reason: GapReason, topic: &str) -> Frame {
+    let last_id = (position.offset > 0).then(|| before(position).to_string());
+    encoder::gap(&position.id(None), reason.as_str(), &[topic], last_id.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, Topic};
+
+    /// The page of 7-64 to 7-127, of these entries: what it holds, where it ends, and what is gone.
+    fn page(positions: &[&str]) -> (usize, String, Option<String>) {
+        let at = |text: &&str| {
+            let event = Event::message(Topic::new("t").unwrap(), *text);
+            Entry { position: Position::parse(text).unwrap(), content: Content::Event(event) }
+        };
+        let entries: Vec<_> = positions.iter().map(at).collect();
+        let key = PageKey::of(Position { epoch: 7, offset: 70 });
+        let page = page_of(key, &entries);
+        (page.entries.len(), page.through.to_string(), page.lost_through.map(|lost| lost.to_string()))
+    }
+
+    fn range(offsets: std::ops::Range<u64>) -> Vec<String> {
+        offsets.map(|offset| format!("7-{offset}")).collect()
+    }
+
+    #[test]
+    fn a_page_says_what_it_lacks() {
+        let check = |entries: &[&[String]], (count, through, lost): (usize, &str, Option<&str>)| {
+            let entries: Vec<&str> = entries.iter().flat_map(|part| part.iter()).map(String::as_str).collect();
+            assert_eq!(page(&entries), (count, through.to_owned(), lost.map(str::to_owned)), "{entries:?}");
+        };
+        let next_epoch = ["9-0".to_owned(), "9-1".to_owned()];
+        check(&[&range(64..128)], (64, "7-127", None));
+        check(&[&range(64..100)], (36, "7-99", None));
+        check(&[&range(64..100), &next_epoch], (36, "7-127", None));
+        check(&[&range(80..144)], (48, "7-127", Some("7-79")));
+        check(&[&range(64..70), &range(75..128)], (59, "7-127", Some("7-74")));
+        check(&[&range(64..70), &range(200..210)], (6, "7-127", Some("7-199")));
+        check(&[&range(300..310)], (0, "7-127", Some("7-299")));
+        check(&[&next_epoch], (0, "7-127", Some("7-18446744073709551615")));
+        check(&[], (0, "7-127", Some("7-127")));
+    }
+
+    #[test]
+    fn the_first_page_of_an_epoch_begins_with_its_fork() {
+        let key = PageKey::of(Position { epoch: 7, offset: 3 });
+        let fork = Entry { position: key.first(), content: Content::Fork };
+        let page = page_of(key, &[fork]);
+        assert_eq!((page.entries.len(), page.through, page.lost_through), (1, key.first(), None));
+        assert_eq!(before(key.first()), Position { epoch: 6, offset: u64::MAX });
+    }
+}
