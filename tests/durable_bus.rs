@@ -122,7 +122,7 @@ fn a_restart_of_a_node_is_no_gap_and_a_client_may_return_to_another() {
 
 /// Publishes 0 to 199, every other one to another topic; returns the ids.
 fn publish_many(server: &Server) -> Vec<String> {
-    let event = |n: usize| json!({"topic": if n % 2 == 0 { "even" } else { "odd" }, "data": n.to_string()});
+    let event = |n: usize| json!({"topic": if n.is_multiple_of(2) { "even" } else { "odd" }, "data": n.to_string()});
     let publish = |n| publish(server, &event(n))["id"].as_str().unwrap().to_owned();
     (0..200).map(publish).collect()
 }

@@ -99,6 +99,7 @@ fn some_limits() -> impl Strategy<Value = HubLimits> {
         history_bytes_total_max: total,
         history_age_max: Duration::from_secs(age),
         replay_events_max: replay,
+        fetch_entries_max: 0,
     })
 }
 

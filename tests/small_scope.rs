@@ -309,7 +309,7 @@ impl Scripts {
         loop {
             match stream.next(&world.hub) {
                 Next::Frame(frame) => frames.push(frame),
-                Next::Nothing => break,
+                Next::Nothing | Next::Page(_) => break,
                 Next::Closed => return Err(format!("closed, though it has just come: {id} {frames:?}")),
             }
         }
@@ -391,7 +391,7 @@ impl Follower {
         match (operation, &mut self.stream) {
             (Visit, Some(stream)) => match stream.next(&world.hub) {
                 Next::Frame(frame) => self.client.receive(&frame, world)?,
-                Next::Nothing => return Ok(false),
+                Next::Nothing | Next::Page(_) => return Ok(false),
                 Next::Closed => self.leave(world),
             },
             (Visit, None) => self.stream = Some(self.client.connect(FOLLOWER, world)?),
@@ -416,7 +416,7 @@ impl Follower {
             };
             match stream.next(&world.hub) {
                 Next::Frame(frame) => self.client.receive(&frame, world)?,
-                Next::Nothing => return self.client.check_complete(world),
+                Next::Nothing | Next::Page(_) => return self.client.check_complete(world),
                 Next::Closed => self.leave(world),
             }
         }

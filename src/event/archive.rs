@@ -40,8 +40,10 @@ pub struct Page {
     pub key: PageKey,
     /// What subscribers receive of it, in order.
     pub entries: Vec<ArchivedEntry>,
-    /// The last position that it covers: later ones had not been appended.
+    /// The last position that it covers: later ones had not been appended, unless the epoch has ended.
     pub through: Position,
+    /// The engine has no later entry of this epoch, and never will.
+    pub epoch_ended: bool,
     /// Something at or before this position is gone from the bus.
     pub lost_through: Option<Position>,
 }

@@ -98,6 +98,8 @@ pub struct Epoch {
     pub sequence: Sequence,
     /// The sequence of the oldest position that has a place, although the node has not read it.
     pub earliest: Sequence,
+    /// The end of what the node had read before.
+    pub previous_end: Sequence,
 }
 
 impl Timeline {
@@ -114,7 +116,7 @@ impl Timeline {
             false => (next_slot + first.offset.min(ROOM_MAX), first.offset.min(ROOM_MAX)),
         };
         let at = |slot: u64| Sequence(slot * SEQUENCES_PER_POSITION);
-        let epoch = Epoch { first, sequence: at(slot), earliest: at(slot - room) };
+        let epoch = Epoch { first, sequence: at(slot), earliest: at(slot - room), previous_end: head };
         self.push(epoch);
         epoch
     }
@@ -164,10 +166,10 @@ impl Timeline {
         }
     }
 
-    /// The last position of an epoch that a later one follows; `None`: it is the last epoch, or an unknown one.
+    /// Where the node's reading of an epoch ended; `None`: it is the last epoch, or an unknown one.
     pub fn end_of(&self, epoch: u64) -> Option<Sequence> {
         let index = self.epochs.iter().position(|known| known.first.epoch == epoch)?;
-        self.epochs.get(index + 1).map(|next| Sequence(next.earliest.0 - 1))
+        self.epochs.get(index + 1).map(|next| next.previous_end)
     }
 }
 
@@ -255,7 +257,7 @@ mod tests {
         assert!(places.is_sorted() && places[0] < places[1] && places[1] == places[2] && places[2] == places[3]);
         assert!(places[3] < places[4] && places[6] == places[5] + SEQUENCES_PER_POSITION, "{places:?}");
         assert_eq!(timeline.position_at(Sequence(places[4])), Some(at("9-3951424")), "the oldest with a place");
-        assert_eq!(timeline.end_of(7), Some(Sequence(places[4] - 1)));
+        assert_eq!(timeline.end_of(7), Some(head));
         assert_eq!(timeline.end_of(9), None);
     }
 

@@ -56,7 +56,10 @@ impl Hub {
             Some(Place::Ahead) => self.head,
             Some(Place::Unknown) | None => Sequence::ZERO,
         };
-        self.archive.lost_through = self.archive.lost_through.max(lost);
+        let end = following.timeline.end_of(page.through.epoch).unwrap_or(self.head);
+        // The engine's epoch ended before what this node has read of it.
+        let is_end_lost = page.epoch_ended && following.timeline.position_at(end) > Some(page.through);
+        self.archive.lost_through = self.archive.lost_through.max(if is_end_lost { end } else { lost });
         self.archive.add(page);
     }
 
@@ -96,7 +99,8 @@ impl Hub {
             }
             let Some(next) = self.position_after(position).filter(|_| position < end) else { break };
             let key = PageKey::of(next);
-            let Some(page) = self.archive.pages.get(&key).filter(|page| page.through >= next) else {
+            let Some(page) = self.archive.pages.get(&key).filter(|page| page.through >= next || page.epoch_ended)
+            else {
                 missing = Some(key);
                 break;
             };
@@ -131,7 +135,8 @@ impl Hub {
             }
             reached = sequence;
         }
-        let page_end = self.sequence_in_archive(page.through).unwrap_or(end);
+        let through = if page.epoch_ended { page.key.last() } else { page.through };
+        let page_end = self.sequence_in_archive(through).unwrap_or(end);
         (page_end.clamp(after.next(), end), true)
     }
 

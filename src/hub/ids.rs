@@ -144,7 +144,8 @@ mod tests {
     fn local_events_take_no_place_of_the_bus() {
         let mut hub = Hub::of_bus(RunName::from_bits(7), HubLimits::default());
         let first = Sequence(SEQUENCES_PER_POSITION);
-        hub.begin_epoch(Epoch { first: Position { epoch: 1, offset: 0 }, sequence: first, earliest: first });
+        let position = Position { epoch: 1, offset: 0 };
+        hub.begin_epoch(Epoch { first: position, sequence: first, earliest: first, previous_end: Sequence::ZERO });
         hub.head = Sequence(2 * SEQUENCES_PER_POSITION - 2);
         assert_eq!(hub.next_local(), Some(Sequence(2 * SEQUENCES_PER_POSITION - 1)));
         hub.head = hub.head.next();

@@ -76,6 +76,7 @@ impl Plan {
                 history_bytes_total_max: [2000, 6000, 1 << 20, 1 << 20][random.below(4)],
                 history_age_max: Duration::from_secs([3, 30, 3600][random.below(3)]),
                 replay_events_max: random.chance(150).then(|| 1 + random.below(10)),
+                fetch_entries_max: 0,
             },
             slow_policy: if random.chance(300) { SlowPolicy::Skip } else { SlowPolicy::Close },
             streams_max: if random.chance(150) { 1 + random.below(6) } else { 1000 },

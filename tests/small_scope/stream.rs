@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use fanfare::event::archive::PageKey;
 use fanfare::event::{Frame, Sequence, Topic};
 use fanfare::hub::{Hub, MissedGap, Owed, Replay, Run, RunLimits, Start, StartPoint, Subscriber};
 
@@ -27,6 +28,8 @@ pub(crate) enum Next {
     Frame(String),
     /// Nothing more for now.
     Nothing,
+    /// A page of the bus has to be fetched first.
+    Page(PageKey),
     /// The subscriber is too far behind: the server closes the stream.
     Closed,
 }
@@ -38,6 +41,8 @@ pub(crate) struct Stream {
     queue: VecDeque<String>,
     position: Sequence,
     owed: Option<Owed>,
+    /// It continues from pages of the bus, until it reaches what the logs hold.
+    is_fetching: bool,
 }
 
 impl Stream {
@@ -63,9 +68,13 @@ impl Stream {
             replay => replay,
         };
         hub.note_asked(id.as_bytes());
-        let Start::Ready(start) = hub.start(subscriber, id.as_bytes(), replay) else {
-            hub.unsubscribe(subscriber);
-            return None;
+        let (start, is_fetching) = match hub.start(subscriber, id.as_bytes(), replay) {
+            Start::Ready(start) => (start, false),
+            Start::Fetching(start) => (start, true),
+            Start::Waiting => {
+                hub.unsubscribe(subscriber);
+                return None;
+            }
         };
         let preamble_id = match &start {
             StartPoint { id_is_known: true, .. } => Some(id.to_owned()),
@@ -78,6 +87,7 @@ impl Stream {
             queue: start.opening.iter().map(|gap| text_of(&format_gap(gap))).collect(),
             position: start.position,
             owed: None,
+            is_fetching,
         };
         if wish.replay == Replay::Latest {
             let mut run = Run::default();
@@ -94,6 +104,10 @@ impl Stream {
     pub(crate) fn next(&mut self, hub: &Hub) -> Next {
         if let Some(frame) = self.queue.pop_front() {
             return Next::Frame(frame);
+        }
+        self.is_fetching &= hub.is_evicted(self.subscriber, self.position);
+        if self.is_fetching {
+            return self.next_in_archive(hub);
         }
         let owed_through = self.owed.as_ref().map_or(self.position, |owed| owed.through);
         if hub.is_evicted(self.subscriber, self.position.max(owed_through)) {
@@ -117,6 +131,17 @@ impl Stream {
         let position = self.position;
         self.owed.take_if(|owed| owed.through <= position);
         run.frames().first().map_or(Next::Nothing, |frame| Next::Frame(text_of(frame)))
+    }
+
+    fn next_in_archive(&mut self, hub: &Hub) -> Next {
+        let mut run = Run::default();
+        let missing = hub.archived_run_for(self.subscriber, self.position, format_gap, ONE_FRAME, &mut run);
+        self.position = run.through();
+        match (run.frames().first(), missing) {
+            (Some(frame), _) => Next::Frame(text_of(frame)),
+            (None, Some(key)) => Next::Page(key),
+            (None, None) => self.next(hub),
+        }
     }
 
     /// The stream is over.

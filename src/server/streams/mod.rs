@@ -18,6 +18,7 @@ pub(super) mod credentials;
 mod deliver;
 mod eviction;
 mod fetch;
+mod fetch_queue;
 mod heartbeat;
 pub(super) mod open;
 mod pace;
@@ -37,7 +38,7 @@ use crate::io::{Sent, Socket, Token};
 use crate::protocol::encoder;
 use crate::sources::channel::FetchPage;
 use credentials::Credentials;
-use fetch::Fetches;
+use fetch_queue::Fetches;
 use pace::Paces;
 use preambles::Preambles;
 

@@ -60,7 +60,7 @@ impl Fetcher {
     pub(super) fn run(&mut self, stop: &Stop) {
         while let Some(key) = self.current.or_else(|| next(&self.requests, stop)) {
             self.current = Some(key);
-            match fetch(&mut *self.engine, key) {
+            match fetch_page(&mut *self.engine, key) {
                 Ok(page) => {
                     self.current = None;
                     self.backoff.reset();
@@ -89,7 +89,7 @@ fn next(requests: &Receiver<PageKey>, stop: &Stop) -> Option<PageKey> {
 }
 
 /// Reads one page.
-fn fetch(engine: &mut dyn Engine, key: PageKey) -> Result<Page, EngineError> {
+pub fn fetch_page(engine: &mut dyn Engine, key: PageKey) -> Result<Page, EngineError> {
     let read = engine.read_after(before(key.first()), PAGE_POSITIONS as usize, Duration::ZERO)?;
     Ok(page_of(key, &read.entries))
 }
@@ -105,7 +105,7 @@ fn before(position: Position) -> Position {
 /// A page, of the entries that follow its beginning.
 fn page_of(key: PageKey, entries: &[Entry]) -> Page {
     let (first, last) = (key.first(), key.last());
-    let mut page = Page { key, entries: Vec::new(), through: before(first), lost_through: None };
+    let mut page = Page { key, entries: Vec::new(), through: before(first), epoch_ended: false, lost_through: None };
     let mut scratch = Vec::new();
     let is_inside = |position: Position| position.epoch == first.epoch && position <= last;
     for Entry { position, content } in entries.iter().take_while(|entry| is_inside(entry.position)) {
@@ -116,14 +116,14 @@ fn page_of(key: PageKey, entries: &[Entry]) -> Page {
         page.entries.extend(archived(*position, content, &mut scratch));
     }
     match entries.iter().map(|entry| entry.position).find(|position| !is_inside(*position)) {
-        // The rest of the page, or all of it, is gone; or its epoch has ended.
-        Some(next) if next.epoch == first.epoch && page.through != last => page.lost_through = Some(before(next)),
-        None if entries.is_empty() => page.lost_through = Some(last),
-        Some(_) if page.entries.is_empty() => page.lost_through = Some(Position { offset: u64::MAX, ..first }),
-        Some(_) => {}
-        None => return page,
+        Some(next) if next.epoch != first.epoch => page.epoch_ended = true,
+        Some(next) => {
+            page.lost_through = (page.through != last).then(|| before(next)).or(page.lost_through);
+            page.through = last;
+        }
+        // The engine is older than what this node has read of it.
+        None => page.epoch_ended = entries.is_empty(),
     }
-    page.through = last;
     page
 }
 
@@ -158,9 +158,9 @@ mod tests {
             Entry { position: Position::parse(text).unwrap(), content: Content::Event(event) }
         };
         let entries: Vec<_> = positions.iter().map(at).collect();
-        let key = PageKey::of(Position { epoch: 7, offset: 70 });
-        let page = page_of(key, &entries);
-        (page.entries.len(), page.through.to_string(), page.lost_through.map(|lost| lost.to_string()))
+        let page = page_of(PageKey::of(Position { epoch: 7, offset: 70 }), &entries);
+        let end = if page.epoch_ended { "the epoch's end".to_owned() } else { String::new() };
+        (page.entries.len(), format!("{} {end}", page.through), page.lost_through.map(|lost| lost.to_string()))
     }
 
     fn range(offsets: std::ops::Range<u64>) -> Vec<String> {
@@ -174,15 +174,15 @@ mod tests {
             assert_eq!(page(&entries), (count, through.to_owned(), lost.map(str::to_owned)), "{entries:?}");
         };
         let next_epoch = ["9-0".to_owned(), "9-1".to_owned()];
-        check(&[&range(64..128)], (64, "7-127", None));
-        check(&[&range(64..100)], (36, "7-99", None));
-        check(&[&range(64..100), &next_epoch], (36, "7-127", None));
-        check(&[&range(80..144)], (48, "7-127", Some("7-79")));
-        check(&[&range(64..70), &range(75..128)], (59, "7-127", Some("7-74")));
-        check(&[&range(64..70), &range(200..210)], (6, "7-127", Some("7-199")));
-        check(&[&range(300..310)], (0, "7-127", Some("7-299")));
-        check(&[&next_epoch], (0, "7-127", Some("7-18446744073709551615")));
-        check(&[], (0, "7-127", Some("7-127")));
+        check(&[&range(64..128)], (64, "7-127 ", None));
+        check(&[&range(64..100)], (36, "7-99 ", None));
+        check(&[&range(64..100), &next_epoch], (36, "7-99 the epoch's end", None));
+        check(&[&range(80..144)], (48, "7-127 ", Some("7-79")));
+        check(&[&range(64..70), &range(75..128)], (59, "7-127 ", Some("7-74")));
+        check(&[&range(64..70), &range(200..210)], (6, "7-127 ", Some("7-199")));
+        check(&[&range(300..310)], (0, "7-127 ", Some("7-299")));
+        check(&[&next_epoch], (0, "7-63 the epoch's end", None));
+        check(&[], (0, "7-63 the epoch's end", None));
     }
 
     #[test]

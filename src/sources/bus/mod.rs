@@ -40,7 +40,7 @@ use crate::sources::bus::reader::Reader;
 use crate::sources::channel::{Outlet, SourceStatus};
 use crate::sources::thread::SourceThread;
 
-pub use fetcher::PageRequests;
+pub use fetcher::{PageRequests, fetch_page};
 pub use publisher::BusPublisher;
 
 /// An entry of the bus.
