@@ -166,15 +166,20 @@ impl Contender {
         (taken * batch) as f64 / started.elapsed().as_secs_f64()
     }
 
+    /// Publishes one event and waits until the crowd has it.
+    fn broadcast(&mut self, requests: &mut Requests) {
+        expect(&mut self.crowd, 1);
+        let body = body(&payload::data(PAYLOAD_BYTES, unix_ns()));
+        assert!(requests.publish("/publish", &body), "one event at a time always fits");
+        done(&mut self.crowd);
+    }
+
     fn cost(&mut self, extent: Extent) -> f64 {
         let mut requests = Requests::new(self.server.address);
+        // What was published before it has been read then, too.
+        self.broadcast(&mut requests);
         let before = cpu_ns(self.server.pid());
-        for _ in 0..extent.cost_events {
-            expect(&mut self.crowd, 1);
-            let body = body(&payload::data(PAYLOAD_BYTES, unix_ns()));
-            assert!(requests.publish("/publish", &body), "one event at a time always fits");
-            done(&mut self.crowd);
-        }
+        (0..extent.cost_events).for_each(|_| self.broadcast(&mut requests));
         let ns = cpu_ns(self.server.pid()) - before;
         ns as f64 / 1e3 / (extent.cost_events * extent.subscribers) as f64
     }
