@@ -2,8 +2,9 @@
 //!
 //! Invariants: events and gaps arrive in sequence order. Operator controls and answers to publishers use a separate
 //! lane and never wait behind events. An [`Inbox`] that was woken and found empty is woken again by the next message.
-//! Senders must respect the bounds ([`Outlet::has_room`]). Gaps may exceed the bounds, so that a loss can always be
-//! announced. Absent: any policy for a full channel. The sequencer has that policy.
+//! Senders must respect the bounds ([`Outlet::has_room`]). Gaps don't count towards them, so that a loss can always be
+//! announced; a sender of many has a bound for them ([`Outlet::has_room_for_gap`]). Absent: any policy for a full
+//! channel. The sequencer has that policy.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ use crate::protocol::disconnect::Disconnect;
 /// How full a channel may become before its senders must wait or drop.
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelLimits {
-    /// Broadcasts waiting.
+    /// Broadcasts waiting; and gaps, for senders that bound them.
     pub messages_max: usize,
     /// Frame bytes waiting.
     pub bytes_max: usize,
@@ -371,13 +372,15 @@ impl SourceStatus {
 
 /// Makes the two ends of a channel. `wake` must make the loop's wait return; any thread may call it.
 pub fn channel(limits: ChannelLimits, wake: impl Fn() + Send + Sync + 'static) -> (Outlet, Inbox) {
-    // Gaps have no bound here: the sequencer merges successive drops for one reason into one gap until a loop reads it.
-    // Answers to publishers and controls are not counted either: the connections that wait for an answer bound them.
+    // Gaps need no bound here: the sequencer merges successive drops for one reason into one gap until a loop reads it,
+    // and the reader of a bus waits for room. Answers to publishers, pages and controls are not counted either: the
+    // connections that wait for an answer, and the requests under way, bound them.
     let (sender, receiver) = crossbeam_channel::unbounded();
     let (urgent_sender, urgent_receiver) = crossbeam_channel::unbounded();
     let shared = Arc::new(Shared {
         limits,
         messages: AtomicUsize::new(0),
+        gaps: AtomicUsize::new(0),
         bytes: AtomicUsize::new(0),
         progress: AtomicU64::new(0),
         woken: AtomicBool::new(false),
@@ -390,6 +393,7 @@ pub fn channel(limits: ChannelLimits, wake: impl Fn() + Send + Sync + 'static) -
 struct Shared {
     limits: ChannelLimits,
     messages: AtomicUsize,
+    gaps: AtomicUsize,
     bytes: AtomicUsize,
     progress: AtomicU64,
     woken: AtomicBool,
@@ -414,6 +418,11 @@ impl Outlet {
             && (queued == 0 || queued_bytes.load(Ordering::Relaxed) + bytes <= limits.bytes_max)
     }
 
+    /// True when another gap still fits, for a sender that can wait.
+    pub fn has_room_for_gap(&self) -> bool {
+        self.shared.gaps.load(Ordering::Relaxed) < self.shared.limits.messages_max
+    }
+
     /// A number that changes while the loop makes progress, even when it reads no message for a while.
     pub fn progress(&self) -> u64 {
         self.shared.progress.load(Ordering::Relaxed)
@@ -428,9 +437,13 @@ impl Outlet {
 
     /// Enqueues one of several messages. Call [`Outlet::wake`] after the last one.
     pub fn push(&self, message: Message) {
-        if let Message::Broadcast(broadcast) = &message {
-            self.shared.messages.fetch_add(1, Ordering::Relaxed);
-            self.shared.bytes.fetch_add(broadcast.frame.len(), Ordering::Relaxed);
+        match &message {
+            Message::Broadcast(broadcast) => {
+                self.shared.messages.fetch_add(1, Ordering::Relaxed);
+                self.shared.bytes.fetch_add(broadcast.frame.len(), Ordering::Relaxed);
+            }
+            Message::Gap(_) => _ = self.shared.gaps.fetch_add(1, Ordering::Relaxed),
+            _ => {}
         }
         let lane = match message {
             Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(_) | Message::Loaded | Message::EndOfBus => {
@@ -478,10 +491,14 @@ impl Inbox {
     #[allow(clippy::should_implement_trait, reason = "an inbox that is empty now is not at its end")]
     pub fn next(&self) -> Option<Message> {
         let message = self.receiver.try_recv().ok()?;
-        if let Message::Broadcast(broadcast) = &message {
-            self.shared.messages.fetch_sub(1, Ordering::Relaxed);
-            self.shared.bytes.fetch_sub(broadcast.frame.len(), Ordering::Relaxed);
-            self.note_progress();
+        match &message {
+            Message::Broadcast(broadcast) => {
+                self.shared.messages.fetch_sub(1, Ordering::Relaxed);
+                self.shared.bytes.fetch_sub(broadcast.frame.len(), Ordering::Relaxed);
+                self.note_progress();
+            }
+            Message::Gap(_) => _ = self.shared.gaps.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
         }
         Some(message)
     }

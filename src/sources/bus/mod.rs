@@ -23,6 +23,7 @@ pub mod redis_stream;
 mod fetcher;
 mod publisher;
 mod reader;
+mod reader_thread;
 
 use std::io;
 use std::sync::Arc;
@@ -35,13 +36,13 @@ use crate::protocol::encoder::{self, Fields};
 use crate::sources::answer::QueueLimits;
 use crate::sources::backoff::BackoffLimits;
 use crate::sources::bus::fetcher::Fetcher;
-use crate::sources::bus::publisher::Appender;
-use crate::sources::bus::reader::Reader;
+use crate::sources::bus::reader_thread::ReaderThread;
 use crate::sources::channel::{Outlet, SourceStatus};
 use crate::sources::thread::SourceThread;
 
 pub use fetcher::{PageRequests, fetch_page};
-pub use publisher::BusPublisher;
+pub use publisher::{Appender, BusPublisher, Job};
+pub use reader::{Reader, Turn};
 
 /// An entry of the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,8 +155,9 @@ pub fn spawn(
     let settings = Arc::new(settings);
     let (publisher, jobs) = BusPublisher::new(Arc::clone(&settings), Arc::clone(&status), outlet.clone());
     let (page_requests, requests) = PageRequests::new();
-    let mut fetcher = Fetcher::new(engine(), requests, outlet.clone(), settings.backoff);
-    let mut reader = Reader::new(engine(), settings, outlet, Arc::clone(&status));
+    let backoff = settings.backoff;
+    let mut fetcher = Fetcher::new(engine(), requests, outlet.clone(), backoff);
+    let mut reader = ReaderThread::new(Reader::new(engine(), settings, outlet, Arc::clone(&status)), backoff);
     let mut appender = Appender::new(engine(), jobs);
     let lost = {
         let status = Arc::clone(&status);

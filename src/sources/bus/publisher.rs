@@ -29,19 +29,16 @@ pub struct BusPublisher {
     outlet: Outlet,
 }
 
-/// One publish.
-pub(super) struct Job {
+/// One publish that waits for its turn.
+pub struct Job {
     contents: Vec<Content>,
     bytes: usize,
     answer: Answer,
 }
 
 impl BusPublisher {
-    pub(super) fn new(
-        settings: Arc<BusSettings>,
-        status: Arc<SourceStatus>,
-        outlet: Outlet,
-    ) -> (BusPublisher, Receiver<Job>) {
+    /// A publisher, and where its jobs come out for the [`Appender`].
+    pub fn new(settings: Arc<BusSettings>, status: Arc<SourceStatus>, outlet: Outlet) -> (BusPublisher, Receiver<Job>) {
         // Unbounded: the load is the bound.
         let (jobs, receiver) = unbounded();
         (BusPublisher { settings, status, load: Arc::default(), jobs, outlet }, receiver)
@@ -76,15 +73,16 @@ impl Publish for BusPublisher {
     }
 }
 
-/// The thread's state.
-pub(super) struct Appender {
+/// Appends jobs: the thread's state.
+pub struct Appender {
     engine: Box<dyn Engine>,
     jobs: Receiver<Job>,
     log: LogThrottle,
 }
 
 impl Appender {
-    pub(super) fn new(engine: Box<dyn Engine>, jobs: Receiver<Job>) -> Appender {
+    /// Appends what comes out of `jobs`.
+    pub fn new(engine: Box<dyn Engine>, jobs: Receiver<Job>) -> Appender {
         Appender { engine, jobs, log: LogThrottle::default() }
     }
 
@@ -104,7 +102,7 @@ impl Appender {
     }
 
     /// Appends a job, and the jobs waiting behind it up to the bounds.
-    fn append(&mut self, first: Job) {
+    pub fn append(&mut self, first: Job) {
         let mut bytes = first.bytes;
         let mut contents = first.contents;
         let mut answers = vec![(first.answer, contents.len())];

@@ -1,145 +1,148 @@
-//! The reader's thread: loads the newest part of the bus, then follows it. While the engine is away, it waits: nothing
-//! is lost meanwhile, because the bus keeps it.
+//! The reader: loads the newest part of the bus, then follows it, one page in each turn, and passes on what the channel
+//! has room for. While the engine is away, it waits: nothing is lost meanwhile, because the bus keeps it.
+//!
+//! Invariants: a page is read once all of the last one is passed on. What is loaded is passed on only when it was read
+//! without an error in between. Absent: threads, pauses, and time, except for the limit of a log entry.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::event::timeline::Position;
 use crate::event::{Broadcast, Event, Sequence};
 use crate::observe::clip::clip;
-use crate::sources::backoff::Backoff;
 use crate::sources::bus::follower::{Follower, Loss, Step};
-use crate::sources::bus::{BusSettings, Engine, EngineError, Page, event_frame};
+use crate::sources::bus::{BusSettings, Engine, EngineError, Entry, Page, event_frame};
 use crate::sources::channel::{Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Refusal, SourceStatus};
 use crate::sources::refused_log::RefusedLog;
-use crate::sources::thread::Stop;
-use crate::sources::throttle::LogThrottle;
 
 /// The log message for an entry that is not an event.
 const REFUSED: &str = "an entry of the bus was refused";
 /// Entries of one page.
 const ENTRIES_MAX: usize = 64;
-/// How long a read waits for the next entry, and so the longest time until the thread notices a stop.
-const READ_WAIT: Duration = Duration::from_millis(500);
 /// How often, at most, the loop learns that the end of the bus is reached.
 const END_INTERVAL: Duration = Duration::from_millis(200);
-/// How often it checks for room in the channel.
-const ROOM_WAIT: Duration = Duration::from_millis(1);
 
-/// The thread's state.
-pub(super) struct Reader {
+/// What a turn did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It read a page of what a node remembers of the bus.
+    Loaded,
+    /// It read what follows, if there is anything.
+    Read,
+    /// The channel has no room for the rest of what was read.
+    Full,
+}
+
+/// Reads a bus for one loop.
+pub struct Reader {
     engine: Box<dyn Engine>,
     settings: Arc<BusSettings>,
     outlet: Outlet,
     status: Arc<SourceStatus>,
     follower: Follower,
-    /// What the loop has not received yet.
+    /// What is being loaded.
+    staged: Staged,
+    /// What was read and is not passed on yet: this message first, then the steps, then the announcement.
+    waiting: Option<Message>,
     steps: VecDeque<Step>,
-    is_loaded: bool,
-    /// When the loop was last told that the end of the bus is reached.
-    end_reported_at: Instant,
-    backoff: Backoff,
-    log: LogThrottle,
+    announcement: Option<Message>,
+    end_reported_at: Option<Duration>,
     refused_log: RefusedLog,
     scratch: Vec<u8>,
 }
 
+/// The newest part of the bus, as far as it is loaded.
+#[derive(Default)]
+struct Staged {
+    /// From the oldest to the newest.
+    pages: VecDeque<Vec<Entry>>,
+    bytes: usize,
+    /// The engine's newest entry when the first of them was read.
+    last: Position,
+}
+
 impl Reader {
-    pub(super) fn new(
+    /// A reader that has read nothing.
+    pub fn new(
         engine: Box<dyn Engine>,
         settings: Arc<BusSettings>,
         outlet: Outlet,
         status: Arc<SourceStatus>,
     ) -> Reader {
         Reader {
-            backoff: Backoff::new(settings.backoff),
             engine,
             settings,
             outlet,
             status,
             follower: Follower::default(),
+            staged: Staged::default(),
+            waiting: None,
             steps: VecDeque::new(),
-            is_loaded: false,
-            end_reported_at: Instant::now(),
-            log: LogThrottle::default(),
+            announcement: None,
+            end_reported_at: None,
             refused_log: RefusedLog::new(REFUSED),
             scratch: Vec::new(),
         }
     }
 
-    /// Reads until asked to stop.
-    pub(super) fn run(&mut self, stop: &Stop) {
-        while let Err(error) = self.follow(stop) {
-            if self.status.is_up() {
-                self.status.count_reconnect();
-                self.backoff.reset();
-            }
-            if let Some(swallowed) = self.log.permit(Instant::now()) {
-                tracing::warn!(error = %error, swallowed, "the bus can't be read; subscribers wait");
-            }
-            self.status.set_down(error.to_string());
-            if stop.wait(self.backoff.next_delay(getrandom::u64().unwrap_or_default())) {
-                return;
+    /// Passes on what waits for room; then reads a page, waiting up to `wait` for its first entry, and passes that on.
+    /// `now` is the time since any one moment. After an error, the bus counts as away until a turn succeeds.
+    pub fn turn(&mut self, now: Duration, wait: Duration) -> Result<Turn, EngineError> {
+        if !self.deliver() {
+            return Ok(Turn::Full);
+        }
+        self.refused_log.log_left_out();
+        let outcome = match self.follower.read() {
+            // After an error, it begins anew: the engine may be another one.
+            None => self.load(),
+            Some(read) => self.read_on(read, now, wait),
+        };
+        match outcome {
+            Ok(turn) => Ok(if self.deliver() { turn } else { Turn::Full }),
+            Err(error) => {
+                if self.status.is_up() {
+                    self.status.count_reconnect();
+                }
+                self.status.set_down(error.to_string());
+                Err(error)
             }
         }
     }
 
-    /// Loads once, then follows. Ok: it was asked to stop.
-    fn follow(&mut self, stop: &Stop) -> Result<(), EngineError> {
-        if !self.deliver(stop) {
-            return Ok(());
+    /// Loads another page of the newest entries, until there are as many as a node remembers.
+    fn load(&mut self) -> Result<Turn, EngineError> {
+        let mut staged = std::mem::take(&mut self.staged);
+        let before = staged.pages.front().and_then(|page| page.first()).map(|first| first.position);
+        let Page { entries, last } = self.engine.read_before(before, ENTRIES_MAX)?;
+        staged.last = if before.is_none() { last } else { staged.last };
+        staged.bytes += entries.iter().map(|entry| entry.content.bytes()).sum::<usize>();
+        let is_all = entries.len() < ENTRIES_MAX || staged.bytes >= self.settings.load_bytes_max;
+        staged.pages.push_front(entries);
+        if !is_all {
+            self.staged = staged;
+            return Ok(Turn::Loaded);
         }
-        if !self.is_loaded {
-            let page = self.load()?;
-            tracing::info!(entries = page.entries.len(), position = %page.last, "loaded the newest part of the bus");
-            self.take(page);
-            if !self.deliver(stop) {
-                return Ok(());
-            }
-            self.outlet.send(Message::Loaded);
-            self.is_loaded = true;
-        }
-        while !stop.is_asked() {
-            self.refused_log.log_left_out();
-            let read = self.follower.read().expect("a page was taken");
-            let page = self.engine.read_after(read, ENTRIES_MAX, READ_WAIT)?;
-            if !self.status.is_up() {
-                self.status.set_up();
-                self.log.reset();
-            }
-            let last = page.last;
-            self.take(page);
-            if !self.deliver(stop) {
-                break;
-            }
-            if self.follower.read() == Some(last) && self.end_reported_at.elapsed() >= END_INTERVAL {
-                self.end_reported_at = Instant::now();
-                self.outlet.send(Message::EndOfBus);
-            }
-        }
-        Ok(())
-    }
-
-    /// The newest entries, as many as a node remembers.
-    fn load(&mut self) -> Result<Page, EngineError> {
-        let Page { mut entries, last } = self.engine.read_before(None, ENTRIES_MAX)?;
-        let mut pages = VecDeque::new();
-        let mut bytes = 0;
-        while let Some(first) = entries.first() {
-            let before = first.position;
-            bytes += entries.iter().map(|entry| entry.content.bytes()).sum::<usize>();
-            let is_all = entries.len() < ENTRIES_MAX || bytes >= self.settings.load_bytes_max;
-            pages.push_front(entries);
-            if is_all {
-                break;
-            }
-            entries = self.engine.read_before(Some(before), ENTRIES_MAX)?.entries;
-        }
-        let entries: Vec<_> = pages.into_iter().flatten().collect();
+        let entries: Vec<_> = staged.pages.into_iter().flatten().collect();
         // What was appended meanwhile is read next.
-        let last = entries.last().map_or(last, |entry| entry.position);
-        Ok(Page { entries, last })
+        let last = entries.last().map_or(staged.last, |entry| entry.position);
+        tracing::info!(entries = entries.len(), position = %last, "loaded the newest part of the bus");
+        self.take(Page { entries, last });
+        self.announcement = Some(Message::Loaded);
+        Ok(Turn::Loaded)
+    }
+
+    fn read_on(&mut self, read: Position, now: Duration, wait: Duration) -> Result<Turn, EngineError> {
+        let page = self.engine.read_after(read, ENTRIES_MAX, wait)?;
+        self.status.set_up();
+        let last = page.last;
+        self.take(page);
+        let is_due = self.end_reported_at.is_none_or(|at| now >= at + END_INTERVAL);
+        if self.follower.read() == Some(last) && is_due {
+            self.end_reported_at = Some(now);
+            self.announcement = Some(Message::EndOfBus);
+        }
+        Ok(Turn::Read)
     }
 
     fn take(&mut self, page: Page) {
@@ -149,32 +152,48 @@ impl Reader {
         self.steps.extend(steps);
     }
 
-    /// Passes what was read on to the loop. False: it was asked to stop.
-    fn deliver(&mut self, stop: &Stop) -> bool {
-        while let Some(step) = self.steps.pop_front() {
-            match step {
-                Step::Begin(epoch) => self.outlet.push(Message::Epoch(epoch)),
-                Step::Event(sequence, position, event) => {
-                    let broadcast = self.format(sequence, position, &event);
-                    while !self.outlet.has_room(1, broadcast.frame.len()) {
-                        self.outlet.wake();
-                        if stop.wait(ROOM_WAIT) {
-                            return false;
-                        }
-                    }
-                    self.outlet.push(Message::Broadcast(broadcast));
-                }
-                Step::Disconnect(disconnect, node) => {
-                    // This node has carried it out already, unless that was before it restarted.
-                    if node != self.settings.node {
-                        self.outlet.push(Message::Control(Control::Disconnect(Arc::new(disconnect))));
-                    }
-                }
-                Step::Gap(sequence, position, loss) => self.push_gap(sequence, position, loss),
+    // ---- what is passed on ----
+
+    /// Passes on what the channel has room for. True: that was everything.
+    fn deliver(&mut self) -> bool {
+        while let Some(message) = self.next_message() {
+            if !self.has_room_for(&message) {
+                self.waiting = Some(message);
+                break;
             }
+            self.outlet.push(message);
         }
         self.outlet.wake();
-        true
+        self.waiting.is_none()
+    }
+
+    fn next_message(&mut self) -> Option<Message> {
+        if let Some(message) = self.waiting.take() {
+            return Some(message);
+        }
+        while let Some(step) = self.steps.pop_front() {
+            match step {
+                Step::Begin(epoch) => return Some(Message::Epoch(epoch)),
+                Step::Event(sequence, position, event) => {
+                    return Some(Message::Broadcast(self.format(sequence, position, &event)));
+                }
+                Step::Gap(sequence, position, loss) => return Some(Message::Gap(self.gap(sequence, position, loss))),
+                // This node has carried it out already, unless that was before it restarted.
+                Step::Disconnect(_, node) if node == self.settings.node => {}
+                Step::Disconnect(disconnect, _) => {
+                    return Some(Message::Control(Control::Disconnect(Arc::new(disconnect))));
+                }
+            }
+        }
+        self.announcement.take()
+    }
+
+    fn has_room_for(&self, message: &Message) -> bool {
+        match message {
+            Message::Broadcast(broadcast) => self.outlet.has_room(1, broadcast.frame.len()),
+            Message::Gap(_) => self.outlet.has_room_for_gap(),
+            _ => true,
+        }
     }
 
     fn format(&mut self, sequence: Sequence, position: Position, event: &Event) -> Broadcast {
@@ -182,7 +201,7 @@ impl Reader {
         Broadcast { sequence, topic: event.topic.clone(), foreign_id: None, frame }
     }
 
-    fn push_gap(&mut self, sequence: Sequence, position: Position, loss: Loss) {
+    fn gap(&mut self, sequence: Sequence, position: Position, loss: Loss) -> Gap {
         let (reason, scope) = match loss {
             Loss::Fork => (GapReason::BusForked, GapScope::All),
             Loss::Trimmed => (GapReason::BusTrimmed, GapScope::All),
@@ -199,6 +218,132 @@ impl Reader {
                 (GapReason::Refused, lost.unwrap_or(GapScope::All))
             }
         };
-        self.outlet.push(Message::Gap(Gap { sequence, id: position.id(None), reason, scope }));
+        Gap { sequence, id: position.id(None), reason, scope }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::event::Topic;
+    use crate::sources::backoff::BackoffLimits;
+    use crate::sources::bus::{Content, Receipt};
+    use crate::sources::channel::{ChannelLimits, Inbox, channel};
+
+    /// Entries `1-0`, `1-1` and so on; of each three, some are events; the calls that are listed fail.
+    struct Numbers {
+        entries: u64,
+        events_of_three: u64,
+        calls: usize,
+        failing: Vec<usize>,
+    }
+
+    impl Numbers {
+        fn page(&mut self, offsets: Range<u64>) -> Result<Page, EngineError> {
+            self.calls += 1;
+            if self.failing.contains(&self.calls) {
+                return Err(EngineError("away".into()));
+            }
+            let entry = |offset: u64| {
+                let content = match offset % 3 < self.events_of_three {
+                    true => Content::Event(Event::message(Topic::new("t").unwrap(), "")),
+                    false => Content::Refused { topic: None, reason: String::new() },
+                };
+                Entry { position: Position { epoch: 1, offset }, content }
+            };
+            let last = Position { epoch: 1, offset: self.entries - 1 };
+            Ok(Page { entries: offsets.map(entry).collect(), last })
+        }
+    }
+
+    impl Engine for Numbers {
+        fn append(&mut self, _: &[Content]) -> Result<Vec<Receipt>, EngineError> {
+            unreachable!("a reader appends nothing")
+        }
+
+        fn read_after(&mut self, after: Position, entries_max: usize, _: Duration) -> Result<Page, EngineError> {
+            let first = after.offset + 1;
+            self.page(first..self.entries.min(first + entries_max as u64))
+        }
+
+        fn read_before(&mut self, before: Option<Position>, entries_max: usize) -> Result<Page, EngineError> {
+            let end = before.map_or(self.entries, |before| before.offset);
+            self.page(end.saturating_sub(entries_max as u64)..end)
+        }
+    }
+
+    fn reader(engine: Numbers, messages_max: usize) -> (Reader, Inbox) {
+        let (outlet, inbox) = channel(ChannelLimits { messages_max, bytes_max: 1 << 20 }, || ());
+        let settings = BusSettings {
+            node: "n".into(),
+            load_bytes_max: 1 << 20,
+            queue: Default::default(),
+            backoff: BackoffLimits { delay_min: Duration::ZERO, delay_max: Duration::ZERO },
+        };
+        (Reader::new(Box::new(engine), Arc::new(settings), outlet, SourceStatus::new("bus")), inbox)
+    }
+
+    fn numbers(entries: u64) -> Numbers {
+        Numbers { entries, events_of_three: 3, calls: 0, failing: Vec::new() }
+    }
+
+    fn turn(reader: &mut Reader, now_ms: u64) -> Result<Turn, EngineError> {
+        reader.turn(Duration::from_millis(now_ms), Duration::ZERO)
+    }
+
+    #[test]
+    fn events_and_gaps_wait_for_room() {
+        for (events_of_three, events, gaps) in [(3, 63, 0), (2, 42, 21), (0, 0, 63)] {
+            let engine = Numbers { events_of_three, ..numbers(ENTRIES_MAX as u64 - 1) };
+            let (mut reader, inbox) = reader(engine, 4);
+            let mut messages = Vec::new();
+            loop {
+                let outcome = turn(&mut reader, 0);
+                let waiting: Vec<_> =
+                    std::iter::from_fn(|| inbox.next()).map(|message| format!("{message:?}")).collect();
+                let is_full = [("Broadcast", 4), ("Gap", 4)].map(|(kind, max)| {
+                    let count = waiting.iter().filter(|message| message.starts_with(kind)).count();
+                    assert!(count <= max, "{waiting:?}");
+                    count == max
+                });
+                messages.extend(waiting);
+                if outcome == Ok(Turn::Read) {
+                    break;
+                }
+                assert!(outcome == Ok(Turn::Loaded) || is_full[0] || is_full[1], "{messages:?}");
+            }
+            let count = |kind| messages.iter().filter(|message| message.starts_with(kind)).count();
+            assert_eq!((count("Epoch"), count("Broadcast"), count("Gap")), (1, events, gaps));
+            assert_eq!(messages[64..], ["Loaded", "EndOfBus"], "after everything that they are about");
+        }
+    }
+
+    #[test]
+    fn a_load_that_fails_begins_anew_and_passes_nothing_on() {
+        let (mut reader, inbox) = reader(Numbers { failing: vec![2], ..numbers(2 * ENTRIES_MAX as u64 + 7) }, 4096);
+        assert_eq!(turn(&mut reader, 0), Ok(Turn::Loaded));
+        assert_eq!(turn(&mut reader, 0), Err(EngineError("away".into())));
+        for _ in 0..3 {
+            assert!(inbox.is_empty());
+            assert_eq!(turn(&mut reader, 0), Ok(Turn::Loaded));
+        }
+        assert_eq!(inbox.len(), 1 + 2 * ENTRIES_MAX + 7 + 1, "the epoch, the entries, and that it is loaded");
+        assert!(!reader.status.is_up(), "it has not followed the bus yet");
+        assert_eq!(turn(&mut reader, 0), Ok(Turn::Read));
+        assert!(reader.status.is_up());
+    }
+
+    #[test]
+    fn the_end_of_the_bus_is_reported_at_intervals() {
+        let (mut reader, inbox) = reader(Numbers { failing: vec![5], ..numbers(3) }, 4096);
+        let mut ends = Vec::new();
+        for now_ms in [0, 0, 100, 199, 200, 399, 400, 1000] {
+            let _fails_once = turn(&mut reader, now_ms);
+            let is_end = std::iter::from_fn(|| inbox.next()).any(|message| matches!(message, Message::EndOfBus));
+            ends.extend(is_end.then_some(now_ms));
+        }
+        assert_eq!(ends, [0, 399, 1000], "the fifth call, at 200 ms, failed");
     }
 }
