@@ -28,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "auth",
             "observe",
             "sources::channel",
+            "sources::bus_figures",
             "config::DeliveryConfig",
             "config::DrainConfig",
             "config::EndpointPath",

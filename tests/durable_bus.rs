@@ -157,6 +157,31 @@ fn a_client_with_an_id_older_than_memory_gets_the_rest_from_the_bus() {
 }
 
 #[test]
+fn figures_of_the_bus_are_in_metrics_and_in_the_debug_view() {
+    let redis = start();
+    let server = node(&redis, &["--history-events", "3"]);
+    let ids = publish_many(&server);
+    let repeated = json!({"topic": "even", "data": "", "id": "twice"});
+    let last = [(); 2].map(|()| publish(&server, &repeated)["id"].as_str().unwrap().to_owned());
+    let mut subscriber = Subscriber::resume(&server, "/events?topic=even&topic=odd", &ids[100]);
+    expect_numbers(&mut subscriber, 101..200);
+    let (epoch, offset) = position(&last[0]);
+    let appended = |result: &str| server.metric(&format!("fanfare_bus_appended_total{{result=\"{result}\"}}"));
+    assert_eq!([appended("new"), appended("duplicate"), appended("failed")], [201.0, 1.0, 0.0]);
+    assert_eq!(
+        [server.metric("fanfare_bus_epoch"), server.metric("fanfare_bus_offset")],
+        [epoch as f64, offset as f64]
+    );
+    assert_eq!([server.metric("fanfare_bus_lag_entries"), server.metric("fanfare_bus_forks_total")], [0.0, 0.0]);
+    assert_eq!(server.metric("fanfare_bus_fetching_streams_total"), 1.0);
+    // Pages of 64 entries: from 102 to 197.
+    assert_eq!(server.metric("fanfare_bus_pages_fetched_total"), 3.0);
+    let debug = server.debug();
+    let bus = debug["sources"].as_array().unwrap().iter().find(|source| source["name"] == "bus").unwrap();
+    assert_eq!((&bus["position"], &bus["lag"]), (&json!(format!("{epoch}-{offset}")), &json!(0)));
+}
+
+#[test]
 fn what_is_gone_from_the_bus_too_is_a_gap_in_its_place() {
     let redis = start();
     let server = node(&redis, &["--history-events", "3"]);

@@ -85,9 +85,10 @@ function draw() {
 }
 
 function drawTables(sample) {
-  rows("sources", sample.sources, ({ name, up, received, reconnects, error }) => {
+  rows("sources", sample.sources, ({ name, up, received, reconnects, error, position, lag }) => {
     const state = up ? "up" : "down";
-    return [name, element("span", { class: state, title: error ?? "" }, error ? `${state}: ${error}` : state), say(count(received)), say(count(reconnects))];
+    const place = position ? ` · ${position}${lag ? `, ${say(count(lag))} behind` : ""}` : "";
+    return [name, element("span", { class: state, title: error ?? "" }, error ? `${state}: ${error}` : state + place), say(count(received)), say(count(reconnects))];
   }, "none");
   const first = live.shown().samples.find(([, { run }]) => run === sample.run)[1];
   const reasons = (id, groups) => {

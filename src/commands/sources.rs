@@ -44,7 +44,7 @@ impl Sources {
         let mut publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(sequencer) as _;
         let (mut redis, mut bus, mut fetcher) = (None, None, None);
         if let Some((settings, stream)) = config.durable_bus() {
-            let status = SourceStatus::new("bus");
+            let status = SourceStatus::of_bus();
             statuses.push(Arc::clone(&status));
             let (handle, bus_publisher, page_requests) = spawn_bus(config, settings, stream, outlet, status)?;
             bus = Some(handle);

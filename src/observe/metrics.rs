@@ -82,6 +82,8 @@ pub struct Counters {
     pub skipped_blocked: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,
+    /// Streams that began with older entries of a durable bus.
+    pub fetching_streams: u64,
     /// From appending an event to the end of the walk that visited its subscribers.
     pub broadcast_duration: Histogram,
     /// From appending an event until a subscriber was visited, by the slice of the walk that it was visited in.
@@ -119,10 +121,29 @@ pub struct Gauges {
     pub draining: u8,
     /// The sources.
     pub sources: Vec<SourceGauges>,
+    /// The durable bus, if there is one.
+    pub bus: Option<BusGauges>,
     /// Resident memory of the process, as last sampled.
     pub resident_bytes: Option<u64>,
     /// Open descriptors of the process, as last sampled.
     pub open_descriptors: Option<u64>,
+}
+
+/// What a durable bus does.
+#[derive(Clone, Copy, Debug)]
+pub struct BusGauges {
+    /// The epoch that is read.
+    pub epoch: u64,
+    /// The last entry of it that was read.
+    pub offset: u64,
+    /// Entries that were not read at the last look.
+    pub lag: u64,
+    /// Epochs that began meanwhile.
+    pub forks: u64,
+    /// Pages of older entries that were fetched.
+    pub pages: u64,
+    /// Entries that were appended, by result.
+    pub appended: [(&'static str, u64); 3],
 }
 
 /// What a source's thread counts.
@@ -149,6 +170,7 @@ pub fn render(counters: &Counters, gauges: &Gauges) -> String {
     events(&mut page, counters);
     delivery(&mut page, counters, gauges);
     sources(&mut page, gauges);
+    bus(&mut page, counters, gauges);
     memory(&mut page, gauges);
     page.into_text()
 }
@@ -223,6 +245,27 @@ fn sources(page: &mut Page, gauges: &Gauges) {
     let help = "Messages of a source that were not published as events.";
     let samples = refused.iter().map(|(labels, count)| (&labels[..], *count));
     page.family(Kind::Counter, "fanfare_source_refused_total", help, samples);
+}
+
+fn bus(page: &mut Page, counters: &Counters, gauges: &Gauges) {
+    let bus = gauges.bus.as_ref();
+    let mut single = |kind, name, help, value: fn(&BusGauges) -> u64| {
+        page.family(kind, name, help, bus.map(|bus| (&[][..], value(bus))));
+    };
+    single(Kind::Gauge, "fanfare_bus_epoch", "The epoch of the bus that this node reads.", |bus| bus.epoch);
+    single(Kind::Gauge, "fanfare_bus_offset", "The last entry of it that this node has read.", |bus| bus.offset);
+    single(Kind::Gauge, "fanfare_bus_lag_entries", "Entries that this node had not read at its last look.", |bus| {
+        bus.lag
+    });
+    single(Kind::Counter, "fanfare_bus_forks_total", "Epochs that began while this node read the bus.", |bus| {
+        bus.forks
+    });
+    let help = "Pages of older entries that were fetched for subscribers.";
+    single(Kind::Counter, "fanfare_bus_pages_fetched_total", help, |bus| bus.pages);
+    let help = "Streams that began with entries that only the bus still had.";
+    page.single(Kind::Counter, "fanfare_bus_fetching_streams_total", help, counters.fetching_streams);
+    let (name, help) = ("fanfare_bus_appended_total", "Entries appended through this node, by result.");
+    page.by(Kind::Counter, name, help, "result", bus.into_iter().flat_map(|bus| bus.appended));
 }
 
 fn memory(page: &mut Page, gauges: &Gauges) {

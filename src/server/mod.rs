@@ -404,6 +404,7 @@ fn new_counters() -> Counters {
         short_sends: 0,
         skipped_blocked: 0,
         heartbeats: 0,
+        fetching_streams: 0,
         broadcast_duration: Default::default(),
         delivery_duration: Default::default(),
         turn_duration: Default::default(),

@@ -16,6 +16,7 @@ use crate::event::archive::{Page, PageKey};
 use crate::event::timeline::{Epoch, PUBLISHER_ID_BYTES_MAX};
 use crate::event::{Broadcast, Event, EventId, Sequence, Topic};
 use crate::protocol::disconnect::Disconnect;
+use crate::sources::bus_figures::BusFigures;
 
 /// How full a channel may become before its senders must wait or drop.
 #[derive(Clone, Copy, Debug)]
@@ -240,6 +241,7 @@ pub struct SourceStatus {
     overlapping: AtomicU64,
     own_copy: AtomicU64,
     copied: AtomicU64,
+    bus: Option<BusFigures>,
     last_error: Mutex<Option<String>>,
 }
 
@@ -261,7 +263,17 @@ pub enum Refusal {
 impl SourceStatus {
     /// A source that is not up yet.
     pub fn new(name: &'static str) -> Arc<SourceStatus> {
+        SourceStatus::with(name, None)
+    }
+
+    /// A durable bus that is not up yet.
+    pub fn of_bus() -> Arc<SourceStatus> {
+        SourceStatus::with("bus", Some(BusFigures::default()))
+    }
+
+    fn with(name: &'static str, bus: Option<BusFigures>) -> Arc<SourceStatus> {
         Arc::new(SourceStatus {
+            bus,
             name,
             up: AtomicBool::new(false),
             received: AtomicU64::new(0),
@@ -274,6 +286,11 @@ impl SourceStatus {
             copied: AtomicU64::new(0),
             last_error: Mutex::new(None),
         })
+    }
+
+    /// What a durable bus does; none: it is another source.
+    pub fn bus(&self) -> Option<&BusFigures> {
+        self.bus.as_ref()
     }
 
     /// Its name in health, metrics and `--ready-requires`.

@@ -9,6 +9,7 @@ pub mod sequencer;
 pub mod thread;
 
 pub mod bus;
+pub mod bus_figures;
 pub mod host;
 pub mod redis;
 

@@ -13,12 +13,13 @@ use super::{Api, json};
 use crate::event::EventId;
 use crate::hub::{Hub, TopicInfo};
 use crate::io::Io;
-use crate::observe::metrics::{self, Gauges, SourceGauges};
+use crate::observe::metrics::{self, BusGauges, Gauges, SourceGauges};
 use crate::protocol::head::Method;
 use crate::protocol::response::{self, Response};
 use crate::server::node::Node;
 use crate::server::transport::Transport;
 use crate::server::transport::connection::Phase;
+use crate::sources::bus_figures::BusFigures;
 use crate::sources::channel::SourceStatus;
 
 /// Topics in the debug view.
@@ -173,7 +174,20 @@ impl Api {
             uptime: node.now.max(Duration::ZERO),
             draining: node.leaving as u8,
             sources: self.sources.iter().map(source_gauges).chain([http]).collect(),
+            bus: self.sources.iter().find_map(|source| source.bus()).map(bus_gauges),
         }
+    }
+}
+
+fn bus_gauges(bus: &BusFigures) -> BusGauges {
+    let place = bus.place();
+    BusGauges {
+        epoch: place.read.epoch,
+        offset: place.read.offset,
+        lag: place.lag(),
+        forks: bus.forks(),
+        pages: bus.pages(),
+        appended: bus.appends(),
     }
 }
 
@@ -240,10 +254,15 @@ pub(super) fn topic_figures(info: &TopicInfo) -> Value {
 
 /// The figures of a source that every view has.
 pub(super) fn source_figures(source: &SourceStatus) -> Value {
-    object!({
+    let mut figures = object!({
         "name": source.name(),
         "up": source.is_up(),
         "received": source.received(),
         "reconnects": source.reconnects(),
-    })
+    });
+    if let Some(place) = source.bus().map(BusFigures::place) {
+        figures["position"] = place.read.to_string().into();
+        figures["lag"] = place.lag().into();
+    }
+    figures
 }

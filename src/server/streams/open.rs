@@ -80,6 +80,7 @@ impl Streams {
             Start::Ready(start) => start,
             Start::Fetching(start) => {
                 mode.set(StreamMode::FETCHING);
+                node.counters.fetching_streams += 1;
                 start
             }
             Start::Waiting => {

@@ -4,6 +4,7 @@
 //! The proof that a page lacks nothing is the follower's: offsets are dense in an epoch. What a page lacks is gone from the
 //! bus, and the page says so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -14,7 +15,7 @@ use crate::event::timeline::Position;
 use crate::protocol::encoder;
 use crate::sources::backoff::{Backoff, BackoffLimits};
 use crate::sources::bus::{Content, Engine, EngineError, Entry, event_frame};
-use crate::sources::channel::{FetchPage, GapReason, Message, Outlet};
+use crate::sources::channel::{FetchPage, GapReason, Message, Outlet, SourceStatus};
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
 
@@ -40,6 +41,7 @@ pub(super) struct Fetcher {
     engine: Box<dyn Engine>,
     requests: Receiver<PageKey>,
     outlet: Outlet,
+    status: Arc<SourceStatus>,
     /// The page that is being fetched, which is fetched again after an error.
     current: Option<PageKey>,
     backoff: Backoff,
@@ -51,9 +53,11 @@ impl Fetcher {
         engine: Box<dyn Engine>,
         requests: Receiver<PageKey>,
         outlet: Outlet,
+        status: Arc<SourceStatus>,
         backoff: BackoffLimits,
     ) -> Fetcher {
-        Fetcher { engine, requests, outlet, current: None, backoff: Backoff::new(backoff), log: LogThrottle::default() }
+        let (backoff, log) = (Backoff::new(backoff), LogThrottle::default());
+        Fetcher { engine, requests, outlet, status, current: None, backoff, log }
     }
 
     /// Answers requests until asked to stop.
@@ -65,6 +69,7 @@ impl Fetcher {
                     self.current = None;
                     self.backoff.reset();
                     self.log.reset();
+                    self.status.bus().inspect(|figures| figures.count_page());
                     self.outlet.send(Message::Page(page));
                 }
                 Err(error) => {

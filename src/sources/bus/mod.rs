@@ -156,9 +156,9 @@ pub fn spawn(
     let (publisher, jobs) = BusPublisher::new(Arc::clone(&settings), Arc::clone(&status), outlet.clone());
     let (page_requests, requests) = PageRequests::new();
     let backoff = settings.backoff;
-    let mut fetcher = Fetcher::new(engine(), requests, outlet.clone(), backoff);
+    let mut fetcher = Fetcher::new(engine(), requests, outlet.clone(), Arc::clone(&status), backoff);
     let mut reader = ReaderThread::new(Reader::new(engine(), settings, outlet, Arc::clone(&status)), backoff);
-    let mut appender = Appender::new(engine(), jobs);
+    let mut appender = Appender::new(engine(), jobs, Arc::clone(&status));
     let lost = {
         let status = Arc::clone(&status);
         move |error| status.set_down(error)

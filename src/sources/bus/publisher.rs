@@ -77,13 +77,14 @@ impl Publish for BusPublisher {
 pub struct Appender {
     engine: Box<dyn Engine>,
     jobs: Receiver<Job>,
+    status: Arc<SourceStatus>,
     log: LogThrottle,
 }
 
 impl Appender {
     /// Appends what comes out of `jobs`.
-    pub fn new(engine: Box<dyn Engine>, jobs: Receiver<Job>) -> Appender {
-        Appender { engine, jobs, log: LogThrottle::default() }
+    pub fn new(engine: Box<dyn Engine>, jobs: Receiver<Job>, status: Arc<SourceStatus>) -> Appender {
+        Appender { engine, jobs, status, log: LogThrottle::default() }
     }
 
     /// Appends until asked to stop.
@@ -114,6 +115,9 @@ impl Appender {
         }
         match self.engine.append(&contents) {
             Ok(receipts) => {
+                let duplicates = receipts.iter().filter(|receipt| receipt.is_duplicate).count() as u64;
+                let new = receipts.len() as u64 - duplicates;
+                self.status.bus().inspect(|figures| figures.count_appended(new, duplicates));
                 let mut appended = std::iter::zip(contents, receipts);
                 for (answer, count) in answers {
                     answer.give(Ok(published(appended.by_ref().take(count))));
@@ -121,6 +125,7 @@ impl Appender {
             }
             // Dropping the answers refuses the publishes: the engine may have them, so clients repeat under their ids.
             Err(error) => {
+                self.status.bus().inspect(|figures| figures.count_failed(contents.len() as u64));
                 if let Some(swallowed) = self.log.permit(Instant::now()) {
                     tracing::warn!(%error, swallowed, "publishing to the bus failed");
                 }

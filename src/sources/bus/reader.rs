@@ -12,7 +12,7 @@ use crate::event::timeline::Position;
 use crate::event::{Broadcast, Event, Sequence};
 use crate::observe::clip::clip;
 use crate::sources::bus::follower::{Follower, Loss, Step};
-use crate::sources::bus::{BusSettings, Engine, EngineError, Entry, Page, event_frame};
+use crate::sources::bus::{BusSettings, Content, Engine, EngineError, Entry, Page, event_frame};
 use crate::sources::channel::{Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Refusal, SourceStatus};
 use crate::sources::refused_log::RefusedLog;
 
@@ -136,7 +136,11 @@ impl Reader {
         let page = self.engine.read_after(read, ENTRIES_MAX, wait)?;
         self.status.set_up();
         let last = page.last;
+        let forks = page.entries.iter().filter(|entry| entry.content == Content::Fork).count();
         self.take(page);
+        if let (Some(figures), Some(read)) = (self.status.bus(), self.follower.read()) {
+            figures.note_read(read, last, forks as u64);
+        }
         let is_due = self.end_reported_at.is_none_or(|at| now >= at + END_INTERVAL);
         if self.follower.read() == Some(last) && is_due {
             self.end_reported_at = Some(now);
