@@ -87,7 +87,7 @@ function draw() {
 function drawTables(sample) {
   rows("sources", sample.sources, ({ name, up, received, reconnects, error, position, lag }) => {
     const state = up ? "up" : "down";
-    const place = position ? ` · ${position}${lag ? `, ${say(count(lag))} behind` : ""}` : "";
+    const place = position ? ` · ${position}${lag ? `, lag ${lag}` : ""}` : "";
     return [name, element("span", { class: state, title: error ?? "" }, error ? `${state}: ${error}` : state + place), say(count(received)), say(count(reconnects))];
   }, "none");
   const first = live.shown().samples.find(([, { run }]) => run === sample.run)[1];
@@ -114,7 +114,7 @@ function rows(id, items, cells, otherwise) {
   body.replaceChildren(...made);
 }
 
-// ---- the connection, and what is to be said of it ----
+// ---- the connection ----
 
 let state = { name: "connecting" };
 const WORDS = { connecting: "Connecting", open: "Connected", waiting: "Connection lost", closed: "Ended by the server" };
@@ -152,7 +152,7 @@ function notify(text) {
 
 const GAPS = {
   unknown_id: "Events were missed: the server was restarted, or this page was away for too long.",
-  evicted: "Events were missed: this page was away longer than the server remembers.",
+  evicted: "Events were missed: the server no longer has them.",
   source_lost: "Events may have been missed: a source was away.",
 };
 const onGap = ({ reason }) => notify(GAPS[reason] ?? `Events were missed (${reason}).`);
