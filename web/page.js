@@ -11,7 +11,7 @@ const KEPT = 900; // one a second
 const NOTICES_MAX = 3;
 const $ = (id) => document.getElementById(id);
 
-/** Samples of the last minutes, `[time, sample]`, and the charts that show them. */
+/** Samples `[time, sample]`, and the charts that show them. */
 class History {
   samples = [];
 
@@ -25,7 +25,7 @@ class History {
 
   add(sample) {
     const time = sample?.time_ms;
-    // A replay may bring again what is here already.
+    // A replay repeats samples.
     if (!(time > (this.samples.at(-1)?.[0] ?? 0))) return;
     this.samples.push([time, sample]);
     while (this.samples[0][0] < time - KEPT_MS) this.samples.shift();
