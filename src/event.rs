@@ -5,6 +5,8 @@
 //! count. This module has no topics' contents, sockets or time.
 
 pub mod archive;
+pub mod glob;
+pub mod template;
 pub mod timeline;
 
 use std::fmt;

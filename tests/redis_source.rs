@@ -7,9 +7,10 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use fanfare::event::glob;
 use fanfare::redis_address::RedisAddress;
 use fanfare::sources::channel::{GapReason, PublishRefusal};
-use fanfare::sources::redis::{Payload, RedisSettings, RedisTiming, glob};
+use fanfare::sources::redis::{Payload, RedisSettings, RedisTiming};
 
 use support::certificates;
 use support::node::{Heard, Node, event, pair, published, refused, settings, source_lost, strings};

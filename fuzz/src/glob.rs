@@ -1,6 +1,6 @@
 //! Redis's patterns: as a table of every way to match has them, which no pattern makes slow.
 
-use fanfare::sources::redis::glob::matches;
+use fanfare::event::glob::matches;
 
 /// The first line is the pattern.
 pub fn check(bytes: &[u8]) {

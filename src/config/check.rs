@@ -3,9 +3,13 @@
 use std::collections::HashSet;
 
 use super::options::{BusKind, IoBackend, Options, RequiredSource};
+use crate::event::glob;
 use crate::io::listener::ListenAddress;
 
-use super::{ConfigError, CorsOrigin, Environment, REDIS_PASSWORD_VARIABLE, Settings};
+use super::tables::{CHANNELS, Table};
+use super::{
+    ChannelTable, ConfigError, CorsOrigin, Environment, REDIS_PASSWORD_VARIABLE, Settings, Tables, TopicTable,
+};
 
 /// Refuses options that contradict each other, or that ask for features that are not built.
 pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
@@ -103,6 +107,59 @@ fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
             }
         }
         _ => Ok(()),
+    }
+}
+
+/// Refuses tables that contradict the options.
+pub(super) fn tables(options: &Options, settings: &Settings, tables: &Tables) -> Result<(), ConfigError> {
+    tables.channels.iter().try_for_each(|table| channels_table(table, options, settings))?;
+    tables.topics.iter().try_for_each(|table| topics_table(table, options, settings))
+}
+
+fn channels_table(table: &Table<ChannelTable>, options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let with = |option: &str| (table.shown("pattern"), settings.get(option).to_string());
+    if options.redis.kind == Some(BusKind::RedisStream) {
+        let reason = "a redis-stream bus takes events from POST /publish and from its own function alone: \
+                      leave out the tables [[channels]]";
+        return refuse(with("bus"), reason);
+    }
+    if options.redis.url.is_some() && table.values.pattern == options.redis.bus {
+        return refuse(with("redis-bus"), "the bus carries Fanfare's own messages: name another channel");
+    }
+    table.check_length(options.limits.topic_bytes_max, &settings.get("topic-bytes").to_string())
+}
+
+fn topics_table(table: &Table<TopicTable>, options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let Some(bytes_max) = table.values.history_bytes_max else { return Ok(()) };
+    let with = |option: &str| (table.shown("history-bytes"), settings.get(option).to_string());
+    if bytes_max < options.limits.event_bytes_max {
+        let reason = "such a topic could not remember its largest event: history-bytes must be at least event-bytes";
+        return refuse(with("event-bytes"), reason);
+    }
+    if bytes_max > options.history.bytes_total_max {
+        return refuse(with("history-bytes-total"), "history-bytes-total must be at least history-bytes");
+    }
+    Ok(())
+}
+
+/// Warns about tables that have no effect.
+pub(super) fn odd_tables(options: &Options, tables: &Tables, warnings: &mut Vec<String>) {
+    if options.redis.url.is_none() && !tables.channels.is_empty() {
+        warnings.push(format!("[[{CHANNELS}]] has no effect without redis-url"));
+    }
+    warn_if_hidden(&tables.channels, |table| &table.pattern, warnings);
+    warn_if_hidden(&tables.topics, |table| &table.pattern, warnings);
+}
+
+/// Warns about a table for one name that an earlier table matches too.
+fn warn_if_hidden<T>(tables: &[Table<T>], pattern: impl Fn(&T) -> &str, warnings: &mut Vec<String>) {
+    for (index, table) in tables.iter().enumerate() {
+        let name = pattern(&table.values);
+        let matches = |other: &Table<T>| glob::matches(pattern(&other.values).as_bytes(), name.as_bytes());
+        let earlier = tables[..index].iter().position(matches).filter(|_| !glob::is_pattern(name));
+        warnings.extend(earlier.map(|earlier| {
+            format!("{} has no effect: table {} matches that name and comes first", table.shown("pattern"), earlier + 1)
+        }));
     }
 }
 

@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, FromArgMatches};
 
 use super::credentials::Credentials;
+use super::file::ConfigFile;
 use super::options::Options;
 use super::secret::redact_url;
 use super::{ConfigError, defaults};
@@ -26,7 +27,7 @@ pub type Flags = BTreeMap<String, Vec<String>>;
 pub(super) const OFF: &str = "off";
 
 /// The one option whose value may hold a secret.
-const SECRET_OPTION: &str = "redis-url";
+pub(super) const SECRET_OPTION: &str = "redis-url";
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum Origin {
     Environment(String),
     /// The configuration file.
     File(PathBuf),
+    /// A table of the configuration file, named with its number and the file.
+    Table(String),
     /// A systemd credential.
     Credential,
     /// The option is not set, and its default follows this option's value.
@@ -52,9 +55,9 @@ pub struct Setting {
     pub name: String,
     /// Where the value came from.
     pub origin: Origin,
-    heading: String,
-    is_list: bool,
-    has_default: bool,
+    pub(super) heading: String,
+    pub(super) is_list: bool,
+    pub(super) has_default: bool,
     /// As the layer wrote it.
     pub(super) written: String,
     /// As the option's parser takes it; empty when the option is unset.
@@ -69,11 +72,12 @@ impl Settings {
     /// Merges the layers. `file` is the parsed configuration file with its path.
     pub fn merge(flags: &Flags, env: &Environment, file: Option<&ConfigFile>) -> Result<Settings, ConfigError> {
         let (command, credentials) = (command(), Credentials::of(env));
-        if let Some(file) = file {
-            file.check_keys(&command)?;
+        let file = file.map(ConfigFile::options);
+        if let Some(options) = &file {
+            options.check_keys(&command)?;
         }
         let settings = command.get_arguments().map(|arg| {
-            let below = match file.map(|file| file.setting(arg)).transpose()?.flatten() {
+            let below = match file.as_ref().map(|options| options.setting(arg)).transpose()?.flatten() {
                 Some(setting) => setting,
                 None => credential_setting(arg, &credentials).unwrap_or_else(|| default_setting(arg)),
             };
@@ -86,11 +90,21 @@ impl Settings {
 
     /// Parses every text with its option's declared parser.
     pub fn read(&self) -> Result<Options, ConfigError> {
+        self.read_as(command())
+    }
+
+    /// Parses every text with the parser that this command declares for it.
+    pub(super) fn read_as<T: FromArgMatches>(&self, command: Command) -> Result<T, ConfigError> {
         // Clap adds the usual defaults.
         let others = self.0.iter().filter(|setting| setting.origin != Origin::Default);
         let args = others.flat_map(|s| s.texts_or_off().iter().map(|text| format!("--{}={text}", s.name)));
-        let matches = command().try_get_matches_from(args).map_err(|error| self.explain(&error))?;
-        Options::from_arg_matches(&matches).map_err(|error| self.explain(&error))
+        let matches = command.try_get_matches_from(args).map_err(|error| self.explain(&error))?;
+        T::from_arg_matches(&matches).map_err(|error| self.explain(&error))
+    }
+
+    /// True when each setting means the same in both.
+    pub(super) fn have_same_values_as(&self, other: &Settings) -> bool {
+        self.iter().zip(other.iter()).all(|(setting, other)| setting.has_same_value_as(other))
     }
 
     /// Every setting, in an order that is always the same.
@@ -179,6 +193,7 @@ impl Setting {
             Origin::Flag => format!("--{}", self.name),
             Origin::Environment(variable) => variable.clone(),
             Origin::File(path) => path.display().to_string().replace(char::is_control, "?"),
+            Origin::Table(place) => place.replace(char::is_control, "?"),
             Origin::Credential => "credential".to_owned(),
             Origin::Follows(followed) => format!("default, follows {followed}"),
             Origin::Default => "default".to_owned(),
@@ -196,105 +211,11 @@ impl std::fmt::Display for Setting {
             Origin::Flag => write!(f, "--{} {written}", self.name),
             Origin::Environment(variable) => write!(f, "{variable}={written}"),
             Origin::File(path) => write!(f, "{} = {written} in {}", self.name, path.display()),
+            Origin::Table(place) => write!(f, "{} = {written} in {place}", self.name),
             Origin::Credential => write!(f, "{} {written} (a credential)", self.name),
             Origin::Follows(followed) => write!(f, "{} {written} (follows {followed})", self.name),
             Origin::Default => write!(f, "{} {written} (the default)", self.name),
         }
-    }
-}
-
-/// A configuration file: a flat table of option names.
-#[derive(Debug)]
-pub struct ConfigFile {
-    path: PathBuf,
-    table: toml::Table,
-}
-
-impl ConfigFile {
-    /// Reads and parses the file. An error never shows a line of the file: the line may hold a password.
-    pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::File { path: path.to_owned(), reason: source.to_string() })?;
-        ConfigFile::parse(path, &text)
-    }
-
-    /// Parses a file's text.
-    pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
-        let table = toml::from_str(text).map_err(|error: toml::de::Error| {
-            let above = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
-            let unquoted = text.lines().nth(above).and_then(unquoted);
-            let reason = match unquoted {
-                Some(advice) => format!("line {}: {advice}", above + 1),
-                None => format!("line {}: {}", above + 1, error.message()),
-            };
-            ConfigError::File { path: path.to_owned(), reason }
-        })?;
-        Ok(ConfigFile { path: path.to_owned(), table })
-    }
-
-    fn check_keys(&self, command: &Command) -> Result<(), ConfigError> {
-        let names: Vec<&str> = command.get_arguments().map(|arg| arg.get_id().as_str()).collect();
-        match self.table.keys().find(|key| !names.contains(&key.as_str())) {
-            None => Ok(()),
-            Some(key) => Err(ConfigError::UnknownKey {
-                path: self.path.clone(),
-                key: key.clone(),
-                advice: match nearest(key, names.iter().copied(), key.len().max(6) / 3) {
-                    Some(name) => format!("did you mean {name}?"),
-                    None => "the keys are the flags' names: see fanfare serve --help".to_owned(),
-                },
-            }),
-        }
-    }
-
-    fn setting(&self, arg: &clap::Arg) -> Result<Option<Setting>, ConfigError> {
-        let Some(value) = self.table.get(arg.get_id().as_str()) else { return Ok(None) };
-        let mut setting = Setting {
-            written: value.to_string(),
-            texts: Vec::new(),
-            origin: Origin::File(self.path.clone()),
-            ..default_setting(arg)
-        };
-        let values = match value {
-            toml::Value::Array(values) if setting.is_list => values.as_slice(),
-            value => std::slice::from_ref(value),
-        };
-        for value in values {
-            match value {
-                toml::Value::String(text) => setting.texts.push(text.clone()),
-                toml::Value::Integer(number) => setting.texts.push(number.to_string()),
-                toml::Value::Boolean(truth) => setting.texts.push(truth.to_string()),
-                _ if setting.is_list => return Err(setting.refused("allowed is a list of texts in quotes")),
-                _ => return Err(setting.refused("allowed is one text in quotes, one whole number, or true or false")),
-            }
-        }
-        if setting.texts.is_empty() && setting.has_default {
-            return Err(setting.refused("allowed is at least one value, or to leave the key out for the default"));
-        }
-        Ok(Some(setting))
-    }
-}
-
-/// Advice for a line whose text has no quotes: the option, its value, and how to write it.
-fn unquoted(line: &str) -> Option<String> {
-    let (name, value) = line.split_once('=')?;
-    let (name, value) = (name.trim(), value.split(" #").next().unwrap_or_default().trim());
-    let is_option = command().get_arguments().any(|arg| arg.get_id() == name);
-    if !is_option || value.is_empty() || value.contains(['"', '\'']) {
-        return None;
-    }
-    if name == SECRET_OPTION {
-        return Some(format!("{name} needs quotes around its value")); // the value may hold the password
-    }
-    let quoted: Vec<String> =
-        value.trim_matches(['[', ']']).split(',').map(|text| format!("\"{}\"", text.trim())).collect();
-    let quoted = if value.starts_with('[') { format!("[{}]", quoted.join(", ")) } else { format!("\"{value}\"") };
-    Some(format!("{name} = {value}: a text needs quotes: {name} = {quoted}"))
-}
-
-impl Setting {
-    fn refused(&self, reason: &str) -> ConfigError {
-        ConfigError::Value { setting: self.to_string(), reason: reason.to_owned() }
     }
 }
 
@@ -361,7 +282,12 @@ pub fn variable(name: &str) -> String {
 
 /// The options as a separate command, without the rest of the command line.
 pub(super) fn command() -> Command {
-    Options::declare_on(Command::new("fanfare").no_binary_name(true).disable_help_flag(true))
+    Options::declare_on(bare_command())
+}
+
+/// A command without any argument, on which options or the keys of a table are declared.
+pub(super) fn bare_command() -> Command {
+    Command::new("fanfare").no_binary_name(true).disable_help_flag(true)
 }
 
 pub(super) fn default_setting(arg: &clap::Arg) -> Setting {
@@ -410,7 +336,7 @@ fn shown(name: &str, text: &str) -> String {
 }
 
 /// A text as a TOML value: numbers and truth values bare, everything else quoted.
-fn toml_text(text: &str) -> String {
+pub(super) fn toml_text(text: &str) -> String {
     let is_number = text.parse::<i64>().is_ok_and(|number| number.to_string() == text);
     if is_number || matches!(text, "true" | "false") {
         return text.to_owned();
@@ -419,7 +345,7 @@ fn toml_text(text: &str) -> String {
 }
 
 /// The name with the fewest edits, if these are at most `edits_max`.
-fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>, edits_max: usize) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>, edits_max: usize) -> Option<&'a str> {
     let (edits, name) = names.map(|name| (edits_between(word, name), name)).min()?;
     (edits <= edits_max).then_some(name)
 }

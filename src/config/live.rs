@@ -22,8 +22,10 @@ impl Loaded {
     pub fn reload(&self, flags: &Flags, config_file: Option<&Path>, env: &Environment) -> Result<Loaded, ConfigError> {
         // The new configuration as a whole first: an error must show now, not at the next restart.
         let newest = Loaded::new(flags, config_file, env)?;
-        let (settings, waiting) = self.settings.take_live(&newest.settings);
-        let mut loaded = Loaded::from_settings(settings, env)?;
+        let (settings, mut waiting) = self.settings.take_live(&newest.settings);
+        let (tables, has_new_channels) = self.tables.take_live(newest.tables);
+        waiting.extend(has_new_channels.then(|| "the new content of [[channels]]".to_owned()));
+        let mut loaded = Loaded::from_settings(settings, tables, env)?;
         loaded.warnings.extend(waiting.iter().map(|setting| format!("{setting} takes effect with a restart")));
         loaded.keep_redis(self);
         loaded.keep_user_timeout(self);

@@ -1,18 +1,21 @@
 //! The configuration, resolved and validated: flag over environment over file over credential over default.
 //!
-//! `options` declares every option once; `layers` merges the layers and keeps the origin of each value; `defaults`
-//! adjusts defaults to the options that are set; `check` refuses contradictions; `live` is what a reload may change.
+//! `options` declares every option once, `tables` the tables of the file; `layers` merges the layers and keeps the origin of
+//! each value; `defaults` adjusts defaults to the options that are set; `check` refuses contradictions; `live` is what a
+//! reload may change.
 //! The result is plain data. Reads the configuration file and files of secrets and certificates; opens nothing else.
 
 mod check;
 mod credentials;
 mod defaults;
+mod file;
 mod jwt;
 mod layers;
 mod live;
 mod options;
 mod redis;
 mod secret;
+mod tables;
 mod template;
 mod values;
 
@@ -20,14 +23,16 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use file::ConfigFile;
 pub use jwt::{JWT_SECRET_VARIABLE, JwtConfig};
-pub use layers::{ConfigFile, Environment, Flags, Origin, Setting, Settings, variable};
+pub use layers::{Environment, Flags, Origin, Setting, Settings, variable};
 pub use options::{
     DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
     Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
 };
 pub use redis::{RedisConfig, StreamConfig};
 pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, read_bounded, redact_url};
+pub use tables::{ChannelTable, TABLES_MAX, Tables, TopicTable};
 pub use template::template;
 pub use values::{
     CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration, duration_text,
@@ -59,6 +64,8 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     /// What topics remember.
     pub history: HistoryConfig,
+    /// What applies to some topics alone; of several that match a topic, the first one counts.
+    pub topics: Vec<TopicTable>,
     /// The limits beyond which it refuses.
     pub limits: LimitsConfig,
     /// Who may do what.
@@ -116,6 +123,8 @@ pub struct Loaded {
     pub config: Config,
     /// Every option's text and origin.
     pub settings: Settings,
+    /// The tables of the configuration file.
+    pub tables: Tables,
     /// What is allowed but probably not meant; to be logged once.
     pub warnings: Vec<String>,
 }
@@ -136,14 +145,22 @@ pub enum ConfigError {
     #[error("{0}")]
     Contradiction(String),
     /// A key that is not the name of an option.
-    #[error("{}: unknown key {key}; {advice}", path.display())]
+    #[error("{place}: unknown key {key}; {advice}")]
     UnknownKey {
-        /// The file.
-        path: PathBuf,
+        /// The file, or a table of it.
+        place: String,
         /// The key.
         key: String,
         /// The nearest known one.
         advice: String,
+    },
+    /// A table of the file that lacks something.
+    #[error("{place}: {reason}")]
+    Table {
+        /// The table and the file.
+        place: String,
+        /// What is missing.
+        reason: String,
     },
     /// A file that can't be read or is not TOML.
     #[error("configuration file {}: {reason}", path.display())]
@@ -161,17 +178,20 @@ impl Loaded {
         let named_by_env = env.get(&variable("config")).filter(|path| !path.is_empty()).map(Path::new);
         let file = config_file.or(named_by_env).map(ConfigFile::read).transpose()?;
         let settings = Settings::merge(flags, env, file.as_ref())?;
-        Loaded::from_settings(settings, env)
+        let tables = Tables::read(file.as_ref())?;
+        Loaded::from_settings(settings, tables, env)
     }
 
     /// Checks the merged layers, and reads the files of secrets.
-    fn from_settings(settings: Settings, env: &Environment) -> Result<Loaded, ConfigError> {
+    fn from_settings(settings: Settings, tables: Tables, env: &Environment) -> Result<Loaded, ConfigError> {
         let options = settings.read()?;
         let mut warnings = layers::misspelt_variables(env);
         check::contradictions(&options, &settings)?;
+        check::tables(&options, &settings, &tables)?;
         check::oddities(&options, &settings, env, &mut warnings);
-        let config = resolve(options, &settings, env, &mut warnings)?;
-        Ok(Loaded { config, settings, warnings })
+        check::odd_tables(&options, &tables, &mut warnings);
+        let config = resolve(options, &settings, &tables, env, &mut warnings)?;
+        Ok(Loaded { config, settings, tables, warnings })
     }
 
     /// The effective configuration as a TOML file that says where each value came from; no secret is in it.
@@ -186,6 +206,7 @@ impl Loaded {
             let _ = writeln!(text, "# {what} tokens: {count}"); // writing to a String can't fail
         }
         let _ = writeln!(text, "# JWT keys: {}", security.jwt.as_ref().map_or(0, |jwt| jwt.keys.len()));
+        text.push_str(&self.tables.to_toml());
         text
     }
 }
@@ -194,12 +215,14 @@ impl Loaded {
 fn resolve(
     options: Options,
     settings: &Settings,
+    tables: &Tables,
     env: &Environment,
     warnings: &mut Vec<String>,
 ) -> Result<Config, ConfigError> {
     let mut secrets = SecretReader { settings, env, warnings };
     Ok(Config {
-        redis: options.redis.read(&mut secrets)?,
+        redis: options.redis.read(&tables.channels, &mut secrets)?,
+        topics: tables.topics.iter().map(|table| table.values.clone()).collect(),
         security: security_config(options.security, options.jwt, &mut secrets)?,
         tcp_user_timeout: options.io.user_timeout_beside(&options.delivery),
         listen: options.listen,

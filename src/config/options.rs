@@ -222,12 +222,11 @@ pub struct DeliveryConfig {
 #[command(next_help_heading = "History")]
 pub struct HistoryConfig {
     /// Maximum events that a topic remembers. Unset: as many as --history-bytes allows
-    #[arg(id = "history-events", long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    #[arg(id = "history-events", long, value_name = "N", value_parser = history_events())]
     pub events_max: Option<u32>,
 
     /// Maximum bytes that a topic remembers; at least one largest event
-    #[arg(id = "history-bytes", long, value_name = "SIZE", default_value = "16MiB",
-          value_parser = size_within(KIB, 16 * GIB))]
+    #[arg(id = "history-bytes", long, value_name = "SIZE", default_value = "16MiB", value_parser = history_bytes())]
     pub bytes_max: usize,
 
     /// Maximum bytes that all topics together remember
@@ -236,8 +235,7 @@ pub struct HistoryConfig {
     pub bytes_total_max: usize,
 
     /// How long an event is remembered
-    #[arg(id = "history-age", long, value_name = "TIME", default_value = "5m",
-          value_parser = duration_within(SECOND, 365 * DAY))]
+    #[arg(id = "history-age", long, value_name = "TIME", default_value = "5m", value_parser = history_age())]
     pub age_max: Duration,
 
     /// Maximum events of one replay; a client that missed more gets a gap and the newest ones. Unset: no limit
@@ -248,6 +246,18 @@ pub struct HistoryConfig {
     #[arg(id = "catch-up-bytes", group = RELOADABLE, long, value_name = "SIZE", default_value = "1MiB",
           value_parser = size_within(4 * KIB, GIB))]
     pub catch_up_bytes_max: usize,
+}
+
+pub(super) fn history_events() -> impl Fn(&str) -> Result<u32, String> + Clone {
+    count_within(1, COUNT_MAX)
+}
+
+pub(super) fn history_bytes() -> impl Fn(&str) -> Result<usize, String> + Clone {
+    size_within(KIB, 16 * GIB)
+}
+
+pub(super) fn history_age() -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    duration_within(SECOND, 365 * DAY)
 }
 
 /// The limits.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::options::{BusKind, RedisOptions, RedisPayload, RequiredSource};
+use super::tables::{ChannelTable, Table};
 use super::{ConfigError, REDACTED, REDIS_PASSWORD_VARIABLE, RedisUrl, Secret, SecretFile, SecretReader};
 use crate::event::Topic;
 use crate::redis_address::{AddressError, RedisAddress};
@@ -17,11 +18,13 @@ pub struct RedisConfig {
     pub tls_ca: Option<Vec<u8>>,
     /// The address to connect to, made from both.
     pub address: RedisAddress,
-    /// Channels to subscribe to; each is a topic.
+    /// Channels to subscribe to, and what becomes of their messages; of several that match a channel, the first one counts.
+    pub tables: Vec<ChannelTable>,
+    /// More channels to subscribe to; each is a topic.
     pub channels: Vec<Topic>,
     /// Patterns of channels to subscribe to.
     pub patterns: Vec<Topic>,
-    /// What a message's payload is.
+    /// What a message's payload is, unless a table says something else.
     pub payload: RedisPayload,
     /// The channel for what is published over HTTP.
     pub bus: String,
@@ -48,7 +51,11 @@ pub struct StreamConfig {
 
 impl RedisOptions {
     /// Reads the files that the options name; none without a URL.
-    pub(super) fn read(self, secrets: &mut SecretReader<'_>) -> Result<Option<RedisConfig>, ConfigError> {
+    pub(super) fn read(
+        self,
+        tables: &[Table<ChannelTable>],
+        secrets: &mut SecretReader<'_>,
+    ) -> Result<Option<RedisConfig>, ConfigError> {
         let Some(mut url) = self.url else { return Ok(None) };
         let from_file = secrets.file("redis-password-file", self.password_file.as_deref(), SecretFile::password)?;
         match from_file.or(secrets.variable(REDIS_PASSWORD_VARIABLE, Secret::password)?) {
@@ -79,6 +86,7 @@ impl RedisOptions {
             url,
             tls_ca,
             address,
+            tables: tables.iter().map(|table| table.values.clone()).collect(),
             channels: self.channels,
             patterns: self.patterns,
             payload: self.payload,

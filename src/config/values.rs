@@ -120,6 +120,11 @@ pub fn channel(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads a pattern of topics.
+pub(super) fn pattern_of_topics(text: &str) -> Result<String, String> {
+    Topic::new(text).map(|_| text.to_owned()).map_err(|error| format!("a pattern of topics {error}"))
+}
+
 /// Reads the name of a bus, which is a part of its keys.
 pub fn bus_name(text: &str) -> Result<String, String> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');

@@ -39,7 +39,6 @@
 //! error.
 
 pub mod bus;
-pub mod glob;
 pub mod payload;
 
 mod copies;

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::sources::redis::glob;
+use crate::event::glob;
 
 /// What one connection subscribes to.
 #[derive(Clone, Debug)]
