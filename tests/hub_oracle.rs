@@ -7,7 +7,7 @@ use fanfare::event::Frame;
 use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic};
 use fanfare::hub::{
     Appended, HoldChange, Hub, HubLimits, MissedGap, MissedReason, Replay, Run, RunLimits, Start, StartPoint,
-    Subscriber,
+    Subscriber, TopicRule,
 };
 use proptest::prelude::*;
 
@@ -55,6 +55,10 @@ enum Step {
     Pass {
         seconds: u64,
     },
+    /// The configuration is read again, and has these rules.
+    Reload {
+        rules: Vec<Rule>,
+    },
     /// A client resumes with the id of the entry at this place of the whole history, or with an id that was never
     /// given.
     Resume {
@@ -62,6 +66,36 @@ enum Step {
         place: Option<usize>,
         replay: Replay,
     },
+}
+
+/// What applies to these topics alone.
+#[derive(Clone, Debug)]
+struct Rule {
+    topics: Vec<usize>,
+    events_max: Option<usize>,
+    bytes_max: Option<usize>,
+    age_s: Option<u64>,
+}
+
+impl Rule {
+    fn as_written(&self) -> TopicRule {
+        let digits: String = self.topics.iter().map(usize::to_string).collect();
+        TopicRule {
+            pattern: format!("topic [{digits}]"),
+            history_events_max: self.events_max,
+            history_bytes_max: self.bytes_max,
+            history_age_max: self.age_s.map(Duration::from_secs),
+            ..TopicRule::default()
+        }
+    }
+}
+
+fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
+    let events = prop::sample::select(vec![Some(1), Some(2), Some(4), None]);
+    let bytes = prop::sample::select(vec![Some(200), Some(500), None]);
+    let rule = (some_topics(), events, bytes, prop::option::of(5u64..100));
+    let rule = rule.prop_map(|(topics, events_max, bytes_max, age_s)| Rule { topics, events_max, bytes_max, age_s });
+    prop::collection::vec(rule, 0..3)
 }
 
 fn some_topics() -> impl Strategy<Value = Vec<usize>> {
@@ -81,6 +115,7 @@ fn a_step() -> impl Strategy<Value = Step> {
         }),
         1 => (0..SLOTS).prop_map(|slot| Step::Drain { slot }),
         1 => (1u64..40).prop_map(|seconds| Step::Pass { seconds }),
+        1 => some_rules().prop_map(|rules| Step::Reload { rules }),
         3 => (some_topics(), prop::option::of(0usize..60), replay)
             .prop_map(|(topics, place, replay)| Step::Resume { topics, place, replay }),
     ]
@@ -172,6 +207,7 @@ impl Twin {
 struct Oracle {
     hub: Hub,
     limits: HubLimits,
+    rules: Vec<Rule>,
     twins: BTreeMap<usize, Twin>,
     /// The topics in the order in which they came to be.
     order: Vec<usize>,
@@ -207,6 +243,7 @@ impl Oracle {
         Oracle {
             hub: Hub::new(run_name(), limits.clone()),
             limits,
+            rules: Vec::new(),
             twins: BTreeMap::new(),
             order: Vec::new(),
             floor: 0,
@@ -238,6 +275,7 @@ impl Oracle {
             }
             Step::Drain { slot } => self.drain(*slot),
             Step::Pass { seconds } => self.pass(*seconds),
+            Step::Reload { rules } => self.reload(rules),
             Step::Resume { topics, place, replay } => self.resume(topics, *place, *replay),
         }
         self.note_vanished();
@@ -315,7 +353,7 @@ impl Oracle {
 
     /// Forgets what the bounds ask for, then holds the record.
     fn log(&mut self, topic: usize, record: Record) {
-        let (limits, cost) = (self.limits.clone(), record.cost());
+        let (limits, cost) = (self.limits_of(topic), record.cost());
         let twin = self.twin(topic);
         while limits.history_events_max.is_some_and(|max| twin.held().len() + 1 > max) {
             twin.gone += 1;
@@ -332,6 +370,37 @@ impl Oracle {
             self.twin(oldest).gone += 1;
         }
         self.twin(topic).all.push(record);
+    }
+
+    /// What applies to a topic.
+    fn limits_of(&self, topic: usize) -> HubLimits {
+        let mut limits = self.limits.clone();
+        if let Some(rule) = self.rules.iter().find(|rule| rule.topics.contains(&topic)) {
+            limits.history_events_max = rule.events_max.or(limits.history_events_max);
+            limits.history_bytes_max = rule.bytes_max.unwrap_or(limits.history_bytes_max);
+            limits.history_age_max = rule.age_s.map_or(limits.history_age_max, Duration::from_secs);
+        }
+        limits
+    }
+
+    /// New rules apply to the topics that exist, too.
+    fn reload(&mut self, rules: &[Rule]) {
+        // What walks have still to deliver stays for now.
+        while self.hub.is_walking() || !self.behind.is_empty() {
+            self.visit_slice(100, RunLimits::NONE, false);
+        }
+        let written: Vec<_> = rules.iter().map(Rule::as_written).collect();
+        self.hub.set_rules(&written);
+        assert!(self.hub.apply_rules(), "there are few topics");
+        self.rules = rules.to_vec();
+        for topic in self.order.clone() {
+            let limits = self.limits_of(topic);
+            let twin = self.twin(topic);
+            let events_max = limits.history_events_max.unwrap_or(usize::MAX);
+            while twin.held().len() > events_max || twin.bytes() > limits.history_bytes_max {
+                twin.gone += 1;
+            }
+        }
     }
 
     fn logged_bytes(&self) -> usize {
@@ -354,12 +423,16 @@ impl Oracle {
     fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         self.hub.age(self.now);
-        for twin in self.twins.values_mut() {
-            while twin.held().first().is_some_and(|record| record.at + self.limits.history_age_max <= self.now) {
+        for topic in self.order.clone() {
+            let (age_max, now) = (self.limits_of(topic).history_age_max, self.now);
+            let twin = self.twin(topic);
+            while twin.held().first().is_some_and(|record| record.at + age_max <= now) {
                 twin.gone += 1;
             }
         }
-        while self.losses.first().is_some_and(|loss| loss.at + self.limits.history_age_max <= self.now) {
+        let ages = self.rules.iter().filter_map(|rule| rule.age_s).map(Duration::from_secs);
+        let age_max = ages.fold(self.limits.history_age_max, Duration::max);
+        while self.losses.first().is_some_and(|loss| loss.at + age_max <= self.now) {
             let Announced { sequence, topics, .. } = self.losses.remove(0);
             match topics {
                 None => self.lost_of_all = sequence,

@@ -9,7 +9,7 @@ use super::publish::LIMITS;
 pub fn check(bytes: &[u8]) {
     let line_end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (channel, payload) = (&bytes[..line_end], bytes.get(line_end + 1..).unwrap_or_default());
-    if let Ok(topic) = parse_topic(channel, &LIMITS) {
+    if let Ok(topic) = parse_topic("the channel's name", channel, &LIMITS) {
         assert_eq!(topic.as_str().as_bytes(), channel);
         for kind in [Payload::Raw, Payload::Envelope] {
             match parse(kind, &topic, payload, &LIMITS) {

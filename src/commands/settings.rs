@@ -2,9 +2,9 @@
 
 use crate::auth::proxies::TrustedProxies;
 use crate::auth::{Tokens, Verifier};
-use crate::config::{self, Config, CorsPolicy};
+use crate::config::{self, ChannelTable, Config, CorsPolicy, TopicTable};
 use crate::event::{RunName, Topic};
-use crate::hub::{Hub, HubLimits};
+use crate::hub::{Hub, HubLimits, TopicPace, TopicRule};
 use crate::server::settings::{Cors, Jwt, Proxies, Publishing, Settings};
 
 /// Descriptors that are no connection: listeners, sources, logs, epoll itself, and some to spare.
@@ -54,6 +54,7 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
     let tokens = Tokens::new(config.security.publish_tokens.iter().map(config::Secret::expose));
     Settings {
         delivery: config.delivery.clone(),
+        topic_rules: config.topics.iter().map(topic_rule).collect(),
         limits: config.limits.clone(),
         drain: config.drain.clone(),
         catch_up_bytes_max: config.history.catch_up_bytes_max,
@@ -110,10 +111,22 @@ pub(super) fn hub(run: RunName, config: &Config) -> Hub {
         None => Hub::new(run, hub_limits(config)),
     };
     let delivery = &config.delivery;
+    let tables = config.redis.iter().flat_map(|redis| &redis.tables);
+    tables.filter_map(ChannelTable::only_topic).for_each(|topic| hub.reserve(&topic));
     let channels = config.redis.iter().flat_map(|redis| redis.channels.iter().chain(&redis.copied_channels));
     channels.chain([&delivery.default_topic, &delivery.dashboard_topic]).for_each(|topic| hub.reserve(topic));
     hub.reserve(&Topic::statistics());
     hub
+}
+
+fn topic_rule(table: &TopicTable) -> TopicRule {
+    TopicRule {
+        pattern: table.pattern.clone(),
+        history_events_max: table.history_events_max.map(|max| max as usize),
+        history_bytes_max: table.history_bytes_max,
+        history_age_max: table.history_age_max,
+        pace: TopicPace { interval_floor: table.interval_floor.unwrap_or_default(), latest: table.latest },
+    }
 }
 
 /// The limits of the hub.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::config::{Config, RedisConfig, RedisPayload, StreamConfig};
+use crate::config::{ChannelTable, Config, RedisConfig, RedisPayload, StreamConfig};
 use crate::event::RunName;
 use crate::observe::live::Live;
 use crate::sources::bus::redis_stream::{RedisStream, StreamSettings};
 use crate::sources::bus::{self, BusHandle, BusPublisher, BusSettings, Engine, PageRequests};
 use crate::sources::channel::{FetchPage, Outlet, Publish, SourceStatus};
-use crate::sources::redis::{self, Payload, RedisHandle, RedisSettings, RedisTiming};
+use crate::sources::redis::{self, ChannelRule, Payload, RedisHandle, RedisSettings, RedisTiming};
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
 use crate::sources::{QueueLimits, host};
@@ -104,18 +104,28 @@ fn redis_settings(config: &Config, redis: &RedisConfig) -> RedisSettings {
     let names = |topics: &[crate::event::Topic]| topics.iter().map(|topic| topic.as_str().to_owned()).collect();
     RedisSettings {
         address: redis.address.clone(),
+        rules: redis.tables.iter().map(channel_rule).collect(),
         channels: names(&redis.channels),
         patterns: names(&redis.patterns),
-        payload: match redis.payload {
-            RedisPayload::Raw => Payload::Raw,
-            RedisPayload::Envelope => Payload::Envelope,
-        },
+        payload: payload(redis.payload),
         bus: redis.bus.as_str().to_owned(),
         copied_channels: names(&redis.copied_channels),
         limits: config.limits.publish(),
         body_bytes_max: config.limits.body_bytes_max,
         queue: QUEUE_LIMITS,
         timing: Default::default(),
+    }
+}
+
+fn channel_rule(table: &ChannelTable) -> ChannelRule {
+    let ChannelTable { pattern, topic, payload: format } = table.clone();
+    ChannelRule { pattern, topic, payload: format.map(payload) }
+}
+
+fn payload(format: RedisPayload) -> Payload {
+    match format {
+        RedisPayload::Raw => Payload::Raw,
+        RedisPayload::Envelope => Payload::Envelope,
     }
 }
 

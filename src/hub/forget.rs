@@ -62,12 +62,9 @@ impl Hub {
 
     /// Evicts what is older than the age limit. False: there may be more that is too old.
     pub fn age(&mut self, now: Duration) -> bool {
-        let age_max = self.limits.history_age_max;
-        let too_old = |entry: &Entry| entry.appended_at + age_max <= now;
         let mut budget = EVICTIONS_PER_AGING_MAX;
         while budget > 0
-            && let Some(topic) = self.topic_of_oldest()
-            && self.topics.get(topic).log.oldest().is_some_and(too_old)
+            && let Some(topic) = self.topic_of_too_old(now)
         {
             self.evict_oldest_of(topic, EvictionReason::Age);
             budget -= 1;
@@ -75,7 +72,7 @@ impl Hub {
         let has_aged_all = budget > 0;
         // No loss is forgotten before the events that are older.
         while has_aged_all
-            && let Some(oldest) = now.checked_sub(age_max)
+            && let Some(oldest) = now.checked_sub(self.topics.rules.age_max())
             && let Some(loss) = self.losses.take_older(oldest)
         {
             self.forget_loss(loss);
@@ -115,19 +112,19 @@ impl Hub {
     pub(super) fn remember(&mut self, key: TopicKey, entry: Entry) {
         self.bytes += entry.cost_bytes();
         self.entries += 1;
-        let log = &mut self.topics.get_mut(key).log;
-        if log.is_empty() {
-            self.oldest.insert((entry.sequence, key));
+        let topic = self.topics.get_mut(key);
+        if topic.log.is_empty() {
+            self.oldest.insert(topic.limits.age_max, (entry.sequence, key));
         }
-        log.append(entry);
+        topic.log.append(entry);
     }
 
     /// Returns false if its log is empty.
     pub(super) fn evict_oldest_of(&mut self, key: TopicKey, reason: EvictionReason) -> bool {
-        let log = &mut self.topics.get_mut(key).log;
-        let Some(evicted) = log.evict_oldest() else { return false };
-        self.oldest.remove(&(evicted.sequence, key));
-        self.oldest.extend(log.oldest().map(|oldest| (oldest.sequence, key)));
+        let topic = self.topics.get_mut(key);
+        let Some(evicted) = topic.log.evict_oldest() else { return false };
+        let next = topic.log.oldest().map(|oldest| (oldest.sequence, key));
+        self.oldest.replace(topic.limits.age_max, (evicted.sequence, key), next);
         if let Some(id) = &evicted.foreign_id {
             self.forgotten_ids.add(&self.topics.get(key).name, id);
         }
@@ -136,14 +133,14 @@ impl Hub {
     }
 
     pub(super) fn evict_oldest_of_all(&mut self) -> bool {
-        self.topic_of_oldest().is_some_and(|topic| self.evict_oldest_of(topic, EvictionReason::BytesTotal))
+        self.oldest.first().is_some_and(|(_, topic)| self.evict_oldest_of(topic, EvictionReason::BytesTotal))
     }
 
     /// Evicts the whole log of a topic that was removed; `key` was its key.
     pub(super) fn forget_log(&mut self, key: TopicKey, vanished: TopicEntry) {
-        let TopicEntry { name, mut log, .. } = vanished;
+        let TopicEntry { name, mut log, limits, .. } = vanished;
         if let Some(oldest) = log.oldest() {
-            self.oldest.remove(&(oldest.sequence, key));
+            self.oldest.replace(limits.age_max, (oldest.sequence, key), None);
         }
         while let Some(evicted) = log.evict_oldest() {
             if let Some(id) = &evicted.foreign_id {
@@ -153,9 +150,12 @@ impl Hub {
         }
     }
 
-    /// The topic of the oldest entry of all logs.
-    pub(super) fn topic_of_oldest(&self) -> Option<TopicKey> {
-        self.oldest.first().map(|(_, topic)| *topic)
+    /// A topic whose oldest entry is older than it may be.
+    fn topic_of_too_old(&self, now: Duration) -> Option<TopicKey> {
+        let is_too_old = |&(age_max, topic): &(Duration, TopicKey)| {
+            self.topics.get(topic).log.oldest().is_some_and(|entry| entry.appended_at + age_max <= now)
+        };
+        self.oldest.first_of_each_age().find(is_too_old).map(|(_, topic)| topic)
     }
 
     fn forget(&mut self, evicted: &Entry, reason: EvictionReason) {

@@ -25,8 +25,10 @@ mod ids;
 mod keys;
 mod log;
 mod losses;
+mod oldest;
 mod replay;
 mod report;
+mod rules;
 mod run;
 mod subscriptions;
 #[cfg(test)]
@@ -34,7 +36,7 @@ mod tests;
 mod topics;
 mod walk;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use forget::EvictionReason;
@@ -42,6 +44,7 @@ pub use holds::HoldChange;
 pub use keys::{Subscriber, TopicKey};
 pub use replay::{MissedGap, MissedReason, Owed, Replay, Start, StartPoint};
 pub use report::TopicInfo;
+pub use rules::{TopicPace, TopicRule};
 pub use run::{Run, RunLimits};
 pub use walk::{Pressure, Slice};
 
@@ -51,11 +54,13 @@ use holds::Holds;
 use ids::{Following, Ids};
 use log::{Entry, TopicLog};
 use losses::{Loss, LossLog, LossScope};
+use oldest::Oldest;
+use rules::{Rules, TopicLimits};
 use subscriptions::{Seat, Subscriptions};
 use topics::{Origin, TopicEntry, Topics};
 use walk::Sweep;
 
-/// The bounds of what the hub remembers. Together with the number of subscribers, they bound its memory.
+/// The bounds of what the hub remembers, for topics without a rule of their own ([`TopicRule`]). Together with the number of subscribers, they bound its memory.
 #[derive(Clone, Debug)]
 pub struct HubLimits {
     /// Topics that were published to. As many again may exist only because subscribers name them.
@@ -118,8 +123,7 @@ pub struct Hub {
     /// Losses that touch every topic are forgotten through here.
     losses_forgotten_through: Sequence,
     forgotten_ids: ForgottenIds,
-    /// The oldest entry of each log that has any: the first of them is the oldest of all.
-    oldest: BTreeSet<(Sequence, TopicKey)>,
+    oldest: Oldest,
     head: Sequence,
     /// Bytes of all logs.
     bytes: usize,
@@ -144,19 +148,18 @@ impl Hub {
     }
 
     fn with_ids(run: RunName, ids: Ids, limits: HubLimits) -> Hub {
-        let topics = Topics::new(limits.topics_max);
         Hub {
             run,
             ids,
+            topics: Topics::new(limits.topics_max, Rules::new(&limits, &[])),
+            oldest: Oldest::new(limits.history_age_max),
             limits,
-            topics,
             subscriptions: Subscriptions::default(),
             walks: VecDeque::new(),
             sweep: Sweep::default(),
             losses: LossLog::default(),
             losses_forgotten_through: Sequence::ZERO,
             forgotten_ids: ForgottenIds::default(),
-            oldest: BTreeSet::new(),
             head: Sequence::ZERO,
             bytes: 0,
             entries: 0,
@@ -277,13 +280,12 @@ impl Hub {
 
     fn log(&mut self, key: TopicKey, entry: Entry) {
         let (bytes, now) = (entry.cost_bytes(), entry.appended_at);
-        let log = &self.topics.get(key).log;
-        let events_max = self.limits.history_events_max.unwrap_or(usize::MAX);
-        let over_events = (log.len() + 1).saturating_sub(events_max);
+        let topic = self.topics.get(key);
+        let TopicLimits { events_max, bytes_max, .. } = *topic.limits;
+        let over_events = (topic.log.len() + 1).saturating_sub(events_max);
         (0..over_events).for_each(|_| _ = self.evict_oldest_of(key, EvictionReason::Events));
-        while self.topics.get(key).log.bytes() + bytes > self.limits.history_bytes_max
-            && self.evict_oldest_of(key, EvictionReason::Bytes)
-        {}
+        while self.topics.get(key).log.bytes() + bytes > bytes_max && self.evict_oldest_of(key, EvictionReason::Bytes) {
+        }
         while self.bytes_total() + bytes > self.limits.history_bytes_total_max && self.evict_oldest_of_all() {}
 
         let previous = self.topics.get(key).log.last();

@@ -10,12 +10,14 @@
 //! missed nothing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::event::{Sequence, Topic};
 use crate::hub::keys::{Subscriber, TopicKey};
 use crate::hub::log::TopicLog;
+use crate::hub::rules::{Rules, TopicLimits};
 use crate::hub::walk::Walk;
 
 /// How many unused topics are examined for one without recent events, before any is taken.
@@ -39,6 +41,7 @@ pub(super) enum Origin {
 pub(super) struct TopicEntry {
     pub(super) name: Topic,
     pub(super) log: TopicLog,
+    pub(super) limits: Arc<TopicLimits>,
     pub(super) subscribers: Vec<Subscriber>,
     pub(super) walk: Option<Walk>,
     /// Every subscriber has been visited since the event at this position was appended.
@@ -54,6 +57,7 @@ pub(super) struct Topics {
     names: HashMap<Topic, TopicKey>,
     unused: VecDeque<TopicKey>,
     topics_max: usize,
+    pub(super) rules: Rules,
     /// Names in the configuration: there is always a place for them.
     reserved_names: HashSet<Topic>,
     reserved: usize,
@@ -64,12 +68,13 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    pub(super) fn new(topics_max: usize) -> Topics {
+    pub(super) fn new(topics_max: usize, rules: Rules) -> Topics {
         Topics {
             entries: Slab::new(),
             names: HashMap::new(),
             unused: VecDeque::new(),
             topics_max,
+            rules,
             reserved_names: HashSet::new(),
             reserved: 0,
             subscribed: 0,
@@ -173,6 +178,7 @@ impl Topics {
         let entry = TopicEntry {
             name: name.clone(),
             log,
+            limits: self.rules.of(name),
             subscribers: Vec::new(),
             walk: None,
             walked_through: Sequence::ZERO,

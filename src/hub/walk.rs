@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Hub;
 use super::keys::{Subscriber, TopicKey};
 use super::log::{ENTRY_OVERHEAD_BYTES, Entry};
+use super::topics::TopicEntry;
 use crate::event::Sequence;
 
 /// While this many walks are in progress, a sweep starts no others.
@@ -156,11 +157,9 @@ impl Hub {
 
     /// What appending a frame to the log of `topic` would forget there, by the bounds of the topic.
     pub fn pressure_on_topic(&self, topic: TopicKey, frame_bytes: usize) -> Option<Pressure> {
-        let log = &self.topics.get(topic).log;
-        let events_max = self.limits.history_events_max.unwrap_or(usize::MAX);
-        let events = (log.len() + 1).saturating_sub(events_max);
-        let bytes =
-            (log.bytes() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES).saturating_sub(self.limits.history_bytes_max);
+        let TopicEntry { log, limits, .. } = self.topics.get(topic);
+        let events = (log.len() + 1).saturating_sub(limits.events_max);
+        let bytes = (log.bytes() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES).saturating_sub(limits.bytes_max);
         if events == 0 && bytes == 0 {
             return None;
         }
@@ -172,7 +171,10 @@ impl Hub {
         let needed = self.bytes_total() + frame_bytes + 2 * ENTRY_OVERHEAD_BYTES;
         let mut bytes = needed.saturating_sub(self.limits.history_bytes_total_max);
         let mut pressures: Vec<Pressure> = Vec::new();
-        let mut oldest = self.oldest.iter().peekable();
+        if bytes == 0 {
+            return pressures;
+        }
+        let mut oldest = self.oldest.in_order().peekable();
         // Of each topic that forgets an entry already, the next one: its sequence, its topic's place in `pressures`, and
         // its index in the log. Most appends evict too little to need any.
         let mut next: BTreeSet<(Sequence, usize, usize)> = BTreeSet::new();
@@ -186,7 +188,7 @@ impl Hub {
                 pressures[place].through = through;
                 (place, index)
             } else {
-                let Some(&(through, topic)) = oldest.next() else { break };
+                let Some((through, topic)) = oldest.next() else { break };
                 pressures.push(Pressure { topic, through });
                 (pressures.len() - 1, 0)
             };

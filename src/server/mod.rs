@@ -122,10 +122,11 @@ pub struct Server<I: Io> {
 impl<I: Io> Server<I> {
     /// Builds a server; it does nothing before its first turn.
     pub fn new(io: I, parts: Parts) -> Server<I> {
-        let Parts { settings, hub, inbox, publisher, fetcher, own_events, sources, .. } = parts;
+        let Parts { settings, mut hub, inbox, publisher, fetcher, own_events, sources, .. } = parts;
         let Parts { live, supervisor, reloads, listeners, seed, .. } = parts;
         let now = io.now();
         let node = Node::new(settings, new_counters(), seed, now);
+        hub.set_rules(&node.settings.topic_rules);
         Server {
             transport: Transport::new(io, listeners, &node.settings),
             streams: Streams::new(fetcher),
@@ -282,7 +283,7 @@ impl<I: Io> Server<I> {
         self.supervisor.notify(Lifecycle::Alive { streams: transport.stream_count(), is_leaving: node.is_leaving() });
         node.log_omitted();
         hub.apply_holds(transport.take_hold_changes());
-        if !hub.age(node.now) {
+        if !hub.apply_rules() || !hub.age(node.now) {
             self.next_housekeeping = node.now + HOUSEKEEPING_REST;
             return;
         }
@@ -305,9 +306,12 @@ impl<I: Io> Server<I> {
     }
 
     fn put_in_force(&mut self, settings: Settings) {
-        let Server { transport, node, api, streams, sweeps, .. } = self;
-        let old = std::mem::replace(&mut node.settings, settings).limits;
-        let Settings { limits, jwt, .. } = &node.settings;
+        let Server { transport, node, api, streams, sweeps, hub, .. } = self;
+        let Settings { limits: old, topic_rules: old_rules, .. } = std::mem::replace(&mut node.settings, settings);
+        let Settings { limits, jwt, topic_rules, .. } = &node.settings;
+        if old_rules != *topic_rules {
+            hub.set_rules(topic_rules);
+        }
         if old.accepts_per_second_max != limits.accepts_per_second_max {
             transport.limit_accept_rate(limits.accepts_per_second_max, node.now);
         }

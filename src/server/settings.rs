@@ -5,6 +5,7 @@ use super::hosts::is_same;
 use crate::auth::proxies::TrustedProxies;
 use crate::auth::{Patterns, Tokens, Verifier};
 use crate::config::{DeliveryConfig, DrainConfig, LimitsConfig};
+use crate::hub::TopicRule;
 use crate::protocol::head::RequestHead;
 
 /// How the loop behaves: the options that it reads, and what follows from others.
@@ -12,6 +13,8 @@ use crate::protocol::head::RequestHead;
 pub struct Settings {
     /// How streams are delivered.
     pub delivery: DeliveryConfig,
+    /// What applies to some topics alone; of several that match a topic, the first one counts.
+    pub topic_rules: Vec<TopicRule>,
     /// What is bounded, and by how much.
     pub limits: LimitsConfig,
     /// How the server leaves.

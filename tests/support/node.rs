@@ -130,6 +130,7 @@ pub fn heard(message: Message) -> Heard {
 pub fn settings(url: &str) -> RedisSettings {
     RedisSettings {
         address: RedisAddress::new(url, None).unwrap(),
+        rules: Vec::new(),
         channels: vec!["news".to_owned()],
         patterns: Vec::new(),
         payload: Payload::Raw,

@@ -7,7 +7,7 @@ use super::age::retirement;
 use super::credentials::Credential;
 use super::transmit::gap_frame;
 use crate::event::{EventId, Frame, Sequence, Topic};
-use crate::hub::{Hub, MissedGap, Replay, Run, RunLimits, Start, StartPoint, Subscriber};
+use crate::hub::{Hub, MissedGap, Replay, Run, RunLimits, Start, StartPoint, Subscriber, TopicPace};
 use crate::io::Io;
 use crate::protocol::encoder;
 use crate::server::node::Node;
@@ -34,6 +34,12 @@ pub(crate) struct StreamParams {
 }
 
 impl StreamParams {
+    /// Follows what its topics allow at most: a client may ask for less, and never for more.
+    fn slow_down(&mut self, topics: TopicPace) {
+        self.interval = self.interval.max(topics.interval_floor);
+        self.latest |= topics.latest;
+    }
+
     /// What of the past is replayed. A subscriber that gets only the newest events needs no cap.
     fn replay_mode(&self) -> Replay {
         match self.replay {
@@ -74,6 +80,7 @@ impl Streams {
         node: &mut Node,
     ) -> Result<(), Refusal> {
         hub.subscribe(Subscriber(slot), &params.topics).map_err(|_| Refusal::TopicLimit)?;
+        params.slow_down(hub.pace_of(Subscriber(slot)));
         hub.note_asked(&params.last_event_id);
         let mut mode = params.mode();
         let start = match hub.start(Subscriber(slot), &params.last_event_id, params.replay_mode()) {

@@ -105,7 +105,10 @@ fn named_topics(events: &[u8], limits: &PublishLimits) -> Vec<Topic> {
         topic: String,
     }
     let named: Vec<Named> = serde_json::from_slice(events).unwrap_or_default();
-    named.iter().filter_map(|named| payload::parse_topic(named.topic.as_bytes(), limits).ok()).collect()
+    named
+        .iter()
+        .filter_map(|named| payload::parse_topic("the topic's name", named.topic.as_bytes(), limits).ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -8,17 +8,14 @@
 //! copy: it can neither outlive a session nor swallow a message with the same data that another publisher sends a
 //! moment later.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::event::{Event, Topic};
 use crate::sources::redis::bus::BusMessage;
 use crate::sources::redis::payload::{self, Payload};
 
-/// What is copied, and how.
-pub(super) struct Copies {
-    channels: HashSet<String>,
-    payload: Payload,
-}
+/// The channels to which events are copied, and their formats.
+pub(super) struct Copies(HashMap<String, Payload>);
 
 /// An event as a message of its topic's channel.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,14 +25,14 @@ pub(super) struct ChannelCopy {
 }
 
 impl Copies {
-    pub(super) fn new(channels: &[String], payload: Payload) -> Copies {
-        Copies { channels: channels.iter().cloned().collect(), payload }
+    pub(super) fn new(channels: &[String], payload_in: impl Fn(&str) -> Payload) -> Copies {
+        Copies(channels.iter().map(|channel| (channel.clone(), payload_in(channel))).collect())
     }
 
     /// The copies to send for these events, in their order.
     pub(super) fn of(&self, events: &[Event]) -> Vec<ChannelCopy> {
-        let due = events.iter().filter(|event| self.channels.contains(event.topic.as_str()));
-        due.map(|event| ChannelCopy::of(event, self.payload)).collect()
+        let due = events.iter().filter_map(|event| Some((event, *self.0.get(event.topic.as_str())?)));
+        due.map(|(event, payload)| ChannelCopy::of(event, payload)).collect()
     }
 }
 
@@ -51,8 +48,8 @@ pub(super) struct AwaitedCopies(VecDeque<ChannelCopy>);
 
 impl AwaitedCopies {
     /// The copies that follow a message of the bus.
-    pub(super) fn of(message: &BusMessage, payload: Payload) -> AwaitedCopies {
-        let copied = Copies::new(&message.copied, payload);
+    pub(super) fn of(message: &BusMessage, payload_in: impl Fn(&str) -> Payload) -> AwaitedCopies {
+        let copied = Copies::new(&message.copied, payload_in);
         AwaitedCopies(copied.of(&message.events).into())
     }
 
@@ -78,7 +75,7 @@ mod tests {
     #[test]
     fn events_of_some_topics_are_copied_as_they_would_be_published() {
         let check = |kind: Payload, expected: &[(&str, &str)]| {
-            let copies = Copies::new(&["a".to_owned(), "b".to_owned()], kind);
+            let copies = Copies::new(&["a".to_owned(), "b".to_owned()], |_| kind);
             let copies = copies.of(&events(&[("a", "1"), ("c", "2"), ("b", "{\"x\": 3}"), ("a", "1")]));
             let copies = copies.iter().map(|copy| (copy.channel.as_str(), std::str::from_utf8(&copy.payload).unwrap()));
             assert_eq!(copies.collect::<Vec<_>>(), expected);
@@ -93,7 +90,7 @@ mod tests {
         let copied = vec!["a".to_owned(), "b".to_owned()];
         let message =
             BusMessage { events: events(&[("a", "1"), ("b", "2"), ("c", "0"), ("a", "3")]), copied, disconnect: None };
-        let mut awaited = AwaitedCopies::of(&message, Payload::Raw);
+        let mut awaited = AwaitedCopies::of(&message, |_| Payload::Raw);
         for (index, (channel, payload, expected)) in following.iter().enumerate() {
             assert_eq!(awaited.take(channel.as_bytes(), payload.as_bytes()), *expected, "{index} of {following:?}");
         }

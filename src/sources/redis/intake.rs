@@ -15,9 +15,9 @@ use crate::sources::redis::RedisSettings;
 use crate::sources::redis::bus::{self, BusMessage};
 use crate::sources::redis::copies::AwaitedCopies;
 use crate::sources::redis::echo::Echoes;
+use crate::sources::redis::mapping::{Mapped, Mapping};
 use crate::sources::redis::payload::{self, Parsed, Refused};
 use crate::sources::redis::subscriptions::{Delivery, Subscriptions};
-use crate::sources::redis::topics::Topics;
 use crate::sources::refused_log::RefusedLog;
 use crate::sources::sequencer::{Batch, Sequencer};
 
@@ -32,7 +32,7 @@ pub(super) struct Intake {
     echoes: Arc<Echoes>,
     subscriptions: Subscriptions,
     copies: AwaitedCopies,
-    topics: Topics,
+    mapping: Mapping,
     /// Events that have not gone to the sequencer yet, and the answers to give when they have.
     batch: Batch,
     answers: Vec<(Answer, Result<Published, PublishRefusal>)>,
@@ -47,14 +47,15 @@ impl Intake {
         status: Arc<SourceStatus>,
         echoes: Arc<Echoes>,
     ) -> Intake {
+        let (channels, patterns) = settings.subscribed();
         Intake {
-            subscriptions: Subscriptions::new(&settings.bus, &settings.channels, &settings.patterns),
+            subscriptions: Subscriptions::new(&settings.bus, &channels, &patterns),
             settings,
             sequencer,
             status,
             echoes,
             copies: AwaitedCopies::default(),
-            topics: Topics::default(),
+            mapping: Mapping::default(),
             batch: Batch::default(),
             answers: Vec::new(),
             refused_log: RefusedLog::new(REFUSED),
@@ -109,15 +110,15 @@ impl Intake {
     }
 
     fn deliver_channel(&mut self, channel: &[u8], payload: &[u8]) {
-        let topic = match self.topics.get(channel, &self.settings.limits) {
-            Ok(topic) => topic,
+        let Mapped { topic, payload: kind } = match self.mapping.get(channel, &self.settings) {
+            Ok(mapped) => mapped,
             // An invalid topic can't have subscribers, so there is no gap to announce.
             Err(reason) => {
                 let refused = Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason };
                 return self.refuse(channel, &refused);
             }
         };
-        match payload::parse(self.settings.payload, &topic, payload, &self.settings.limits) {
+        match payload::parse(kind, &topic, payload, &self.settings.limits) {
             Ok(Parsed::Data(data)) => self.sequencer.add(&mut self.batch, topic, None, &Fields::data(data)),
             Ok(Parsed::Events(events)) => self.add_all(&events),
             Err(refused) => self.refuse(channel, &refused),
@@ -139,7 +140,7 @@ impl Intake {
     }
 
     fn add_bus(&mut self, message: BusMessage, payload: &[u8]) {
-        self.copies = AwaitedCopies::of(&message, self.settings.payload);
+        self.copies = AwaitedCopies::of(&message, |channel| self.settings.payload_in(channel));
         self.add_all(&message.events);
         // This node already carries out a request that it received itself.
         if let Some(disconnect) = message.disconnect.filter(|_| !self.echoes.expects(payload)) {
@@ -166,7 +167,7 @@ impl Intake {
             Delivery::Again => return self.status.count_refused(Refusal::Overlapping),
             // The topics are in the part that was not read.
             Delivery::Bus => self.announce_loss(),
-            Delivery::First => topics.extend(self.topics.get(channel, &self.settings.limits)),
+            Delivery::First => topics.extend(self.mapping.get(channel, &self.settings).map(|mapped| mapped.topic)),
         }
         self.copies = AwaitedCopies::default();
         self.refuse(channel, &Refused { refusal: Refusal::TooLarge, topics, reason });

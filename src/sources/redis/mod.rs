@@ -1,7 +1,8 @@
 //! Redis pub/sub: channels and patterns become topics, and a bus carries what clients publish from node to node.
 //!
 //! ```text
-//!  PUBLISH news ─▶ subscriber ─▶ intake: subscriptions (which delivery counts) ─▶ payload (events) ─▶ sequencer
+//!  PUBLISH news ─▶ subscriber ─▶ intake: subscriptions (which delivery counts) ─▶ mapping (topic, format)
+//!                                                                              ─▶ payload (events) ─▶ sequencer
 //!  POST /publish ─▶ publisher ─▶ PUBLISH fanfare:bus ─▶ every node's subscriber, this one's included
 //!                            └─▶ PUBLISH topic, if copied ─▶ servers that are not Fanfare
 //! ```
@@ -45,18 +46,19 @@ mod copies;
 mod echo;
 mod gathering;
 mod intake;
+mod mapping;
 mod publisher;
 mod queue;
 mod role;
 mod subscriber;
 mod subscriptions;
-mod topics;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::RunName;
+use crate::event::template::Template;
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
 use crate::redis_address::replies::ReplyLimits;
@@ -78,11 +80,13 @@ pub use queue::RedisPublisher;
 pub struct RedisSettings {
     /// The address of Redis.
     pub address: RedisAddress,
-    /// Channels to subscribe to; each is a topic.
+    /// What to subscribe to, and what becomes of the messages; the first rule that matches a channel decides.
+    pub rules: Vec<ChannelRule>,
+    /// More channels to subscribe to; each is a topic.
     pub channels: Vec<String>,
-    /// Patterns of channels to subscribe to, in order of precedence.
+    /// More patterns of channels to subscribe to, in order of precedence.
     pub patterns: Vec<String>,
-    /// What the messages of channels and patterns hold.
+    /// The format of messages, unless a rule says something else.
     pub payload: Payload,
     /// The channel on which nodes pass on what clients publish.
     pub bus: String,
@@ -96,6 +100,17 @@ pub struct RedisSettings {
     pub queue: QueueLimits,
     /// Timeouts and intervals.
     pub timing: RedisTiming,
+}
+
+/// What becomes of the messages of some channels.
+#[derive(Clone, Debug)]
+pub struct ChannelRule {
+    /// A channel's name, or a pattern.
+    pub pattern: String,
+    /// Makes their topic; none: the channel's name is the topic.
+    pub topic: Option<Template>,
+    /// Their format; none: as of all channels.
+    pub payload: Option<Payload>,
 }
 
 /// How long to wait for Redis.
@@ -141,7 +156,7 @@ pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<Sou
     let settings = Arc::new(settings);
     let echoes = Arc::new(Echoes::default());
     let run = RunName::from_bits(getrandom::u64().map_err(io::Error::other)?);
-    let copies = Copies::new(&settings.copied_channels, settings.payload);
+    let copies = Copies::new(&settings.copied_channels, |channel| settings.payload_in(channel));
     let (queue, jobs) = queue::Queue::new(run, settings.queue, copies, Arc::clone(&echoes));
     let roles = Arc::new(RoleCheck::default());
     let shared = (Arc::clone(&settings), Arc::clone(&echoes), Arc::clone(&status), Arc::clone(&roles));

@@ -1,8 +1,8 @@
 //! Converts Redis messages to events, and back. Pure.
 //!
-//! - `raw`: the channel is the topic, the payload is the data, as it is.
-//! - `envelope`: the payload is the publish JSON, one event or an array. Its topics must equal the channel, because the
-//!   publisher was allowed to write to that channel; a single event may omit its topic.
+//! - `raw`: the payload is the data, as it is, of an event of the channel's topic.
+//! - `envelope`: the payload is the publish JSON, one event or an array. Its topics must equal that of the channel, because
+//!   the publisher was allowed to write to that channel; a single event may omit its topic.
 
 use crate::event::{Event, Topic};
 use crate::protocol::envelope;
@@ -39,7 +39,7 @@ pub enum Parsed<'a> {
     Events(Vec<Event>),
 }
 
-/// Reads a message of `topic`'s channel.
+/// Reads a message of a channel whose topic is `topic`.
 pub fn parse<'a>(
     kind: Payload,
     topic: &Topic,
@@ -53,14 +53,14 @@ pub fn parse<'a>(
     parsed.map_err(|(refusal, reason)| Refused { refusal, topics: vec![topic.clone()], reason })
 }
 
-/// The topic with the channel's name, or why the name is not a valid topic.
-pub fn parse_topic(channel: &[u8], limits: &PublishLimits) -> Result<Topic, String> {
-    let name = std::str::from_utf8(channel).map_err(|_| "the channel's name is not UTF-8".to_owned())?;
+/// The topic of this name, or why it is not a valid one. `what` it is the name of is for that reason.
+pub fn parse_topic(what: &str, name: &[u8], limits: &PublishLimits) -> Result<Topic, String> {
+    let name = std::str::from_utf8(name).map_err(|_| format!("{what} is not UTF-8"))?;
     match name.len() {
         bytes if bytes > limits.topic_bytes_max => {
-            Err(format!("the channel's name has {bytes} bytes: a topic may have {}", limits.topic_bytes_max))
+            Err(format!("{what} has {bytes} bytes: a topic may have {}", limits.topic_bytes_max))
         }
-        _ => Topic::new(name).map_err(|error| format!("the channel's name {error}")),
+        _ => Topic::new(name).map_err(|error| format!("{what} {error}")),
     }
 }
 
@@ -85,7 +85,7 @@ fn parse_envelope(topic: &Topic, payload: &[u8], limits: &PublishLimits) -> Resu
     match events.iter().find(|event| event.topic != *topic) {
         Some(other) => Err((
             Refusal::Malformed,
-            format!("it names the topic {:?}, which is not its channel", other.topic.as_str()),
+            format!("it names the topic {:?}, which is not that of its channel", other.topic.as_str()),
         )),
         None => Ok(events),
     }
@@ -133,7 +133,7 @@ mod tests {
     /// The events of a message.
     fn parse(kind: Payload, channel: &[u8], payload: &[u8]) -> Result<Vec<Event>, Refused> {
         let no_topic = |reason| Refused { refusal: Refusal::Malformed, topics: Vec::new(), reason };
-        let topic = parse_topic(channel, &LIMITS).map_err(no_topic)?;
+        let topic = parse_topic("the channel's name", channel, &LIMITS).map_err(no_topic)?;
         super::parse(kind, &topic, payload, &LIMITS).map(|parsed| match parsed {
             Parsed::Data(data) => vec![Event::message(topic, data)],
             Parsed::Events(events) => events,

@@ -114,7 +114,7 @@ mod tests {
         let echoes = Arc::new(Echoes::default());
         let limits = QueueLimits { publishes_max: 2, bytes_max: 100 };
         let run = RunName::from_bits(3);
-        let copies = Copies::new(&[], Payload::Raw);
+        let copies = Copies::new(&[], |_| Payload::Raw);
         let (queue, jobs) = Queue::new(run, limits, copies, Arc::clone(&echoes));
         let publisher = RedisPublisher::new(queue, outlet);
         let event = |bytes| Event::message(Topic::new("t").unwrap(), "x".repeat(bytes));

@@ -1,8 +1,9 @@
 //! What is subscribed to, and which delivery of a message counts. Pure.
 //!
 //! Redis delivers a message once for the exact channel and once for each pattern that matches. Exactly one delivery is
-//! taken: the exact channel's, otherwise that of the first matching pattern in configured order. The bus is a separate
-//! channel: its messages count only when they come through its own subscription.
+//! taken: the exact channel's, otherwise that of the first matching pattern in configured order. It does not decide what
+//! becomes of the message: the channel's name does (`mapping`). The bus is a separate channel: its messages count only when
+//! they come through its own subscription.
 
 use std::collections::HashSet;
 
