@@ -1,7 +1,7 @@
 //! The tables of the configuration file, with the real binary and a real redis-server: channels become topics, and topics
 //! have limits and paces of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
@@ -345,4 +345,23 @@ fn the_printed_configuration_shows_the_tables() {
     );
     assert!(printed.contains(&expected), "{printed}");
     assert!(printed.ends_with("\npattern = \"newest.*\"\nlatest = true\n"), "{printed}");
+}
+
+#[test]
+fn the_examples_in_the_documentation_are_configurations() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fanfare.toml");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let mut examples = 0;
+    for page in ["operating.md", "migrating.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        for example in text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
+            examples += 1;
+            std::fs::write(&path, example).unwrap();
+            let arguments = ["serve", "--print-config", "--redis-url", "redis://h", "--config", path.to_str().unwrap()];
+            let output = Command::new(env!("CARGO_BIN_EXE_fanfare")).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    assert!(examples >= 4, "{examples}");
 }

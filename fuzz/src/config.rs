@@ -2,21 +2,23 @@
 
 use std::path::Path;
 
-use fanfare::config::{ConfigError, ConfigFile, Environment, Flags, Options, Settings};
+use fanfare::config::{ConfigError, ConfigFile, Environment, Flags, Options, Settings, Tables};
 
 pub fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Ok((settings, options)) = read(text) else { return };
-    let printed = settings.to_toml();
-    let (again, options_again) = read(&printed).unwrap_or_else(|error| panic!("{error}, in\n{printed}"));
-    assert_eq!(format!("{options_again:?}"), format!("{options:?}"), "{printed}");
-    let printed_again = read(&again.to_toml()).expect("it was read before").0.to_toml();
-    assert_eq!(printed_again, again.to_toml());
+    let Ok((printed, values)) = read(text) else { return };
+    let (printed_again, values_again) = read(&printed).unwrap_or_else(|error| panic!("{error}, in\n{printed}"));
+    assert_eq!(values_again, values, "{printed}");
+    assert_eq!(read(&printed_again).expect("it was read before").0, printed_again);
 }
 
-fn read(text: &str) -> Result<(Settings, Options), ConfigError> {
+/// The file that is printed for a file, and what it means.
+fn read(text: &str) -> Result<(String, String), ConfigError> {
     let file = ConfigFile::parse(Path::new("fuzz.toml"), text)?;
     let settings = Settings::merge(&Flags::new(), &Environment::new(), Some(&file))?;
-    let options = settings.read()?;
-    Ok((settings, options))
+    let options: Options = settings.read()?;
+    let tables = Tables::read(Some(&file))?;
+    let channels: Vec<_> = tables.channels.iter().map(|table| &table.values).collect();
+    let topics: Vec<_> = tables.topics.iter().map(|table| &table.values).collect();
+    Ok((settings.to_toml() + &tables.to_toml(), format!("{options:?} {channels:?} {topics:?}")))
 }

@@ -1,12 +1,21 @@
 //! Redis's patterns: as a table of every way to match has them, which no pattern makes slow.
 
-use fanfare::event::glob::matches;
+use fanfare::event::glob::{captures, matches, stars};
 
 /// The first line is the pattern.
 pub fn check(bytes: &[u8]) {
     let line_end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (pattern, name) = (&bytes[..line_end], bytes.get(line_end + 1..).unwrap_or_default());
     assert_eq!(matches(pattern, name), matches_naively(&parse(pattern), name));
+    let captures = captures(pattern, name);
+    assert_eq!(captures.is_some(), matches(pattern, name));
+    if let Some(captures) = captures {
+        assert_eq!(captures.len(), stars(pattern));
+        assert!(
+            captures.is_sorted_by(|one, next| one.end <= next.start)
+                && captures.iter().all(|one| one.end <= name.len())
+        );
+    }
 }
 
 enum Part {

@@ -130,7 +130,7 @@ fn unquoted(line: &str) -> Option<String> {
     let (name, value) = line.split_once('=')?;
     let (name, value) = (name.trim(), value.split(" #").next().unwrap_or_default().trim());
     let declared = [command(), tables::channel_keys(), tables::topic_keys()];
-    let is_known = declared.iter().flat_map(|command| command.get_arguments()).any(|arg| arg.get_id() == name);
+    let is_known = declared.iter().flat_map(Command::get_arguments).any(|arg| arg.get_id() == name);
     if !is_known || value.is_empty() || value.contains(['"', '\'']) {
         return None;
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Command, FromArgMatches};
 
 use super::file::{ConfigFile, Section};
-use super::layers::{Settings, bare_command, default_setting};
+use super::layers::{Setting, Settings, bare_command, default_setting};
 use super::options::{RedisPayload, history_age, history_bytes, history_events};
 use super::values::{channel, duration_within, pattern_of_topics};
 use super::{ConfigError, Origin};
@@ -120,7 +120,7 @@ impl Tables {
     }
 
     /// The tables as they stand at the end of a configuration file.
-    pub(super) fn to_toml(&self) -> String {
+    pub fn to_toml(&self) -> String {
         let mut text = String::new();
         self.channels.iter().for_each(|table| table.write(CHANNELS, &mut text));
         self.topics.iter().for_each(|table| table.write(TOPICS, &mut text));
@@ -140,9 +140,13 @@ impl<T: FromArgMatches> Table<T> {
     fn read(section: &Section<'_>, keys: &dyn Fn() -> Command) -> Result<Table<T>, ConfigError> {
         let declared = keys();
         section.check_keys(&declared)?;
-        let setting = |arg| Ok(section.setting(arg)?.unwrap_or_else(|| default_setting(arg)));
-        let settings: Settings =
-            declared.get_arguments().map(setting).collect::<Result<Vec<_>, ConfigError>>()?.into_iter().collect();
+        let setting = |arg| {
+            let setting = section.setting(arg)?.unwrap_or_else(|| default_setting(arg));
+            // No layer below has a value that the word off could unset: it may be a name.
+            Ok(Setting { has_default: true, ..setting })
+        };
+        let settings: Result<Vec<Setting>, ConfigError> = declared.get_arguments().map(setting).collect();
+        let settings = Settings::from_iter(settings?);
         if settings.get("pattern").origin == Origin::Default {
             let reason = "pattern is missing: it says for which names the table is".to_owned();
             return Err(ConfigError::Table { place: section.place.clone(), reason });

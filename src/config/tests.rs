@@ -295,6 +295,9 @@ fn tables_are_read_in_their_order_and_printed_as_they_were_written() {
     assert_eq!((first.interval_floor, first.latest), (Some(Duration::from_millis(200)), true));
     assert_eq!((second.interval_floor, second.latest), (None, false));
 
+    let off = load(&[], &[], "[[topics]]\npattern = \"off\"").unwrap();
+    assert_eq!(off.config.topics[0].pattern, "off", "a name as any other");
+
     let printed = loaded.to_toml();
     assert!(
         printed.contains("\n[[channels]] # [[channels]] 1 of /") && printed.contains("\ntopic = \"app.{1}\"\n"),
@@ -329,6 +332,7 @@ fn a_refused_table_is_named_with_its_number_its_key_and_what_is_allowed() {
     check(&topic("pattern = [\"a\"]"), &["pattern = [\"a\"] in [[topics]] 2", "one text in quotes"]);
     for (key, value, allowed) in [
         ("history-events", "0", "from 1 to"),
+        ("history-events", "\"off\"", "from 1 to"),
         ("history-bytes", "0", "1KiB to"),
         ("history-age", "\"0s\"", "1s to 365d"),
         ("interval-floor", "\"0s\"", "1ms to 1h"),
@@ -358,6 +362,9 @@ fn a_refused_table_is_named_with_its_number_its_key_and_what_is_allowed() {
     check("topics = \"a\"", &["below a line [[topics]]"]);
     check("[[topics]]\npattern = a*", &["line 2: pattern = a*: a text needs quotes: pattern = \"a*\""]);
 
+    let pattern = |bytes: usize| topic(&format!("pattern = \"{}\"", "x".repeat(bytes)));
+    assert!(load(&[], &[], &pattern(1024)).is_ok());
+    check(&pattern(1025), &["in [[topics]] 2 of /", "a pattern of topics is longer than 1024 bytes"]);
     let longest = |bytes: usize| mapped("a*", &format!("{{1}}{}", "x".repeat(bytes)));
     assert!(load(&[("redis-url", "redis://h")], &[], &longest(256)).is_ok());
     check(&longest(257), &["[[channels]] 2 of /", "topic-bytes 256", "longer than topics may be"]);

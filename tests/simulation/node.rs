@@ -118,6 +118,7 @@ impl Plan {
                 slow_policy: self.slow_policy,
                 interval_floor: self.interval_floor,
             },
+            topic_rules: Vec::new(),
             limits: LimitsConfig {
                 connections_max: None,
                 connections_per_ip_max: self.connections_per_address_max,
