@@ -190,7 +190,7 @@ impl Args for ServeArgs {
             .long("config")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("A TOML file of options: keys are the flags' names; also from FANFARE_CONFIG")
+            .help("A TOML file of options, whose keys are the flags' names, and of tables; also from FANFARE_CONFIG")
             .help_heading("Configuration");
         let print_config = Arg::new("print-config")
             .long("print-config")

@@ -328,6 +328,9 @@ fn tables_of_topics_apply_to_events_of_a_durable_bus_too() {
     let stage = Stage::start(TOPICS, &["--redis-url", &url, "--bus", "redis-stream"]);
     wait_until("the node is ready", || stage.server.get("/health/ready").status == 200);
     ["0", "1", "2", "3"].iter().for_each(|data| _ = stage.server.publish("prices.a", data));
+    // An answer says that Redis has the event; this node reads it a moment later.
+    let evicted = "fanfare_evicted_events_total{reason=\"history_events\"}";
+    stage.server.wait_for_metric(evicted, |evicted| evicted == 2.0);
     assert_eq!(stage.remembered("prices.a"), ["2", "3"]);
 }
 

@@ -107,8 +107,8 @@ impl Tables {
     /// Reads the tables of a file, and checks each of them alone.
     pub fn read(file: Option<&ConfigFile>) -> Result<Tables, ConfigError> {
         let Some(file) = file else { return Ok(Tables::default()) };
-        let channels = file.tables(CHANNELS).map(|section| Table::read(&section, &channel_keys));
-        let topics = file.tables(TOPICS).map(|section| Table::read(&section, &topic_keys));
+        let channels = file.tables(CHANNELS).map(|section| Table::read(&section, channel_keys()));
+        let topics = file.tables(TOPICS).map(|section| Table::read(&section, topic_keys()));
         let tables = Tables {
             channels: channels.collect::<Result<Vec<Table<ChannelTable>>, _>>()?,
             topics: topics.collect::<Result<Vec<Table<TopicTable>>, _>>()?,
@@ -137,8 +137,7 @@ impl Tables {
 }
 
 impl<T: FromArgMatches> Table<T> {
-    fn read(section: &Section<'_>, keys: &dyn Fn() -> Command) -> Result<Table<T>, ConfigError> {
-        let declared = keys();
+    fn read(section: &Section<'_>, declared: Command) -> Result<Table<T>, ConfigError> {
         section.check_keys(&declared)?;
         let setting = |arg| {
             let setting = section.setting(arg)?.unwrap_or_else(|| default_setting(arg));
