@@ -244,8 +244,8 @@ impl Client {
     fn fetch(&mut self, nodes: &mut [Node; 2], model: &mut Model) -> bool {
         let Some(key) = self.wanted.take() else { return false };
         let mut page = fetch_page(model, key).unwrap();
-        for ArchivedEntry { position, topic, frame } in &mut page.entries {
-            let kind = if topic.is_some() { "event" } else { "fork" };
+        for ArchivedEntry { position, topics, frame } in &mut page.entries {
+            let kind = if topics.is_empty() { "fork" } else { "event" };
             *frame = Frame::from(format!("{kind} {position}").into_bytes());
         }
         self.diary.push(format!("{key:?} comes: {page:?}"));

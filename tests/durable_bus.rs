@@ -1,34 +1,18 @@
 //! A durable bus in a stream of a real redis-server: nodes that restart, clients that move between nodes, and a Redis
 //! that forgets.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
-use support::redis::RedisServer;
+use support::redis::{RedisServer, bus_command, install_bus};
 use support::server::Server;
 use support::stream::Subscriber;
 use support::wait::wait_until;
 
 mod support;
 
-/// Runs `fanfare bus`; returns its exit status and output.
-fn bus_command(redis: &RedisServer, action: &str) -> (Option<i32>, String) {
-    let url = redis.url("redis", "");
-    let output = Command::new(env!("CARGO_BIN_EXE_fanfare")).args(["bus", action, "--redis-url", &url]).output();
-    let output = output.expect("cargo built it");
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout) + &text(output.stderr))
-}
-
-fn install(redis: &RedisServer) {
-    let (status, output) = bus_command(redis, "install");
-    assert_eq!(status, Some(0), "{output}");
-}
-
 fn start() -> RedisServer {
     let redis = RedisServer::start();
-    install(&redis);
+    install_bus(&redis);
     redis
 }
 
@@ -252,7 +236,7 @@ fn a_redis_that_restarts_empty_is_a_gap_on_all_nodes() {
     let nodes = [node(&redis, &[]), node(&redis, &[])];
     check_fork(&nodes, || {
         redis.restart();
-        install(&redis);
+        install_bus(&redis);
     });
 }
 
@@ -348,7 +332,7 @@ fn the_status_of_a_bus_is_its_newest_position_once_it_is_installed() {
     let redis = RedisServer::start();
     let (status, output) = bus_command(&redis, "status");
     assert!(status == Some(1) && output.contains("fanfare bus install"), "{output}");
-    install(&redis);
+    install_bus(&redis);
     let id = publish(&node(&redis, &[]), &json!({"topic": "a", "data": "1"}))["id"].as_str().unwrap().to_owned();
     assert_eq!(bus_command(&redis, "status"), (Some(0), format!("position  {id}\nentries   2\n")));
 }
@@ -362,7 +346,7 @@ fn a_bus_that_is_not_installed_is_named_and_streams_wait_for_it() {
     assert_eq!(server.get("/health/ready").status, 503);
     assert_eq!(server.get("/events?topic=a").status, 503);
     assert_eq!(server.post(r#"{"topic":"a","data":"x"}"#).status, 503);
-    install(&redis);
+    install_bus(&redis);
     wait_until("the node is ready", || server.get("/health/ready").status == 200);
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");
     publish(&server, &json!({"topic": "a", "data": "1"}));

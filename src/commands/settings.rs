@@ -86,10 +86,8 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
 /// The sources without which the server is not ready. Without its bus, a server can't start a stream.
 fn required_sources(config: &Config) -> Vec<String> {
     let Some(redis) = &config.redis else { return Vec::new() };
-    match &redis.stream {
-        Some(_) => vec!["bus".to_owned()],
-        None => redis.is_required.then(|| "redis".to_owned()).into_iter().collect(),
-    }
+    let bus = redis.stream.as_ref().map(|_| "bus".to_owned());
+    bus.into_iter().chain(redis.is_required.then(|| "redis".to_owned())).collect()
 }
 
 fn cors(config: &Config) -> Cors {

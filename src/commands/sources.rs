@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::config::{ChannelTable, Config, RedisConfig, RedisPayload, StreamConfig};
 use crate::event::RunName;
 use crate::observe::live::Live;
-use crate::sources::bus::redis_stream::{RedisStream, StreamSettings};
-use crate::sources::bus::{self, BusHandle, BusPublisher, BusSettings, Engine, PageRequests};
+use crate::sources::bus::redis_stream::{RedisLead, RedisStream, StreamSettings, marker_channel};
+use crate::sources::bus::{self, BusHandle, BusSettings, Engine};
 use crate::sources::channel::{FetchPage, Outlet, Publish, SourceStatus};
 use crate::sources::redis::{self, ChannelRule, Payload, RedisHandle, RedisSettings, RedisTiming};
 use crate::sources::sequencer::Sequencer;
@@ -29,6 +29,7 @@ pub(super) struct Sources {
     /// Fetches older events, if there is a durable bus.
     pub(super) fetcher: Option<Arc<dyn FetchPage + Send + Sync>>,
     _redis: Option<RedisHandle>,
+    _ingest: Option<SourceThread>,
     _bus: Option<BusHandle>,
     _host: Option<SourceThread>,
 }
@@ -42,14 +43,27 @@ impl Sources {
     ) -> anyhow::Result<Sources> {
         let mut statuses = Vec::new();
         let mut publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(sequencer) as _;
-        let (mut redis, mut bus, mut fetcher) = (None, None, None);
+        let (mut redis, mut bus, mut fetcher, mut ingest) = (None, None, None, None);
         if let Some((settings, stream)) = config.durable_bus() {
             let status = SourceStatus::of_bus();
             statuses.push(Arc::clone(&status));
-            let (handle, bus_publisher, page_requests) = spawn_bus(config, settings, stream, outlet, status)?;
+            let node = getrandom::u64().context("asking the kernel for random bits")?;
+            let node = RunName::from_bits(node).to_string();
+            let engine =
+                || -> Box<dyn Engine> { Box::new(RedisStream::new(stream_settings(config, settings, stream))) };
+            let (handle, bus_publisher, page_requests) =
+                bus::spawn(bus_settings(config, node.clone()), engine, outlet, status).context("starting the bus")?;
             bus = Some(handle);
             fetcher = Some(Arc::new(page_requests) as _);
             publisher = Arc::new(bus_publisher);
+            if settings.has_channels() {
+                let status = SourceStatus::new("redis");
+                statuses.push(Arc::clone(&status));
+                let lead = Box::new(RedisLead::new(stream_settings(config, settings, stream)));
+                let settings = RedisSettings { bus: marker_channel(&stream.name), ..redis_settings(config, settings) };
+                let thread = redis::spawn_ingest(settings, node, lead, status);
+                ingest = Some(thread.context("starting the ingest")?);
+            }
         } else if let Some(settings) = &config.redis {
             let status = SourceStatus::new("redis");
             statuses.push(Arc::clone(&status));
@@ -69,35 +83,27 @@ impl Sources {
                 Some(host::spawn(topic, sequencer, status, own).context("starting the host source")?)
             }
         };
-        Ok(Sources { statuses, publisher, fetcher, _redis: redis, _bus: bus, _host: host })
+        Ok(Sources { statuses, publisher, fetcher, _redis: redis, _ingest: ingest, _bus: bus, _host: host })
     }
 }
 
-/// Starts the durable bus in a stream of Redis.
-fn spawn_bus(
-    config: &Config,
-    redis: &RedisConfig,
-    stream: &StreamConfig,
-    outlet: Outlet,
-    status: Arc<SourceStatus>,
-) -> anyhow::Result<(BusHandle, BusPublisher, PageRequests)> {
-    let engine = || -> Box<dyn Engine> {
-        Box::new(RedisStream::new(StreamSettings {
-            address: redis.address.clone(),
-            name: stream.name.clone(),
-            entries_max: stream.entries_max,
-            id_memory: stream.id_memory,
-            limits: config.limits.publish(),
-        }))
-    };
-    let node = getrandom::u64().context("asking the kernel for random bits")?;
-    let settings = BusSettings {
-        node: RunName::from_bits(node).to_string(),
+fn stream_settings(config: &Config, redis: &RedisConfig, stream: &StreamConfig) -> StreamSettings {
+    StreamSettings {
+        address: redis.address.clone(),
+        name: stream.name.clone(),
+        entries_max: stream.entries_max,
+        id_memory: stream.id_memory,
+        limits: config.limits.publish(),
+    }
+}
+
+fn bus_settings(config: &Config, node: String) -> BusSettings {
+    BusSettings {
+        node,
         load_bytes_max: config.history.bytes_total_max,
         queue: QUEUE_LIMITS,
         backoff: RedisTiming::default().backoff,
-    };
-    bus::spawn(settings, engine, outlet, status).context("starting the bus")
+    }
 }
 
 fn redis_settings(config: &Config, redis: &RedisConfig) -> RedisSettings {

@@ -83,6 +83,11 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
     not_built_yet(options, settings)
 }
 
+/// What the names of a durable bus's own keys and channels begin with.
+fn own_prefix(options: &Options) -> String {
+    format!("{{{}}}:", options.redis.bus_name)
+}
+
 /// Checks what the bus needs, and what it excludes.
 fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let with = |name: &str| (settings.get("bus").to_string(), settings.get(name).to_string());
@@ -95,15 +100,17 @@ fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
             refuse(with("redis-url"), "a server with Redis has its bus there: leave out one of them")
         }
         (Some(BusKind::RedisStream), Some(_)) => {
-            // Their messages would reach each node in an order of its own.
-            let excluded = ["redis-channel", "redis-pattern", "redis-payload", "redis-bus", "redis-publish"];
-            match excluded.into_iter().find(|name| settings.get(name).is_explicit()) {
-                Some(name) => refuse(
-                    with(name),
-                    "a redis-stream bus takes events from POST /publish and from its own \
-                                                  function alone: leave that out",
-                ),
-                None => Ok(()),
+            let excluded = [
+                ("redis-bus", "nodes exchange events through the stream: leave that out"),
+                ("redis-publish", "the node that reads channels would take the copies for events: leave that out"),
+            ];
+            if let Some((name, reason)) = excluded.into_iter().find(|(name, _)| settings.get(name).is_explicit()) {
+                return refuse(with(name), reason);
+            }
+            let own = own_prefix(options);
+            match options.redis.channels.iter().any(|channel| channel.as_str().starts_with(&own)) {
+                true => refuse(with("redis-channel"), &format!("names that begin with {own} belong to the bus")),
+                false => Ok(()),
             }
         }
         _ => Ok(()),
@@ -118,10 +125,9 @@ pub(super) fn tables(options: &Options, settings: &Settings, tables: &Tables) ->
 
 fn channels_table(table: &Table<ChannelTable>, options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let with = |option: &str| (table.shown("pattern"), settings.get(option).to_string());
-    if options.redis.kind == Some(BusKind::RedisStream) {
-        let reason = "a redis-stream bus takes events from POST /publish and from its own function alone: \
-                      leave out the tables [[channels]]";
-        return refuse(with("bus"), reason);
+    let own = own_prefix(options);
+    if options.redis.kind == Some(BusKind::RedisStream) && table.values.pattern.starts_with(&own) {
+        return refuse(with("bus-name"), &format!("names that begin with {own} belong to the bus"));
     }
     if options.redis.url.is_some() && table.values.pattern == options.redis.bus {
         return refuse(with("redis-bus"), "the bus carries Fanfare's own messages: name another channel");
@@ -166,7 +172,7 @@ fn warn_if_hidden<T>(tables: &[Table<T>], pattern: impl Fn(&T) -> &str, warnings
 /// Warns about settings that are allowed but have no effect.
 pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment, warnings: &mut Vec<String>) {
     if options.redis.url.is_some() {
-        return;
+        return without_channels(options, settings, warnings);
     }
     for name in [
         "redis-password-file",
@@ -184,6 +190,19 @@ pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment
     }
     if env.contains_key(REDIS_PASSWORD_VARIABLE) {
         warnings.push(format!("{REDIS_PASSWORD_VARIABLE} has no effect without redis-url"));
+    }
+}
+
+/// Warns about settings for channels beside a durable bus that reads none.
+fn without_channels(options: &Options, settings: &Settings, warnings: &mut Vec<String>) {
+    let is_explicit = |name: &&str| settings.get(name).is_explicit();
+    let has_channels = ["redis-channel", "redis-pattern"].iter().any(is_explicit);
+    if options.redis.kind == Some(BusKind::RedisStream) && !has_channels {
+        for name in ["redis-payload", "ready-requires"].into_iter().filter(is_explicit) {
+            let setting = settings.get(name);
+            warnings
+                .push(format!("{setting} has no effect: with bus redis-stream, no channel is read but those named"));
+        }
     }
 }
 

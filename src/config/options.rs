@@ -127,6 +127,8 @@ pub(super) struct RedisOptions {
     pub(super) tls_ca: Option<PathBuf>,
 
     /// A channel to subscribe to; its name is the topic; repeatable
+    ///
+    /// With --bus redis-stream, there is no default, and one node at a time reads the channels for all nodes.
     #[arg(id = "redis-channel", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = exact_topic)]
     pub(super) channels: Vec<Topic>,
 

@@ -49,6 +49,13 @@ pub struct StreamConfig {
     pub fetch_entries_max: u32,
 }
 
+impl RedisConfig {
+    /// True when any channel is subscribed to, for events that applications publish there.
+    pub fn has_channels(&self) -> bool {
+        !self.channels.is_empty() || !self.patterns.is_empty() || !self.tables.is_empty()
+    }
+}
+
 impl RedisOptions {
     /// Reads the files that the options name; none without a URL.
     pub(super) fn read(
@@ -81,13 +88,15 @@ impl RedisOptions {
             id_memory: self.bus_id_memory,
             fetch_entries_max: self.bus_fetch_entries,
         });
+        // A durable bus needs no channel; the default is for servers that Fanfare replaces.
+        let is_without_channels = stream.is_some() && !secrets.settings.get("redis-channel").is_explicit();
         Ok(Some(RedisConfig {
             stream,
             url,
             tls_ca,
             address,
             tables: tables.iter().map(|table| table.values.clone()).collect(),
-            channels: self.channels,
+            channels: if is_without_channels { Vec::new() } else { self.channels },
             patterns: self.patterns,
             payload: self.payload,
             bus: self.bus,

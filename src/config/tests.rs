@@ -150,6 +150,23 @@ fn contradictions_name_both_sides() {
         &[("redis-url", "redis://h"), ("redis-bus", "a"), ("redis-publish", "a")],
         &["--redis-bus a", "--redis-publish a", "another channel"],
     );
+    let on_bus = |option, value| [("redis-url", "redis://h"), ("bus", "redis-stream"), (option, value)];
+    check(&on_bus("redis-bus", "a"), &["--bus redis-stream", "--redis-bus a", "through the stream"]);
+    check(&on_bus("redis-publish", "a"), &["--bus redis-stream", "--redis-publish a", "copies"]);
+    check(&on_bus("redis-channel", "{fanfare}:marker"), &["--redis-channel {fanfare}:marker", "belong to the bus"]);
+}
+
+#[test]
+fn a_durable_bus_reads_the_channels_that_are_named() {
+    let check = |flags: &[(&str, &str)], channels: &[&str], patterns: &[&str]| {
+        let flags = [&[("redis-url", "redis://h"), ("bus", "redis-stream")], flags].concat();
+        let redis = load(&flags, &[], "").unwrap().config.redis.unwrap();
+        assert_eq!(redis.channels.iter().map(Topic::as_str).collect::<Vec<_>>(), channels, "{flags:?}");
+        assert_eq!(redis.patterns.iter().map(Topic::as_str).collect::<Vec<_>>(), patterns, "{flags:?}");
+    };
+    check(&[], &[], &[]);
+    check(&[("redis-channel", "dashboard_updates")], &["dashboard_updates"], &[]);
+    check(&[("redis-pattern", "a.*")], &[], &["a.*"]);
 }
 
 #[test]
@@ -173,6 +190,9 @@ fn what_is_odd_is_allowed_with_a_warning() {
     };
     check(&[("redis-channel", "a")], &[], "--redis-channel a has no effect");
     check(&[("redis-publish", "a")], &[], "--redis-publish a has no effect");
+    let on_bus = |option, value| [("redis-url", "redis://h"), ("bus", "redis-stream"), (option, value)];
+    check(&on_bus("redis-payload", "envelope"), &[], "--redis-payload envelope has no effect");
+    check(&on_bus("ready-requires", "redis"), &[], "--ready-requires redis has no effect");
     check(&[("redis-tls-ca", "/no/such")], &[], "--redis-tls-ca /no/such has no effect");
     check(&[("jwt-audience", "a")], &[], "--jwt-audience a has no effect without jwt-key-file");
     check(&[], &[("FANFARE_HEARTBEET", "1s")], "did you mean FANFARE_HEARTBEAT?");

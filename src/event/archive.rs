@@ -53,8 +53,8 @@ pub struct Page {
 pub struct ArchivedEntry {
     /// Where it is.
     pub position: Position,
-    /// Whose subscribers receive it; `None`: all subscribers do.
-    pub topic: Option<Topic>,
+    /// Whose subscribers receive it; none: all subscribers do.
+    pub topics: Vec<Topic>,
     /// The event or gap.
     pub frame: Frame,
 }

@@ -124,12 +124,12 @@ impl Hub {
         run: &mut Run,
     ) -> (Sequence, bool) {
         let mut reached = after;
-        for ArchivedEntry { position, topic, frame } in &page.entries {
+        for ArchivedEntry { position, topics, frame } in &page.entries {
             let Some(sequence) = self.sequence_in_archive(*position) else { continue };
             if sequence <= after || sequence > end {
                 continue;
             }
-            let is_due = |entry: &TopicEntry| topic.as_ref().is_none_or(|topic| *topic == entry.name);
+            let is_due = |entry: &TopicEntry| topics.is_empty() || topics.contains(&entry.name);
             if self.entries_of(subscriber).any(is_due) && !run.push(frame, sequence, limits) {
                 return (reached, false);
             }

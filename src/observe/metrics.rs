@@ -153,6 +153,8 @@ pub struct SourceGauges {
     pub name: &'static str,
     /// Connected and subscribed.
     pub up: bool,
+    /// Whether this node leads it; none: every node has it for itself.
+    pub leads: Option<bool>,
     /// Messages that arrived.
     pub received: u64,
     /// Reconnections after a loss.
@@ -228,6 +230,9 @@ fn sources(page: &mut Page, gauges: &Gauges) {
     let all = &gauges.sources;
     let up = all.iter().map(|source| (source.name, u8::from(source.up)));
     page.by(Kind::Gauge, "fanfare_source_up", "1 while the source is connected and subscribed.", "source", up);
+    let leads = all.iter().filter_map(|source| Some((source.name, u8::from(source.leads?))));
+    let help = "1 while this node appends to the bus what the source carries; of the nodes, one does.";
+    page.by(Kind::Gauge, "fanfare_source_leads", help, "source", leads);
     let received = all.iter().map(|source| (source.name, source.received));
     page.by(Kind::Counter, "fanfare_published_events_total", "Events that arrived, by source.", "source", received);
     let reconnects = all.iter().map(|source| (source.name, source.reconnects));

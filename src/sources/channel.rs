@@ -7,7 +7,7 @@
 //! channel. The sequencer has that policy.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -242,7 +242,19 @@ pub struct SourceStatus {
     own_copy: AtomicU64,
     copied: AtomicU64,
     bus: Option<BusFigures>,
+    duplicate: AtomicU64,
+    leading: AtomicU8,
     last_error: Mutex<Option<String>>,
+}
+
+/// A node's part in a source that one node at a time leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Leading {
+    /// Another node leads, or none.
+    StandsBy = 1,
+    /// This node leads.
+    Leads,
 }
 
 /// Why a message of a source did not become an event.
@@ -258,6 +270,8 @@ pub enum Refusal {
     Overlapping,
     /// A copy that a Fanfare node sent to a channel, of an event that came over the bus. Not a loss.
     OwnCopy,
+    /// An event that is on the bus already, under the same publisher's id. Not a loss.
+    Duplicate,
 }
 
 impl SourceStatus {
@@ -284,6 +298,8 @@ impl SourceStatus {
             overlapping: AtomicU64::new(0),
             own_copy: AtomicU64::new(0),
             copied: AtomicU64::new(0),
+            duplicate: AtomicU64::new(0),
+            leading: AtomicU8::new(0),
             last_error: Mutex::new(None),
         })
     }
@@ -329,6 +345,17 @@ impl SourceStatus {
         self.last_error().filter(|_| !self.is_up())
     }
 
+    /// Which part this node has.
+    pub fn set_leading(&self, leading: Leading) {
+        self.leading.store(leading as u8, Ordering::Relaxed);
+    }
+
+    /// Which part this node has; none: every node has the source for itself.
+    pub fn leading(&self) -> Option<Leading> {
+        let leading = self.leading.load(Ordering::Relaxed);
+        [Leading::StandsBy, Leading::Leads].into_iter().find(|part| *part as u8 == leading)
+    }
+
     /// Counts a message that arrived.
     pub fn count_received(&self) {
         self.received.fetch_add(1, Ordering::Relaxed);
@@ -365,7 +392,7 @@ impl SourceStatus {
     }
 
     /// Messages that did not become an event, by reason.
-    pub fn refused(&self) -> [(&'static str, u64); 5] {
+    pub fn refused(&self) -> [(&'static str, u64); 6] {
         let count = |refusal| self.refusals(refusal).load(Ordering::Relaxed);
         [
             ("not_utf8", count(Refusal::NotUtf8)),
@@ -373,6 +400,7 @@ impl SourceStatus {
             ("malformed", count(Refusal::Malformed)),
             ("overlapping", count(Refusal::Overlapping)),
             ("own_copy", count(Refusal::OwnCopy)),
+            ("duplicate", count(Refusal::Duplicate)),
         ]
     }
 
@@ -383,6 +411,7 @@ impl SourceStatus {
             Refusal::Malformed => &self.malformed,
             Refusal::Overlapping => &self.overlapping,
             Refusal::OwnCopy => &self.own_copy,
+            Refusal::Duplicate => &self.duplicate,
         }
     }
 }

@@ -131,3 +131,18 @@ impl Drop for RedisServer {
         self.kill();
     }
 }
+
+/// Runs `fanfare bus`; returns its exit status and output.
+pub fn bus_command(redis: &RedisServer, action: &str) -> (Option<i32>, String) {
+    let url = redis.url("redis", "");
+    let output = Command::new(env!("CARGO_BIN_EXE_fanfare")).args(["bus", action, "--redis-url", &url]).output();
+    let output = output.expect("cargo built it");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout) + &text(output.stderr))
+}
+
+/// Installs the functions of a durable bus.
+pub fn install_bus(redis: &RedisServer) {
+    let (status, output) = bus_command(redis, "install");
+    assert_eq!(status, Some(0), "{output}");
+}

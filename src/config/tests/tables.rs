@@ -119,11 +119,7 @@ fn a_refused_table_is_named_with_its_number_its_key_and_what_is_allowed() {
     let large = topic("pattern = \"a\"\nhistory-bytes = \"65MiB\"");
     check(&large, &["history-bytes = \"65MiB\" in [[topics]] 2 of /", "history-bytes-total 64MiB"]);
     let stream = [("redis-url", "redis://h"), ("bus", "redis-stream")];
-    check_with(
-        &stream,
-        &channel("pattern = \"a\""),
-        &["[[channels]] 1 of /", "--bus redis-stream", "leave out the tables"],
-    );
+    check_with(&stream, &channel("pattern = \"{fanfare}:own\""), &["bus-name fanfare", "belong to the bus"]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::server::node::Node;
 use crate::server::transport::Transport;
 use crate::server::transport::connection::Phase;
 use crate::sources::bus_figures::BusFigures;
-use crate::sources::channel::SourceStatus;
+use crate::sources::channel::{Leading, SourceStatus};
 
 /// Topics in the debug view.
 const BUSIEST_MAX: usize = 20;
@@ -47,10 +47,7 @@ impl Api {
         if probe == Probe::Live {
             return json(200, &object!({ "status": "live" }));
         }
-        let sources = self
-            .sources
-            .iter()
-            .map(|source| (source.name().to_owned(), object!({ "up": source.is_up(), "error": source.error() })));
+        let sources = self.sources.iter().map(|source| (source.name().to_owned(), source_health(source)));
         let sources: serde_json::Map<String, Value> = sources.collect();
         let body = object!({ "status": state, "ready": ready, "sources": sources, "streams": streams });
         json(status, &body).with_header("Cache-Control", "no-store")
@@ -145,6 +142,7 @@ impl Api {
         let source_gauges = |source: &Arc<SourceStatus>| SourceGauges {
             name: source.name(),
             up: source.is_up(),
+            leads: source.leading().map(|leading| leading == Leading::Leads),
             received: source.received(),
             reconnects: source.reconnects(),
             copied: source.copied(),
@@ -153,6 +151,7 @@ impl Api {
         let http = SourceGauges {
             name: "http",
             up: true,
+            leads: None,
             received: node.counters.published_http,
             reconnects: 0,
             copied: 0,
@@ -250,6 +249,15 @@ pub(super) fn topic_figures(info: &TopicInfo) -> Value {
         "retained_events": info.retained_events,
         "retained_bytes": info.retained_bytes,
     })
+}
+
+/// A source's state.
+fn source_health(source: &SourceStatus) -> Value {
+    let mut health = object!({ "up": source.is_up(), "error": source.error() });
+    if let Some(leading) = source.leading() {
+        health["role"] = (if leading == Leading::Leads { "leader" } else { "standby" }).into();
+    }
+    health
 }
 
 /// The figures of a source that every view has.

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::event::Frame;
 use crate::event::archive::{ArchivedEntry, PAGE_POSITIONS, Page, PageKey};
 use crate::event::timeline::Position;
+use crate::event::{Frame, Topic};
 use crate::protocol::encoder;
 use crate::sources::backoff::{Backoff, BackoffLimits};
 use crate::sources::bus::{Content, Engine, EngineError, Entry, event_frame};
@@ -134,27 +134,30 @@ fn page_of(key: PageKey, entries: &[Entry]) -> Page {
 
 /// What subscribers receive of an entry.
 fn archived(position: Position, content: &Content, scratch: &mut Vec<u8>) -> Option<ArchivedEntry> {
-    let (topic, frame) = match content {
-        Content::Event(event) => (Some(event.topic.clone()), event_frame(position, event, scratch)),
-        Content::Fork => (None, gap_frame(position, GapReason::BusForked, "*")),
+    let (topics, frame) = match content {
+        Content::Event(event) => (vec![event.topic.clone()], event_frame(position, event, scratch)),
+        Content::Fork => (Vec::new(), gap_frame(position, GapReason::BusForked, &[])),
+        Content::Gap { reason, topics } => (topics.clone(), gap_frame(position, *reason, topics)),
         Content::Refused { topic, .. } => {
-            let name = topic.as_ref().map_or("*", |topic| topic.as_str());
-            (topic.clone(), gap_frame(position, GapReason::Refused, name))
+            let topics: Vec<_> = topic.iter().cloned().collect();
+            (topics.clone(), gap_frame(position, GapReason::Refused, &topics))
         }
         Content::Disconnect(..) => return None,
     };
-    Some(ArchivedEntry { position, topic, frame })
+    Some(ArchivedEntry { position, topics, frame })
 }
 
-fn gap_frame(position: Position, reason: GapReason, topic: &str) -> Frame {
+/// The gap names a topic only if it concerns that topic alone, as the loop's own gaps do.
+fn gap_frame(position: Position, reason: GapReason, topics: &[Topic]) -> Frame {
+    let name = if let [topic] = topics { topic.as_str() } else { "*" };
     let last_id = (position.offset > 0).then(|| before(position).to_string());
-    encoder::gap(&position.id(None), reason.as_str(), &[topic], last_id.as_deref())
+    encoder::gap(&position.id(None), reason.as_str(), &[name], last_id.as_deref())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Event, Topic};
+    use crate::event::Event;
 
     /// The page of 7-64 to 7-127, of these entries: what it holds, where it ends, and what is gone.
     fn page(positions: &[&str]) -> (usize, String, Option<String>) {

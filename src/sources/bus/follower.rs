@@ -8,6 +8,7 @@ use crate::event::timeline::{Epoch, Position, Timeline};
 use crate::event::{Event, Sequence, Topic};
 use crate::protocol::disconnect::Disconnect;
 use crate::sources::bus::{Content, Entry, Page};
+use crate::sources::channel::GapReason;
 
 /// The most positions that are skipped without beginning anew.
 const SKIPPED_MAX: u64 = 1 << 20;
@@ -34,6 +35,8 @@ pub enum Loss {
     Trimmed,
     /// An entry of this topic, or of an unknown one, is not an event.
     Refused(Option<Topic>, String),
+    /// Events of these topics, or of any, never reached the bus.
+    Announced(GapReason, Vec<Topic>),
 }
 
 /// How far a node has read, and how sequences follow from positions.
@@ -72,7 +75,7 @@ impl Follower {
                 self.push_gap(Loss::Trimmed, steps);
                 self.advance(position);
             }
-            Some(_) if matches!(content, Content::Event(_)) && position.offset > 0 => {
+            Some(_) if !matches!(content, Content::Fork | Content::Refused { .. }) && position.offset > 0 => {
                 // The fork itself is trimmed.
                 self.begin(before(position), steps);
                 self.push_gap(Loss::Trimmed, steps);
@@ -84,6 +87,7 @@ impl Follower {
             Content::Event(event) => steps.push(Step::Event(self.head, position, event)),
             Content::Disconnect(disconnect, node) => steps.push(Step::Disconnect(disconnect, node)),
             Content::Refused { topic, reason } => self.push_gap(Loss::Refused(topic, reason), steps),
+            Content::Gap { reason, topics } => self.push_gap(Loss::Announced(reason, topics), steps),
             // What came before the first entry is before what this node remembers.
             Content::Fork if is_first => {}
             Content::Fork => self.push_gap(Loss::Fork, steps),
@@ -135,15 +139,18 @@ fn before(position: Position) -> Position {
 mod tests {
     use super::*;
 
-    /// Reads `7-1 7-2` as events, `9-0<` as a fork, `9-3!` as something else.
+    /// Reads `7-1 7-2` as events, `9-0<` as a fork, `9-3?` as a gap, `9-3!` as something else.
     fn page(entries: &str, last: &str) -> Page {
         let at = |text: &str| Position::parse(text).unwrap();
-        let entry = |text: &str| match (text.split_once('<'), text.strip_suffix('!')) {
-            (Some((fork, _)), _) => Entry { position: at(fork), content: Content::Fork },
-            (_, Some(refused)) => {
-                Entry { position: at(refused), content: Content::Refused { topic: None, reason: String::new() } }
-            }
-            _ => Entry { position: at(text), content: Content::Event(Event::message(Topic::new("t").unwrap(), text)) },
+        let entry = |text: &str| {
+            let number = text.trim_end_matches(['<', '?', '!']);
+            let content = match &text[number.len()..] {
+                "<" => Content::Fork,
+                "?" => Content::Gap { reason: GapReason::SourceLost, topics: Vec::new() },
+                "!" => Content::Refused { topic: None, reason: String::new() },
+                _ => Content::Event(Event::message(Topic::new("t").unwrap(), text)),
+            };
+            Entry { position: at(number), content }
         };
         Page { entries: entries.split_whitespace().map(entry).collect(), last: at(last) }
     }
@@ -184,6 +191,9 @@ mod tests {
         check(&[("7-1", "7-1"), ("", "7-4"), ("7-5", "7-5")], "[7-1, 7-1, gap@7-4 Trimmed, 7-5");
         check(&[("7-1 7-2", "7-4"), ("", "7-4")], "[7-1, 7-1, 7-2, gap@7-4 Trimmed");
         check(&[("7-1 7-2!", "7-2"), ("7-3", "7-3")], "[7-1, 7-1, gap@7-2 Refused, 7-3");
+        check(&[("7-1 7-2? 7-3", "7-3")], "[7-1, 7-1, gap@7-2 Announced, 7-3");
+        // A client that has everything before the first entry has missed something.
+        check(&[("7-2? 7-3", "7-3")], "[7-2, gap@7-2 Announced, 7-3");
     }
 
     #[test]
@@ -192,6 +202,7 @@ mod tests {
         check(&[("7-1", "7-1"), ("9-0< 9-1", "9-1")], "[7-1, 7-1, [9-0, gap@9-0 Fork, 9-1");
         check(&[("7-1 7-2 7-3", "7-3"), ("9-0< 9-1", "9-1")], "[7-1, 7-1, 7-2, 7-3, [9-0, gap@9-0 Fork, 9-1");
         check(&[("7-1", "7-1"), ("9-4", "9-4")], "[7-1, 7-1, [9-3, gap@9-3 Trimmed, 9-4");
+        check(&[("7-1", "7-1"), ("9-4?", "9-4")], "[7-1, 7-1, [9-3, gap@9-3 Trimmed, gap@9-4 Announced");
         check(&[("7-1", "7-1"), ("", "9-4"), ("9-5", "9-5")], "[7-1, 7-1, [9-4, gap@9-4 Trimmed, 9-5");
         let far = "7-18446744073709551615";
         check(

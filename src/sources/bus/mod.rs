@@ -7,6 +7,8 @@
 //!               ◀─ fetcher (what the loop no longer remembers) ◀─ Engine::read_after
 //! ```
 //!
+//! What other sources carry, such as channels of Redis pub/sub, is appended by the one node that has the [`lead`].
+//!
 //! An [`Engine`] is one file: it appends, and it reads pages of entries. Everything else is the same for all engines. A
 //! [`follower::Follower`] turns pages into what the loop gets: it proves that no entry was skipped, and puts a gap where
 //! one was. A node has nothing that is not on the bus, so a node that restarts reads its history back from there, and a
@@ -18,6 +20,7 @@
 //! differently, such as which event is a duplicate.
 
 pub mod follower;
+pub mod lead;
 pub mod redis_stream;
 
 mod fetcher;
@@ -37,12 +40,17 @@ use crate::sources::answer::QueueLimits;
 use crate::sources::backoff::BackoffLimits;
 use crate::sources::bus::fetcher::Fetcher;
 use crate::sources::bus::reader_thread::ReaderThread;
-use crate::sources::channel::{Outlet, SourceStatus};
+use crate::sources::channel::{GapReason, Outlet, SourceStatus};
 use crate::sources::thread::SourceThread;
 
 pub use fetcher::{PageRequests, fetch_page};
 pub use publisher::{Appender, BusPublisher, Job};
 pub use reader::{Reader, Turn};
+
+/// Contents that are appended together; a publish with more goes alone.
+pub(super) const TOGETHER_MAX: usize = 256;
+/// Their bytes, likewise.
+pub(super) const TOGETHER_BYTES_MAX: usize = 1 << 20;
 
 /// An entry of the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +70,13 @@ pub enum Content {
     Disconnect(Disconnect, String),
     /// The first entry of an epoch: before it, entries may have been lost.
     Fork,
+    /// Events are missing here that never reached the bus.
+    Gap {
+        /// Why.
+        reason: GapReason,
+        /// Their topics; none: any.
+        topics: Vec<Topic>,
+    },
     /// Something that is not an event, in this topic or in an unknown one.
     Refused {
         /// The topic, if it can be read.
@@ -109,9 +124,10 @@ pub trait Engine: Send {
 
 impl Content {
     /// About what it takes in memory, and on the way.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Content::Event(event) => event.topic.as_str().len() + event.data.len(),
+            Content::Gap { topics, .. } => topics.iter().map(|topic| topic.as_str().len()).sum(),
             _ => 0,
         }
     }

@@ -10,15 +10,10 @@ use crate::event::Event;
 use crate::event::timeline::PUBLISHER_ID_BYTES_MAX;
 use crate::protocol::disconnect::Disconnect;
 use crate::sources::answer::{Answer, Charge, Load};
-use crate::sources::bus::{BusSettings, Content, Engine, Receipt};
+use crate::sources::bus::{BusSettings, Content, Engine, Receipt, TOGETHER_BYTES_MAX, TOGETHER_MAX};
 use crate::sources::channel::{Accepted, Outlet, PassedOn, Publish, PublishRefusal, Published, SourceStatus, Ticket};
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
-
-/// Contents that are appended together; a publish with more goes alone.
-const CONTENTS_MAX: usize = 256;
-/// Their bytes, likewise.
-const BYTES_MAX: usize = 1 << 20;
 
 /// Access to the bus for the clients of one loop.
 pub struct BusPublisher {
@@ -107,7 +102,7 @@ impl Appender {
         let mut bytes = first.bytes;
         let mut contents = first.contents;
         let mut answers = vec![(first.answer, contents.len())];
-        while contents.len() < CONTENTS_MAX && bytes < BYTES_MAX {
+        while contents.len() < TOGETHER_MAX && bytes < TOGETHER_BYTES_MAX {
             let Ok(job) = self.jobs.try_recv() else { break };
             bytes += job.bytes;
             answers.push((job.answer, job.contents.len()));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::timeline::Position;
-use crate::event::{Broadcast, Event, Sequence};
+use crate::event::{Broadcast, Event, Sequence, Topic};
 use crate::observe::clip::clip;
 use crate::sources::bus::follower::{Follower, Loss, Step};
 use crate::sources::bus::{BusSettings, Content, Engine, EngineError, Entry, Page, event_frame};
@@ -214,16 +214,23 @@ impl Reader {
                 if self.refused_log.admit() {
                     tracing::warn!(%position, reason = &*clip(&reason), "{REFUSED}");
                 }
-                let lost = topic.map(|topic| {
-                    let lost = Arc::new(LostTopics::default());
-                    let _is_added = lost.add(&topic);
-                    GapScope::Topics(lost)
-                });
-                (GapReason::Refused, lost.unwrap_or(GapScope::All))
+                (GapReason::Refused, scope_of(topic.as_slice()))
             }
+            Loss::Announced(reason, topics) => (reason, scope_of(&topics)),
         };
         Gap { sequence, id: position.id(None), reason, scope }
     }
+}
+
+/// A gap of these topics; of all, if there are none.
+fn scope_of(topics: &[Topic]) -> GapScope {
+    if topics.is_empty() {
+        return GapScope::All;
+    }
+    let lost = LostTopics::default();
+    let is_open = topics.iter().all(|topic| lost.add(topic));
+    debug_assert!(is_open, "no reader has it yet");
+    GapScope::Topics(Arc::new(lost))
 }
 
 #[cfg(test)]

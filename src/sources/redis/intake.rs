@@ -1,13 +1,12 @@
-//! Turns the messages of a session into events for the sequencer, or into refusals that are announced.
+//! Turns the messages of a session into events for its sink, or into refusals that are announced.
 //!
-//! Messages of one read form a batch, which goes under the sequencer's lock once. A gap or an answer to a publisher
-//! that must come after the batch's events waits until the batch has gone ([`Intake::flush`]).
+//! Messages of one read form a batch, which the sink hands over at once. An answer to a publisher that must come after
+//! the batch's events waits until the batch has gone ([`Intake::flush`]).
 
 use std::sync::Arc;
 
 use crate::event::Event;
 use crate::observe::clip::clip;
-use crate::protocol::encoder::Fields;
 use crate::redis_address::replies::{Message, Reply, TooLong};
 use crate::sources::answer::Answer;
 use crate::sources::channel::{Control, PublishRefusal, Published, Refusal, SourceStatus};
@@ -17,24 +16,23 @@ use crate::sources::redis::copies::AwaitedCopies;
 use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::mapping::{Mapped, Mapping};
 use crate::sources::redis::payload::{self, Parsed, Refused};
+use crate::sources::redis::sink::Sink;
 use crate::sources::redis::subscriptions::{Delivery, Subscriptions};
 use crate::sources::refused_log::RefusedLog;
-use crate::sources::sequencer::{Batch, Sequencer};
 
 /// The log message for a message that is not an event.
 const REFUSED: &str = "a message from Redis was refused";
 
-/// Passes messages on to the sequencer.
+/// Passes messages on to the sink.
 pub(super) struct Intake {
     settings: Arc<RedisSettings>,
-    sequencer: Arc<Sequencer>,
+    sink: Box<dyn Sink>,
     status: Arc<SourceStatus>,
     echoes: Arc<Echoes>,
     subscriptions: Subscriptions,
     copies: AwaitedCopies,
     mapping: Mapping,
-    /// Events that have not gone to the sequencer yet, and the answers to give when they have.
-    batch: Batch,
+    /// The answers to give when the sink has handed over the events.
     answers: Vec<(Answer, Result<Published, PublishRefusal>)>,
     /// Rate-limited, because every application that may publish to Redis can cause these lines.
     refused_log: RefusedLog,
@@ -43,7 +41,7 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) fn new(
         settings: Arc<RedisSettings>,
-        sequencer: Arc<Sequencer>,
+        sink: Box<dyn Sink>,
         status: Arc<SourceStatus>,
         echoes: Arc<Echoes>,
     ) -> Intake {
@@ -51,12 +49,11 @@ impl Intake {
         Intake {
             subscriptions: Subscriptions::new(&settings.bus, &channels, &patterns),
             settings,
-            sequencer,
+            sink,
             status,
             echoes,
             copies: AwaitedCopies::default(),
             mapping: Mapping::default(),
-            batch: Batch::default(),
             answers: Vec::new(),
             refused_log: RefusedLog::new(REFUSED),
         }
@@ -67,22 +64,21 @@ impl Intake {
         &self.subscriptions
     }
 
+    /// Where the events go.
+    pub(super) fn sink(&mut self) -> &mut dyn Sink {
+        &mut *self.sink
+    }
+
     /// Discards what an earlier session left unfinished: it does not concern the next session.
     pub(super) fn reset(&mut self) {
         self.copies = AwaitedCopies::default();
-        self.batch = Batch::default();
         self.answers.clear();
-    }
-
-    /// Announces that events of every topic may be missing here.
-    pub(super) fn announce_loss(&mut self) {
-        self.flush();
-        self.sequencer.announce_loss();
     }
 
     /// Takes a reply; call [`Intake::flush`] after the last one.
     pub(super) fn take(&mut self, reply: Reply<'_>) {
         match reply {
+            reply if !self.sink.admits(&reply) => {}
             Reply::Message(message) => self.deliver(&message),
             Reply::TooLong(message) => self.skip(&message),
             // The answer to a ping: it only shows that the connection works.
@@ -92,10 +88,7 @@ impl Intake {
 
     /// Hands the batch over, then gives the answers that depend on it, so that an Ok is true when it is sent.
     pub(super) fn flush(&mut self) {
-        if !self.batch.is_empty() {
-            // If a channel is full, the sequencer announces the gap.
-            self.sequencer.publish_all(&mut self.batch);
-        }
+        self.sink.flush();
         self.answers.drain(..).for_each(|(answer, outcome)| answer.give(outcome));
     }
 
@@ -119,7 +112,7 @@ impl Intake {
             }
         };
         match payload::parse(kind, &topic, payload, &self.settings.limits) {
-            Ok(Parsed::Data(data)) => self.sequencer.add(&mut self.batch, topic, None, &Fields::data(data)),
+            Ok(Parsed::Data(data)) => self.sink.add_data(topic, data),
             Ok(Parsed::Events(events)) => self.add_all(&events),
             Err(refused) => self.refuse(channel, &refused),
         }
@@ -144,12 +137,12 @@ impl Intake {
         self.add_all(&message.events);
         // This node already carries out a request that it received itself.
         if let Some(disconnect) = message.disconnect.filter(|_| !self.echoes.expects(payload)) {
-            self.sequencer.control(&Control::Disconnect(Arc::new(disconnect)));
+            self.sink.control(&Control::Disconnect(Arc::new(disconnect)));
         }
     }
 
     fn add_all(&mut self, events: &[Event]) {
-        events.iter().for_each(|event| self.sequencer.add_event(&mut self.batch, event));
+        events.iter().for_each(|event| self.sink.add_event(event));
     }
 
     /// Refuses a message that is longer than the limit for reading.
@@ -166,7 +159,7 @@ impl Intake {
         match self.subscriptions.delivery(pattern, channel) {
             Delivery::Again => return self.status.count_refused(Refusal::Overlapping),
             // The topics are in the part that was not read.
-            Delivery::Bus => self.announce_loss(),
+            Delivery::Bus => self.sink.announce_loss(),
             Delivery::First => topics.extend(self.mapping.get(channel, &self.settings).map(|mapped| mapped.topic)),
         }
         self.copies = AwaitedCopies::default();
@@ -174,9 +167,8 @@ impl Intake {
     }
 
     fn refuse(&mut self, channel: &[u8], Refused { refusal, topics, reason }: &Refused) {
-        self.flush();
         self.status.count_refused(*refusal);
-        topics.iter().for_each(|topic| self.sequencer.announce_refused(topic));
+        topics.iter().for_each(|topic| self.sink.announce_refused(topic));
         if self.refused_log.admit() {
             let channel = String::from_utf8_lossy(channel);
             tracing::warn!(channel = ?clip(&channel), reason = &*clip(reason), "{REFUSED}");

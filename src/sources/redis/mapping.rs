@@ -68,15 +68,19 @@ impl RedisSettings {
     }
 
     fn map(&self, channel: &[u8]) -> Result<Mapped, String> {
+        Ok(Mapped { topic: self.topic_of(channel)?, payload: self.payload_of(self.rule(channel)) })
+    }
+
+    /// The topic of a channel's messages, or why there is no valid one.
+    pub(super) fn topic_of(&self, channel: &[u8]) -> Result<Topic, String> {
         let rule = self.rule(channel);
-        let topic = match rule.and_then(|rule| Some((&rule.pattern, rule.topic.as_ref()?))) {
+        match rule.and_then(|rule| Some((&rule.pattern, rule.topic.as_ref()?))) {
             None => payload::parse_topic("the channel's name", channel, &self.limits),
             Some((pattern, template)) => {
                 let name = template.fill(pattern.as_bytes(), channel);
                 payload::parse_topic("the topic's name", &name, &self.limits)
             }
-        };
-        Ok(Mapped { topic: topic?, payload: self.payload_of(rule) })
+        }
     }
 
     /// The format of a channel's messages.

@@ -36,6 +36,9 @@
 //! are not Fanfare (`copies`). The copy is in one transaction with its bus message, so that Redis executes both or
 //! neither, and so that every node can distinguish its cluster's copies from other messages on the same channel.
 //!
+//! Beside a durable bus, one node at a time appends what the channels carry to that bus ([`spawn_ingest`], `ingest`);
+//! there is no publisher then, and the settings' `bus` is the channel of that bus's markers.
+//!
 //! Absent: Redis streams (they would be a source of their own), sharded pub/sub, any wait without a bound, a fatal
 //! error.
 
@@ -45,11 +48,13 @@ pub mod payload;
 mod copies;
 mod echo;
 mod gathering;
+mod ingest;
 mod intake;
 mod mapping;
 mod publisher;
 mod queue;
 mod role;
+mod sink;
 mod subscriber;
 mod subscriptions;
 
@@ -57,16 +62,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::RunName;
 use crate::event::template::Template;
+use crate::event::{RunName, Topic};
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
 use crate::redis_address::replies::ReplyLimits;
+use crate::sources::bus::lead::LeadEngine;
 use crate::sources::channel::{Outlet, SourceStatus};
 use crate::sources::redis::copies::Copies;
 use crate::sources::redis::echo::Echoes;
+use crate::sources::redis::ingest::Ingest;
 use crate::sources::redis::publisher::Publisher;
 use crate::sources::redis::role::RoleCheck;
+use crate::sources::redis::sink::OwnOrder;
 use crate::sources::redis::subscriber::Subscriber;
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
@@ -74,6 +82,9 @@ use crate::sources::{BackoffLimits, QueueLimits};
 
 pub use payload::Payload;
 pub use queue::RedisPublisher;
+
+/// Beyond this, a gap does not list the topics that channels give: it is one of all topics.
+const FEEDS_BYTES_MAX: usize = 64 << 10;
 
 /// What to bridge, and which limits apply.
 #[derive(Clone, Debug)]
@@ -131,6 +142,23 @@ impl RedisSettings {
     fn reply_limits(&self) -> ReplyLimits {
         ReplyLimits { payload_bytes_max: bus::message_bytes_max(&self.limits, self.body_bytes_max) }
     }
+
+    /// What is subscribed to and what becomes of it, as text, and the topics that this can give; none: any.
+    fn feeds(&self) -> (String, Vec<Topic>) {
+        let (mut channels, patterns) = self.subscribed();
+        channels.sort();
+        let topics =
+            self.rules.iter().map(|rule| (&rule.pattern, rule.topic.as_ref().map(|topic| format!("{topic:?}"))));
+        let topics: Vec<_> = topics.filter(|(_, topic)| topic.is_some()).collect();
+        let feeds = serde_json::json!({ "channels": channels, "patterns": patterns, "topics": topics }).to_string();
+        match patterns.is_empty() && feeds.len() <= FEEDS_BYTES_MAX {
+            true => {
+                let topics = channels.iter().map(|channel| self.topic_of(channel.as_bytes()));
+                (feeds, topics.collect::<Result<_, _>>().unwrap_or_default())
+            }
+            false => (feeds, Vec::new()),
+        }
+    }
 }
 
 impl Default for RedisTiming {
@@ -161,7 +189,8 @@ pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<Sou
     let roles = Arc::new(RoleCheck::default());
     let shared = (Arc::clone(&settings), Arc::clone(&echoes), Arc::clone(&status), Arc::clone(&roles));
     let mut publisher = Publisher::new(shared.0, shared.1, shared.2, shared.3, jobs);
-    let mut subscriber = Subscriber::new(settings, sequencer, Arc::clone(&status), echoes, roles);
+    let mut subscriber =
+        Subscriber::new(settings, Box::new(OwnOrder::new(sequencer)), Arc::clone(&status), echoes, roles);
     let lost = {
         let status = Arc::clone(&status);
         move |error| status.set_down(error)
@@ -173,6 +202,20 @@ pub fn spawn(settings: RedisSettings, sequencer: Arc<Sequencer>, status: Arc<Sou
         subscriber: SourceThread::spawn("redis-subscribe", lost, move |stop| subscriber.run(stop))?,
         publisher: SourceThread::spawn("redis-publish", failed, move |stop| publisher.run(stop))?,
     })
+}
+
+/// Starts an ingest: `engine` appends to the durable bus, on which this node is called `node`.
+pub fn spawn_ingest(
+    settings: RedisSettings,
+    node: String,
+    engine: Box<dyn LeadEngine>,
+    status: Arc<SourceStatus>,
+) -> io::Result<SourceThread> {
+    let ingest = Ingest::new(engine, node, &settings, Arc::clone(&status));
+    let (settings, sink) = (Arc::new(settings), Box::new(ingest));
+    let mut subscriber = Subscriber::new(settings, sink, Arc::clone(&status), Arc::default(), Arc::default());
+    let lost = move |error| status.set_down(error);
+    SourceThread::spawn("redis-ingest", lost, move |stop| subscriber.run(stop))
 }
 
 impl RedisHandle {

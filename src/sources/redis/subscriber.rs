@@ -17,12 +17,14 @@ use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::gathering::Gathering;
 use crate::sources::redis::intake::Intake;
 use crate::sources::redis::role::{self, RoleCheck};
-use crate::sources::sequencer::Sequencer;
+use crate::sources::redis::sink::Sink;
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
 
 /// How long a read waits before the thread checks whether to stop or to ping.
 const READ_WAIT: Duration = Duration::from_millis(100);
+/// How long leaving may take: the end of the process waits for this thread, but not much longer.
+const LEAVE_MAX: Duration = Duration::from_millis(700);
 /// After a session of at least this length, the backoff starts again at its minimum.
 const STEADY: Duration = Duration::from_secs(1);
 /// The most bytes kept of messages that arrive before the last subscription is confirmed.
@@ -65,13 +67,13 @@ struct OwnedMessage {
 impl Subscriber {
     pub(super) fn new(
         settings: Arc<RedisSettings>,
-        sequencer: Arc<Sequencer>,
+        sink: Box<dyn Sink>,
         status: Arc<SourceStatus>,
         echoes: Arc<Echoes>,
         roles: Arc<RoleCheck>,
     ) -> Subscriber {
         Subscriber {
-            intake: Intake::new(Arc::clone(&settings), sequencer, Arc::clone(&status), Arc::clone(&echoes)),
+            intake: Intake::new(Arc::clone(&settings), sink, Arc::clone(&status), Arc::clone(&echoes)),
             backoff: Backoff::new(settings.timing.backoff),
             settings,
             status,
@@ -135,11 +137,18 @@ impl Subscriber {
 
     /// Reads until the connection ends or stays silent for too long.
     fn session(&mut self, connection: &mut RedisConnection, early: &Early, stop: &Stop) -> End {
-        let session = self.begin(early);
         let began = Instant::now();
+        let session = match self.begin(early, began) {
+            Ok(session) => session,
+            Err(error) => return End::Lost(error),
+        };
         early.messages.iter().for_each(|message| self.intake.take(message.as_reply()));
         self.intake.flush();
         let end = self.read(connection, session, stop);
+        match &end {
+            End::Lost(error) => self.intake.sink().end(Some(error)),
+            End::Stopped => self.leave(connection),
+        }
         self.echoes.end();
         if began.elapsed() >= STEADY {
             self.backoff.reset();
@@ -148,21 +157,35 @@ impl Subscriber {
     }
 
     /// All subscriptions are confirmed: events can be missing only before this point.
-    fn begin(&mut self, early: &Early) -> NonZeroU64 {
+    fn begin(&mut self, early: &Early, now: Instant) -> Result<NonZeroU64, String> {
+        let is_first = self.sessions == 0;
         self.sessions += 1;
+        let session = NonZeroU64::new(self.sessions).expect("just counted");
         self.intake.reset();
-        if self.sessions > 1 || early.is_incomplete {
-            self.intake.announce_loss();
+        self.intake.sink().begin(session, now)?;
+        if is_first && early.is_incomplete {
+            self.intake.sink().announce_loss();
         }
-        if self.sessions > 1 {
+        if !is_first {
             self.status.count_reconnect();
         }
-        let session = NonZeroU64::new(self.sessions).expect("just counted");
         self.echoes.begin(session);
         self.status.set_up();
         self.lost_log.reset();
         tracing::info!(address = %self.settings.address, session = self.sessions, "subscribed to Redis");
-        session
+        Ok(session)
+    }
+
+    /// Leaves what this session receives to another node, where nodes share that.
+    fn leave(&mut self, connection: &mut RedisConnection) {
+        let deadline = Instant::now() + LEAVE_MAX;
+        while self.intake.sink().is_leaving() && Instant::now() < deadline {
+            let received = connection.receive();
+            if received.is_err() || self.take_replies(connection).is_err() {
+                break;
+            }
+        }
+        self.intake.sink().end(None);
     }
 
     fn read(&mut self, connection: &mut RedisConnection, session: NonZeroU64, stop: &Stop) -> End {
@@ -177,6 +200,9 @@ impl Subscriber {
             self.intake.log_left_out();
             if !self.echoes.is_live(session) {
                 return End::Lost(role::REPLICA.to_owned());
+            }
+            if let Err(error) = self.intake.sink().tend(Instant::now()) {
+                return End::Lost(error);
             }
             // Silence is measured up to the time before the read: data that came while the process was stopped is read
             // first.

@@ -3,6 +3,8 @@
 //! The function (`functions.lua`) makes ids dense and begins an epoch with a fork. A page is one transaction that reads
 //! entries and runs the function's check, so entries and check are of the same time.
 
+mod lead;
+
 use std::time::Duration;
 
 use redis::{Connection, RedisError, RedisResult, Value};
@@ -13,6 +15,9 @@ use crate::protocol::disconnect::Disconnect;
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
 use crate::sources::bus::{Content, Engine, EngineError, Entry, Page, Receipt};
+use crate::sources::channel::GapReason;
+
+pub use lead::{RedisLead, marker_channel};
 
 /// The library of functions; `fanfare bus install` loads it.
 pub const FUNCTIONS: &str = include_str!("functions.lua");
@@ -49,6 +54,19 @@ pub struct RedisStream {
     connection: Option<Connection>,
 }
 
+impl StreamSettings {
+    fn stream_key(&self) -> String {
+        format!("{{{}}}:events", self.name)
+    }
+
+    /// A call of one of the functions, without its own arguments.
+    fn call(&self, function: &str) -> redis::Cmd {
+        let mut call = redis::cmd("FCALL");
+        call.arg(function).arg(2).arg(self.stream_key()).arg(format!("{{{}}}:bus", self.name));
+        call
+    }
+}
+
 impl RedisStream {
     /// Connects with its first call.
     pub fn new(settings: StreamSettings) -> RedisStream {
@@ -64,17 +82,9 @@ impl RedisStream {
 
     /// The newest entry, and how many entries there are.
     pub fn status(&mut self) -> Result<Status, EngineError> {
-        let (entries, last) = self.read(redis::cmd("XLEN").arg(self.stream_key()))?;
+        let (entries, last) = self.read(redis::cmd("XLEN").arg(self.settings.stream_key()))?;
         let entries = redis::from_redis_value(entries).map_err(|_| unexpected("a number of entries"))?;
         Ok(Status { last, entries })
-    }
-
-    fn stream_key(&self) -> String {
-        format!("{{{}}}:events", self.settings.name)
-    }
-
-    fn state_key(&self) -> String {
-        format!("{{{}}}:bus", self.settings.name)
     }
 
     /// Runs commands; a failure ends the connection, because its next reply could belong to an older command.
@@ -97,11 +107,10 @@ impl RedisStream {
     /// Reads the stream with one command, and the last entry's id in the same transaction. The check comes first, so that
     /// a fork that it appends is read, too.
     fn read(&mut self, command: &redis::Cmd) -> Result<(Value, Position), EngineError> {
-        let (stream, state) = (self.stream_key(), self.state_key());
+        let check = self.settings.call("fanfare_check");
         let (last, reply): (String, Value) = self.with_connection(|connection| {
             let mut transaction = redis::pipe();
-            transaction.atomic().cmd("FCALL").arg("fanfare_check").arg(2).arg(stream).arg(state);
-            transaction.add_command(command.clone());
+            transaction.atomic().add_command(check).add_command(command.clone());
             transaction.query(connection)
         })?;
         let last = Position::parse(&last).ok_or_else(|| unexpected("the last entry's id"))?;
@@ -112,29 +121,23 @@ impl RedisStream {
     fn wait_for_entry(&mut self, after: Position, wait: Duration) -> Result<(), EngineError> {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(1).arg("BLOCK").arg(wait.as_millis().max(1) as u64);
-        command.arg("STREAMS").arg(self.stream_key()).arg(after.to_string());
+        command.arg("STREAMS").arg(self.settings.stream_key()).arg(after.to_string());
         self.with_connection(|connection| command.query::<Value>(connection)).map(drop)
     }
 }
 
 impl Engine for RedisStream {
     fn append(&mut self, contents: &[Content]) -> Result<Vec<Receipt>, EngineError> {
-        let mut call = redis::cmd("FCALL");
-        call.arg("fanfare_append").arg(2).arg(self.stream_key()).arg(self.state_key());
+        let mut call = self.settings.call("fanfare_append");
         call.arg(self.settings.entries_max).arg(self.settings.id_memory.as_millis() as u64);
         contents.iter().for_each(|content| write(content, &mut call));
         let ids: Vec<String> = self.with_connection(|connection| call.query(connection))?;
-        let receipts = ids.iter().map(|id| {
-            let (is_duplicate, id) = id.strip_prefix('=').map_or((false, &id[..]), |id| (true, id));
-            Some(Receipt { position: Position::parse(id)?, is_duplicate })
-        });
-        let receipts: Option<Vec<_>> = receipts.collect();
-        receipts.filter(|receipts| receipts.len() == contents.len()).ok_or_else(|| unexpected("the ids of new entries"))
+        read_receipts(&ids, contents.len())
     }
 
     fn read_after(&mut self, after: Position, entries_max: usize, wait: Duration) -> Result<Page, EngineError> {
         let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(entries_max).arg("STREAMS").arg(self.stream_key()).arg(after.to_string());
+        command.arg("COUNT").arg(entries_max).arg("STREAMS").arg(self.settings.stream_key()).arg(after.to_string());
         let (streams, last) = self.read(&command)?;
         let entries = entries_of_first(streams, &self.settings.limits)?;
         if entries.is_empty() && last == after && !wait.is_zero() {
@@ -146,7 +149,7 @@ impl Engine for RedisStream {
     fn read_before(&mut self, before: Option<Position>, entries_max: usize) -> Result<Page, EngineError> {
         let end = before.map_or("+".to_owned(), |before| format!("({before}"));
         let mut command = redis::cmd("XREVRANGE");
-        command.arg(self.stream_key()).arg(end).arg("-").arg("COUNT").arg(entries_max);
+        command.arg(self.settings.stream_key()).arg(end).arg("-").arg("COUNT").arg(entries_max);
         let (entries, last) = self.read(&command)?;
         let mut entries = read_entries(entries, &self.settings.limits)?;
         entries.reverse();
@@ -179,11 +182,21 @@ fn write(content: &Content, call: &mut redis::Cmd) {
         Content::Disconnect(disconnect, node) => {
             call.arg("").arg(disconnect.passed()).arg("").arg("").arg("").arg(node)
         }
-        Content::Fork | Content::Refused { .. } => unreachable!("nodes append no such entries"),
+        Content::Fork | Content::Gap { .. } | Content::Refused { .. } => unreachable!("nodes append no such entries"),
     };
 }
 
 // ---- what is read ----
+
+/// The receipts for this number of appended contents.
+fn read_receipts(ids: &[String], count: usize) -> Result<Vec<Receipt>, EngineError> {
+    let receipts = ids.iter().map(|id| {
+        let (is_duplicate, id) = id.strip_prefix('=').map_or((false, &id[..]), |id| (true, id));
+        Some(Receipt { position: Position::parse(id)?, is_duplicate })
+    });
+    let receipts: Option<Vec<_>> = receipts.collect();
+    receipts.filter(|receipts| receipts.len() == count).ok_or_else(|| unexpected("the ids of new entries"))
+}
 
 /// The entries of the only stream in the reply to XREAD, which is nil if there are none.
 fn entries_of_first(streams: Value, limits: &PublishLimits) -> Result<Vec<Entry>, EngineError> {
@@ -231,6 +244,11 @@ fn read_content(fields: &[Value], limits: &PublishLimits) -> Content {
     let named = topic.as_ref().and_then(|topic| topic.as_ref().ok().cloned());
     let read = || -> Result<Content, String> {
         let data = text("d")?.ok_or("it has no field d")?;
+        if let Some(reason) = text("gap")? {
+            let reason =
+                GapReason::ALL.into_iter().find(|known| known.as_str() == reason).ok_or("it is an unknown gap")?;
+            return Ok(Content::Gap { reason, topics: lead::read_topics(data) });
+        }
         if let Some(node) = text("n")? {
             let disconnect = Disconnect::parse_passed(data.as_bytes()).ok_or("it is no message that nodes exchange")?;
             return Ok(Content::Disconnect(disconnect.map_err(|error| error.to_string())?, node.to_owned()));
