@@ -4,6 +4,7 @@
 //! collected as text, because a flag and a file's value are compared by precedence before either is parsed. The client
 //! commands have no layers: clap parses them completely.
 
+mod bus;
 mod disconnect;
 mod token;
 
@@ -18,11 +19,12 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{Flags, Options, RedisPayload, bus_name, duration_within, topic};
+use crate::config::{Flags, Options, RedisPayload, duration_within, topic};
 use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
 use crate::io::listener::ListenAddress;
 
+pub use bus::{BusAction, BusArgs, BusPlace, CheckArgs, HoldArgs, InstallArgs};
 pub use disconnect::DisconnectArgs;
 pub use token::TokenArgs;
 
@@ -91,7 +93,6 @@ pub enum Command {
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
     /// Install and examine a durable bus in a Redis stream
-    #[command(after_help = BUS_HELP)]
     Bus(BusArgs),
     /// Print a shell's completions
     #[command(after_help = COMPLETIONS_HELP)]
@@ -153,15 +154,6 @@ Examples:
   fanfare doctor --listen 127.0.0.1:3001      a proxy on this host connects there
   fanfare doctor --sysctl | sudo tee /etc/sysctl.d/60-fanfare.conf && sudo systemctl restart systemd-sysctl
   sudo nsenter --target PID --net fanfare doctor --root /proc/PID/root      a container, seen from its host";
-
-const BUS_HELP: &str = "\
-FANFARE_REDIS_PASSWORD holds the password for Redis; no flag does, since every user of a host sees its arguments. Exit \
-codes: 0 done, 1 Redis can't be reached, or the bus is not installed, 2 wrong usage.
-
-Examples:
-  fanfare bus install --redis-url redis://127.0.0.1:6379
-  fanfare bus status --redis-url redis://127.0.0.1:6379
-  fanfare serve --redis-url redis://127.0.0.1:6379 --bus redis-stream";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -365,34 +357,6 @@ pub struct PublishArgs {
     /// A file whose first line is the password for Redis
     #[arg(long, value_name = "FILE", requires = "redis_url", help_heading = "Redis")]
     pub redis_password_file: Option<PathBuf>,
-}
-
-/// `fanfare bus`.
-#[derive(Args, Clone, Debug)]
-pub struct BusArgs {
-    /// What to do with the bus
-    pub action: BusAction,
-
-    /// The Redis that has it: redis:// or rediss:// (TLS)
-    #[arg(long, value_name = "URL")]
-    pub redis_url: String,
-
-    /// A file whose first line is the password for Redis
-    #[arg(long, value_name = "FILE")]
-    pub redis_password_file: Option<PathBuf>,
-
-    /// The bus's name: --bus-name of its nodes
-    #[arg(long = "bus-name", value_name = "NAME", default_value = "fanfare", value_parser = bus_name)]
-    pub name: String,
-}
-
-/// What `fanfare bus` does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum BusAction {
-    /// Load the functions that append to the bus, or replace them by this version's
-    Install,
-    /// Print the newest position, and how many entries the bus holds
-    Status,
 }
 
 /// `fanfare completions`.

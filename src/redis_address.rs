@@ -4,14 +4,15 @@
 
 pub mod connection;
 pub mod replies;
+pub mod sentinel;
 
 use std::fmt;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
 use redis::{
-    Client, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError,
-    RedisResult, ServerError, TlsCertificates,
+    Client, Cmd, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion,
+    RedisError, RedisResult, ServerError, TlsCertificates, Value,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -19,6 +20,7 @@ use rustls::pki_types::pem::PemObject;
 
 use connection::RedisConnection;
 use replies::ReplyLimits;
+use sentinel::Sentinels;
 
 /// Replaces a password that an error's text repeats.
 const REDACTED: &str = "***";
@@ -26,10 +28,15 @@ const REDACTED: &str = "***";
 /// The length to which an error's text is cut: a malicious Redis may send any text.
 const ERROR_BYTES_MAX: usize = 300;
 
-/// The address of a Redis. Displays as host and port, or as a path.
+/// The same for an error about several Sentinels.
+const SENTINELS_ERROR_BYTES_MAX: usize = 1000;
+
+/// The address of a Redis. Displays as host and port, as a path, or as a name and the Sentinels that know its address.
 #[derive(Clone)]
 pub struct RedisAddress {
     client: Client,
+    /// Those that name the server; its host is unknown until they are asked.
+    sentinels: Option<Sentinels>,
     /// The authorities that TLS trusts; `None`: those of this host.
     trusted: Option<RootCertStore>,
     shown: String,
@@ -41,7 +48,7 @@ pub struct RedisAddress {
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// Not a Redis URL.
-    #[error("{0}: expected redis://, rediss:// (TLS) or unix://")]
+    #[error("{0}: expected redis://, rediss:// (TLS), unix://, redis+sentinel:// or rediss+sentinel://")]
     Url(String),
     /// `#insecure`.
     #[error("#insecure is not supported: name the CA that signed the server's certificate instead")]
@@ -52,15 +59,18 @@ pub enum AddressError {
 }
 
 impl RedisAddress {
-    /// Reads `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, or
-    /// `unix:///path[?db=…&user=…&pass=…]`. With `ca_pem`, TLS trusts those certificates instead of the host's.
+    /// Reads `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS,
+    /// `unix:///path[?db=…&user=…&pass=…]`, or `redis+sentinel://[user[:password]@]host[:port],…/service[/db]`, likewise
+    /// with `rediss`. With `ca_pem`, TLS trusts those certificates instead of the host's.
     pub fn new(url: &str, ca_pem: Option<&[u8]>) -> Result<RedisAddress, AddressError> {
+        let (sentinels, url) = Sentinels::read(url).map_err(AddressError::Url)?;
+        let url = &url[..];
         let info = url.into_connection_info().map_err(|error| AddressError::Url(url_problem(&error)))?;
         if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
             return Err(AddressError::Insecure);
         }
         let secrets = secrets(url, &info);
-        let shown = info.addr().to_string();
+        let shown = sentinels.as_ref().map_or_else(|| info.addr().to_string(), Sentinels::shown);
         let login = info.redis_settings().clone();
         // CLIENT SETINFO would add two more waits on a Redis that hangs, and two refusals in the log of a Redis whose
         // ACL allows only the necessary commands.
@@ -81,7 +91,7 @@ impl RedisAddress {
                 Client::build_with_tls(info, certificates).map_err(|error| AddressError::Ca(error.to_string()))?
             }
         };
-        Ok(RedisAddress { client, trusted, shown, secrets })
+        Ok(RedisAddress { client, sentinels, trusted, shown, secrets })
     }
 
     /// A connection whose replies are read in place. No reply and no single write takes longer than `reply_timeout`.
@@ -91,10 +101,11 @@ impl RedisAddress {
         reply_timeout: Duration,
         limits: ReplyLimits,
     ) -> RedisResult<RedisConnection> {
-        let info = self.client.get_connection_info();
         let trusted = self.trusted.as_ref();
-        let mut connection =
-            RedisConnection::open(info.addr(), info.redis_settings(), trusted, connect_timeout, limits)?;
+        let open = |info: ConnectionInfo| {
+            RedisConnection::open(info.addr(), info.redis_settings(), trusted, connect_timeout, limits)
+        };
+        let mut connection = self.reach(open, RedisConnection::ask)?;
         connection.set_timeouts(reply_timeout)?;
         Ok(connection)
     }
@@ -102,14 +113,38 @@ impl RedisAddress {
     /// A connection of the redis crate for a command-line tool, on which no single read or write takes longer than
     /// `reply_timeout`.
     pub fn connect(&self, connect_timeout: Duration, reply_timeout: Duration) -> RedisResult<Connection> {
-        let connection = self.client.get_connection_with_timeout(connect_timeout)?;
-        connection.set_read_timeout(Some(reply_timeout))?;
-        connection.set_write_timeout(Some(reply_timeout))?;
-        Ok(connection)
+        let open = |info| {
+            let connection = Client::open(info)?.get_connection_with_timeout(connect_timeout)?;
+            connection.set_read_timeout(Some(reply_timeout))?;
+            connection.set_write_timeout(Some(reply_timeout))?;
+            Ok(connection)
+        };
+        self.reach(open, |connection: &mut Connection, command| command.query(connection))
+    }
+
+    /// Connects to the server, or to the one that the Sentinels name.
+    fn reach<T>(
+        &self,
+        mut open: impl FnMut(ConnectionInfo) -> RedisResult<T>,
+        role: impl FnMut(&mut T, &Cmd) -> RedisResult<Value>,
+    ) -> RedisResult<T> {
+        let info = self.client.get_connection_info();
+        match &self.sentinels {
+            None => open(info.clone()),
+            Some(sentinels) => {
+                sentinels.connect(info, self.trusted.as_ref(), |error| self.explain_one(error), open, role)
+            }
+        }
     }
 
     /// An error's text, safe to log and to show.
     pub fn explain(&self, error: &RedisError) -> String {
+        let bytes_max = if self.sentinels.is_some() { SENTINELS_ERROR_BYTES_MAX } else { ERROR_BYTES_MAX };
+        clip(self.explain_one(error), bytes_max)
+    }
+
+    /// The same for an error of one server.
+    fn explain_one(&self, error: &RedisError) -> String {
         if error.is_timeout() {
             // The system's text is "Resource temporarily unavailable". A server without TLS waits silently for the end
             // of what it takes for a command.
@@ -121,7 +156,7 @@ impl RedisAddress {
             return "Redis refuses the login: check --redis-password-file or FANFARE_REDIS_PASSWORD".to_owned();
         }
         // A server without AUTH, or a proxy, may quote the command that it did not understand.
-        clip(self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED)))
+        self.secrets.iter().fold(error.to_string(), |text, secret| text.replace(secret, REDACTED))
     }
 
     /// The same for a message that does not otherwise name this Redis.
@@ -158,9 +193,9 @@ impl fmt::Debug for RedisAddress {
     }
 }
 
-fn clip(mut text: String) -> String {
-    if text.len() > ERROR_BYTES_MAX {
-        let end = (0..=ERROR_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+fn clip(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
         text.truncate(end);
         text.push('…');
     }
@@ -192,8 +227,15 @@ mod tests {
         check("redis://me:hunter2@host:7000/3", Ok("host:7000"));
         check("rediss://:hunter2@[::1]:7000", Ok("::1:7000"));
         check("unix:///run/redis.sock?user=me&pass=hunter2&db=1", Ok("/run/redis.sock"));
+        check("redis+sentinel://me:hunter2@a,b:7/main/1", Ok("main of the Sentinels a:26379, b:7"));
         check("rediss://host/#insecure", Err(&AddressError::Insecure.to_string()));
-        for wrong in ["http://me:hunter2@host", "redis://me:hunter2@host/x", "hunter2", "redis://me:hunter2@0.0.0.0"] {
+        for wrong in [
+            "http://me:hunter2@host",
+            "redis://me:hunter2@host/x",
+            "hunter2",
+            "redis://me:hunter2@0.0.0.0",
+            "redis+sentinel://me:hunter2@host",
+        ] {
             let error = RedisAddress::new(wrong, None).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }

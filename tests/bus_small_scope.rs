@@ -1,5 +1,5 @@
 //! Every history of a few operations on a durable bus: two nodes that read it and remember little, a client that moves
-//! between them, and an engine that trims, loses its newest entry, and forks.
+//! between them, and an engine that trims, loses its newest entry, and forks, also with the proof that nothing was lost.
 //!
 //! The engine is a model; the followers and the hubs are the real ones. The checker knows only what was appended and what
 //! the client received: nothing twice, nothing out of order, and nothing missing without a gap at or behind its place.
@@ -40,6 +40,8 @@ enum Operation {
     Trim,
     /// The engine loses its newest entry, and will fork.
     Lose,
+    /// The engine forks, and has everything.
+    Move,
     /// A node reads a page.
     Read(usize),
     /// A node loses its memory and loads the newest entries.
@@ -53,10 +55,24 @@ enum Operation {
     Hop,
 }
 
-use Operation::{Append, Cut, Fetch, Hop, Lose, Read, Restart, Trim, Visit};
+use Operation::{Append, Cut, Fetch, Hop, Lose, Move, Read, Restart, Trim, Visit};
 
-const ALPHABET: [Operation; 13] =
-    [Append(0), Append(1), Append(2), Trim, Lose, Read(0), Read(1), Restart(0), Restart(1), Visit, Fetch, Cut, Hop];
+const ALPHABET: [Operation; 14] = [
+    Append(0),
+    Append(1),
+    Append(2),
+    Trim,
+    Lose,
+    Move,
+    Read(0),
+    Read(1),
+    Restart(0),
+    Restart(1),
+    Visit,
+    Fetch,
+    Cut,
+    Hop,
+];
 
 fn topic(index: usize) -> Topic {
     Topic::new(TOPICS[index]).unwrap()
@@ -87,8 +103,18 @@ impl Model {
 
     fn check(&mut self) {
         if std::mem::take(&mut self.is_fork_due) {
-            self.push(Position { epoch: self.last.epoch + 1, offset: 0 }, Content::Fork);
+            self.fork(None);
         }
+    }
+
+    fn fork(&mut self, follows: Option<Position>) {
+        self.push(Position { epoch: self.last.epoch + 1, offset: 0 }, Content::Fork { follows });
+    }
+
+    fn move_on(&mut self) -> bool {
+        self.check();
+        self.fork(Some(self.last));
+        true
     }
 
     fn trim(&mut self) -> bool {
@@ -196,6 +222,8 @@ struct Client {
     settled: Option<Position>,
     /// The page that its stream waits for.
     wanted: Option<PageKey>,
+    /// A page that it fetched begins with a fork.
+    has_fetched_fork: bool,
     diary: Vec<String>,
 }
 
@@ -246,6 +274,7 @@ impl Client {
         let mut page = fetch_page(model, key).unwrap();
         for ArchivedEntry { position, topics, frame } in &mut page.entries {
             let kind = if topics.is_empty() { "fork" } else { "event" };
+            self.has_fetched_fork |= topics.is_empty();
             *frame = Frame::from(format!("{kind} {position}").into_bytes());
         }
         self.diary.push(format!("{key:?} comes: {page:?}"));
@@ -296,8 +325,15 @@ impl Client {
 fn live(history: &[Operation]) -> Result<bool, String> {
     let mut model = Model::new();
     let mut nodes = [Node::start(&mut model), Node::start(&mut model)];
-    let mut client =
-        Client { node: 0, stream: None, id: String::new(), settled: None, wanted: None, diary: Vec::new() };
+    let mut client = Client {
+        node: 0,
+        stream: None,
+        id: String::new(),
+        settled: None,
+        wanted: None,
+        has_fetched_fork: false,
+        diary: Vec::new(),
+    };
     client.connect(&mut nodes);
     let mut gaps_are_due = false;
     let mut had_effect = true;
@@ -311,6 +347,7 @@ fn live(history: &[Operation]) -> Result<bool, String> {
             }
             Trim => model.trim(),
             Lose => model.lose(),
+            Move => model.move_on(),
             Read(node) => nodes[node].read(&mut model),
             Restart(node) => {
                 if client.node == node {
@@ -335,6 +372,9 @@ fn live(history: &[Operation]) -> Result<bool, String> {
             || client.fetch(&mut nodes, &mut model)
         {}
         client.check_complete(&model).map_err(|what| tell(&client, &model, what))?;
+        // A fetched fork is a gap, and a node that restarts knows no epoch before those that it has loaded.
+        let is_restarted = history.iter().any(|operation| matches!(operation, Restart(_)));
+        gaps_are_due |= history.contains(&Move) && (is_restarted || client.has_fetched_fork);
         if !gaps_are_due && client.diary.iter().any(|heard| heard.starts_with("gap")) {
             return Err(tell(&client, &model, "a gap, although nothing was lost".to_owned()));
         }

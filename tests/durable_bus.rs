@@ -286,7 +286,8 @@ fn entries_that_are_no_events_are_gaps_of_their_topics_alone() {
         let call = ["FCALL", "fanfare_append", "2", "{fanfare}:events", "{fanfare}:bus", "1000", "1000"];
         let _: Vec<String> = redis.command(&[&call[..], &fields[..]].concat());
     };
-    let (long, large) = ("i".repeat(88), "x".repeat((256 << 10) + 1));
+    // Each line but the first takes six bytes more when it is sent.
+    let (long, large) = ("i".repeat(88), "\n".repeat(256 << 10));
     append(["a", "", &long, "", "", ""]);
     append(["a", "", "two words", "", "", ""]);
     append(["a", "", "", "gap", "", ""]);
@@ -334,7 +335,11 @@ fn the_status_of_a_bus_is_its_newest_position_once_it_is_installed() {
     assert!(status == Some(1) && output.contains("fanfare bus install"), "{output}");
     install_bus(&redis);
     let id = publish(&node(&redis, &[]), &json!({"topic": "a", "data": "1"}))["id"].as_str().unwrap().to_owned();
-    assert_eq!(bus_command(&redis, "status"), (Some(0), format!("position  {id}\nentries   2\n")));
+    let first = id.replace("-1", "-0");
+    let shown = format!(
+        "position  {id}\nfirst     {first}\nentries   2\nformat    1\nbounds    topics of 256 bytes, events of 262144 bytes\n"
+    );
+    assert_eq!(bus_command(&redis, "status"), (Some(0), shown));
 }
 
 #[test]
@@ -356,7 +361,9 @@ fn a_bus_that_is_not_installed_is_named_and_streams_wait_for_it() {
 #[test]
 fn a_redis_that_may_evict_the_bus_and_a_replica_are_refused() {
     let redis = start();
-    let _: String = redis.command(&["FCALL", "fanfare_check", "2", "{fanfare}:events", "{fanfare}:bus"]);
+    let call =
+        ["FCALL", "fanfare_append", "2", "{fanfare}:events", "{fanfare}:bus", "9", "9", "a", "1", "", "", "", ""];
+    let _: Vec<String> = redis.command(&call);
     let replica = RedisServer::start();
     let port = redis.address().port().to_string();
     let _: String = replica.command(&["REPLICAOF", "127.0.0.1", &port]);

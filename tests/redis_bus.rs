@@ -160,7 +160,7 @@ fn a_hung_redis_is_detected_and_publishes_do_not_wait_for_it() {
         match node.publish(vec![event("t", "x")], ticket) {
             Ok(_) => taken.push(ticket),
             Err(PublishRefusal::Busy) => busy += 1,
-            Err(PublishRefusal::BrokerDown | PublishRefusal::IdTooLong) => break,
+            Err(_) => break,
         }
     }
     assert!(busy > 0, "the queue has a bound");

@@ -10,7 +10,7 @@ use crate::config::{ChannelTable, Config, RedisConfig, RedisPayload, StreamConfi
 use crate::event::RunName;
 use crate::observe::live::Live;
 use crate::sources::bus::redis_stream::{RedisLead, RedisStream, StreamSettings, marker_channel};
-use crate::sources::bus::{self, BusHandle, BusSettings, Engine};
+use crate::sources::bus::{self, BusBounds, BusHandle, BusSettings, Engine};
 use crate::sources::channel::{FetchPage, Outlet, Publish, SourceStatus};
 use crate::sources::redis::{self, ChannelRule, Payload, RedisHandle, RedisSettings, RedisTiming};
 use crate::sources::sequencer::Sequencer;
@@ -49,17 +49,19 @@ impl Sources {
             statuses.push(Arc::clone(&status));
             let node = getrandom::u64().context("asking the kernel for random bits")?;
             let node = RunName::from_bits(node).to_string();
-            let engine =
-                || -> Box<dyn Engine> { Box::new(RedisStream::new(stream_settings(config, settings, stream))) };
+            let bounds = Arc::new(BusBounds::default());
+            let stream_settings = || stream_settings(config, settings, stream, &bounds);
+            let engine = || -> Box<dyn Engine> { Box::new(RedisStream::new(stream_settings())) };
+            let bus_settings = bus_settings(config, node.clone(), Arc::clone(&bounds));
             let (handle, bus_publisher, page_requests) =
-                bus::spawn(bus_settings(config, node.clone()), engine, outlet, status).context("starting the bus")?;
+                bus::spawn(bus_settings, engine, outlet, status).context("starting the bus")?;
             bus = Some(handle);
             fetcher = Some(Arc::new(page_requests) as _);
             publisher = Arc::new(bus_publisher);
             if settings.has_channels() {
                 let status = SourceStatus::new("redis");
                 statuses.push(Arc::clone(&status));
-                let lead = Box::new(RedisLead::new(stream_settings(config, settings, stream)));
+                let lead = Box::new(RedisLead::new(stream_settings()));
                 let settings = RedisSettings { bus: marker_channel(&stream.name), ..redis_settings(config, settings) };
                 let thread = redis::spawn_ingest(settings, node, lead, status);
                 ingest = Some(thread.context("starting the ingest")?);
@@ -87,8 +89,14 @@ impl Sources {
     }
 }
 
-fn stream_settings(config: &Config, redis: &RedisConfig, stream: &StreamConfig) -> StreamSettings {
+fn stream_settings(
+    config: &Config,
+    redis: &RedisConfig,
+    stream: &StreamConfig,
+    bounds: &Arc<BusBounds>,
+) -> StreamSettings {
     StreamSettings {
+        bounds: Arc::clone(bounds),
         address: redis.address.clone(),
         name: stream.name.clone(),
         entries_max: stream.entries_max,
@@ -97,11 +105,12 @@ fn stream_settings(config: &Config, redis: &RedisConfig, stream: &StreamConfig) 
     }
 }
 
-fn bus_settings(config: &Config, node: String) -> BusSettings {
+fn bus_settings(config: &Config, node: String, bounds: Arc<BusBounds>) -> BusSettings {
     BusSettings {
         node,
         load_bytes_max: config.history.bytes_total_max,
         queue: QUEUE_LIMITS,
+        bounds,
         backoff: RedisTiming::default().backoff,
     }
 }

@@ -111,7 +111,9 @@ pub struct ListenConfig {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Redis")]
 pub(super) struct RedisOptions {
-    /// The Redis to subscribe to: redis://, rediss:// (TLS) or unix://; also from REDIS_URL
+    /// The Redis to subscribe to: redis://, rediss:// (TLS), unix:// or redis+sentinel://; also from REDIS_URL
+    ///
+    /// redis+sentinel://host,host/mymaster names Sentinels, and the primary that they watch.
     ///
     /// A password in it is never shown, but arguments are visible to every user of the host: prefer the environment,
     /// or --redis-password-file.

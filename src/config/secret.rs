@@ -13,7 +13,8 @@ use std::str::FromStr;
 use redis::IntoConnectionInfo;
 use url::Url;
 
-use crate::redis_address::url_problem;
+use crate::redis_address::sentinel::Sentinels;
+use crate::redis_address::{sentinel, url_problem};
 
 /// What stands for a secret wherever one would be printed.
 pub const REDACTED: &str = "***";
@@ -122,7 +123,7 @@ pub fn read_bounded(path: &Path) -> Result<(String, bool), SecretError> {
     Ok((text, is_open_to_others))
 }
 
-/// Where Redis is: `redis://`, `rediss://` or `unix://`. Printed without its password.
+/// Where Redis is: `redis://`, `rediss://`, `unix://`, or Sentinels that know. Printed without its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(Url);
 
@@ -158,11 +159,13 @@ impl FromStr for RedisUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<RedisUrl, String> {
-        const ADVICE: &str =
-            "allowed is redis://[user[:password]@]host[:port][/db], rediss:// likewise, or unix:///path?db=0";
-        let url = redis::parse_redis_url(text).ok_or(ADVICE)?;
-        url.clone().into_connection_info().map_err(|error| format!("{}; {ADVICE}", url_problem(&error)))?;
-        Ok(RedisUrl(url))
+        const ADVICE: &str = "allowed is redis://[user[:password]@]host[:port][/db], rediss:// likewise, \
+            unix:///path?db=0, or redis+sentinel://[user[:password]@]host[:port],host[:port]/service[/db]";
+        let text = sentinel::escape_hosts(text);
+        let (_, server) = Sentinels::read(&text).map_err(|problem| format!("{problem}; {ADVICE}"))?;
+        let server = redis::parse_redis_url(&server).ok_or(ADVICE)?;
+        server.into_connection_info().map_err(|error| format!("{}; {ADVICE}", url_problem(&error)))?;
+        Ok(RedisUrl(Url::parse(&text).map_err(|_| ADVICE)?))
     }
 }
 
@@ -174,7 +177,7 @@ impl fmt::Display for RedisUrl {
             return f.write_str(&redact_url(url.as_str()));
         }
         let (place, query) = url.as_str().split_at(url.as_str().find('?').unwrap_or(url.as_str().len()));
-        write!(f, "{place}{}", redact_parameter(query))
+        write!(f, "{}{}", sentinel::unescape_hosts(place), redact_parameter(query))
     }
 }
 
@@ -275,6 +278,9 @@ mod tests {
         check("redis://localhost", true);
         check("rediss://user:hunter2@example.com:6380/2", true);
         check("unix:///run/redis.sock?pass=hunter2", true);
+        check("rediss+sentinel://user:hunter2@a:1,b/main/2", true);
+        check("redis+sentinel://user:hunter2@a:1,b/main/x", false);
+        check("redis+sentinel://user:hunter2@a:1,b:hunter2/main", false);
         check("redis://localhost/db", false);
         check("http://user:hunter2@localhost", false);
         check("localhost:6379", false);
@@ -292,6 +298,7 @@ mod tests {
         check("redis://u:p%40w@host:6380/1", "redis://u:***@host:6380/1");
         check("redis://u:pw@host#a@b", "redis://u:***@host#a@b");
         check("redis://:pw@host/1", "redis://:***@host/1");
+        check("redis+sentinel://u:p%3Aw@a:1,[::1]:2/m/1", "redis+sentinel://u:***@a:1,[::1]:2/m/1");
         check("unix:/run:6379/r@0?pass=pw&db=1", "unix:/run:6379/r@0?pass=***&db=1");
         check("unix:/a&pass=b?pass=pw", "unix:/a&pass=b?pass=***");
         check("unix:///run/a@b:c@d?user=u&pass=p@w", "unix:///run/a@b:c@d?user=u&pass=***");
@@ -303,11 +310,13 @@ mod tests {
             let url: RedisUrl = text.parse().unwrap();
             let url = url.with_password(&Secret::password(password).unwrap());
             assert_eq!(url.expose(), expected);
-            let info = url.expose().into_connection_info().unwrap();
+            let (_, server) = Sentinels::read(url.expose()).unwrap();
+            let info = server.into_connection_info().unwrap();
             assert_eq!(info.redis_settings().password(), Some(password), "{expected}");
         };
         check("redis://host/1", "a b@c", "redis://:a%20b%40c@host/1");
         check("redis://user:***@host", "a b@c", "redis://user:a%20b%40c@host");
+        check("redis+sentinel://a:1,b/m", "p%4:ss", "redis+sentinel://:p%254%3Ass@a%3A1,b/m");
         check("redis://host", "p%41ss", "redis://:p%2541ss@host");
         check("redis://host", "x%ff", "redis://:x%25ff@host");
         check("unix:///run/r.sock?db=1&pass=***", "a b@c", "unix:///run/r.sock?db=1&pass=a+b%40c");

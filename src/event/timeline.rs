@@ -5,12 +5,15 @@
 //! positions; sequences are a node's own.
 //!
 //! ```text
-//!  positions   7-0  7-1  7-2 | 9-0  9-1        the fork 9-0 says that epoch 7 ended with 7-2
+//!  positions   7-0  7-1  7-2 | 9-0  9-1        the fork 9-0 ends epoch 7
 //!  sequences    S   2S   3S  | 4S   5S         S = SEQUENCES_PER_POSITION
 //! ```
 //!
 //! Between two positions there is room for events of the node's own topics, which never pass through the bus. Before the
 //! first position that a node reads there is room for the older ones of its epoch, which it may fetch later.
+//!
+//! A fork may *follow* a position: it is proven that the engine had nothing after it. Then a later position of the older
+//! epoch is not one of the bus's, and a client that has everything through the position has missed nothing.
 //!
 //! Invariant: later positions have larger sequences, also across forks that took back positions this node has seen.
 
@@ -100,6 +103,8 @@ pub struct Epoch {
     pub earliest: Sequence,
     /// The end of what the node had read before.
     pub previous_end: Sequence,
+    /// The last position before it, if it is proven that nothing was lost between them.
+    pub follows: Option<Position>,
 }
 
 impl Timeline {
@@ -109,14 +114,14 @@ impl Timeline {
     }
 
     /// An epoch begins at a position, after everything up to `head`. Returns how sequences follow from it.
-    pub fn begin(&mut self, first: Position, head: Sequence) -> Epoch {
+    pub fn begin(&mut self, first: Position, follows: Option<Position>, head: Sequence) -> Epoch {
         let next_slot = head.0 / SEQUENCES_PER_POSITION + 1;
         let (slot, room) = match self.is_empty() {
             true => (next_slot.max(FIRST_SLOT), first.offset.min(FIRST_SLOT - 1)),
             false => (next_slot + first.offset.min(ROOM_MAX), first.offset.min(ROOM_MAX)),
         };
         let at = |slot: u64| Sequence(slot * SEQUENCES_PER_POSITION);
-        let epoch = Epoch { first, sequence: at(slot), earliest: at(slot - room), previous_end: head };
+        let epoch = Epoch { first, sequence: at(slot), earliest: at(slot - room), previous_end: head, follows };
         self.push(epoch);
         epoch
     }
@@ -154,16 +159,41 @@ impl Timeline {
             return Place::Ahead;
         }
         let Some(index) = self.epochs.iter().position(|epoch| epoch.first.epoch == position.epoch) else {
-            return Place::Unknown;
+            return self.place_outside(position);
         };
         let (epoch, next) = (&self.epochs[index], self.epochs.get(index + 1));
         let sequence = epoch.sequence_of(position).unwrap_or(Sequence(u64::MAX));
         match next {
+            Some(next) if next.is_after_end(position) => Place::Unknown,
             // Beyond the end of an epoch: the engine has lost what the client received. The fork follows.
             Some(next) => Place::At(sequence.min(Sequence(next.earliest.0 - 1))),
             None if sequence <= head => Place::At(sequence),
             None => Place::Ahead,
         }
+    }
+
+    /// Where a position stands whose epoch this node has not read.
+    fn place_outside(&self, position: Position) -> Place {
+        let Some(index) = self.epochs.iter().position(|known| known.first.epoch > position.epoch) else {
+            return Place::Unknown;
+        };
+        let next = &self.epochs[index];
+        let is_previous = |end: Position| index > 0 && self.epochs[index - 1].first.epoch == end.epoch;
+        match next.follows {
+            // The end of its epoch: a client there has missed nothing.
+            Some(end) if end == position => Place::At(Sequence(next.sequence.0 - 1)),
+            // It is from a history of the engine that was taken back.
+            Some(end) if is_previous(end) => Place::Unknown,
+            // It is later than all that this node has read before the next epoch, which begins with a gap.
+            _ if index > 0 => Place::At(Sequence(next.earliest.0 - 1)),
+            _ => Place::Unknown,
+        }
+    }
+
+    /// The last place before what follows an epoch; `None`: it is the last epoch, or an unknown one.
+    pub fn last_place_of(&self, epoch: u64) -> Option<Sequence> {
+        let index = self.epochs.iter().position(|known| known.first.epoch == epoch)?;
+        self.epochs.get(index + 1).map(|next| Sequence(next.earliest.0 - 1))
     }
 
     /// Where the node's reading of an epoch ended; `None`: it is the last epoch, or an unknown one.
@@ -174,6 +204,11 @@ impl Timeline {
 }
 
 impl Epoch {
+    /// True if it is proven that the epoch of this position ended before it.
+    fn is_after_end(&self, position: Position) -> bool {
+        self.follows.is_some_and(|end| end.epoch == position.epoch && position > end)
+    }
+
     /// `None`: there are no sequences that far ahead.
     fn sequence_of(&self, position: Position) -> Option<Sequence> {
         match position.offset.checked_sub(self.first.offset) {
@@ -213,11 +248,11 @@ mod tests {
     fn sequences_follow_positions_across_forks() {
         let mut timeline = Timeline::default();
         assert_eq!(timeline.place(at("7-0"), Sequence::ZERO), Place::Unknown);
-        timeline.begin(at("7-10"), Sequence::ZERO);
+        timeline.begin(at("7-10"), None, Sequence::ZERO);
         let of = |timeline: &Timeline, text: &str| timeline.sequence_of(at(text)).unwrap();
         let head = of(&timeline, "7-40");
         // 7-38 to 7-40 are lost: the fork says so, and all nodes continue with 9-0.
-        timeline.begin(at("9-0"), head);
+        timeline.begin(at("9-0"), None, head);
         let head = of(&timeline, "9-2");
         let place = |text: &str| timeline.place(at(text), head);
         let position = |text: &str| match place(text) {
@@ -243,7 +278,7 @@ mod tests {
     #[test]
     fn positions_that_were_not_read_have_a_place_before_the_first() {
         let mut timeline = Timeline::default();
-        let head = timeline.begin(at("7-1000"), Sequence(5)).sequence;
+        let head = timeline.begin(at("7-1000"), None, Sequence(5)).sequence;
         let place = |timeline: &Timeline, text: &str, head| match timeline.place(at(text), head) {
             Place::At(sequence) => sequence.0,
             other => panic!("{text}: {other:?}"),
@@ -251,7 +286,7 @@ mod tests {
         assert_eq!(place(&timeline, "7-999", head), head.0 - SEQUENCES_PER_POSITION);
         assert_eq!(place(&timeline, "7-0", head), head.0 - 1000 * SEQUENCES_PER_POSITION);
         // The node read nothing of epoch 8, and epoch 9 from 9-5000000 on.
-        let epoch = timeline.begin(at("9-5000000"), head);
+        let epoch = timeline.begin(at("9-5000000"), None, head);
         let places = ["7-1000", "7-1001", "9-0", "9-3951423", "9-3951424", "9-4999999", "9-5000000"];
         let places = places.map(|text| place(&timeline, text, epoch.sequence));
         assert!(places.is_sorted() && places[0] < places[1] && places[1] == places[2] && places[2] == places[3]);
@@ -262,9 +297,27 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_may_follow_a_position() {
+        let mut timeline = Timeline::default();
+        timeline.begin(at("7-10"), None, Sequence::ZERO);
+        let head = timeline.sequence_of(at("7-40")).unwrap();
+        let epoch = timeline.begin(at("9-0"), Some(at("7-40")), head);
+        assert_eq!(timeline.place(at("7-40"), epoch.sequence), Place::At(head));
+        assert_eq!(timeline.place(at("7-41"), epoch.sequence), Place::Unknown, "the engine never had it");
+        // A node that has read nothing of epoch 7.
+        let mut timeline = Timeline::default();
+        let Epoch { sequence, .. } = timeline.begin(at("9-0"), Some(at("7-40")), Sequence::ZERO);
+        let before = |text: &str| match timeline.place(at(text), sequence) {
+            Place::At(place) => Some(sequence.0 - place.0),
+            _ => None,
+        };
+        assert_eq!(["7-41", "7-40", "7-39", "6-40", "8-40"].map(before), [None, Some(1), None, None, None]);
+    }
+
+    #[test]
     fn local_events_fit_between_two_positions() {
         let mut timeline = Timeline::default();
-        let Epoch { sequence, .. } = timeline.begin(at("7-0"), Sequence(5));
+        let Epoch { sequence, .. } = timeline.begin(at("7-0"), None, Sequence(5));
         for local in [0, 1, SEQUENCES_PER_POSITION - 1] {
             assert_eq!(timeline.position_at(Sequence(sequence.0 + local)), Some(at("7-0")));
         }

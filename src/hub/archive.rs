@@ -56,7 +56,7 @@ impl Hub {
             Some(Place::Ahead) => self.head,
             Some(Place::Unknown) | None => Sequence::ZERO,
         };
-        let end = following.timeline.end_of(page.through.epoch).unwrap_or(self.head);
+        let end = following.timeline.end_of(page.key.first().epoch).unwrap_or(self.head);
         // The engine's epoch ended before what this node has read of it.
         let is_end_lost = page.epoch_ended && following.timeline.position_at(end) > Some(page.through);
         self.archive.lost_through = self.archive.lost_through.max(if is_end_lost { end } else { lost });
@@ -135,8 +135,11 @@ impl Hub {
             }
             reached = sequence;
         }
-        let through = if page.epoch_ended { page.key.last() } else { page.through };
-        let page_end = self.sequence_in_archive(through).unwrap_or(end);
+        let page_end = match page.epoch_ended {
+            true => self.last_place_of(page.key.first().epoch).or(self.sequence_in_archive(page.key.last())),
+            false => self.sequence_in_archive(page.through),
+        };
+        let page_end = page_end.unwrap_or(end);
         (page_end.clamp(after.next(), end), true)
     }
 
@@ -150,6 +153,11 @@ impl Hub {
     fn position_after(&self, sequence: Sequence) -> Option<Position> {
         let Ids::Bus(following) = &self.ids else { return None };
         following.timeline.position_at(Sequence((sequence.0 / SEQUENCES_PER_POSITION + 1) * SEQUENCES_PER_POSITION))
+    }
+
+    fn last_place_of(&self, epoch: u64) -> Option<Sequence> {
+        let Ids::Bus(following) = &self.ids else { return None };
+        following.timeline.last_place_of(epoch)
     }
 
     fn sequence_in_archive(&self, position: Position) -> Option<Sequence> {

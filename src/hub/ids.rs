@@ -145,7 +145,8 @@ mod tests {
         let mut hub = Hub::of_bus(RunName::from_bits(7), HubLimits::default());
         let first = Sequence(SEQUENCES_PER_POSITION);
         let position = Position { epoch: 1, offset: 0 };
-        hub.begin_epoch(Epoch { first: position, sequence: first, earliest: first, previous_end: Sequence::ZERO });
+        let previous_end = Sequence::ZERO;
+        hub.begin_epoch(Epoch { first: position, sequence: first, earliest: first, previous_end, follows: None });
         hub.head = Sequence(2 * SEQUENCES_PER_POSITION - 2);
         assert_eq!(hub.next_local(), Some(Sequence(2 * SEQUENCES_PER_POSITION - 1)));
         hub.head = hub.head.next();

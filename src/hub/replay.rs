@@ -5,6 +5,10 @@
 //! gap is sent at this place in the order, after older remembered events of other topics, and its id is this place. So
 //! a client that is disconnected before a gap receives it when it resumes, and a client that is disconnected after it
 //! does not receive it twice. Topics with different places have one gap each, in ascending order.
+//!
+//! On a durable bus, a client may continue on another node, which remembers more. So all topics have one gap there, at the
+//! last place, and nothing older is sent before it: no client can be between an event that it received and the gap for an
+//! older one.
 
 use crate::event::timeline::Place;
 use crate::event::{EventId, Frame, Sequence, Topic};
@@ -194,6 +198,12 @@ impl Hub {
         let due = entries.filter(|(seat, entry)| self.lost_of(entry) > position.max(owed.silent_through(*seat)));
         let mut places: Vec<_> = due.map(|(_, entry)| (self.lost_of(entry), entry)).collect();
         places.sort_by_key(|(place, _)| *place);
+        if let Some(&(at, _)) = places.last()
+            && self.follows_bus()
+        {
+            let topics = self.names_of_skipped(subscriber, position, owed, at);
+            return vec![MissedGap { at, reason: MissedReason::Evicted, topics, last_id: owed.last_id.clone() }];
+        }
         let of_place = |places: &[(Sequence, &TopicEntry)]| MissedGap {
             at: places[0].0,
             reason: MissedReason::Evicted,
@@ -320,9 +330,11 @@ impl Hub {
     ) {
         let mut position = after;
         for gap in self.missed_after(subscriber, after, owed) {
-            self.run_for(subscriber, position, gap.at, limits, run);
-            if !run.is_complete() {
-                return;
+            if !self.follows_bus() {
+                self.run_for(subscriber, position, gap.at, limits, run);
+                if !run.is_complete() {
+                    return;
+                }
             }
             if !run.push_gap(&format(&gap), (gap.at, gap.reason), limits) {
                 return run.finish(false, position, self.head());

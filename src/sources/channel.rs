@@ -226,6 +226,9 @@ pub enum PublishRefusal {
     /// A publisher's id leaves no room for the position on the bus. Repeating it does not help.
     #[error("with a durable bus, an id has at most {PUBLISHER_ID_BYTES_MAX} bytes")]
     IdTooLong,
+    /// The bus takes only smaller topics and events. Repeating it does not help.
+    #[error("on this bus, a topic has at most {0} bytes and an event at most {1}")]
+    TooLarge(usize, usize),
 }
 
 /// The state of a source, written by its thread and read by health checks and metrics.

@@ -15,6 +15,7 @@ pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod relay;
+pub mod sentinel;
 pub mod server;
 pub mod sse_server;
 pub mod stream;

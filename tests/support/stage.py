@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "fanfare"
+RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "fanfare"
+# FANFARE_BINARY names another one, which is taken as it is.
+BINARY = Path(os.environ.get("FANFARE_BINARY", RELEASE))
 TOPIC = "dashboard_updates"
 STREAM = "/dashboard/stream"
 
@@ -118,7 +120,8 @@ def serving(*flags, on=None):
 class Redis:
     """A redis-server of its own that can be killed and started again on its port."""
 
-    def __init__(self):
+    def __init__(self, *flags):
+        self.flags = flags
         if not shutil.which("redis-server"):
             raise SystemExit("redis-server is missing: apt-get install redis-server")
         self.port = free_port()
@@ -126,8 +129,8 @@ class Redis:
         self.folder = tempfile.mkdtemp()
         self.start()
 
-    def start(self):
-        flags = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    def start(self, *more):
+        flags = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *self.flags, *more]
         self.process = subprocess.Popen(["redis-server", *flags], cwd=self.folder, stdout=subprocess.DEVNULL)
         wait_for("redis-server", lambda: self.cli("ping") == "PONG")
 
@@ -141,8 +144,8 @@ class Redis:
 
 
 @contextmanager
-def redis():
-    server = Redis()
+def redis(*flags):
+    server = Redis(*flags)
     try:
         yield server
     finally:
@@ -231,8 +234,9 @@ def nothing_wrong(figures, published=None):
 
 
 def build():
-    """The release binary, as it is now."""
-    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+    """The release binary, as it is now, unless FANFARE_BINARY names another one."""
+    if BINARY == RELEASE:
+        subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
 
 
 def end():

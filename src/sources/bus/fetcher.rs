@@ -136,7 +136,8 @@ fn page_of(key: PageKey, entries: &[Entry]) -> Page {
 fn archived(position: Position, content: &Content, scratch: &mut Vec<u8>) -> Option<ArchivedEntry> {
     let (topics, frame) = match content {
         Content::Event(event) => (vec![event.topic.clone()], event_frame(position, event, scratch)),
-        Content::Fork => (Vec::new(), gap_frame(position, GapReason::BusForked, &[])),
+        // Also for a fork that lost nothing: what precedes it on the bus may be trimmed.
+        Content::Fork { .. } => (Vec::new(), gap_frame(position, GapReason::BusForked, &[])),
         Content::Gap { reason, topics } => (topics.clone(), gap_frame(position, *reason, topics)),
         Content::Refused { topic, .. } => {
             let topics: Vec<_> = topic.iter().cloned().collect();
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn the_first_page_of_an_epoch_begins_with_its_fork() {
         let key = PageKey::of(Position { epoch: 7, offset: 3 });
-        let fork = Entry { position: key.first(), content: Content::Fork };
+        let fork = Entry { position: key.first(), content: Content::Fork { follows: None } };
         let page = page_of(key, &[fork]);
         assert_eq!((page.entries.len(), page.through, page.lost_through), (1, key.first(), None));
         assert_eq!(before(key.first()), Position { epoch: 6, offset: u64::MAX });

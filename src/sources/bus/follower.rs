@@ -1,7 +1,7 @@
 //! The follower: turns pages of a bus into what the loop gets, and proves that no entry was skipped. Pure.
 //!
 //! The proof: offsets are dense in an epoch, and an epoch begins with a fork. So each entry must have the next offset, or
-//! be a fork, which is a gap by itself. Anything else is a loss, and the follower puts a gap in its place: entries that were
+//! be a fork, which is a gap by itself, unless it follows the entry that was read last. Anything else is a loss, and the follower puts a gap in its place: entries that were
 //! trimmed before this node read them, or an engine that was restored from an old copy.
 
 use crate::event::timeline::{Epoch, Position, Timeline};
@@ -66,7 +66,7 @@ impl Follower {
     }
 
     fn take_entry(&mut self, Entry { position, content }: Entry, steps: &mut Vec<Step>) {
-        let is_first = self.read.is_none();
+        let (before_it, follows) = (self.read, content.follows());
         match self.read {
             Some(read) if position <= read => return,
             Some(read) if position == read.next() => self.advance(position),
@@ -75,13 +75,13 @@ impl Follower {
                 self.push_gap(Loss::Trimmed, steps);
                 self.advance(position);
             }
-            Some(_) if !matches!(content, Content::Fork | Content::Refused { .. }) && position.offset > 0 => {
+            Some(_) if !matches!(content, Content::Fork { .. }) && position.offset > 0 => {
                 // The fork itself is trimmed.
-                self.begin(before(position), steps);
+                self.begin(before(position), None, steps);
                 self.push_gap(Loss::Trimmed, steps);
                 self.advance(position);
             }
-            Some(_) | None => self.begin(position, steps),
+            Some(_) | None => self.begin(position, follows, steps),
         }
         match content {
             Content::Event(event) => steps.push(Step::Event(self.head, position, event)),
@@ -89,24 +89,26 @@ impl Follower {
             Content::Refused { topic, reason } => self.push_gap(Loss::Refused(topic, reason), steps),
             Content::Gap { reason, topics } => self.push_gap(Loss::Announced(reason, topics), steps),
             // What came before the first entry is before what this node remembers.
-            Content::Fork if is_first => {}
-            Content::Fork => self.push_gap(Loss::Fork, steps),
+            Content::Fork { .. } if before_it.is_none() => {}
+            Content::Fork { follows: Some(_) } if follows == before_it => {}
+            Content::Fork { follows: Some(_) } if follows > before_it => self.push_gap(Loss::Trimmed, steps),
+            Content::Fork { .. } => self.push_gap(Loss::Fork, steps),
         }
     }
 
     /// Continues after an entry that is the engine's newest, although it is not what was read last.
     fn jump(&mut self, last: Position, steps: &mut Vec<Step>) {
         match self.read {
-            None => return self.begin(last, steps),
+            None => return self.begin(last, None, steps),
             Some(read) if read.epoch == last.epoch && read < last => self.skip_to(last, steps),
             // A newer epoch whose entries are all trimmed; or an older engine: none of its positions was read.
-            Some(_) => self.begin(last, steps),
+            Some(_) => self.begin(last, None, steps),
         }
         self.push_gap(Loss::Trimmed, steps);
     }
 
-    fn begin(&mut self, position: Position, steps: &mut Vec<Step>) {
-        let epoch = self.timeline.begin(position, self.head);
+    fn begin(&mut self, position: Position, follows: Option<Position>, steps: &mut Vec<Step>) {
+        let epoch = self.timeline.begin(position, follows, self.head);
         steps.push(Step::Begin(epoch));
         self.advance(position);
     }
@@ -116,7 +118,7 @@ impl Follower {
     fn skip_to(&mut self, position: Position, steps: &mut Vec<Step>) {
         match self.read {
             Some(read) if position.offset - read.offset <= SKIPPED_MAX => self.advance(position),
-            _ => self.begin(position, steps),
+            _ => self.begin(position, None, steps),
         }
     }
 
@@ -139,16 +141,17 @@ fn before(position: Position) -> Position {
 mod tests {
     use super::*;
 
-    /// Reads `7-1 7-2` as events, `9-0<` as a fork, `9-3?` as a gap, `9-3!` as something else.
+    /// Reads `7-1 7-2` as events, `9-0<` as a fork, `9-0<7-2` as one that follows 7-2, `9-3?` as a gap, `9-3!` as something
+    /// else.
     fn page(entries: &str, last: &str) -> Page {
         let at = |text: &str| Position::parse(text).unwrap();
         let entry = |text: &str| {
-            let number = text.trim_end_matches(['<', '?', '!']);
+            let number = text.split(['<', '?', '!']).next().unwrap();
             let content = match &text[number.len()..] {
-                "<" => Content::Fork,
+                "" => Content::Event(Event::message(Topic::new("t").unwrap(), text)),
                 "?" => Content::Gap { reason: GapReason::SourceLost, topics: Vec::new() },
                 "!" => Content::Refused { topic: None, reason: String::new() },
-                _ => Content::Event(Event::message(Topic::new("t").unwrap(), text)),
+                fork => Content::Fork { follows: Position::parse(&fork[1..]) },
             };
             Entry { position: at(number), content }
         };
@@ -211,6 +214,19 @@ mod tests {
         );
         // Appended with another id than the function's, and repaired with a fork.
         check(&[("7-1 9-0! 10-0< 10-1", "10-1")], "[7-1, 7-1, [9-0, gap@9-0 Refused, [10-0, gap@10-0 Fork, 10-1");
+    }
+
+    #[test]
+    fn a_fork_that_follows_what_was_read_is_no_gap() {
+        let check = |pages: &[(&str, &str)], expected: &str| assert_eq!(follow(pages), expected, "{pages:?}");
+        check(&[("7-1 7-2", "7-2"), ("9-0<7-2 9-1", "9-1")], "[7-1, 7-1, 7-2, [9-0, 9-1");
+        check(&[("7-1 7-2 9-0<7-2 9-1", "9-1")], "[7-1, 7-1, 7-2, [9-0, 9-1");
+        check(&[("9-0<7-2 9-1", "9-1")], "[9-0, 9-1");
+        // What it follows was trimmed before it was read.
+        check(&[("7-1", "7-1"), ("9-0<7-2 9-1", "9-1")], "[7-1, 7-1, [9-0, gap@9-0 Trimmed, 9-1");
+        check(&[("7-1", "7-1"), ("9-0<8-2 9-1", "9-1")], "[7-1, 7-1, [9-0, gap@9-0 Trimmed, 9-1");
+        // The proof is wrong: this node has read more.
+        check(&[("7-1 7-2", "7-2"), ("9-0<7-1 9-1", "9-1")], "[7-1, 7-1, 7-2, [9-0, gap@9-0 Fork, 9-1");
     }
 
     #[test]

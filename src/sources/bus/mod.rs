@@ -15,7 +15,8 @@
 //! client that returns with an older id gets the rest from there.
 //!
 //! Invariants: offsets are dense in an epoch, so a page that does not continue where the last one ended shows a loss.
-//! An engine that may have lost entries begins a new epoch with a fork, which is a gap at the same place for all nodes.
+//! An engine that may have lost entries begins a new epoch with a fork, which is a gap at the same place for all nodes,
+//! unless the fork itself says that nothing was lost.
 //! An append is answered when the engine has it. Absent: any decision of one node that another node could make
 //! differently, such as which event is a duplicate.
 
@@ -30,12 +31,14 @@ mod reader_thread;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::event::timeline::Position;
 use crate::event::{Event, Frame, Topic};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::encoder::{self, Fields};
+use crate::protocol::publish::PublishLimits;
 use crate::sources::answer::QueueLimits;
 use crate::sources::backoff::BackoffLimits;
 use crate::sources::bus::fetcher::Fetcher;
@@ -68,8 +71,12 @@ pub enum Content {
     Event(Event),
     /// Streams to end on every node, and the node that passed this on.
     Disconnect(Disconnect, String),
-    /// The first entry of an epoch: before it, entries may have been lost.
-    Fork,
+    /// The first entry of an epoch.
+    Fork {
+        /// The last entry before it, if it is proven that the engine acknowledged none after that one. Otherwise, entries
+        /// may have been lost.
+        follows: Option<Position>,
+    },
     /// Events are missing here that never reached the bus.
     Gap {
         /// Why.
@@ -123,12 +130,50 @@ pub trait Engine: Send {
 }
 
 impl Content {
+    /// Of a fork: the last entry before it, if nothing was lost.
+    fn follows(&self) -> Option<Position> {
+        match self {
+            Content::Fork { follows } => *follows,
+            _ => None,
+        }
+    }
+
     /// About what it takes in memory, and on the way.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Content::Event(event) => event.topic.as_str().len() + event.data.len(),
             Content::Gap { topics, .. } => topics.iter().map(|topic| topic.as_str().len()).sum(),
             _ => 0,
+        }
+    }
+}
+
+/// How large topics and events on a bus may be: what the bus itself says, once it was asked. Nodes whose own bounds are
+/// larger publish nothing larger, because other nodes could not deliver it.
+#[derive(Debug)]
+pub struct BusBounds {
+    topic_bytes_max: AtomicUsize,
+    data_bytes_max: AtomicUsize,
+}
+
+impl Default for BusBounds {
+    fn default() -> BusBounds {
+        BusBounds { topic_bytes_max: usize::MAX.into(), data_bytes_max: usize::MAX.into() }
+    }
+}
+
+impl BusBounds {
+    /// Takes what the bus says.
+    pub fn set(&self, topic_bytes_max: usize, data_bytes_max: usize) {
+        self.topic_bytes_max.store(topic_bytes_max, Ordering::Relaxed);
+        self.data_bytes_max.store(data_bytes_max, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> PublishLimits {
+        PublishLimits {
+            topic_bytes_max: self.topic_bytes_max.load(Ordering::Relaxed),
+            data_bytes_max: self.data_bytes_max.load(Ordering::Relaxed),
+            batch_max: usize::MAX,
         }
     }
 }
@@ -142,6 +187,8 @@ pub struct BusSettings {
     pub load_bytes_max: usize,
     /// How much may wait to be appended.
     pub queue: QueueLimits,
+    /// What the bus takes; its engine sets them.
+    pub bounds: Arc<BusBounds>,
     /// Delays between attempts to read.
     pub backoff: BackoffLimits,
 }

@@ -136,7 +136,7 @@ impl Reader {
         let page = self.engine.read_after(read, ENTRIES_MAX, wait)?;
         self.status.set_up();
         let last = page.last;
-        let forks = page.entries.iter().filter(|entry| entry.content == Content::Fork).count();
+        let forks = page.entries.iter().filter(|entry| matches!(entry.content, Content::Fork { .. })).count();
         self.take(page);
         if let (Some(figures), Some(read)) = (self.status.bus(), self.follower.read()) {
             figures.note_read(read, last, forks as u64);
@@ -291,6 +291,7 @@ mod tests {
             node: "n".into(),
             load_bytes_max: 1 << 20,
             queue: Default::default(),
+            bounds: Arc::default(),
             backoff: BackoffLimits { delay_min: Duration::ZERO, delay_max: Duration::ZERO },
         };
         (Reader::new(Box::new(engine), Arc::new(settings), outlet, SourceStatus::new("bus")), inbox)

@@ -8,10 +8,22 @@
 --   - the replication id is not the stored one: another server took over, or this one restarted;
 --   - the stream is gone: deleted, or evicted;
 --   - the last entry is not of the stored epoch, or far ahead in it: something appended with an id of its own.
+--
+-- What Redis holds can't show whether it is all that was ever acknowledged: an older copy looks the same. So only a hold
+-- makes a fork without a loss. It is the last that a server writes for the bus: until the hold ends, the server appends
+-- nothing. A server that has it has everything before it, since replication and AOF keep the order of writes. It ends when
+-- the process that knows its token opens the bus, once, on one server; or after HOLD_MS, and then with a loss wherever the
+-- replication id is another one. That process gives up long before: its clock and the server's measure the same time.
 
-local FORMAT = '1'
+-- The version of this file: a later one does not replace it by mistake.
+local LIBRARY = 1
+-- The version of the entries that it appends, and of the hash. A node reads its own version and the one before.
+local FORMAT = 1
 -- Beyond this, Lua's numbers are not exact.
 local EXACT_MAX = 2 ^ 53
+-- How long a hold lasts, in milliseconds.
+local HOLD_MS = 120000
+local HELD = 'HELD publishing to the bus is held by fanfare bus hold, until Redis has restarted or failed over'
 
 local function last_id(stream)
   local info = redis.call('XINFO', 'STREAM', stream)
@@ -30,14 +42,54 @@ local function parts_of(id)
   return tonumber(epoch), tonumber(offset)
 end
 
--- The epoch to append to; begins a new one if necessary.
-local function current_epoch(stream, state)
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The replication id, or an error: only a primary has all entries.
+local function replication_id()
   local replication = redis.call('INFO', 'replication')
   if not string.find(replication, 'role:master', 1, true) then
     return redis.error_reply('READONLY it is a replica, which may lack entries')
   end
-  local replid = string.match(replication, 'master_replid:(%x+)')
-  local stored = redis.call('HMGET', state, 'epoch', 'replid')
+  return string.match(replication, 'master_replid:(%x+)')
+end
+
+-- The newest format that the bus has or gets.
+local function format_of(stored)
+  return math.max(tonumber(stored or '0'), FORMAT)
+end
+
+-- Begins an epoch that is larger than this one, with a fork. Nothing was lost before it if `is_lossless`.
+local function begin_epoch(stream, state, epoch, previous, replid, is_lossless)
+  epoch = math.max(epoch + 1, now_ms())
+  if epoch >= EXACT_MAX then
+    return redis.error_reply('ERR the stream holds an id that is too large for another one: delete the key ' .. stream)
+  end
+  local text = string.format('%.0f', epoch)
+  local fields = { 'fork', previous }
+  if is_lossless then fields = { 'fork', previous, 'lossless', '1' } end
+  redis.call('XADD', stream, text .. '-0', unpack(fields))
+  local format = format_of(redis.call('HGET', state, 'format'))
+  redis.call('HSET', state, 'epoch', text, 'replid', replid, 'format', format)
+  redis.call('HDEL', state, 'hold', 'held_at', 'held_last')
+  return text
+end
+
+-- The epoch to append to; begins a new one if necessary. Refuses while the bus is held; with `is_reading`, only if the
+-- replication id is another one, since entries may be missing then.
+local function current_epoch(stream, state, is_reading)
+  local replid = replication_id()
+  if type(replid) == 'table' then return replid end
+  local stored = redis.call('HMGET', state, 'epoch', 'replid', 'held_at')
+  local is_held = false
+  if stored[3] then
+    -- Another server's clock may be behind.
+    is_held = math.abs(now_ms() - tonumber(stored[3])) < HOLD_MS
+    if is_held and not (is_reading and stored[2] == replid) then return redis.error_reply(HELD) end
+    if not is_held then redis.call('HDEL', state, 'hold', 'held_at', 'held_last') end
+  end
   local epoch = tonumber(stored[1] or '0')
   local previous = ''
   if redis.call('EXISTS', stream) == 1 then
@@ -46,21 +98,29 @@ local function current_epoch(stream, state)
     if stored[2] == replid and last_epoch == epoch and last_offset < EXACT_MAX then return stored[1] end
     epoch = math.max(epoch, last_epoch)
   end
-  epoch = math.max(epoch + 1, now_ms())
-  if epoch >= EXACT_MAX then
-    return redis.error_reply('ERR the stream holds an id that is too large for another one: delete the key ' .. stream)
+  if is_held then return redis.error_reply(HELD) end
+  return begin_epoch(stream, state, epoch, previous, replid, false)
+end
+
+-- An error if an event is larger than the bus takes: some nodes would refuse it.
+local function too_large(first, width, state, args)
+  local bounds = redis.call('HMGET', state, 'topic_bytes', 'event_bytes')
+  if not (bounds[1] and bounds[2]) then return nil end
+  for i = first, #args, width do
+    if #args[i] > tonumber(bounds[1]) then
+      return redis.error_reply('TOOLARGE a topic on this bus may have ' .. bounds[1] .. ' bytes')
+    end
+    if args[i] ~= '' and #args[i + 1] > tonumber(bounds[2]) then
+      return redis.error_reply('TOOLARGE an event on this bus may have ' .. bounds[2] .. ' bytes')
+    end
   end
-  local text = string.format('%.0f', epoch)
-  redis.call('XADD', stream, text .. '-0', 'fork', previous)
-  redis.call('HSET', state, 'epoch', text, 'replid', replid, 'format', FORMAT)
-  return text
 end
 
 -- Appends an entry for each `width` of the arguments, beginning with the argument `first`. Returns an entry id for
 -- each, with '=' in front if the publisher's id was there already.
 local function append_from(first, width, keys, args)
   local stream, state = keys[1], keys[2]
-  local epoch = current_epoch(stream, state)
+  local epoch = too_large(first, width, state, args) or current_epoch(stream, state)
   if type(epoch) == 'table' then return epoch end
   local ids = {}
   for i = first, #args, width do
@@ -91,11 +151,78 @@ local function append(keys, args)
   return append_from(3, 6, keys, args)
 end
 
--- Returns the last entry's id, after a fork if one is due.
-local function check(keys)
-  local epoch = current_epoch(keys[1], keys[2])
+-- ARGV: the newest format that a node reads, and the bytes that its topics and events may have; 0: it is not a node. The
+-- first node's bounds become those of the bus, and a node with smaller ones may not read it. Returns the last entry's id,
+-- after a fork if one is due, and the bounds.
+local function check(keys, args)
+  local state = keys[2]
+  local epoch = current_epoch(keys[1], state, true)
   if type(epoch) == 'table' then return epoch end
-  return last_id(keys[1])
+  local stored = redis.call('HMGET', state, 'format', 'topic_bytes', 'event_bytes')
+  local format = format_of(stored[1])
+  if format > tonumber(args[1]) or FORMAT < args[1] - 1 then
+    return redis.error_reply('FORMAT the bus has format ' .. format .. ', this version of Fanfare reads ' .. args[1])
+  end
+  local topic_bytes, event_bytes = stored[2] or args[2], stored[3] or args[3]
+  if tonumber(args[2]) > 0 then
+    if not (stored[2] and stored[3]) then
+      redis.call('HSET', state, 'topic_bytes', topic_bytes, 'event_bytes', event_bytes)
+    end
+    if tonumber(args[2]) < tonumber(topic_bytes) or tonumber(args[3]) < tonumber(event_bytes) then
+      return redis.error_reply('BOUNDS the bus has topics of up to ' .. topic_bytes .. ' and events of up to '
+        .. event_bytes .. ' bytes: raise topic-bytes or event-bytes')
+    end
+  end
+  return { last_id(keys[1]), tonumber(topic_bytes), tonumber(event_bytes) }
+end
+
+-- ARGV: the bytes that topics and events of the bus may have; '' for unchanged. They never become smaller, since larger
+-- events may be there. Returns both, 0 if there are none.
+local function bounds(keys, args)
+  local state = keys[2]
+  for i, name in ipairs({ 'topic_bytes', 'event_bytes' }) do
+    local stored = tonumber(redis.call('HGET', state, name) or '0')
+    if args[i] ~= '' and tonumber(args[i]) < stored then
+      return redis.error_reply('BOUNDS the bus has ' .. name .. ' ' .. stored .. ', and they can only be raised')
+    end
+  end
+  for i, name in ipairs({ 'topic_bytes', 'event_bytes' }) do
+    if args[i] ~= '' then redis.call('HSET', state, name, args[i]) end
+  end
+  local stored = redis.call('HMGET', state, 'topic_bytes', 'event_bytes')
+  return { tonumber(stored[1] or '0'), tonumber(stored[2] or '0') }
+end
+
+-- ARGV: a token. Holds the bus: appends are refused until it is opened with the token.
+local function hold(keys, args)
+  local stream, state = keys[1], keys[2]
+  local epoch = current_epoch(stream, state)
+  if type(epoch) == 'table' then return epoch end
+  local last = last_id(stream)
+  local held_at = string.format('%.0f', now_ms())
+  redis.call('HSET', state, 'hold', redis.sha1hex(args[1]), 'held_at', held_at, 'held_last', last)
+  return last
+end
+
+-- ARGV: the token of a hold, and whether to give it up. Ends the hold: with a fork that lost nothing, if the replication id
+-- is another one than before; otherwise only if it is given up. Returns the fork's id, 'unchanged', or 'lost' if the server
+-- has not the hold or not the bus that was held.
+local function open(keys, args)
+  local stream, state = keys[1], keys[2]
+  local replid = replication_id()
+  if type(replid) == 'table' then return replid end
+  local stored = redis.call('HMGET', state, 'epoch', 'replid', 'hold', 'held_last')
+  if stored[3] ~= redis.sha1hex(args[1]) then return 'lost' end
+  if stored[2] == replid then
+    if args[2] == '1' then redis.call('HDEL', state, 'hold', 'held_at', 'held_last') end
+    return 'unchanged'
+  end
+  if redis.call('EXISTS', stream) == 0 or last_id(stream) ~= stored[4] then
+    redis.call('HDEL', state, 'hold', 'held_at', 'held_last')
+    return 'lost'
+  end
+  local epoch = begin_epoch(stream, state, tonumber(stored[1]), stored[4], replid, true)
+  return type(epoch) == 'table' and epoch or epoch .. '-0'
 end
 
 -- What pub/sub carries is appended by one node, the leader. The state has its token, <node>/<session>, and until when
@@ -161,8 +288,12 @@ local function resign(keys, args)
   return redis.status_reply('OK')
 end
 
+redis.register_function('fanfare_version', function() return { LIBRARY, FORMAT } end)
+redis.register_function('fanfare_bounds', bounds)
 redis.register_function('fanfare_append', append)
 redis.register_function('fanfare_check', check)
+redis.register_function('fanfare_hold', hold)
+redis.register_function('fanfare_open', open)
 redis.register_function('fanfare_lead', lead)
 redis.register_function('fanfare_ingest', ingest)
 redis.register_function('fanfare_resign', resign)

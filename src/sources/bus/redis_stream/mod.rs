@@ -3,8 +3,13 @@
 //! The function (`functions.lua`) makes ids dense and begins an epoch with a fork. A page is one transaction that reads
 //! entries and runs the function's check, so entries and check are of the same time.
 
+mod check;
+mod hold;
 mod lead;
+mod rules;
+mod state;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Connection, RedisError, RedisResult, Value};
@@ -14,13 +19,20 @@ use crate::event::{Event, EventId, EventType, NameError, Topic};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
-use crate::sources::bus::{Content, Engine, EngineError, Entry, Page, Receipt};
+use crate::sources::bus::{BusBounds, Content, Engine, EngineError, Entry, Page, Receipt};
 use crate::sources::channel::GapReason;
 
+pub use hold::{HOLD_WAIT_MAX, Held, Opened};
 pub use lead::{RedisLead, marker_channel};
+pub use rules::{Finding, Verdict};
+pub use state::Status;
 
 /// The library of functions; `fanfare bus install` loads it.
 pub const FUNCTIONS: &str = include_str!("functions.lua");
+/// The newest format of entries that this version reads; it also reads the one before.
+const FORMAT: u32 = 1;
+/// What to do about functions of a version that gives other answers.
+const OLDER_FUNCTIONS: &str = "the functions there are of another version: run fanfare bus install of this version";
 /// How long to wait for a connection, and for a reply.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -35,17 +47,10 @@ pub struct StreamSettings {
     pub entries_max: u64,
     /// How long a publisher's id is remembered, to recognize a repeated publish.
     pub id_memory: Duration,
-    /// How large a topic's name and an event may be.
+    /// How large a topic's name and an event may be on this node; zeros where it is no node.
     pub limits: PublishLimits,
-}
-
-/// What a bus holds.
-#[derive(Clone, Copy, Debug)]
-pub struct Status {
-    /// The newest entry.
-    pub last: Position,
-    /// How many entries there are.
-    pub entries: u64,
+    /// How large they may be on the bus.
+    pub bounds: Arc<BusBounds>,
 }
 
 /// One connection to the bus.
@@ -59,10 +64,14 @@ impl StreamSettings {
         format!("{{{}}}:events", self.name)
     }
 
+    fn state_key(&self) -> String {
+        format!("{{{}}}:bus", self.name)
+    }
+
     /// A call of one of the functions, without its own arguments.
     fn call(&self, function: &str) -> redis::Cmd {
         let mut call = redis::cmd("FCALL");
-        call.arg(function).arg(2).arg(self.stream_key()).arg(format!("{{{}}}:bus", self.name));
+        call.arg(function).arg(2).arg(self.stream_key()).arg(self.state_key());
         call
     }
 }
@@ -73,32 +82,28 @@ impl RedisStream {
         RedisStream { settings, connection: None }
     }
 
-    /// Installs or replaces the functions.
-    pub fn install(&mut self) -> Result<(), EngineError> {
-        self.with_connection(|connection| {
-            redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(FUNCTIONS).query(connection)
-        })
-    }
-
-    /// The newest entry, and how many entries there are.
-    pub fn status(&mut self) -> Result<Status, EngineError> {
-        let (entries, last) = self.read(redis::cmd("XLEN").arg(self.settings.stream_key()))?;
-        let entries = redis::from_redis_value(entries).map_err(|_| unexpected("a number of entries"))?;
-        Ok(Status { last, entries })
-    }
-
     /// Runs commands; a failure ends the connection, because its next reply could belong to an older command.
     fn with_connection<T>(&mut self, run: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, EngineError> {
+        if self.connection.is_none() {
+            let mut connection = self.connect()?;
+            check_eviction(&self.settings.address, &mut connection)?;
+            self.connection = Some(connection);
+        }
+        self.with_plain_connection(run)
+    }
+
+    fn connect(&self) -> Result<Connection, EngineError> {
         let address = &self.settings.address;
-        let explain = |error: RedisError| EngineError(explain(address, &error));
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let mut connection = address.connect(TIMEOUT, TIMEOUT).map_err(explain)?;
-                check_eviction(address, &mut connection)?;
-                connection
-            }
-        };
+        address.connect(TIMEOUT, TIMEOUT).map_err(|error| EngineError(explain(address, &error)))
+    }
+
+    /// The same for a Redis that may not be fit for a bus.
+    fn with_plain_connection<T>(
+        &mut self,
+        run: impl FnOnce(&mut Connection) -> RedisResult<T>,
+    ) -> Result<T, EngineError> {
+        let mut connection = self.connection.take().map_or_else(|| self.connect(), Ok)?;
+        let explain = |error: RedisError| EngineError(explain(&self.settings.address, &error));
         let outcome = run(&mut connection).map_err(explain)?;
         self.connection = Some(connection);
         Ok(outcome)
@@ -107,14 +112,24 @@ impl RedisStream {
     /// Reads the stream with one command, and the last entry's id in the same transaction. The check comes first, so that
     /// a fork that it appends is read, too.
     fn read(&mut self, command: &redis::Cmd) -> Result<(Value, Position), EngineError> {
-        let check = self.settings.call("fanfare_check");
-        let (last, reply): (String, Value) = self.with_connection(|connection| {
+        let PublishLimits { topic_bytes_max, data_bytes_max, .. } = self.settings.limits;
+        let mut check = self.settings.call("fanfare_check");
+        check.arg(FORMAT).arg(topic_bytes_max).arg(data_bytes_max);
+        let (check, reply): (Value, Value) = self.with_connection(|connection| {
             let mut transaction = redis::pipe();
             transaction.atomic().add_command(check).add_command(command.clone());
             transaction.query(connection)
         })?;
+        let (last, topic_bytes, data_bytes): (String, usize, usize) = redis::from_redis_value(check)
+            .map_err(|_| EngineError(format!("{}: {OLDER_FUNCTIONS}", self.settings.address)))?;
+        self.settings.bounds.set(topic_bytes, data_bytes);
         let last = Position::parse(&last).ok_or_else(|| unexpected("the last entry's id"))?;
         Ok((reply, last))
+    }
+
+    /// The bounds of the bus, by which all its nodes read entries: an entry that is larger is a gap on all of them.
+    fn limits(&self) -> PublishLimits {
+        self.settings.bounds.get()
     }
 
     /// Only a wake-up: the next page is what counts.
@@ -139,7 +154,7 @@ impl Engine for RedisStream {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(entries_max).arg("STREAMS").arg(self.settings.stream_key()).arg(after.to_string());
         let (streams, last) = self.read(&command)?;
-        let entries = entries_of_first(streams, &self.settings.limits)?;
+        let entries = entries_of_first(streams, &self.limits())?;
         if entries.is_empty() && last == after && !wait.is_zero() {
             self.wait_for_entry(after, wait)?;
         }
@@ -151,7 +166,7 @@ impl Engine for RedisStream {
         let mut command = redis::cmd("XREVRANGE");
         command.arg(self.settings.stream_key()).arg(end).arg("-").arg("COUNT").arg(entries_max);
         let (entries, last) = self.read(&command)?;
-        let mut entries = read_entries(entries, &self.settings.limits)?;
+        let mut entries = read_entries(entries, &self.limits())?;
         entries.reverse();
         Ok(Page { entries, last })
     }
@@ -182,7 +197,9 @@ fn write(content: &Content, call: &mut redis::Cmd) {
         Content::Disconnect(disconnect, node) => {
             call.arg("").arg(disconnect.passed()).arg("").arg("").arg("").arg(node)
         }
-        Content::Fork | Content::Gap { .. } | Content::Refused { .. } => unreachable!("nodes append no such entries"),
+        Content::Fork { .. } | Content::Gap { .. } | Content::Refused { .. } => {
+            unreachable!("nodes append no such entries")
+        }
     };
 }
 
@@ -232,8 +249,9 @@ fn read_content(fields: &[Value], limits: &PublishLimits) -> Content {
             _ => None,
         })
     };
-    if field("fork").is_some() {
-        return Content::Fork;
+    if let Some(previous) = field("fork") {
+        let previous = std::str::from_utf8(previous).ok().and_then(Position::parse);
+        return Content::Fork { follows: previous.filter(|_| field("lossless").is_some()) };
     }
     let text = |name: &str| match field(name).map(std::str::from_utf8) {
         None => Ok(None),
@@ -289,6 +307,12 @@ fn explain(address: &RedisAddress, error: &RedisError) -> String {
     let text = address.failure(error);
     if text.contains("Function not found") {
         return format!("{address}: the bus is not installed there; run fanfare bus install");
+    }
+    // The words of the functions themselves, without those of a transaction around them.
+    let of_functions = |code: &str| matches!(code, "HELD" | "FORMAT" | "BOUNDS" | "TOOLARGE");
+    let errors = error.clone().into_server_errors().unwrap_or_default();
+    if let Some(detail) = errors.iter().find(|(_, error)| of_functions(error.code())).and_then(|(_, e)| e.details()) {
+        return format!("{address}: {detail}");
     }
     if error.code() == Some("READONLY") {
         return format!("{address}: it is a replica: use the address of the primary");

@@ -1,0 +1,110 @@
+//! `fanfare bus` as typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::config::{bus_name, size};
+
+const BUS_HELP: &str = "\
+FANFARE_REDIS_PASSWORD holds the password for Redis; no flag does, since every user of a host sees its arguments. Exit \
+codes: 0 done, 1 Redis can't be reached, or what was asked for failed, 2 wrong usage.
+
+Examples:
+  fanfare bus install --redis-url redis://127.0.0.1:6379
+  fanfare bus check --redis-url redis://127.0.0.1:6379
+  fanfare bus status --redis-url redis://127.0.0.1:6379
+  fanfare bus hold --redis-url redis://127.0.0.1:6379 -- systemctl restart redis-server
+  fanfare serve --redis-url redis://127.0.0.1:6379 --bus redis-stream";
+
+/// `fanfare bus`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = BUS_HELP)]
+pub struct BusArgs {
+    /// What to do with the bus.
+    #[command(subcommand)]
+    pub action: BusAction,
+}
+
+/// What `fanfare bus` does.
+#[derive(Subcommand, Clone, Debug)]
+pub enum BusAction {
+    /// Load the functions that append to the bus, or replace them by this version's
+    ///
+    /// Upgrade all nodes first: they read the format of their own version and of the one before.
+    Install(InstallArgs),
+    /// Print what the bus holds: positions, entries, format and bounds
+    Status(BusPlace),
+    /// Examine Redis and the bus: what is wrong, what it means, and what to do
+    ///
+    /// Exit code 1 if something is wrong.
+    Check(CheckArgs),
+    /// Refuse publishing while a command restarts Redis or fails over, so that subscribers get no gap
+    ///
+    /// Publishes are answered 503 until Redis has another replication id and still has all events; at most for 90 seconds.
+    Hold(HoldArgs),
+}
+
+/// Where a bus is.
+#[derive(Args, Clone, Debug)]
+pub struct BusPlace {
+    /// The Redis that has it: redis://, rediss:// (TLS) or redis+sentinel://
+    #[arg(long, value_name = "URL")]
+    pub redis_url: String,
+
+    /// A file whose first line is the password for Redis
+    #[arg(long, value_name = "FILE")]
+    pub redis_password_file: Option<PathBuf>,
+
+    /// The bus's name: --bus-name of its nodes
+    #[arg(long = "bus-name", value_name = "NAME", default_value = "fanfare", value_parser = bus_name)]
+    pub name: String,
+}
+
+/// `fanfare bus install`.
+#[derive(Args, Clone, Debug)]
+pub struct InstallArgs {
+    /// Where the bus is.
+    #[command(flatten)]
+    pub place: BusPlace,
+
+    /// Raise the bytes that an event of the bus may have. Unset: --event-bytes of the first node
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub event_bytes: Option<usize>,
+
+    /// Raise the bytes that a topic's name may have. Unset: --topic-bytes of the first node
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub topic_bytes: Option<usize>,
+
+    /// Replace functions of a later version
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `fanfare bus check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Where the bus is.
+    #[command(flatten)]
+    pub place: BusPlace,
+
+    /// The entries that the bus is to keep: --bus-entries of its nodes
+    #[arg(long, value_name = "N", default_value = "1000000")]
+    pub entries: u64,
+
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fanfare bus hold`.
+#[derive(Args, Clone, Debug)]
+pub struct HoldArgs {
+    /// Where the bus is.
+    #[command(flatten)]
+    pub place: BusPlace,
+
+    /// What restarts Redis, or makes another server the primary, and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
