@@ -263,7 +263,7 @@ fn an_entry_with_an_id_of_its_own_is_reported_and_wedges_nothing() {
     let reasons = |subscriber: &mut Subscriber, count: usize| {
         (0..count).map(|_| subscriber.event().gap()["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(reasons(&mut subscriber, 2), ["event_refused", "bus_forked"]);
+    assert_eq!(reasons(&mut subscriber, 3), ["bus_trimmed", "event_refused", "bus_forked"]);
     subscriber.expect(&["2"]);
     // Far ahead in the same epoch: the last offset that there is.
     let id = publish(&server, &json!({"topic": "a", "data": "3"}))["id"].as_str().unwrap().to_owned();

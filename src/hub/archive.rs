@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::event::archive::{ArchivedEntry, Page, PageKey};
 use crate::event::timeline::{Place, Position, SEQUENCES_PER_POSITION};
 use crate::event::{Frame, Sequence};
-use crate::hub::ids::Ids;
+use crate::hub::ids::{Following, Ids};
 use crate::hub::topics::TopicEntry;
 use crate::hub::{Hub, MissedGap, MissedReason, Run, RunLimits, Subscriber};
 
@@ -56,10 +56,7 @@ impl Hub {
             Some(Place::Ahead) => self.head,
             Some(Place::Unknown) | None => Sequence::ZERO,
         };
-        let end = following.timeline.end_of(page.key.first().epoch).unwrap_or(self.head);
-        // The engine's epoch ended before what this node has read of it.
-        let is_end_lost = page.epoch_ended && following.timeline.position_at(end) > Some(page.through);
-        self.archive.lost_through = self.archive.lost_through.max(if is_end_lost { end } else { lost });
+        self.archive.lost_through = self.archive.lost_through.max(lost);
         self.archive.add(page);
     }
 
@@ -109,6 +106,16 @@ impl Hub {
             if !fitted {
                 break;
             }
+            if page.epoch_ended && position < end {
+                if let Some(gap) = self.gap_at_end_of_epoch(subscriber, page, (position, end)) {
+                    if !run.push_gap(&format(&gap), (gap.at, gap.reason), limits) {
+                        break;
+                    }
+                    position = gap.at;
+                }
+                let last = self.last_place_of(key.first().epoch).unwrap_or(position);
+                position = last.clamp(position, end);
+            }
         }
         run.stop_at(position);
         missing
@@ -135,12 +142,25 @@ impl Hub {
             }
             reached = sequence;
         }
-        let page_end = match page.epoch_ended {
-            true => self.last_place_of(page.key.first().epoch).or(self.sequence_in_archive(page.key.last())),
-            false => self.sequence_in_archive(page.through),
+        let page_end = match page.through.epoch == page.key.first().epoch {
+            true => self.sequence_in_archive(page.through).unwrap_or(end),
+            // It has no entry of its epoch.
+            false => after,
         };
-        let page_end = page_end.unwrap_or(end);
-        (page_end.clamp(after.next(), end), true)
+        (page_end.clamp(after, end), true)
+    }
+
+    /// The engine's epoch ended before what this node has read of it.
+    fn gap_at_end_of_epoch(
+        &self,
+        subscriber: Subscriber,
+        page: &Page,
+        (after, end): (Sequence, Sequence),
+    ) -> Option<MissedGap> {
+        let Ids::Bus(Following { timeline, .. }) = &self.ids else { return None };
+        let read_through = timeline.end_of(page.key.first().epoch).unwrap_or(self.head).min(end);
+        let is_lost = read_through > after && timeline.position_at(read_through) > Some(page.through);
+        is_lost.then(|| self.gap_in_archive(subscriber, after, read_through))
     }
 
     /// Something between two places is neither here nor on the bus.

@@ -71,8 +71,9 @@ impl Hub {
     pub fn begin_epoch(&mut self, epoch: Epoch) {
         let Ids::Bus(Following { timeline, .. }) = &mut self.ids else { return };
         if timeline.is_empty() {
-            // What came before the first position is missing from every topic.
-            self.topics.raise_floor(Sequence(epoch.sequence.0 - SEQUENCES_PER_POSITION));
+            // What came before the first position is missing from every topic of the bus, also from those that exist
+            // already because a client has named them.
+            self.topics.begin_after(Sequence(epoch.sequence.0 - SEQUENCES_PER_POSITION));
         }
         timeline.push(epoch);
         // Its first entry has been read, even if nothing of it is logged.
@@ -138,7 +139,8 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::HubLimits;
+    use crate::event::Topic;
+    use crate::hub::{HubLimits, Replay, Start};
 
     #[test]
     fn local_events_take_no_place_of_the_bus() {
@@ -153,5 +155,29 @@ mod tests {
         assert_eq!(hub.next_local(), None);
         hub.head = hub.head.next();
         assert!(hub.next_local().is_some(), "the bus has another entry");
+    }
+
+    #[test]
+    fn what_came_before_the_first_position_is_missing_also_from_a_topic_that_a_client_named_before() {
+        let mut hub = Hub::of_bus(RunName::from_bits(7), HubLimits::default());
+        let (topic, client) = (Topic::new("configured").unwrap(), Subscriber(1));
+        hub.reserve(&topic);
+        hub.subscribe(client, std::slice::from_ref(&topic)).unwrap();
+        assert_eq!(hub.start(client, b"1-3", Replay::Missed), Start::Waiting);
+        hub.unsubscribe(client);
+        hub.begin_epoch(Epoch {
+            first: Position { epoch: 1, offset: 5 },
+            sequence: Sequence(9 * SEQUENCES_PER_POSITION),
+            earliest: Sequence(4 * SEQUENCES_PER_POSITION),
+            previous_end: Sequence::ZERO,
+            follows: None,
+        });
+        hub.set_loaded();
+        hub.subscribe(client, &[topic]).unwrap();
+        let gaps = |id: &[u8]| match hub.start(client, id, Replay::Missed) {
+            Start::Ready(start) => hub.missed_after(client, start.position, &start.owed).len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((gaps(b"1-3"), gaps(b"1-4"), gaps(b"1-5")), (1, 0, 0));
     }
 }

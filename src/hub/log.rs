@@ -78,6 +78,14 @@ impl TopicLog {
         Some(entry)
     }
 
+    /// What came at or before `position` is missing.
+    pub(super) fn begin_after(&mut self, position: Sequence) {
+        match self.entries.is_empty() {
+            true => self.evicted_through = self.evicted_through.max(position),
+            false => self.note_forgotten_loss(position),
+        }
+    }
+
     /// Records that the loss log has forgotten a loss of this topic.
     pub(super) fn note_forgotten_loss(&mut self, position: Sequence) {
         self.loss_forgotten_at = self.loss_forgotten_at.max(position);

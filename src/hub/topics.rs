@@ -169,6 +169,13 @@ impl Topics {
         self.floor = self.floor.max(position);
     }
 
+    /// Every topic of the bus, now and later, lacks what came at or before `position`.
+    pub(super) fn begin_after(&mut self, position: Sequence) {
+        self.raise_floor(position);
+        let of_bus = self.entries.iter_mut().filter(|(_, entry)| !entry.name.is_reserved());
+        of_bus.for_each(|(_, entry)| entry.log.begin_after(position));
+    }
+
     pub(super) fn insert(&mut self, name: &Topic, origin: Origin) -> TopicKey {
         let origin = if self.reserved_names.contains(name) { Origin::Reserved } else { origin };
         let mut log = TopicLog::new(self.floor);

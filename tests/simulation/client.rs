@@ -4,14 +4,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use fanfare::io::simulated::{PeerId, Random};
-use fanfare::protocol::decoder::{Decoder, Item};
-
 use super::census::Census;
 use super::feed::Feed;
 use super::ledger::{Ledger, Opening, Received, must};
 use super::order::History;
+use super::reception::{Arrived, Reception, stream_request};
 use super::wire::{Request, find};
+use fanfare::io::simulated::{PeerId, Random};
 
 /// The longest interval that a subscriber asks for.
 pub(crate) const INTERVAL_MAX: Duration = Duration::from_secs(5);
@@ -31,8 +30,7 @@ pub(crate) struct Subscriber {
     pub(crate) cuts: u32,
     pub(crate) node: usize,
     pub(crate) link: Link,
-    decoder: Decoder,
-    reading: Reading,
+    reception: Reception,
     /// The id that the connection of this moment was asked for with.
     asked_with: String,
     heard_before: u64,
@@ -46,16 +44,6 @@ pub(crate) struct Subscriber {
 pub(crate) enum Link {
     Away { until: Duration },
     Joined(PeerId),
-}
-
-/// Which part of the answer comes next, and what has arrived of it.
-#[derive(Debug)]
-enum Reading {
-    Head(Vec<u8>),
-    Preamble(Vec<u8>),
-    Items,
-    /// No stream, or one that has only a reconnection time.
-    Refusal,
 }
 
 /// What surrounds the bytes that a client receives.
@@ -104,8 +92,7 @@ impl Subscriber {
             cuts: 0,
             node: 0,
             link: Link::Away { until: Duration::ZERO },
-            decoder: Decoder::new(),
-            reading: Reading::Refusal,
+            reception: Reception::default(),
             asked_with: String::new(),
             heard_before: 0,
             diary: VecDeque::new(),
@@ -123,29 +110,18 @@ impl Subscriber {
 
     /// The request for its stream, and what the checker of the wire has to know of it.
     pub(crate) fn request(&mut self, feed: &Feed) -> (Vec<u8>, Request) {
-        let last_event_id = self.decoder.last_event_id().to_owned();
+        let last_event_id = self.last_event_id().to_owned();
         let mut target = String::from("/events?");
         self.topics.iter().for_each(|topic| target.push_str(&format!("topic={topic}&")));
         target.push_str(&format!("replay={}&interval_ms={}", self.replay, self.interval.as_millis()));
         if self.latest {
             target.push_str("&latest=1");
         }
-        if self.id_in_query && !last_event_id.is_empty() {
-            target.push_str(&format!("&lastEventId={last_event_id}"));
-        }
-        let mut head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n");
-        if self.is_event_source {
-            head.push_str("Accept: text/event-stream\r\n");
-        }
-        if !self.id_in_query && !last_event_id.is_empty() {
-            head.push_str(&format!("Last-Event-ID: {last_event_id}\r\n"));
-        }
-        head.push_str("\r\n");
-        self.reading = Reading::Head(Vec::new());
+        self.reception.begin();
         self.asked_with.clone_from(&last_event_id);
         self.heard_before = feed.heard();
         self.note(format!("asks node {} for {target} with {last_event_id:?}", self.node));
-        let bytes = head.into_bytes();
+        let bytes = stream_request(target, &last_event_id, self.id_in_query, self.is_event_source);
         let request = Request {
             topics: self.topics.clone(),
             last_event_id,
@@ -161,19 +137,18 @@ impl Subscriber {
     pub(crate) fn leave(&mut self, until: Duration) {
         self.note(format!("leaves until {until:?}"));
         self.link = Link::Away { until };
-        self.decoder = std::mem::take(&mut self.decoder).reconnected();
-        self.reading = Reading::Refusal;
+        self.reception.end();
         self.ledger.disconnect();
     }
 
     /// The reconnection time that it received.
     pub(crate) fn retry(&self) -> Duration {
-        self.decoder.retry().unwrap_or(Duration::from_secs(3))
+        self.reception.retry()
     }
 
     /// The id that it would come back with.
     pub(crate) fn last_event_id(&self) -> &str {
-        self.decoder.last_event_id()
+        self.reception.last_event_id()
     }
 
     /// True while it receives a stream.
@@ -183,42 +158,21 @@ impl Subscriber {
 
     /// Takes what arrived.
     pub(crate) fn receive(&mut self, bytes: &[u8], hearing: &mut Hearing<'_>) -> Result<(), String> {
-        let mut rest = bytes.to_vec();
-        if let Reading::Head(head) = &mut self.reading {
-            head.append(&mut rest);
-            let Some(end) = find(head, b"\r\n\r\n") else { return Ok(()) };
-            rest = head.split_off(end + 4);
-            let head = String::from_utf8_lossy(head).into_owned();
-            self.take_head(&head)?;
-        }
-        if let Reading::Preamble(preamble) = &mut self.reading {
-            preamble.append(&mut rest);
-            let Some(end) = find(preamble, b"\n\n") else { return Ok(()) };
-            rest = preamble.split_off(end + 2);
-            let preamble = std::mem::take(preamble);
-            self.take_preamble(&preamble, hearing)?;
-        }
-        if matches!(self.reading, Reading::Items) { self.take_items(&rest, hearing) } else { Ok(()) }
+        let mut reception = std::mem::take(&mut self.reception);
+        let received = reception.receive(bytes, |arrived| match arrived {
+            Arrived::Preamble(id) => self.take_preamble(id, hearing),
+            Arrived::Item(received) => self.take_item(received, hearing),
+        });
+        self.reception = reception;
+        received
     }
 
-    fn take_head(&mut self, head: &str) -> Result<(), String> {
-        let is_stream = head.contains("text/event-stream");
-        let status = head.split(' ').nth(1).unwrap_or_default();
-        must(is_stream || ["503", "429", "408"].contains(&status), || format!("no stream: {head:?}"))?;
-        let goes_on = is_stream && !head.contains("Connection: close");
-        self.reading = if goes_on { Reading::Preamble(Vec::new()) } else { Reading::Refusal };
-        Ok(())
-    }
-
-    fn take_preamble(&mut self, preamble: &[u8], hearing: &mut Hearing<'_>) -> Result<(), String> {
-        self.decoder.feed(preamble, |_| ()).map_err(|error| error.to_string())?;
-        self.reading = Reading::Items;
-        let has_id = preamble.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"id:"));
+    fn take_preamble(&mut self, id: Option<&str>, hearing: &mut Hearing<'_>) -> Result<(), String> {
         let opening = Opening {
             last_event_id: self.asked_with.clone(),
             replay: self.replay,
             latest: self.latest,
-            preamble_id: has_id.then(|| self.decoder.last_event_id().to_owned()),
+            preamble_id: id.map(str::to_owned),
             answered: hearing.answered.ok_or("bytes arrived that were never sent")?,
             heard: self.heard_before,
         };
@@ -229,25 +183,15 @@ impl Subscriber {
         hearing.feed.look(|order| self.ledger.connect(&opening, order, hearing.now)).map_err(context)
     }
 
-    fn take_items(&mut self, bytes: &[u8], hearing: &mut Hearing<'_>) -> Result<(), String> {
+    fn take_item(&mut self, received: Received<'_>, hearing: &mut Hearing<'_>) -> Result<(), String> {
         let Hearing { feed, history, now, census, .. } = hearing;
-        let Subscriber { ledger, diary, .. } = self;
-        let mut outcome = Ok(());
-        let fed = self.decoder.feed(bytes, |item| {
-            let Item::Event { event_type, data, id } = item else { return };
-            if outcome.is_err() {
-                return;
-            }
-            census.count(event_type, data);
-            let about = if event_type == "gap" { data.to_owned() } else { format!("{:?}", history.find(data)) };
-            note(diary, format!("  {event_type} {id} {about}"));
-            let received = Received { event_type, data, id };
-            match feed.look(|order| ledger.take(received, order, history, *now)) {
-                Ok(sequence) => feed.note_heard(sequence),
-                Err(what) => outcome = Err(what),
-            }
-        });
-        fed.map_err(|error| error.to_string()).and(outcome)
+        let Received { event_type, data, id } = received;
+        census.count(event_type, data);
+        let about = if event_type == "gap" { data.to_owned() } else { format!("{:?}", history.find(data)) };
+        self.note(format!("  {event_type} {id} {about}"));
+        let sequence = feed.look(|order| self.ledger.take(received, order, history, *now))?;
+        feed.note_heard(sequence);
+        Ok(())
     }
 
     /// In the end, when nothing keeps it from its events, it has them all.

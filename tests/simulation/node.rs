@@ -12,7 +12,7 @@ use fanfare::io::Io;
 use fanfare::io::simulated::{Faults, PeerId, Random, SimulatedIo};
 use fanfare::server::settings::{Cors, Proxies, Publishing, Settings};
 use fanfare::server::{Entrance, ListenerRole, Parts, Reach, Reloads, Server};
-use fanfare::sources::channel::{ChannelLimits, Publish, channel};
+use fanfare::sources::channel::{ChannelLimits, FetchPage, Inbox, Publish, channel};
 
 use super::feed::{Bus, BusStop, Feed};
 use super::ledger::must;
@@ -103,6 +103,34 @@ impl Plan {
             age_max: self.hub.history_age_max,
             replay_events_max: self.hub.replay_events_max,
             skips_slow: self.slow_policy == SlowPolicy::Skip,
+        }
+    }
+
+    /// What a server of this plan is built from.
+    pub(crate) fn parts(
+        &self,
+        hub: Hub,
+        inbox: Inbox,
+        publisher: Arc<dyn Publish + Send + Sync>,
+        own_events: Arc<dyn Publish + Send + Sync>,
+        fetcher: Option<Arc<dyn FetchPage + Send + Sync>>,
+        seed: u64,
+    ) -> Parts {
+        Parts {
+            settings: self.settings(),
+            hub,
+            inbox,
+            publisher,
+            fetcher,
+            own_events,
+            sources: Vec::new(),
+            live: Arc::default(),
+            supervisor: Box::new(()),
+            reloads: Reloads::default(),
+            listeners: [ListenerRole::Public, ListenerRole::Admin]
+                .map(|role| Entrance { role, reach: Reach::Loopback })
+                .to_vec(),
+            seed,
         }
     }
 
@@ -205,22 +233,8 @@ impl Node {
             Some((bus, node)) => Arc::new(BusStop { bus: Arc::clone(bus), node }),
             None => Arc::clone(&feed) as _,
         };
-        let parts = Parts {
-            settings: plan.settings(),
-            hub: Hub::new(run, plan.hub.clone()),
-            inbox,
-            publisher,
-            fetcher: None,
-            own_events: Arc::clone(&feed) as _,
-            sources: Vec::new(),
-            live: Arc::default(),
-            supervisor: Box::new(()),
-            reloads: Reloads::default(),
-            listeners: [ListenerRole::Public, ListenerRole::Admin]
-                .map(|role| Entrance { role, reach: Reach::Loopback })
-                .to_vec(),
-            seed,
-        };
+        let hub = Hub::new(run, plan.hub.clone());
+        let parts = plan.parts(hub, inbox, publisher, Arc::clone(&feed) as _, None, seed);
         Node {
             server: Server::new(io, parts),
             feed,

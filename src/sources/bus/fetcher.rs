@@ -95,8 +95,14 @@ fn next(requests: &Receiver<PageKey>, stop: &Stop) -> Option<PageKey> {
 
 /// Reads one page.
 pub fn fetch_page(engine: &mut dyn Engine, key: PageKey) -> Result<Page, EngineError> {
-    let read = engine.read_after(before(key.first()), PAGE_POSITIONS as usize, Duration::ZERO)?;
-    Ok(page_of(key, &read.entries))
+    let first = key.first();
+    let entries = engine.read_after(before(first), PAGE_POSITIONS as usize, Duration::ZERO)?.entries;
+    let is_whole = entries.first().is_some_and(|entry| entry.position == first);
+    let has_earlier = is_whole || {
+        let oldest = engine.read_after(Position::default(), 1, Duration::ZERO)?.entries;
+        oldest.first().is_some_and(|entry| entry.position < first)
+    };
+    Ok(page_of(key, has_earlier, &entries))
 }
 
 /// The newest place before a position.
@@ -107,29 +113,45 @@ fn before(position: Position) -> Position {
     }
 }
 
-/// A page, of the entries that follow its beginning.
-fn page_of(key: PageKey, entries: &[Entry]) -> Page {
+/// A page, of the entries that follow its beginning. What lacks there is trimmed, and so is everything before; unless the
+/// bus has earlier entries. Then it is a hole, as between two entries.
+fn page_of(key: PageKey, has_earlier: bool, entries: &[Entry]) -> Page {
     let (first, last) = (key.first(), key.last());
     let mut page = Page { key, entries: Vec::new(), through: before(first), epoch_ended: false, lost_through: None };
+    let mut entries = entries.iter().peekable();
     let mut scratch = Vec::new();
-    let is_inside = |position: Position| position.epoch == first.epoch && position <= last;
-    for Entry { position, content } in entries.iter().take_while(|entry| is_inside(entry.position)) {
+    let report = |page: &mut Page, lost: Position, place: Position| {
+        if page.through == before(first) && !has_earlier {
+            page.lost_through = Some(lost);
+        } else {
+            page.entries.push(hole(place));
+        }
+    };
+    let is_inside = |entry: &&Entry| entry.position.epoch == first.epoch && entry.position <= last;
+    while let Some(Entry { position, content }) = entries.next_if(is_inside) {
         if before(*position) != page.through {
-            page.lost_through = Some(before(*position));
+            report(&mut page, before(*position), before(*position));
         }
         page.through = *position;
         page.entries.extend(archived(*position, content, &mut scratch));
     }
-    match entries.iter().map(|entry| entry.position).find(|position| !is_inside(*position)) {
-        Some(next) if next.epoch != first.epoch => page.epoch_ended = true,
+    match entries.next() {
+        Some(next) if next.position.epoch != first.epoch => page.epoch_ended = true,
         Some(next) => {
-            page.lost_through = (page.through != last).then(|| before(next)).or(page.lost_through);
+            if page.through != last {
+                report(&mut page, before(next.position), last);
+            }
             page.through = last;
         }
-        // The engine is older than what this node has read of it.
-        None => page.epoch_ended = entries.is_empty(),
+        // Without any entry, the engine is older than what this node has read of it.
+        None => page.epoch_ended = page.through == before(first),
     }
     page
+}
+
+/// The gap for entries that are missing at or before a position, as the follower has it.
+fn hole(position: Position) -> ArchivedEntry {
+    ArchivedEntry { position, topics: Vec::new(), frame: gap_frame(position, GapReason::BusTrimmed, &[]) }
 }
 
 /// What subscribers receive of an entry.
@@ -161,13 +183,13 @@ mod tests {
     use crate::event::Event;
 
     /// The page of 7-64 to 7-127, of these entries: what it holds, where it ends, and what is gone.
-    fn page(positions: &[&str]) -> (usize, String, Option<String>) {
-        let at = |text: &&str| {
-            let event = Event::message(Topic::new("t").unwrap(), *text);
+    fn page(has_earlier: bool, positions: &[String]) -> (usize, String, Option<String>) {
+        let at = |text: &String| {
+            let event = Event::message(Topic::new("t").unwrap(), text.as_str());
             Entry { position: Position::parse(text).unwrap(), content: Content::Event(event) }
         };
         let entries: Vec<_> = positions.iter().map(at).collect();
-        let page = page_of(PageKey::of(Position { epoch: 7, offset: 70 }), &entries);
+        let page = page_of(PageKey::of(Position { epoch: 7, offset: 70 }), has_earlier, &entries);
         let end = if page.epoch_ended { "the epoch's end".to_owned() } else { String::new() };
         (page.entries.len(), format!("{} {end}", page.through), page.lost_through.map(|lost| lost.to_string()))
     }
@@ -178,27 +200,30 @@ mod tests {
 
     #[test]
     fn a_page_says_what_it_lacks() {
-        let check = |entries: &[&[String]], (count, through, lost): (usize, &str, Option<&str>)| {
-            let entries: Vec<&str> = entries.iter().flat_map(|part| part.iter()).map(String::as_str).collect();
-            assert_eq!(page(&entries), (count, through.to_owned(), lost.map(str::to_owned)), "{entries:?}");
+        let check = |entries: &[&[String]], trimmed: (usize, &str, Option<&str>), hole: (usize, &str, Option<&str>)| {
+            for (has_earlier, (count, through, lost)) in [(false, trimmed), (true, hole)] {
+                let expected = (count, through.to_owned(), lost.map(str::to_owned));
+                assert_eq!(page(has_earlier, &entries.concat()), expected, "{has_earlier} {entries:?}");
+            }
         };
+        let same = |entries: &[&[String]], expected: (usize, &str, Option<&str>)| check(entries, expected, expected);
         let next_epoch = ["9-0".to_owned(), "9-1".to_owned()];
-        check(&[&range(64..128)], (64, "7-127 ", None));
-        check(&[&range(64..100)], (36, "7-99 ", None));
-        check(&[&range(64..100), &next_epoch], (36, "7-99 the epoch's end", None));
-        check(&[&range(80..144)], (48, "7-127 ", Some("7-79")));
-        check(&[&range(64..70), &range(75..128)], (59, "7-127 ", Some("7-74")));
-        check(&[&range(64..70), &range(200..210)], (6, "7-127 ", Some("7-199")));
-        check(&[&range(300..310)], (0, "7-127 ", Some("7-299")));
-        check(&[&next_epoch], (0, "7-63 the epoch's end", None));
-        check(&[], (0, "7-63 the epoch's end", None));
+        same(&[&range(64..128)], (64, "7-127 ", None));
+        same(&[&range(64..100)], (36, "7-99 ", None));
+        same(&[&range(64..100), &next_epoch], (36, "7-99 the epoch's end", None));
+        same(&[&range(64..70), &range(75..128)], (60, "7-127 ", None));
+        same(&[&range(64..70), &range(200..210)], (7, "7-127 ", None));
+        check(&[&range(80..144)], (48, "7-127 ", Some("7-79")), (49, "7-127 ", None));
+        check(&[&range(300..310)], (0, "7-127 ", Some("7-299")), (1, "7-127 ", None));
+        same(&[&next_epoch], (0, "7-63 the epoch's end", None));
+        same(&[], (0, "7-63 the epoch's end", None));
     }
 
     #[test]
     fn the_first_page_of_an_epoch_begins_with_its_fork() {
         let key = PageKey::of(Position { epoch: 7, offset: 3 });
         let fork = Entry { position: key.first(), content: Content::Fork { follows: None } };
-        let page = page_of(key, &[fork]);
+        let page = page_of(key, false, &[fork]);
         assert_eq!((page.entries.len(), page.through, page.lost_through), (1, key.first(), None));
         assert_eq!(before(key.first()), Position { epoch: 6, offset: u64::MAX });
     }

@@ -99,7 +99,8 @@ impl Follower {
     /// Continues after an entry that is the engine's newest, although it is not what was read last.
     fn jump(&mut self, last: Position, steps: &mut Vec<Step>) {
         match self.read {
-            None => return self.begin(last, None, steps),
+            // This node keeps no entry: the newest one is missing, too.
+            None => self.begin(last, None, steps),
             Some(read) if read.epoch == last.epoch && read < last => self.skip_to(last, steps),
             // A newer epoch whose entries are all trimmed; or an older engine: none of its positions was read.
             Some(_) => self.begin(last, None, steps),
@@ -184,7 +185,7 @@ mod tests {
     fn entries_without_a_break_are_events() {
         assert_eq!(follow(&[("7-0< 7-1 7-2", "7-2"), ("", "7-2"), ("7-3", "7-3")]), "[7-0, 7-1, 7-2, 7-3");
         assert_eq!(follow(&[("7-5 7-6", "7-9"), ("7-7 7-8 7-9", "7-9")]), "[7-5, 7-5, 7-6, 7-7, 7-8, 7-9");
-        assert_eq!(follow(&[("", "7-4"), ("7-5", "7-5")]), "[7-4, 7-5");
+        assert_eq!(follow(&[("", "7-4"), ("7-5", "7-5")]), "[7-4, gap@7-4 Trimmed, 7-5");
     }
 
     #[test]
@@ -207,6 +208,7 @@ mod tests {
         check(&[("7-1", "7-1"), ("9-4", "9-4")], "[7-1, 7-1, [9-3, gap@9-3 Trimmed, 9-4");
         check(&[("7-1", "7-1"), ("9-4?", "9-4")], "[7-1, 7-1, [9-3, gap@9-3 Trimmed, gap@9-4 Announced");
         check(&[("7-1", "7-1"), ("", "9-4"), ("9-5", "9-5")], "[7-1, 7-1, [9-4, gap@9-4 Trimmed, 9-5");
+        check(&[("7-1", "7-1"), ("9-4!", "9-4")], "[7-1, 7-1, [9-3, gap@9-3 Trimmed, gap@9-4 Refused");
         let far = "7-18446744073709551615";
         check(
             &[("7-1", "7-1"), (far, far)],
