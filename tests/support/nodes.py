@@ -40,13 +40,14 @@ backend nodes
 class Node:
     """A server on an address of its own that can be killed and started again."""
 
-    def __init__(self, redis_url):
+    def __init__(self, redis_url, *flags, binary=BINARY):
         self.address = f"127.0.0.1:{free_port()}"
-        self.flags = ["--listen", self.address, "--redis-url", redis_url, "--bus", "redis-stream"]
+        self.flags = ["--listen", self.address, "--redis-url", redis_url, "--bus", "redis-stream", *flags]
+        self.binary = binary
         self.start()
 
     def start(self):
-        self.server = Server(*self.flags)
+        self.server = Server(*self.flags, binary=self.binary)
         wait_for("the node", self.is_ready)
 
     def is_ready(self):

@@ -48,12 +48,12 @@ class Server:
 os.dup2(int(sys.argv[1]), 3)
 os.execve(sys.argv[2], sys.argv[2:], {**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})"""
 
-    def __init__(self, *flags, on=None):
+    def __init__(self, *flags, on=None, binary=BINARY):
         self.log = tempfile.TemporaryFile("w+")
         if on is None:
-            command, passed = [BINARY, "serve", "--dev", "--listen", "127.0.0.1:0", *flags], ()
+            command, passed = [binary, "serve", "--dev", "--listen", "127.0.0.1:0", *flags], ()
         else:
-            command = [sys.executable, "-c", self.PASS, str(on.fileno()), BINARY, "serve", "--dev", *flags]
+            command = [sys.executable, "-c", self.PASS, str(on.fileno()), binary, "serve", "--dev", *flags]
             passed = (on.fileno(),)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, pass_fds=passed)
         line = self.process.stdout.readline()
