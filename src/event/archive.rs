@@ -44,7 +44,7 @@ pub struct Page {
     pub through: Position,
     /// The engine has no later entry of this epoch, and never will.
     pub epoch_ended: bool,
-    /// Something at or before this position is gone from the bus.
+    /// Everything at or before this position is gone from the bus.
     pub lost_through: Option<Position>,
 }
 

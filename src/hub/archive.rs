@@ -27,8 +27,8 @@ pub(super) struct Archive {
     /// In the order in which they came.
     order: VecDeque<PageKey>,
     bytes: usize,
-    /// Something at or before it is gone from the bus, too.
-    lost_through: Sequence,
+    /// Everything at or before it is gone from the bus, too.
+    lost_through: Option<Position>,
 }
 
 impl Archive {
@@ -50,14 +50,14 @@ impl Archive {
 impl Hub {
     /// A page came from the bus.
     pub fn add_page(&mut self, page: Page) {
-        let Ids::Bus(following) = &self.ids else { return };
-        let lost = match page.lost_through.map(|lost| following.timeline.place(lost, self.head)) {
-            Some(Place::At(lost)) => lost,
-            Some(Place::Ahead) => self.head,
-            Some(Place::Unknown) | None => Sequence::ZERO,
-        };
-        self.archive.lost_through = self.archive.lost_through.max(lost);
+        self.archive.lost_through = self.archive.lost_through.max(page.lost_through);
         self.archive.add(page);
+    }
+
+    /// Everything at or before this place is gone from the bus. It may be beyond what this node has read.
+    fn lost_from_bus(&self) -> Sequence {
+        let lost = self.archive.lost_through.and_then(|lost| self.sequence_in_archive(lost));
+        lost.unwrap_or_default()
     }
 
     /// Whether a subscriber that has everything through `position` gets the rest from the bus: it is missing here, all
@@ -86,7 +86,7 @@ impl Hub {
         let mut position = after;
         let mut missing = None;
         for _ in 0..PAGES_PER_RUN {
-            let lost = self.archive.lost_through.min(end);
+            let lost = self.lost_from_bus().min(end);
             if position < lost {
                 let gap = self.gap_in_archive(subscriber, position, lost);
                 if !run.push_gap(&format(&gap), (lost, gap.reason), limits) {

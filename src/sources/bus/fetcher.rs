@@ -14,7 +14,7 @@ use crate::event::timeline::Position;
 use crate::event::{Frame, Topic};
 use crate::protocol::encoder;
 use crate::sources::backoff::{Backoff, BackoffLimits};
-use crate::sources::bus::{Content, Engine, EngineError, Entry, event_frame};
+use crate::sources::bus::{self, Content, Engine, EngineError, Entry, event_frame};
 use crate::sources::channel::{FetchPage, GapReason, Message, Outlet, SourceStatus};
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
@@ -96,13 +96,13 @@ fn next(requests: &Receiver<PageKey>, stop: &Stop) -> Option<PageKey> {
 /// Reads one page.
 pub fn fetch_page(engine: &mut dyn Engine, key: PageKey) -> Result<Page, EngineError> {
     let first = key.first();
-    let entries = engine.read_after(before(first), PAGE_POSITIONS as usize, Duration::ZERO)?.entries;
-    let is_whole = entries.first().is_some_and(|entry| entry.position == first);
+    let read = engine.read_after(before(first), PAGE_POSITIONS as usize, Duration::ZERO)?;
+    let is_whole = read.entries.first().is_some_and(|entry| entry.position == first);
     let has_earlier = is_whole || {
         let oldest = engine.read_after(Position::default(), 1, Duration::ZERO)?.entries;
         oldest.first().is_some_and(|entry| entry.position < first)
     };
-    Ok(page_of(key, has_earlier, &entries))
+    Ok(page_of(key, has_earlier, &read))
 }
 
 /// The newest place before a position.
@@ -115,10 +115,10 @@ fn before(position: Position) -> Position {
 
 /// A page, of the entries that follow its beginning. What lacks there is trimmed, and so is everything before; unless the
 /// bus has earlier entries. Then it is a hole, as between two entries.
-fn page_of(key: PageKey, has_earlier: bool, entries: &[Entry]) -> Page {
+fn page_of(key: PageKey, has_earlier: bool, read: &bus::Page) -> Page {
     let (first, last) = (key.first(), key.last());
     let mut page = Page { key, entries: Vec::new(), through: before(first), epoch_ended: false, lost_through: None };
-    let mut entries = entries.iter().peekable();
+    let mut entries = read.entries.iter().peekable();
     let mut scratch = Vec::new();
     let report = |page: &mut Page, lost: Position, place: Position| {
         if page.through == before(first) && !has_earlier {
@@ -143,8 +143,11 @@ fn page_of(key: PageKey, has_earlier: bool, entries: &[Entry]) -> Page {
             }
             page.through = last;
         }
-        // Without any entry, the engine is older than what this node has read of it.
-        None => page.epoch_ended = page.through == before(first),
+        None if page.through != before(first) => {}
+        // All that it had of this epoch is trimmed.
+        None if read.last.epoch == first.epoch && read.last >= first => page.lost_through = Some(read.last),
+        // The engine is older than what this node has read of it.
+        None => page.epoch_ended = true,
     }
     page
 }
@@ -183,13 +186,14 @@ mod tests {
     use crate::event::Event;
 
     /// The page of 7-64 to 7-127, of these entries: what it holds, where it ends, and what is gone.
-    fn page(has_earlier: bool, positions: &[String]) -> (usize, String, Option<String>) {
+    fn page(has_earlier: bool, positions: &[String], last: &str) -> (usize, String, Option<String>) {
         let at = |text: &String| {
             let event = Event::message(Topic::new("t").unwrap(), text.as_str());
             Entry { position: Position::parse(text).unwrap(), content: Content::Event(event) }
         };
         let entries: Vec<_> = positions.iter().map(at).collect();
-        let page = page_of(PageKey::of(Position { epoch: 7, offset: 70 }), has_earlier, &entries);
+        let last = Position::parse(last).unwrap();
+        let page = page_of(PageKey::of(Position { epoch: 7, offset: 70 }), has_earlier, &bus::Page { entries, last });
         let end = if page.epoch_ended { "the epoch's end".to_owned() } else { String::new() };
         (page.entries.len(), format!("{} {end}", page.through), page.lost_through.map(|lost| lost.to_string()))
     }
@@ -203,7 +207,7 @@ mod tests {
         let check = |entries: &[&[String]], trimmed: (usize, &str, Option<&str>), hole: (usize, &str, Option<&str>)| {
             for (has_earlier, (count, through, lost)) in [(false, trimmed), (true, hole)] {
                 let expected = (count, through.to_owned(), lost.map(str::to_owned));
-                assert_eq!(page(has_earlier, &entries.concat()), expected, "{has_earlier} {entries:?}");
+                assert_eq!(page(has_earlier, &entries.concat(), "7-60"), expected, "{has_earlier} {entries:?}");
             }
         };
         let same = |entries: &[&[String]], expected: (usize, &str, Option<&str>)| check(entries, expected, expected);
@@ -217,13 +221,14 @@ mod tests {
         check(&[&range(300..310)], (0, "7-127 ", Some("7-299")), (1, "7-127 ", None));
         same(&[&next_epoch], (0, "7-63 the epoch's end", None));
         same(&[], (0, "7-63 the epoch's end", None));
+        assert_eq!(page(false, &[], "7-200"), (0, "7-63 ".to_owned(), Some("7-200".to_owned())), "all are trimmed");
     }
 
     #[test]
     fn the_first_page_of_an_epoch_begins_with_its_fork() {
         let key = PageKey::of(Position { epoch: 7, offset: 3 });
         let fork = Entry { position: key.first(), content: Content::Fork { follows: None } };
-        let page = page_of(key, false, &[fork]);
+        let page = page_of(key, false, &bus::Page { entries: vec![fork], last: key.first() });
         assert_eq!((page.entries.len(), page.through, page.lost_through), (1, key.first(), None));
         assert_eq!(before(key.first()), Position { epoch: 6, offset: u64::MAX });
     }
