@@ -63,7 +63,7 @@ impl Sources {
                 statuses.push(Arc::clone(&status));
                 let lead = Box::new(RedisLead::new(stream_settings()));
                 let settings = RedisSettings { bus: marker_channel(&stream.name), ..redis_settings(config, settings) };
-                let thread = redis::spawn_ingest(settings, node, lead, status);
+                let thread = redis::spawn_ingest(settings, node, lead, bounds, status);
                 ingest = Some(thread.context("starting the ingest")?);
             }
         } else if let Some(settings) = &config.redis {

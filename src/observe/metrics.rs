@@ -262,14 +262,17 @@ fn bus(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     single(Kind::Gauge, "fanfare_bus_lag_entries", "Entries that this node had not read at its last look.", |bus| {
         bus.lag
     });
-    single(Kind::Counter, "fanfare_bus_forks_total", "Epochs that began while this node read the bus.", |bus| {
-        bus.forks
-    });
+    single(
+        Kind::Counter,
+        "fanfare_bus_forks_total",
+        "Epochs that began while this node read the bus, and may lack entries.",
+        |bus| bus.forks,
+    );
     let help = "Pages of older entries that were fetched for subscribers.";
     single(Kind::Counter, "fanfare_bus_pages_fetched_total", help, |bus| bus.pages);
     let help = "Streams that began with entries that only the bus still had.";
     page.single(Kind::Counter, "fanfare_bus_fetching_streams_total", help, counters.fetching_streams);
-    let (name, help) = ("fanfare_bus_appended_total", "Entries appended through this node, by result.");
+    let (name, help) = ("fanfare_bus_appended_total", "Entries published over HTTP through this node, by result.");
     page.by(Kind::Counter, name, help, "result", bus.into_iter().flat_map(|bus| bus.appended));
 }
 

@@ -85,7 +85,10 @@ impl Intake {
                     gap.sequence = sequence;
                     append_loss(&gap, hub, node);
                 }
-                Some(Message::Epoch(epoch)) => hub.begin_epoch(epoch),
+                Some(Message::Epoch(epoch, gap)) => {
+                    hub.begin_epoch(epoch);
+                    gap.into_iter().for_each(|gap| append_loss(&gap, hub, node));
+                }
                 Some(Message::Loaded) => hub.set_loaded(),
                 Some(Message::EndOfBus) => hub.note_end_of_bus(),
                 Some(Message::Published { .. } | Message::Page(_) | Message::Control(_)) => {

@@ -63,7 +63,7 @@ impl BusFigures {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forks that were read since the bus was loaded.
+    /// Forks that may have lost entries, and were read since the bus was loaded.
     pub fn forks(&self) -> u64 {
         self.forks.load(Ordering::Relaxed)
     }

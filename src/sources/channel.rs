@@ -47,8 +47,9 @@ pub enum Message {
         /// Whether subscribers everywhere will receive it.
         outcome: Result<Published, PublishRefusal>,
     },
-    /// The bus's positions continue with this epoch.
-    Epoch(Epoch),
+    /// The bus's positions continue with this epoch, and the gap with which it begins: in one message, so that no stream
+    /// reaches the place of the gap before the gap is there.
+    Epoch(Epoch, Option<Gap>),
     /// All of the bus that a node remembers has been read: streams may start.
     Loaded,
     /// The bus has been read to its end.
@@ -495,7 +496,7 @@ impl Outlet {
             _ => {}
         }
         let lane = match message {
-            Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(_) | Message::Loaded | Message::EndOfBus => {
+            Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(..) | Message::Loaded | Message::EndOfBus => {
                 &self.sender
             }
             Message::Published { .. } | Message::Page(_) | Message::Control(_) => &self.urgent,

@@ -120,8 +120,11 @@ pub fn heard(message: Message) -> Heard {
             Heard::Gap { reason: gap.reason, topics }
         }
         Message::Published { ticket, outcome } => Heard::Published { ticket: ticket.0, outcome: outcome.map(drop) },
-        message
-        @ (Message::Control(_) | Message::Epoch(_) | Message::Loaded | Message::EndOfBus | Message::Page(_)) => {
+        message @ (Message::Control(_)
+        | Message::Epoch(..)
+        | Message::Loaded
+        | Message::EndOfBus
+        | Message::Page(_)) => {
             panic!("unexpected: {message:?}")
         }
     }

@@ -169,6 +169,12 @@ impl BusBounds {
         self.data_bytes_max.store(data_bytes_max, Ordering::Relaxed);
     }
 
+    /// Whether the bus takes an event of this size.
+    pub fn admits(&self, event: &Event) -> bool {
+        let limits = self.get();
+        event.topic.as_str().len() <= limits.topic_bytes_max && limits.check_data(event.data.as_bytes()).is_ok()
+    }
+
     fn get(&self) -> PublishLimits {
         PublishLimits {
             topic_bytes_max: self.topic_bytes_max.load(Ordering::Relaxed),

@@ -58,11 +58,8 @@ impl Publish for BusPublisher {
         if events.iter().filter_map(|event| event.id.as_ref()).any(|id| id.as_str().len() > PUBLISHER_ID_BYTES_MAX) {
             return Err(PublishRefusal::IdTooLong);
         }
-        let bounds = self.settings.bounds.get();
-        let is_too_large = |event: &Event| {
-            event.topic.as_str().len() > bounds.topic_bytes_max || bounds.check_data(event.data.as_bytes()).is_err()
-        };
-        if events.iter().any(is_too_large) {
+        if !events.iter().all(|event| self.settings.bounds.admits(event)) {
+            let bounds = self.settings.bounds.get();
             return Err(PublishRefusal::TooLarge(bounds.topic_bytes_max, bounds.data_bytes_max));
         }
         self.enqueue(events.into_iter().map(Content::Event).collect(), ticket)?;

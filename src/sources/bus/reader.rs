@@ -136,7 +136,7 @@ impl Reader {
         let page = self.engine.read_after(read, ENTRIES_MAX, wait)?;
         self.status.set_up();
         let last = page.last;
-        let forks = page.entries.iter().filter(|entry| matches!(entry.content, Content::Fork { .. })).count();
+        let forks = page.entries.iter().filter(|entry| entry.content == Content::Fork { follows: None }).count();
         self.take(page);
         if let (Some(figures), Some(read)) = (self.status.bus(), self.follower.read()) {
             figures.note_read(read, last, forks as u64);
@@ -177,7 +177,17 @@ impl Reader {
         }
         while let Some(step) = self.steps.pop_front() {
             match step {
-                Step::Begin(epoch) => return Some(Message::Epoch(epoch)),
+                Step::Begin(epoch) => {
+                    let gap = match self.steps.front() {
+                        Some(Step::Gap(sequence, ..)) if *sequence == epoch.sequence => self.steps.pop_front(),
+                        _ => None,
+                    };
+                    let gap = gap.map(|step| match step {
+                        Step::Gap(sequence, position, loss) => self.gap(sequence, position, loss),
+                        _ => unreachable!("it was looked at"),
+                    });
+                    return Some(Message::Epoch(epoch, gap));
+                }
                 Step::Event(sequence, position, event) => {
                     return Some(Message::Broadcast(self.format(sequence, position, &event)));
                 }
@@ -195,7 +205,7 @@ impl Reader {
     fn has_room_for(&self, message: &Message) -> bool {
         match message {
             Message::Broadcast(broadcast) => self.outlet.has_room(1, broadcast.frame.len()),
-            Message::Gap(_) => self.outlet.has_room_for_gap(),
+            Message::Gap(_) | Message::Epoch(..) => self.outlet.has_room_for_gap(),
             _ => true,
         }
     }
@@ -327,8 +337,11 @@ mod tests {
                 assert!(outcome == Ok(Turn::Loaded) || is_full[0] || is_full[1], "{messages:?}");
             }
             let count = |kind| messages.iter().filter(|message| message.starts_with(kind)).count();
-            assert_eq!((count("Epoch"), count("Broadcast"), count("Gap")), (1, events, gaps));
-            assert_eq!(messages[64..], ["Loaded", "EndOfBus"], "after everything that they are about");
+            // The gap with which the epoch begins comes with it.
+            let first =
+                messages.iter().filter(|message| message.starts_with("Epoch") && message.contains("Gap")).count();
+            assert_eq!((count("Epoch"), count("Broadcast"), first + count("Gap")), (1, events, gaps));
+            assert_eq!(messages[messages.len() - 2..], ["Loaded", "EndOfBus"], "after everything that they are about");
         }
     }
 

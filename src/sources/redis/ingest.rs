@@ -26,9 +26,10 @@ use std::time::{Duration, Instant};
 
 use crate::event::timeline::PUBLISHER_ID_BYTES_MAX;
 use crate::event::{Event, Topic};
+use crate::observe::clip::clip;
 use crate::redis_address::replies::{Message, Reply, TooLong};
 use crate::sources::bus::lead::{Claim, Lead, LeadEngine, Marker};
-use crate::sources::bus::{Content, EngineError, TOGETHER_BYTES_MAX, TOGETHER_MAX};
+use crate::sources::bus::{BusBounds, Content, EngineError, TOGETHER_BYTES_MAX, TOGETHER_MAX};
 use crate::sources::channel::{Control, GapReason, Leading, Refusal, SourceStatus};
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::sink::Sink;
@@ -61,6 +62,8 @@ pub(super) struct Ingest {
     feeds: String,
     /// The topics that this can give; none: any.
     topics: Vec<Topic>,
+    /// What an event of the bus may have, which may be less than this node's own limits.
+    bounds: Arc<BusBounds>,
     status: Arc<SourceStatus>,
     /// The token of this session.
     token: String,
@@ -93,6 +96,7 @@ impl Ingest {
         engine: Box<dyn LeadEngine>,
         node: String,
         settings: &RedisSettings,
+        bounds: Arc<BusBounds>,
         status: Arc<SourceStatus>,
     ) -> Ingest {
         let (feeds, topics) = settings.feeds();
@@ -102,6 +106,7 @@ impl Ingest {
             marker_channel: settings.bus.clone(),
             feeds,
             topics,
+            bounds,
             status,
             token: String::new(),
             state: State::Lost("no session has begun".to_owned()),
@@ -203,6 +208,14 @@ impl Ingest {
         }
     }
 
+    fn refuse(&mut self, event: &Event, refusal: Refusal, reason: &str) {
+        self.status.count_refused(refusal);
+        if self.refused_log.admit() {
+            tracing::warn!(topic = &*clip(event.topic.as_str()), reason, "{REFUSED}");
+        }
+        self.announce_refused(&event.topic);
+    }
+
     fn clear(&mut self) {
         self.contents.clear();
         self.bytes = 0;
@@ -234,20 +247,18 @@ impl Sink for Ingest {
     }
 
     fn add_data(&mut self, topic: Topic, data: &str) {
-        self.add(Content::Event(Event::message(topic, data)));
+        self.add_event(&Event::message(topic, data));
     }
 
     fn add_event(&mut self, event: &Event) {
-        match &event.id {
-            Some(id) if id.as_str().len() > PUBLISHER_ID_BYTES_MAX => {
-                self.status.count_refused(Refusal::Malformed);
-                if self.refused_log.admit() {
-                    let (topic, bytes) = (event.topic.as_str(), id.as_str().len());
-                    tracing::warn!(topic, bytes, bytes_max = PUBLISHER_ID_BYTES_MAX, "{REFUSED}: its id is too long");
-                }
-                self.announce_refused(&event.topic);
-            }
-            _ => self.add(Content::Event(event.clone())),
+        let id_bytes = event.id.as_ref().map_or(0, |id| id.as_str().len());
+        if id_bytes > PUBLISHER_ID_BYTES_MAX {
+            let reason = format!("its id has {id_bytes} bytes: on a bus it may have {PUBLISHER_ID_BYTES_MAX}");
+            self.refuse(event, Refusal::Malformed, &reason);
+        } else if !self.bounds.admits(event) {
+            self.refuse(event, Refusal::TooLarge, "it is larger than the bus takes");
+        } else {
+            self.add(Content::Event(event.clone()));
         }
     }
 

@@ -190,7 +190,7 @@ struct Node {
 impl Node {
     fn start(redis: &Shared, name: &str, started_at: Instant) -> Node {
         let engine = Box::new(redis.clone());
-        let ingest = Ingest::new(engine, name.to_owned(), &settings(), SourceStatus::new("redis"));
+        let ingest = Ingest::new(engine, name.to_owned(), &settings(), Arc::default(), SourceStatus::new("redis"));
         Node { redis: redis.clone(), ingest, sessions: 0, connection: None, started_at }
     }
 

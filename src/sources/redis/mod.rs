@@ -67,6 +67,7 @@ use crate::event::{RunName, Topic};
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
 use crate::redis_address::replies::ReplyLimits;
+use crate::sources::bus::BusBounds;
 use crate::sources::bus::lead::LeadEngine;
 use crate::sources::channel::{Outlet, SourceStatus};
 use crate::sources::redis::copies::Copies;
@@ -209,9 +210,10 @@ pub fn spawn_ingest(
     settings: RedisSettings,
     node: String,
     engine: Box<dyn LeadEngine>,
+    bounds: Arc<BusBounds>,
     status: Arc<SourceStatus>,
 ) -> io::Result<SourceThread> {
-    let ingest = Ingest::new(engine, node, &settings, Arc::clone(&status));
+    let ingest = Ingest::new(engine, node, &settings, bounds, Arc::clone(&status));
     let (settings, sink) = (Arc::new(settings), Box::new(ingest));
     let mut subscriber = Subscriber::new(settings, sink, Arc::clone(&status), Arc::default(), Arc::default());
     let lost = move |error| status.set_down(error);

@@ -7,13 +7,12 @@ use crate::sources::bus::redis_stream::RedisStream;
 use crate::sources::bus::redis_stream::rules::{Facts, Finding};
 
 /// The commands that a node runs, itself or in a function.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 16] = [
     "fcall",
     "multi",
     "exec",
     "xread",
     "xrevrange",
-    "xlen",
     "xinfo",
     "xadd",
     "info",
@@ -73,7 +72,7 @@ impl RedisStream {
                     "xrevrange" => dry_run.arg(&stream).arg("+").arg("-"),
                     "xinfo" => dry_run.arg("STREAM").arg(&stream),
                     "xadd" => dry_run.arg(&stream).arg("*").arg("a").arg("b"),
-                    "xlen" | "exists" => dry_run.arg(&stream),
+                    "exists" => dry_run.arg(&stream),
                     "hmget" | "hget" | "hdel" => dry_run.arg(&state).arg("epoch"),
                     "hset" => dry_run.arg(&state).arg("epoch").arg("1"),
                     "get" => dry_run.arg(format!("{stream}:id:1:a:b")),

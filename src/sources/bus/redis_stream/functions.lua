@@ -32,11 +32,6 @@ local function last_id(stream)
   end
 end
 
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
 local function parts_of(id)
   local epoch, offset = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(epoch), tonumber(offset)
@@ -102,6 +97,13 @@ local function current_epoch(stream, state, is_reading)
   return begin_epoch(stream, state, epoch, previous, replid, false)
 end
 
+-- The bytes that nodes count for data: on the wire, each further line has 6 bytes more.
+local function data_bytes(data, bytes_max)
+  if #data <= bytes_max / 7 then return #data end
+  local _, ends = string.gsub(string.gsub(data, '\r\n', '\n'), '[\r\n]', '')
+  return #data + 6 * ends
+end
+
 -- An error if an event is larger than the bus takes: some nodes would refuse it.
 local function too_large(first, width, state, args)
   local bounds = redis.call('HMGET', state, 'topic_bytes', 'event_bytes')
@@ -110,7 +112,7 @@ local function too_large(first, width, state, args)
     if #args[i] > tonumber(bounds[1]) then
       return redis.error_reply('TOOLARGE a topic on this bus may have ' .. bounds[1] .. ' bytes')
     end
-    if args[i] ~= '' and #args[i + 1] > tonumber(bounds[2]) then
+    if args[i] ~= '' and data_bytes(args[i + 1], tonumber(bounds[2])) > tonumber(bounds[2]) then
       return redis.error_reply('TOOLARGE an event on this bus may have ' .. bounds[2] .. ' bytes')
     end
   end
@@ -165,12 +167,12 @@ local function check(keys, args)
   end
   local topic_bytes, event_bytes = stored[2] or args[2], stored[3] or args[3]
   if tonumber(args[2]) > 0 then
-    if not (stored[2] and stored[3]) then
-      redis.call('HSET', state, 'topic_bytes', topic_bytes, 'event_bytes', event_bytes)
-    end
     if tonumber(args[2]) < tonumber(topic_bytes) or tonumber(args[3]) < tonumber(event_bytes) then
       return redis.error_reply('BOUNDS the bus has topics of up to ' .. topic_bytes .. ' and events of up to '
         .. event_bytes .. ' bytes: raise topic-bytes or event-bytes')
+    end
+    if not (stored[2] and stored[3]) then
+      redis.call('HSET', state, 'topic_bytes', topic_bytes, 'event_bytes', event_bytes)
     end
   end
   return { last_id(keys[1]), tonumber(topic_bytes), tonumber(event_bytes) }

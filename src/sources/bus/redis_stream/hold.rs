@@ -40,14 +40,19 @@ impl RedisStream {
     pub fn hold(&mut self, token: &str) -> Result<Held, EngineError> {
         let last = self.call("fanfare_hold", &[token])?;
         let last = Position::parse(&last).ok_or_else(|| unexpected("the last entry's id"))?;
-        self.with_connection(|connection| {
+        let held = self.with_connection(|connection| {
             let info: String = redis::cmd("INFO").arg("replication").query(connection)?;
             let replicas = info.lines().find_map(|line| line.strip_prefix("connected_slaves:")?.parse().ok());
             let replicas: u64 = replicas.unwrap_or_default();
             let wait_ms = REPLICAS_WAIT.as_millis() as u64;
             let replicas_reached = redis::cmd("WAIT").arg(replicas).arg(wait_ms).query(connection)?;
             Ok(Held { last, replicas, replicas_reached })
-        })
+        });
+        if held.is_err() {
+            // Or publishing would be refused until the hold ends by itself.
+            let _ = self.open(token, true);
+        }
+        held
     }
 
     /// Opens a held bus if it is on another server than before, or on the same one if the hold is given up.
