@@ -54,6 +54,15 @@ impl Position {
         Position { offset: self.offset.saturating_add(1), ..self }
     }
 
+    /// The newest place before this position.
+    #[must_use]
+    pub fn previous(self) -> Position {
+        match self.offset.checked_sub(1) {
+            Some(offset) => Position { offset, ..self },
+            None => Position { epoch: self.epoch.saturating_sub(1), offset: u64::MAX },
+        }
+    }
+
     /// The id of the event at this position.
     pub fn id(self, publisher_id: Option<&EventId>) -> EventId {
         let text = match publisher_id {

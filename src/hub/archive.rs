@@ -11,7 +11,6 @@ use std::collections::{HashMap, VecDeque};
 use crate::event::archive::{ArchivedEntry, Page, PageKey};
 use crate::event::timeline::{Place, Position, SEQUENCES_PER_POSITION};
 use crate::event::{Frame, Sequence};
-use crate::hub::ids::{Following, Ids};
 use crate::hub::topics::TopicEntry;
 use crate::hub::{Hub, MissedGap, MissedReason, Run, RunLimits, Subscriber};
 
@@ -33,13 +32,13 @@ pub(super) struct Archive {
 
 impl Archive {
     fn add(&mut self, page: Page) {
+        let key = page.key;
         self.bytes += page.bytes();
-        self.order.push_back(page.key);
-        if let Some(old) = self.pages.insert(page.key, page) {
+        if let Some(old) = self.pages.insert(key, page) {
             self.bytes -= old.bytes();
-            let place = self.order.iter().position(|key| *key == old.key);
-            place.map(|place| self.order.remove(place));
+            self.order.retain(|other| *other != key);
         }
+        self.order.push_back(key);
         while self.bytes > BYTES_MAX && self.order.len() > 1 {
             let oldest = self.order.pop_front().and_then(|key| self.pages.remove(&key));
             self.bytes -= oldest.map_or(0, |page| page.bytes());
@@ -113,7 +112,8 @@ impl Hub {
                     }
                     position = gap.at;
                 }
-                let last = self.last_place_of(key.first().epoch).unwrap_or(position);
+                let last =
+                    self.timeline().and_then(|timeline| timeline.last_place_of(key.first().epoch)).unwrap_or(position);
                 position = last.clamp(position, end);
             }
         }
@@ -157,7 +157,7 @@ impl Hub {
         page: &Page,
         (after, end): (Sequence, Sequence),
     ) -> Option<MissedGap> {
-        let Ids::Bus(Following { timeline, .. }) = &self.ids else { return None };
+        let timeline = self.timeline()?;
         let read_through = timeline.end_of(page.key.first().epoch).unwrap_or(self.head).min(end);
         let is_lost = read_through > after && timeline.position_at(read_through) > Some(page.through);
         is_lost.then(|| self.gap_in_archive(subscriber, after, read_through))
@@ -171,18 +171,11 @@ impl Hub {
 
     /// The first position after a place.
     fn position_after(&self, sequence: Sequence) -> Option<Position> {
-        let Ids::Bus(following) = &self.ids else { return None };
-        following.timeline.position_at(Sequence((sequence.0 / SEQUENCES_PER_POSITION + 1) * SEQUENCES_PER_POSITION))
-    }
-
-    fn last_place_of(&self, epoch: u64) -> Option<Sequence> {
-        let Ids::Bus(following) = &self.ids else { return None };
-        following.timeline.last_place_of(epoch)
+        self.timeline()?.position_at(Sequence((sequence.0 / SEQUENCES_PER_POSITION + 1) * SEQUENCES_PER_POSITION))
     }
 
     fn sequence_in_archive(&self, position: Position) -> Option<Sequence> {
-        let Ids::Bus(following) = &self.ids else { return None };
-        match following.timeline.place(position, Sequence(u64::MAX)) {
+        match self.timeline()?.place(position, Sequence(u64::MAX)) {
             Place::At(sequence) => Some(sequence),
             Place::Ahead | Place::Unknown => None,
         }

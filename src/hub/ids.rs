@@ -28,7 +28,7 @@ pub(super) enum Ids {
 #[derive(Debug, Default)]
 pub(super) struct Following {
     /// The epochs that it has read.
-    pub(super) timeline: Timeline,
+    timeline: Timeline,
     /// All that it remembers of the bus has been read.
     is_loaded: bool,
     /// How often it has read the bus to its end.
@@ -118,9 +118,17 @@ impl Hub {
 
     /// The position that an id names, if it is beyond what has been read of the bus.
     fn position_ahead(&self, id: &[u8]) -> Option<Position> {
-        let Ids::Bus(Following { timeline, .. }) = &self.ids else { return None };
+        let timeline = self.timeline()?;
         let position = Position::of_id(std::str::from_utf8(id).ok()?)?;
         (timeline.place(position, self.head) == Place::Ahead).then_some(position)
+    }
+
+    /// The epochs of the bus that have been read, if there is a bus.
+    pub(super) fn timeline(&self) -> Option<&Timeline> {
+        match &self.ids {
+            Ids::Run => None,
+            Ids::Bus(following) => Some(&following.timeline),
+        }
     }
 
     /// True when positions are those of a bus, which other nodes and later runs resolve too.

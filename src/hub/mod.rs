@@ -60,7 +60,8 @@ use subscriptions::{Seat, Subscriptions};
 use topics::{Origin, TopicEntry, Topics};
 use walk::Sweep;
 
-/// The bounds of what the hub remembers, for topics without a rule of their own ([`TopicRule`]). Together with the number of subscribers, they bound its memory.
+/// The bounds of what the hub remembers, for topics without a rule of their own ([`TopicRule`]). Together with the number
+/// of subscribers, they bound its memory.
 #[derive(Clone, Debug)]
 pub struct HubLimits {
     /// Topics that were published to. As many again may exist only because subscribers name them.

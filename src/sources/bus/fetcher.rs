@@ -96,7 +96,7 @@ fn next(requests: &Receiver<PageKey>, stop: &Stop) -> Option<PageKey> {
 /// Reads one page.
 pub fn fetch_page(engine: &mut dyn Engine, key: PageKey) -> Result<Page, EngineError> {
     let first = key.first();
-    let read = engine.read_after(before(first), PAGE_POSITIONS as usize, Duration::ZERO)?;
+    let read = engine.read_after(first.previous(), PAGE_POSITIONS as usize, Duration::ZERO)?;
     let is_whole = read.entries.first().is_some_and(|entry| entry.position == first);
     let has_earlier = is_whole || {
         let oldest = engine.read_after(Position::default(), 1, Duration::ZERO)?.entries;
@@ -105,23 +105,15 @@ pub fn fetch_page(engine: &mut dyn Engine, key: PageKey) -> Result<Page, EngineE
     Ok(page_of(key, has_earlier, &read))
 }
 
-/// The newest place before a position.
-fn before(position: Position) -> Position {
-    match position.offset.checked_sub(1) {
-        Some(offset) => Position { offset, ..position },
-        None => Position { epoch: position.epoch.saturating_sub(1), offset: u64::MAX },
-    }
-}
-
 /// A page, of the entries that follow its beginning. What lacks there is trimmed, and so is everything before; unless the
 /// bus has earlier entries. Then it is a hole, as between two entries.
 fn page_of(key: PageKey, has_earlier: bool, read: &bus::Page) -> Page {
     let (first, last) = (key.first(), key.last());
-    let mut page = Page { key, entries: Vec::new(), through: before(first), epoch_ended: false, lost_through: None };
+    let mut page = Page { key, entries: Vec::new(), through: first.previous(), epoch_ended: false, lost_through: None };
     let mut entries = read.entries.iter().peekable();
     let mut scratch = Vec::new();
     let report = |page: &mut Page, lost: Position, place: Position| {
-        if page.through == before(first) && !has_earlier {
+        if page.through == first.previous() && !has_earlier {
             page.lost_through = Some(lost);
         } else {
             page.entries.push(hole(place));
@@ -129,8 +121,8 @@ fn page_of(key: PageKey, has_earlier: bool, read: &bus::Page) -> Page {
     };
     let is_inside = |entry: &&Entry| entry.position.epoch == first.epoch && entry.position <= last;
     while let Some(Entry { position, content }) = entries.next_if(is_inside) {
-        if before(*position) != page.through {
-            report(&mut page, before(*position), before(*position));
+        if position.previous() != page.through {
+            report(&mut page, position.previous(), position.previous());
         }
         page.through = *position;
         page.entries.extend(archived(*position, content, &mut scratch));
@@ -139,11 +131,11 @@ fn page_of(key: PageKey, has_earlier: bool, read: &bus::Page) -> Page {
         Some(next) if next.position.epoch != first.epoch => page.epoch_ended = true,
         Some(next) => {
             if page.through != last {
-                report(&mut page, before(next.position), last);
+                report(&mut page, next.position.previous(), last);
             }
             page.through = last;
         }
-        None if page.through != before(first) => {}
+        None if page.through != first.previous() => {}
         // All that it had of this epoch is trimmed.
         None if read.last.epoch == first.epoch && read.last >= first => page.lost_through = Some(read.last),
         // The engine is older than what this node has read of it.
@@ -176,7 +168,7 @@ fn archived(position: Position, content: &Content, scratch: &mut Vec<u8>) -> Opt
 /// The gap names a topic only if it concerns that topic alone, as the loop's own gaps do.
 fn gap_frame(position: Position, reason: GapReason, topics: &[Topic]) -> Frame {
     let name = if let [topic] = topics { topic.as_str() } else { "*" };
-    let last_id = (position.offset > 0).then(|| before(position).to_string());
+    let last_id = (position.offset > 0).then(|| position.previous().to_string());
     encoder::gap(&position.id(None), reason.as_str(), &[name], last_id.as_deref())
 }
 
@@ -230,6 +222,6 @@ mod tests {
         let fork = Entry { position: key.first(), content: Content::Fork { follows: None } };
         let page = page_of(key, false, &bus::Page { entries: vec![fork], last: key.first() });
         assert_eq!((page.entries.len(), page.through, page.lost_through), (1, key.first(), None));
-        assert_eq!(before(key.first()), Position { epoch: 6, offset: u64::MAX });
+        assert_eq!(key.first().previous(), Position { epoch: 6, offset: u64::MAX });
     }
 }

@@ -1,8 +1,9 @@
 //! The follower: turns pages of a bus into what the loop gets, and proves that no entry was skipped. Pure.
 //!
 //! The proof: offsets are dense in an epoch, and an epoch begins with a fork. So each entry must have the next offset, or
-//! be a fork, which is a gap by itself, unless it follows the entry that was read last. Anything else is a loss, and the follower puts a gap in its place: entries that were
-//! trimmed before this node read them, or an engine that was restored from an old copy.
+//! be a fork, which is a gap by itself, unless it follows the entry that was read last. Anything else is a loss, and the
+//! follower puts a gap in its place: entries that were trimmed before this node read them, or an engine that was restored
+//! from an old copy.
 
 use crate::event::timeline::{Epoch, Position, Timeline};
 use crate::event::{Event, Sequence, Topic};
@@ -71,13 +72,13 @@ impl Follower {
             Some(read) if position <= read => return,
             Some(read) if position == read.next() => self.advance(position),
             Some(read) if position.epoch == read.epoch => {
-                self.skip_to(before(position), steps);
+                self.skip_to(position.previous(), steps);
                 self.push_gap(Loss::Trimmed, steps);
                 self.advance(position);
             }
             Some(_) if !matches!(content, Content::Fork { .. }) && position.offset > 0 => {
                 // The fork itself is trimmed.
-                self.begin(before(position), None, steps);
+                self.begin(position.previous(), None, steps);
                 self.push_gap(Loss::Trimmed, steps);
                 self.advance(position);
             }
@@ -131,11 +132,6 @@ impl Follower {
     fn push_gap(&self, loss: Loss, steps: &mut Vec<Step>) {
         steps.extend(self.read.map(|read| Step::Gap(self.head, read, loss)));
     }
-}
-
-/// The place right before an entry that is not the first of its epoch.
-fn before(position: Position) -> Position {
-    Position { offset: position.offset - 1, ..position }
 }
 
 #[cfg(test)]

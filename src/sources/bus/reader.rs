@@ -178,14 +178,14 @@ impl Reader {
         while let Some(step) = self.steps.pop_front() {
             match step {
                 Step::Begin(epoch) => {
-                    let gap = match self.steps.front() {
-                        Some(Step::Gap(sequence, ..)) if *sequence == epoch.sequence => self.steps.pop_front(),
-                        _ => None,
+                    let is_gap = |step: &Step| matches!(step, Step::Gap(sequence, ..) if *sequence == epoch.sequence);
+                    let gap = if self.steps.front().is_some_and(is_gap)
+                        && let Some(Step::Gap(sequence, position, loss)) = self.steps.pop_front()
+                    {
+                        Some(self.gap(sequence, position, loss))
+                    } else {
+                        None
                     };
-                    let gap = gap.map(|step| match step {
-                        Step::Gap(sequence, position, loss) => self.gap(sequence, position, loss),
-                        _ => unreachable!("it was looked at"),
-                    });
                     return Some(Message::Epoch(epoch, gap));
                 }
                 Step::Event(sequence, position, event) => {

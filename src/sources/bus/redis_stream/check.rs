@@ -25,6 +25,7 @@ const COMMANDS: [&str; 16] = [
     "get",
     "set",
 ];
+
 impl RedisStream {
     /// Examines Redis and the bus. An error: it can't be reached.
     pub fn check(&mut self) -> Result<Vec<Finding>, EngineError> {
