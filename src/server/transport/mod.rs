@@ -72,8 +72,10 @@ pub(super) struct Transport<I: Io> {
     visit_until: Duration,
     /// When the last visit ended: the time, for the next one.
     visited_at: Duration,
-    /// While events go out, connections that took more than their share are not read before this time.
+    /// Connections that took more than their share are not read before this time,
     heavy_again_at: Duration,
+    /// nor, while events go out, before this one.
+    heavy_beside_walks_at: Duration,
     /// Bytes received from those subscribers that sent any.
     uploads: SlotMap<usize>,
     /// Half-written frames.
@@ -105,6 +107,7 @@ impl<I: Io> Transport<I> {
             visit_until: Duration::ZERO,
             visited_at: Duration::ZERO,
             heavy_again_at: Duration::ZERO,
+            heavy_beside_walks_at: Duration::ZERO,
             uploads: SlotMap::default(),
             outboxes: SlotMap::default(),
             hold_changes: Vec::new(),
@@ -158,7 +161,8 @@ impl<I: Io> Transport<I> {
 
     /// True while there is work that needs no further readiness.
     pub(super) fn has_work(&self, node: &Node) -> bool {
-        !self.readable.is_empty()
+        self.readable.has_light()
+            || (self.readable.has_heavy() && self.io.now() >= self.heavy_again_at)
             || !self.catching_up.is_empty()
             || self.acceptor.is_due(self.io.now(), self.has_slot(node))
     }
@@ -166,7 +170,8 @@ impl<I: Io> Transport<I> {
     /// When work is due, whatever becomes ready.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let deadline = self.deadlines.next_armed().map(Tick::time);
-        deadline.into_iter().chain(self.acceptor.next_try()).min()
+        let heavy_again_at = self.readable.has_heavy().then_some(self.heavy_again_at);
+        [deadline, heavy_again_at, self.acceptor.next_try()].into_iter().flatten().min()
     }
 
     // ---- connections ----

@@ -83,7 +83,7 @@ impl<I: Io> Transport<I> {
 
     /// Visits connections that may have more, each at most once: class by class, at least one of each but the last.
     pub(crate) fn read(&mut self, service: &mut impl Service<I>, node: &mut Node) {
-        if self.readable.is_empty() {
+        if !self.readable.has_light() && !self.readable.has_heavy() {
             return;
         }
         self.visited_at = self.io.now();
@@ -118,25 +118,25 @@ impl<I: Io> Transport<I> {
     }
 
     /// Visits connections that took more than their share before. One of their requests alone may take longer than a
-    /// turn has for all of them: the next ones wait until the time is made up.
+    /// turn has for all of them: the next ones wait until the time is made up. While events go out, that takes longer.
     fn read_heavy(&mut self, count: usize, service: &mut impl Service<I>, node: &mut Node) {
         if count == 0 {
             return;
         }
-        let started_at = self.visited_at;
-        if started_at < self.heavy_again_at {
+        let (is_delivering, started_at) = (service.is_delivering(), self.visited_at);
+        if started_at < self.heavy_again_at || (is_delivering && started_at < self.heavy_beside_walks_at) {
             return;
         }
         let published = node.counters.published_http;
         self.read_class(Class::Heavy, count, started_at + HEAVY_PER_TURN_MAX, service, node);
         let took = self.visited_at - started_at;
         let has_published = node.counters.published_http > published;
-        self.heavy_again_at = self.visited_at
-            + match service.is_delivering() {
-                true => took * (HEAVY_SHARE_BESIDE_WALKS - 1),
-                false if took >= VISIT_MAX && !has_published => took,
-                false => Duration::ZERO,
-            };
+        if took >= VISIT_MAX && !has_published {
+            self.heavy_again_at = self.visited_at + took;
+        }
+        if is_delivering {
+            self.heavy_beside_walks_at = self.visited_at + took * (HEAVY_SHARE_BESIDE_WALKS - 1);
+        }
     }
 
     /// Reads one connection for its share of a turn, and records whether it took more.

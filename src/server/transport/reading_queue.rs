@@ -90,7 +90,13 @@ impl ReadingQueue {
         self.heavy.shrink();
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.classes.iter().all(VecDeque::is_empty) && self.heavy.is_empty()
+    /// True if a connection waits that every turn may visit.
+    pub(crate) fn has_light(&self) -> bool {
+        self.classes.iter().any(|class| !class.is_empty())
+    }
+
+    /// True if a connection waits that took more than its share before.
+    pub(crate) fn has_heavy(&self) -> bool {
+        !self.heavy.is_empty()
     }
 }
