@@ -375,7 +375,8 @@ pub struct ManArgs {
 }
 
 fn event_id(text: &str) -> Result<EventId, String> {
-    EventId::new(text).map_err(|error| format!("an event's id {error}; allowed are 1 to 128 visible ASCII characters"))
+    EventId::of_publisher(text)
+        .map_err(|error| format!("an event's id {error}; allowed are 1 to 87 visible ASCII characters"))
 }
 
 fn event_type(text: &str) -> Result<EventType, String> {

@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod glob;
+mod id;
 pub mod template;
 pub mod timeline;
 
@@ -13,10 +14,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use id::{
+    EVENT_ID_BYTES_MAX, EventId, Naming, PUBLISHER_ID_BYTES_MAX, RunName, alias_of, canonical_number, join, place_of,
+};
+
 /// Longest topic name, in bytes, that any configuration may allow.
 pub const TOPIC_BYTES_MAX: usize = 1024;
-/// Longest event id, in bytes (visible ASCII, so also in characters).
-pub const EVENT_ID_BYTES_MAX: usize = 128;
 /// Longest event type, in bytes.
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 /// The event type of a gap, which only the server sends: events are missing at this point.
@@ -110,40 +113,6 @@ impl std::borrow::Borrow<str> for Topic {
 }
 
 impl fmt::Display for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// An event's id as clients see it and send back in `Last-Event-ID`: 1 to 128 visible ASCII characters. Cheap to
-/// clone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct EventId(Arc<str>);
-
-impl EventId {
-    /// Checks and takes an id.
-    pub fn new(id: &str) -> Result<EventId, NameError> {
-        match id {
-            "" => Err(NameError::Empty),
-            _ if id.len() > EVENT_ID_BYTES_MAX => Err(NameError::TooLong(EVENT_ID_BYTES_MAX)),
-            _ if !id.bytes().all(|b| b.is_ascii_graphic()) => Err(NameError::Character),
-            _ => Ok(EventId(id.into())),
-        }
-    }
-
-    /// The id.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::borrow::Borrow<str> for EventId {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -250,74 +219,10 @@ pub struct Broadcast {
     pub sequence: Sequence,
     /// Where it goes.
     pub topic: Topic,
-    /// The id that its source or publisher gave it. If absent, its id is the run's own, `<run>-<sequence>`.
-    pub foreign_id: Option<EventId>,
+    /// What identifies it besides its place: the publisher's own id, or the id that another node gave it.
+    pub alias: Option<EventId>,
     /// Its bytes.
     pub frame: Frame,
-}
-
-/// The random name of one start of one server: the first half of the ids that it makes itself.
-///
-/// Twelve characters of `[a-z2-7]` from the 60 bits that the caller drew, so that two starts never share one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct RunName([u8; RunName::LEN]);
-
-impl RunName {
-    /// Bytes of every name.
-    pub const LEN: usize = 12;
-    /// Bytes of the longest id that a run makes: its name, a hyphen, and the 20 digits of `u64::MAX`.
-    pub const ID_BYTES_MAX: usize = Self::LEN + 1 + 20;
-
-    /// Names a run from random bits.
-    pub fn from_bits(bits: u64) -> RunName {
-        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-        RunName(std::array::from_fn(|i| ALPHABET[(bits >> (5 * i)) as usize & 31]))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("the alphabet is ASCII")
-    }
-
-    /// The id of the position `sequence` in this run: `<run>-<sequence>`.
-    pub fn id(&self, sequence: Sequence) -> EventId {
-        EventId(self.write_id(&mut [0; Self::ID_BYTES_MAX], sequence).into())
-    }
-
-    /// As [`RunName::id`], written into `buffer` instead of an allocation.
-    pub fn write_id<'a>(&self, buffer: &'a mut [u8; Self::ID_BYTES_MAX], Sequence(number): Sequence) -> &'a str {
-        let mut digits = itoa::Buffer::new();
-        let digits = digits.format(number).as_bytes();
-        let id = &mut buffer[..Self::LEN + 1 + digits.len()];
-        id[..Self::LEN].copy_from_slice(&self.0);
-        id[Self::LEN] = b'-';
-        id[Self::LEN + 1..].copy_from_slice(digits);
-        std::str::from_utf8(id).expect("a run's name and digits are ASCII")
-    }
-
-    /// The position that `id` names, if this run made it. Canonical decimals only: no run makes `x-07`.
-    pub fn position(&self, id: &str) -> Option<Sequence> {
-        canonical_number(id.strip_prefix(self.as_str())?.strip_prefix('-')?).map(Sequence)
-    }
-}
-
-/// The number that these digits are, if no other digits are the same number.
-fn canonical_number(digits: &str) -> Option<u64> {
-    let canonical = digits == "0" || !digits.starts_with('0');
-    let decimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    (canonical && decimal).then(|| digits.parse().ok()).flatten()
-}
-
-impl fmt::Display for RunName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for RunName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 #[cfg(test)]
@@ -345,36 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_visible_ascii() {
-        let long = "i".repeat(EVENT_ID_BYTES_MAX);
-        let check = |id: &str, expected: Result<(), NameError>| {
-            assert_eq!(EventId::new(id).map(drop), expected, "{id:?}");
-        };
-        check("1526919030474-55", Ok(()));
-        check(&long, Ok(()));
-        check(&format!("{long}i"), Err(NameError::TooLong(EVENT_ID_BYTES_MAX)));
-        check("", Err(NameError::Empty));
-        check("a b", Err(NameError::Character));
-        check("é", Err(NameError::Character));
-    }
-
-    #[test]
     fn gap_is_the_servers_own_event_type() {
         assert_eq!(EventType::new("gap"), Err(NameError::Reserved));
         assert_eq!(EventType::new("a\rb"), Err(NameError::Character));
         assert!(EventType::new("gap2").is_ok());
-    }
-
-    #[test]
-    fn a_run_reads_only_the_ids_it_made() {
-        let run = RunName::from_bits(0x0123_4567_89ab_cdef);
-        let other = RunName::from_bits(42);
-        for sequence in [0, 1, 10, u64::MAX].map(Sequence) {
-            assert_eq!(run.position(run.id(sequence).as_str()), Some(sequence));
-            assert_eq!(other.position(run.id(sequence).as_str()), None);
-        }
-        for bad in ["", "1", "-01", "-", "-1x", "-+1", "-18446744073709551616"] {
-            assert_eq!(run.position(&format!("{run}{bad}")), None, "{bad:?}");
-        }
     }
 }

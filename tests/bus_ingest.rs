@@ -177,7 +177,7 @@ fn an_envelope_with_an_id_is_one_event_however_often_it_comes() {
     let refused = |reason: &str| format!("fanfare_source_refused_total{{source=\"redis\",reason=\"{reason}\"}}");
     server.wait_for_metric(&refused("duplicate"), |count| count == 2.0);
     assert_eq!(server.metric(&refused("malformed")), 1.0);
-    server.wait_for_log(&["does not fit on the bus", "88"]);
+    server.wait_for_log(&["a message from Redis was refused", "longer than 87 bytes"]);
 }
 
 /// Each at its place, for the topics that it concerns, on every node.

@@ -199,7 +199,7 @@ impl Node {
                 Step::Begin(epoch) => self.hub.begin_epoch(epoch),
                 Step::Event(sequence, position, event) => {
                     let frame = Frame::from(format!("event {position}").into_bytes());
-                    let broadcast = Broadcast { sequence, topic: event.topic, foreign_id: None, frame };
+                    let broadcast = Broadcast { sequence, topic: event.topic, alias: None, frame };
                     self.hub.append(broadcast, Duration::ZERO);
                 }
                 Step::Gap(sequence, _, loss) => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fanfare::event::Frame;
-use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic};
+use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic, alias_of};
 use fanfare::hub::{
     Appended, HoldChange, Hub, HubLimits, MissedGap, MissedReason, Replay, Run, RunLimits, Start, StartPoint,
     Subscriber, TopicRule,
@@ -17,6 +17,17 @@ const SLOTS: u32 = 6;
 const VISITOR: Subscriber = Subscriber(100);
 /// What an entry costs besides frame and id, as the hub says it.
 const OVERHEAD_BYTES: usize = 128;
+
+/// The id that a client sends for what was given: it may have it from this server, from another, or from the publisher.
+fn as_client_sends((id, position): &(String, u64), choice: usize) -> String {
+    let place = run_name().id(Sequence(*position));
+    match choice % 3 {
+        _ if run_name().position(id).is_some() => id.clone(),
+        0 => id.clone(),
+        1 => format!("{place}~{id}"),
+        _ => format!("aaaaaaaaaaaa-{position}~{id}"),
+    }
+}
 
 fn run_name() -> RunName {
     RunName::from_bits(99)
@@ -312,7 +323,7 @@ impl Oracle {
         let broadcast = Broadcast {
             sequence: Sequence(self.head),
             topic: name(topic),
-            foreign_id: own_id.as_deref().map(|id| EventId::new(id).unwrap()),
+            alias: own_id.as_deref().map(|id| EventId::new(id).unwrap()),
             frame: text.as_bytes().into(),
         };
         let appended = self.hub.append(broadcast, self.now);
@@ -325,7 +336,7 @@ impl Oracle {
             return;
         }
         assert_eq!(appended, Appended::Logged);
-        assert!(self.hub.remembers(name(topic).as_str(), &EventId::new(&id).unwrap()));
+        assert!(self.hub.find(name(topic).as_str(), &EventId::new(&id).unwrap()).is_some());
         self.note_vanished();
         self.twin(topic);
         self.log(topic, Record { sequence: self.head, own_id, text, at: self.now });
@@ -569,7 +580,7 @@ impl Oracle {
         let id = match place {
             None => "never-given-0".to_owned(),
             // Past the end: no id at all.
-            Some(place) => self.ids.get(place).map(|(id, _)| id.clone()).unwrap_or_default(),
+            Some(place) => self.ids.get(place).map(|given| as_client_sends(given, place)).unwrap_or_default(),
         };
         let Start::Ready(start) = self.hub.start(VISITOR, id.as_bytes(), replay) else {
             panic!("it knows every position")
@@ -608,10 +619,11 @@ impl Oracle {
             (Replay::Latest, "") => return (before_all, false, None),
             (Replay::All, "") => (before_all, false, None),
             (_, id) => {
-                let is_doubtful = topics.iter().any(|topic| self.twins[topic].has_forgotten(id));
-                let foreign = topics.iter().filter_map(|topic| self.twins[topic].position_of(id)).min();
+                let alias = alias_of(id);
+                let is_doubtful = topics.iter().any(|topic| self.twins[topic].has_forgotten(alias));
+                let aliased = topics.iter().filter_map(|topic| self.twins[topic].position_of(alias)).min();
                 let own = run_name().position(id).map(|position| position.0).filter(|own| *own <= self.head);
-                match foreign.filter(|_| !is_doubtful).or(own) {
+                match own.or(aliased.filter(|_| !is_doubtful)) {
                     Some(position) => (position, true, None),
                     None if replay == Replay::Latest => {
                         let newest = |topic: &usize| self.twins[topic].held().last().map_or(0, |event| event.sequence);

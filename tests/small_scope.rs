@@ -141,7 +141,7 @@ impl World {
         let broadcast = Broadcast {
             sequence,
             topic: self.topics[topic].clone(),
-            foreign_id: id.map(|id| EventId::new(id).unwrap()),
+            alias: id.map(|id| EventId::new(id).unwrap()),
             frame: data.as_bytes().into(),
         };
         let holds_id =

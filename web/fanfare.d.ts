@@ -10,6 +10,8 @@ export interface FanfareEvent {
   text: string;
   /** The id to resume after. */
   id: string;
+  /** The publisher's own id, if it set one. */
+  publisherId?: string;
   /** When it arrived, in ms since 1970. */
   time: number;
 }

@@ -33,7 +33,7 @@ class Subscription {
     this.#connect();
   }
 
-  /** Drops the connection, if there is one, and resumes at once; with other headers or another id if they are named. */
+  /** Resumes at once on a new connection. */
   reconnect({ headers, lastEventId } = {}) {
     if (headers) this.#options.headers = headers;
     if (lastEventId !== undefined) this.lastEventId = lastEventId;
@@ -75,7 +75,7 @@ class Subscription {
       });
     }
     source.onerror = () => {
-      // The browser comes back by itself, when the server told it to, unless it has given up.
+      // The browser reconnects by itself, unless it has given up.
       if (source.readyState === EventSource.CONNECTING) return this.#tell({ name: "waiting" });
       source.close();
       this.#wait();
@@ -163,7 +163,7 @@ function deliver(options, { type, text, id, time }) {
       // Text that is no JSON stays text.
     }
   }
-  const event = { type, data, text, id, time };
+  const event = { type, data, text, id, publisherId: /~(.*)/.exec(id)?.[1], time };
   if (type === "gap" && options.onGap) options.onGap(data, event);
   else options.onEvent?.(event);
 }

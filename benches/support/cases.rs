@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use fanfare::event::{Broadcast, Event, Frame, RunName, Sequence, Topic};
+use fanfare::event::{Broadcast, Event, Frame, Naming, RunName, Sequence, Topic};
 use fanfare::hub::{Hub, HubLimits, Replay, Run, RunLimits, Start, Subscriber};
 use fanfare::protocol::decoder::Decoder;
 use fanfare::protocol::head::{self, HeadLimits};
@@ -123,7 +123,7 @@ fn sequence_event() -> Work {
     let sequencer = Sequencer::new(RunName::from_bits(RUN), vec![outlet]);
     let (topic, data, mut batch) = (topic("bench"), payload::data(100, 0), Batch::default());
     Box::new(move || {
-        sequencer.add(&mut batch, topic.clone(), None, &encoder::Fields::data(black_box(&data)));
+        sequencer.add(&mut batch, topic.clone(), Naming::Here(None), &encoder::Fields::data(black_box(&data)));
         assert!(sequencer.publish_all(&mut batch));
         inbox.rearm();
         black_box(inbox.next()).expect("it was enqueued");
@@ -220,7 +220,7 @@ impl Stage {
     fn append(&mut self, topic: usize) {
         let sequence = self.hub.head().next();
         let (topic, frame) = (self.topics[topic].clone(), self.frame.clone());
-        self.hub.append(Broadcast { sequence, topic, foreign_id: None, frame }, Duration::ZERO);
+        self.hub.append(Broadcast { sequence, topic, alias: None, frame }, Duration::ZERO);
     }
 }
 

@@ -19,7 +19,7 @@
 
 use std::fmt;
 
-use super::{EVENT_ID_BYTES_MAX, EventId, Sequence, canonical_number};
+use super::{EventId, Sequence, canonical_number, join, place_of};
 
 /// Sequences from one position to the next: its own, and those of local events that follow it.
 pub const SEQUENCES_PER_POSITION: u64 = 1 << 24;
@@ -27,10 +27,6 @@ pub const SEQUENCES_PER_POSITION: u64 = 1 << 24;
 const FIRST_SLOT: u64 = 1 << 39;
 /// Older positions of a later epoch that have a place, if the node did not read its beginning.
 const ROOM_MAX: u64 = 1 << 20;
-/// Longest id of a publisher's own on a durable bus: what a position and the mark leave of an event's id.
-pub const PUBLISHER_ID_BYTES_MAX: usize = EVENT_ID_BYTES_MAX - 41;
-/// Separates a position from the publisher's id in an event's id.
-pub const PUBLISHER_ID_MARK: char = '~';
 
 /// A place in the order of a bus; `<epoch>-<offset>` as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,17 +61,12 @@ impl Position {
 
     /// The id of the event at this position.
     pub fn id(self, publisher_id: Option<&EventId>) -> EventId {
-        let text = match publisher_id {
-            None => self.to_string(),
-            Some(id) => format!("{self}{PUBLISHER_ID_MARK}{id}"),
-        };
-        // Only positions with more digits than any clock gives leave too little room for a publisher's id.
-        EventId::new(&text).unwrap_or_else(|_| self.id(None))
+        join(&self.to_string(), publisher_id)
     }
 
-    /// The position in an id: what precedes the publisher's own id.
+    /// The position in an id.
     pub fn of_id(id: &str) -> Option<Position> {
-        Position::parse(id.split(PUBLISHER_ID_MARK).next().unwrap_or_default())
+        Position::parse(place_of(id))
     }
 }
 

@@ -93,7 +93,7 @@ mod tests {
             let sequence = Sequence(n as u64 + 1);
             let topic = Topic::new(&n.to_string()).unwrap();
             let frame = b"x\n\n".to_vec().into();
-            hub.append(Broadcast { sequence, topic, foreign_id: None, frame }, Duration::ZERO);
+            hub.append(Broadcast { sequence, topic, alias: None, frame }, Duration::ZERO);
         }
         hub
     }

@@ -15,16 +15,16 @@ pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) sequence: Sequence,
-    /// `None`: the id is the run's own, made of the sequence.
-    pub(super) foreign_id: Option<EventId>,
+    /// What identifies it besides its place.
+    pub(super) alias: Option<EventId>,
     pub(super) frame: Frame,
     pub(super) appended_at: Duration,
 }
 
 impl Entry {
     pub(super) fn cost_bytes(&self) -> usize {
-        // A foreign id is in the entry's frame, and once more in entry and index, which share it.
-        let id_bytes = self.foreign_id.as_ref().map_or(0, |id| id.as_str().len());
+        // It is in the entry's frame, and once more in entry and index, which share it.
+        let id_bytes = self.alias.as_ref().map_or(0, |id| id.as_str().len());
         self.frame.len() + id_bytes + ENTRY_OVERHEAD_BYTES
     }
 }
@@ -33,7 +33,7 @@ impl Entry {
 pub(super) struct TopicLog {
     entries: VecDeque<Entry>,
     bytes: usize,
-    foreign: HashMap<EventId, Sequence>,
+    aliases: HashMap<EventId, Sequence>,
     evicted_through: Sequence,
     /// The newest loss of this topic alone that the loss log has forgotten.
     loss_forgotten_at: Sequence,
@@ -46,7 +46,7 @@ impl TopicLog {
         TopicLog {
             entries: VecDeque::new(),
             bytes: 0,
-            foreign: HashMap::new(),
+            aliases: HashMap::new(),
             evicted_through: floor,
             loss_forgotten_at: Sequence::ZERO,
             last_evicted_id: None,
@@ -56,8 +56,8 @@ impl TopicLog {
     pub(super) fn append(&mut self, entry: Entry) {
         debug_assert!(entry.sequence > self.last(), "the channel keeps the sequencer's order");
         self.bytes += entry.cost_bytes();
-        if let Some(id) = &entry.foreign_id {
-            self.foreign.insert(id.clone(), entry.sequence);
+        if let Some(id) = &entry.alias {
+            self.aliases.insert(id.clone(), entry.sequence);
         }
         self.entries.push_back(entry);
     }
@@ -66,14 +66,14 @@ impl TopicLog {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.cost_bytes();
         self.evicted_through = entry.sequence;
-        if let Some(id) = &entry.foreign_id {
-            self.foreign.remove(id);
+        if let Some(id) = &entry.alias {
+            self.aliases.remove(id);
         }
-        self.last_evicted_id.clone_from(&entry.foreign_id);
+        self.last_evicted_id.clone_from(&entry.alias);
         if self.entries.is_empty() {
             // A topic that has become quiet releases the memory of its busy time.
             self.entries = VecDeque::new();
-            self.foreign = HashMap::new();
+            self.aliases = HashMap::new();
         }
         Some(entry)
     }
@@ -91,28 +91,33 @@ impl TopicLog {
         self.loss_forgotten_at = self.loss_forgotten_at.max(position);
     }
 
-    /// The position of the event with the foreign id `id`, if it is remembered or was evicted last. Of two such events,
-    /// the earlier one.
-    pub(super) fn position_of_foreign(&self, id: &str) -> Option<Sequence> {
+    /// The position of the event with this alias, if it is remembered or was evicted last. Of two such events, the
+    /// earlier one.
+    pub(super) fn position_of_alias(&self, id: &str) -> Option<Sequence> {
         if self.is_last_evicted(id) {
             return Some(self.evicted_through);
         }
-        self.foreign.get(id).copied()
+        self.aliases.get(id).copied()
     }
 
-    /// True when the event that was evicted last had this foreign id.
+    /// True when the event that was evicted last had this alias.
     pub(super) fn is_last_evicted(&self, id: &str) -> bool {
         self.last_evicted_id.as_ref().is_some_and(|last| last.as_str() == id)
     }
 
-    /// True while the event with exactly this sequence is remembered.
-    pub(super) fn holds(&self, sequence: Sequence) -> bool {
-        self.entries.get(self.index_after(sequence).wrapping_sub(1)).is_some_and(|entry| entry.sequence == sequence)
+    /// The event with exactly this sequence, if it is remembered.
+    pub(super) fn find(&self, sequence: Sequence) -> Option<&Entry> {
+        self.entries.get(self.index_after(sequence).wrapping_sub(1)).filter(|entry| entry.sequence == sequence)
     }
 
-    /// True while the event with this foreign id is remembered.
-    pub(super) fn holds_foreign(&self, id: &str) -> bool {
-        self.foreign.contains_key(id)
+    /// The event with this alias, if it is remembered.
+    pub(super) fn find_alias(&self, id: &str) -> Option<&Entry> {
+        self.find(*self.aliases.get(id)?)
+    }
+
+    /// True while the event with this alias is remembered.
+    pub(super) fn holds_alias(&self, id: &str) -> bool {
+        self.aliases.contains_key(id)
     }
 
     /// The index of the first entry after `position`.
@@ -189,7 +194,7 @@ mod tests {
         for (sequence, id) in entries {
             log.append(Entry {
                 sequence: Sequence(*sequence),
-                foreign_id: id.map(|id| EventId::new(id).unwrap()),
+                alias: id.map(|id| EventId::new(id).unwrap()),
                 frame: vec![b'x'].into(),
                 appended_at: Duration::ZERO,
             });
@@ -203,22 +208,22 @@ mod tests {
         for position in (0..25).map(Sequence) {
             let naive = log.entries.iter().take_while(|entry| entry.sequence <= position).count();
             assert_eq!(log.index_after(position), naive, "{position}");
-            assert_eq!(log.holds(position), log.entries.iter().any(|entry| entry.sequence == position));
+            assert_eq!(log.find(position).is_some(), log.entries.iter().any(|entry| entry.sequence == position));
         }
     }
 
     #[test]
     fn the_last_evicted_id_is_still_a_known_position() {
         let mut log = log(&[(3, Some("a")), (4, Some("b")), (7, Some("c"))]);
-        assert_eq!(log.position_of_foreign("a"), Some(Sequence(3)));
+        assert_eq!(log.position_of_alias("a"), Some(Sequence(3)));
         log.evict_oldest();
         log.evict_oldest();
         assert_eq!(log.evicted_through(), Sequence(4));
-        let check = |id, expected: Option<u64>| assert_eq!(log.position_of_foreign(id), expected.map(Sequence), "{id}");
+        let check = |id, expected: Option<u64>| assert_eq!(log.position_of_alias(id), expected.map(Sequence), "{id}");
         check("a", None);
         check("b", Some(4));
         check("c", Some(7));
-        assert!(!log.holds_foreign("b") && log.holds_foreign("c"));
+        assert!(!log.holds_alias("b") && log.holds_alias("c"));
     }
 
     #[test]
@@ -227,8 +232,8 @@ mod tests {
         log.evict_oldest();
         let entry = log.entries[0].frame.clone();
         let id = EventId::new("a").ok();
-        log.append(Entry { sequence: Sequence(9), foreign_id: id, frame: entry, appended_at: Duration::ZERO });
-        assert_eq!(log.position_of_foreign("a"), Some(Sequence(3)));
+        log.append(Entry { sequence: Sequence(9), alias: id, frame: entry, appended_at: Duration::ZERO });
+        assert_eq!(log.position_of_alias("a"), Some(Sequence(3)));
     }
 
     #[test]

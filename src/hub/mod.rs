@@ -48,11 +48,11 @@ pub use rules::{TopicPace, TopicRule};
 pub use run::{Run, RunLimits};
 pub use walk::{Pressure, Slice};
 
-use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
+use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic, alias_of};
 use forgotten_ids::ForgottenIds;
 use holds::Holds;
 use ids::{Following, Ids};
-use log::{Entry, TopicLog};
+use log::Entry;
 use losses::{Loss, LossLog, LossScope};
 use oldest::Oldest;
 use rules::{Rules, TopicLimits};
@@ -201,7 +201,7 @@ impl Hub {
 
     /// The same for a topic whose place is known, or that is known not to exist.
     pub fn append_at(&mut self, key: Option<TopicKey>, broadcast: Broadcast, now: Duration) -> Appended {
-        let Broadcast { sequence, topic, foreign_id, frame } = broadcast;
+        let Broadcast { sequence, topic, alias, frame } = broadcast;
         self.advance(sequence);
         let key = match key {
             Some(key) => key,
@@ -214,13 +214,11 @@ impl Hub {
                 }
             },
         };
-        // An id of this run is always new: it is made of the sequence.
-        let log = &self.topics.get(key).log;
-        if foreign_id.as_ref().is_some_and(|id| self.log_remembers(log, id)) {
+        if alias.as_ref().is_some_and(|alias| self.topics.get(key).log.holds_alias(alias.as_str())) {
             return Appended::Duplicate;
         }
         self.topics.note_published(key);
-        self.log(key, Entry { sequence, foreign_id, frame, appended_at: now });
+        self.log(key, Entry { sequence, alias, frame, appended_at: now });
         Appended::Logged
     }
 
@@ -241,14 +239,13 @@ impl Hub {
         }
     }
 
-    /// True while the topic remembers an event of this id.
-    pub fn remembers(&self, topic: &str, id: &EventId) -> bool {
-        self.topics.find(topic).is_some_and(|key| self.log_remembers(&self.topics.get(key).log, id))
-    }
-
-    fn log_remembers(&self, log: &TopicLog, id: &EventId) -> bool {
-        let own = || self.run.position(id.as_str()).is_some_and(|position| log.holds(position));
-        log.holds_foreign(id.as_str()) || own()
+    /// The event of a topic that a publisher's id names, or the one that a whole id of this server may name, while the
+    /// topic remembers it.
+    pub fn find(&self, topic: &str, id: &EventId) -> Option<&Frame> {
+        let log = &self.topics.get(self.topics.find(topic)?).log;
+        let by_place = || log.find(self.run.position(id.as_str())?);
+        let entry = log.find_alias(id.as_str()).or_else(by_place).or_else(|| log.find_alias(alias_of(id.as_str())));
+        entry.map(|entry| &entry.frame)
     }
 
     fn advance(&mut self, sequence: Sequence) {

@@ -11,7 +11,7 @@
 //! older one.
 
 use crate::event::timeline::Place;
-use crate::event::{EventId, Frame, Sequence, Topic};
+use crate::event::{EventId, Frame, Sequence, Topic, alias_of};
 use crate::hub::keys::Subscriber;
 use crate::hub::topics::TopicEntry;
 use crate::hub::{Hub, Run, RunLimits};
@@ -277,22 +277,24 @@ impl Hub {
 
     /// The position of the event that an id names, unless there may be two such events.
     ///
-    /// Two topics may remember the same publisher's id: then the earlier counts, so that nothing is lost. A topic that
-    /// has forgotten an event with that id makes it unknown: the client may have received that event.
+    /// A place of this order is exact. Of an id with another node's place, or none, only the publisher's own id counts.
+    /// Two topics may remember it: then the earlier counts, so that nothing is lost. A topic that has forgotten an event
+    /// with that id makes it unknown: the client may have received that event.
     fn position_of(&self, subscriber: Subscriber, id: &EventId) -> Option<Sequence> {
         match self.place_of(id.as_str()) {
             Some(Place::At(position)) => return Some(position),
             Some(Place::Ahead | Place::Unknown) => return None,
             None => {}
         }
+        let alias = alias_of(id.as_str());
         let is_ambiguous = |entry: &TopicEntry| {
-            let placed = u32::from(entry.log.is_last_evicted(id.as_str()));
-            self.forgotten_ids.count(&entry.name, id.as_str()) > placed
+            let placed = u32::from(entry.log.is_last_evicted(alias));
+            self.forgotten_ids.count(&entry.name, alias) > placed
         };
         if self.entries_of(subscriber).any(is_ambiguous) {
             return None;
         }
-        self.entries_of(subscriber).filter_map(|entry| entry.log.position_of_foreign(id.as_str())).min()
+        self.entries_of(subscriber).filter_map(|entry| entry.log.position_of_alias(alias)).min()
     }
 
     /// Narrows a start to the server-wide cap on replayed events.

@@ -22,7 +22,7 @@ impl Stage {
     fn append(&mut self, topic: &str) -> Appended {
         let sequence = self.number();
         let frame = format!("{topic} {sequence}\n").into_bytes().into();
-        self.hub.append(Broadcast { sequence, topic: name(topic), foreign_id: None, frame }, self.now)
+        self.hub.append(Broadcast { sequence, topic: name(topic), alias: None, frame }, self.now)
     }
 
     fn append_all(&mut self, topic: &str, count: usize) {
@@ -75,8 +75,8 @@ impl Stage {
     fn append_with_id(&mut self, topic: &str, id: &str) {
         let sequence = self.number();
         let frame = format!("{topic} {sequence}\n").into_bytes().into();
-        let foreign_id = EventId::new(id).ok();
-        let broadcast = Broadcast { sequence, topic: name(topic), foreign_id, frame };
+        let alias = EventId::new(id).ok();
+        let broadcast = Broadcast { sequence, topic: name(topic), alias, frame };
         assert_eq!(self.hub.append(broadcast, self.now), Appended::Logged);
     }
 

@@ -145,13 +145,26 @@ impl fmt::Display for Position {
     }
 }
 
-/// Reads a publish body: one object, or an array of them.
+/// Reads a publish body: one object, or an array of them. Their ids are the publisher's own.
 pub fn parse(body: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, PublishError> {
+    parse_events(body, limits, EventId::of_publisher)
+}
+
+/// Reads what another node passes on: events whose ids may be whole ones.
+pub fn parse_passed_on(body: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, PublishError> {
+    parse_events(body, limits, EventId::new)
+}
+
+/// Reads an id.
+type ReadId = fn(&str) -> Result<EventId, NameError>;
+
+fn parse_events(body: &[u8], limits: &PublishLimits, read_id: ReadId) -> Result<Vec<Event>, PublishError> {
     let text = std::str::from_utf8(body).map_err(|error| PublishError::NotUtf8(error.valid_up_to()))?;
     let not_json = |error: serde_json::Error| PublishError::NotJson(error.to_string());
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('[') {
         let value: &RawValue = serde_json::from_str(text).map_err(not_json)?;
-        let event = parse_event(value, limits).map_err(|problem| PublishError::Event { index: None, problem })?;
+        let event =
+            parse_event(value, limits, read_id).map_err(|problem| PublishError::Event { index: None, problem })?;
         return Ok(vec![event]);
     }
     let mut json = serde_json::Deserializer::from_str(text);
@@ -165,7 +178,8 @@ pub fn parse(body: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, PublishE
             .into_iter()
             .enumerate()
             .map(|(index, value)| {
-                parse_event(value, limits).map_err(|problem| PublishError::Event { index: Some(index), problem })
+                parse_event(value, limits, read_id)
+                    .map_err(|problem| PublishError::Event { index: Some(index), problem })
             })
             .collect(),
     }
@@ -173,7 +187,7 @@ pub fn parse(body: &[u8], limits: &PublishLimits) -> Result<Vec<Event>, PublishE
 
 const FIELDS: [&str; 5] = ["topic", "data", "event", "id", "retry"];
 
-fn parse_event(value: &RawValue, limits: &PublishLimits) -> Result<Event, EventProblem> {
+fn parse_event(value: &RawValue, limits: &PublishLimits, read_id: ReadId) -> Result<Event, EventProblem> {
     if !value.get().starts_with('{') {
         return Err(EventProblem::NotAnObject);
     }
@@ -197,7 +211,7 @@ fn parse_event(value: &RawValue, limits: &PublishLimits) -> Result<Event, EventP
     }
     let topic = parse_topic(topic.ok_or(EventProblem::MissingField("topic"))?, limits)?;
     let data = parse_data(data.ok_or(EventProblem::MissingField("data"))?, limits)?;
-    let id = parse_name("id", id, EventId::new)?;
+    let id = parse_name("id", id, read_id)?;
     let event_type = parse_name("event", event, EventType::new)?;
     Ok(Event { topic, id, event_type, data, retry: parse_retry(retry)? })
 }

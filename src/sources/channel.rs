@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::event::archive::{Page, PageKey};
-use crate::event::timeline::{Epoch, PUBLISHER_ID_BYTES_MAX};
+use crate::event::timeline::Epoch;
 use crate::event::{Broadcast, Event, EventId, Sequence, Topic};
 use crate::protocol::disconnect::Disconnect;
 use crate::sources::bus_figures::BusFigures;
@@ -224,9 +224,6 @@ pub enum PublishRefusal {
     /// The broker can't be reached, or did not deliver the event back to this node.
     #[error("the broker is not reachable")]
     BrokerDown,
-    /// A publisher's id leaves no room for the position on the bus. Repeating it does not help.
-    #[error("with a durable bus, an id has at most {PUBLISHER_ID_BYTES_MAX} bytes")]
-    IdTooLong,
     /// The bus takes only smaller topics and events. Repeating it does not help.
     #[error("on this bus, a topic has at most {0} bytes and an event at most {1}")]
     TooLarge(usize, usize),
@@ -572,7 +569,7 @@ mod tests {
         Message::Broadcast(Broadcast {
             sequence: Sequence(sequence),
             topic: Topic::new("t").unwrap(),
-            foreign_id: None,
+            alias: None,
             frame: vec![b'x'; bytes].into(),
         })
     }

@@ -3,11 +3,11 @@
 //! Only the sequencer's lock decides an event's number. The number is at the front of the frame, in the id
 //! `<run>-<sequence>`. So a draft is the whole frame with the expected number. Under the lock, the real number
 //! overwrites those digits. The number of digits grows nineteen times in the life of a process; the draft is then
-//! written again ([`Draft::expect`]), outside the lock. A frame with a publisher's own id has no number.
+//! written again ([`Draft::expect`]), outside the lock. A frame with an id that another node gave has no number.
 //!
 //! Invariant: once a draft exists, numbering it neither formats nor copies its data, nor allocates.
 
-use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
+use crate::event::{Broadcast, EventId, Frame, Naming, RunName, Sequence, Topic, join};
 use crate::protocol::encoder::{self, Fields};
 
 /// Offset of the number's digits in a frame whose id has this run's form.
@@ -17,8 +17,8 @@ const DIGITS_AT: usize = encoder::ID_AT + RunName::LEN + "-".len();
 #[derive(Debug)]
 pub(super) struct Draft {
     topic: Topic,
-    foreign_id: Option<EventId>,
-    /// How many digits its frame has room for; `None` when the id is foreign.
+    alias: Option<EventId>,
+    /// How many digits its frame has room for; `None` when another node has named it.
     digits: Option<usize>,
     frame: Frame,
 }
@@ -28,19 +28,28 @@ impl Draft {
     pub(super) fn new(
         run: RunName,
         expected: Sequence,
-        (topic, id): (Topic, Option<EventId>),
+        (topic, naming): (Topic, Naming),
         fields: &Fields<'_>,
         scratch: &mut Vec<u8>,
     ) -> Draft {
         scratch.clear();
-        let foreign_id = foreign_id(run, id);
-        let mut own_id = [0; RunName::ID_BYTES_MAX];
-        let (id, digits) = match &foreign_id {
-            Some(id) => (id.as_str(), None),
-            None => (run.write_id(&mut own_id, expected), Some(digits_of(expected))),
+        let mut buffer = [0; RunName::ID_BYTES_MAX];
+        let (alias, digits) = match naming {
+            Naming::Here(None) => {
+                encoder::write_event(scratch, run.write_id(&mut buffer, expected), fields);
+                (None, Some(digits_of(expected)))
+            }
+            Naming::Here(Some(publisher_id)) => {
+                let id = join(run.write_id(&mut buffer, expected), Some(&publisher_id));
+                encoder::write_event(scratch, id.as_str(), fields);
+                (Some(publisher_id), Some(digits_of(expected)))
+            }
+            Naming::Elsewhere(id) => {
+                encoder::write_event(scratch, id.as_str(), fields);
+                (Some(id.alias()), None)
+            }
         };
-        encoder::write_event(scratch, id, fields);
-        Draft { topic, foreign_id, digits, frame: Frame::from(&scratch[..]) }
+        Draft { topic, alias, digits, frame: Frame::from(&scratch[..]) }
     }
 
     /// The bytes it takes in a channel.
@@ -74,19 +83,13 @@ impl Draft {
         if self.digits.is_some() {
             self.frame.overwrite(DIGITS_AT, itoa::Buffer::new().format(sequence.0).as_bytes());
         }
-        Broadcast { sequence, topic: self.topic, foreign_id: self.foreign_id, frame: self.frame }
+        Broadcast { sequence, topic: self.topic, alias: self.alias, frame: self.frame }
     }
 
     /// The event's topic.
     pub(super) fn topic(&self) -> &Topic {
         &self.topic
     }
-}
-
-/// The id that an event keeps. An id of the run's own form is dropped, because the server would read it as a position
-/// when a client sends it back.
-pub(super) fn foreign_id(run: RunName, id: Option<EventId>) -> Option<EventId> {
-    id.filter(|id| run.position(id.as_str()).is_none())
 }
 
 fn digits_of(sequence: Sequence) -> usize {
@@ -100,8 +103,8 @@ mod tests {
 
     const RUN: u64 = 7;
 
-    fn draft(event: &Event, expected: u64) -> Draft {
-        let head = (event.topic.clone(), event.id.clone());
+    fn draft(event: &Event, naming: Naming, expected: u64) -> Draft {
+        let head = (event.topic.clone(), naming);
         Draft::new(RunName::from_bits(RUN), Sequence(expected), head, &Fields::from(event), &mut Vec::new())
     }
 
@@ -109,28 +112,34 @@ mod tests {
     fn a_draft_becomes_the_frame_that_is_formatted_with_its_id() {
         let run = RunName::from_bits(RUN);
         let message = Event::message(Topic::new("t").unwrap(), "two\nlines");
-        let named = Event { id: EventId::new("own").ok(), ..message.clone() };
-        let pretender = Event { id: Some(run.id(Sequence(9))), ..message.clone() };
+        let id = |text: &str| EventId::new(text).unwrap();
+        let own_form = run.id(Sequence(9));
         for number in [0, 1, 9, 10, 11, 99, 100, 12_345, u64::MAX - 1, u64::MAX] {
-            for expected in [0, 1, 9, 10, 99, number, u64::MAX] {
-                for event in [&message, &named, &pretender] {
-                    let mut draft = draft(event, expected);
+            let place = run.id(Sequence(number));
+            let check = |naming: fn(&EventId) -> Naming, given: &EventId, expected: (&EventId, Option<&EventId>)| {
+                for early in [0, 1, 9, 10, 99, number, u64::MAX] {
+                    let mut draft = draft(&message, naming(given), early);
                     if !draft.fits(Sequence(number)) {
                         draft.expect(Sequence(number));
                     }
                     let broadcast = draft.number(Sequence(number));
-                    let id = event.id.clone().filter(|id| id.as_str() == "own");
-                    assert_eq!(broadcast.foreign_id, id);
-                    let id = id.unwrap_or_else(|| run.id(Sequence(number)));
-                    assert_eq!(broadcast.frame, encoder::event(event, &id), "{number}, expected {expected}");
+                    assert_eq!(broadcast.alias.as_ref(), expected.1);
+                    assert_eq!(broadcast.frame, encoder::event(&message, expected.0), "{number}, expected {early}");
                 }
-            }
+            };
+            check(|_| Naming::Here(None), &place, (&place, None));
+            let here = |id: &EventId| Naming::Here(Some(id.clone()));
+            check(here, &id("own"), (&id(&format!("{place}~own")), Some(&id("own"))));
+            check(here, &own_form, (&id(&format!("{place}~{own_form}")), Some(&own_form)));
+            let elsewhere = |id: &EventId| Naming::Elsewhere(id.clone());
+            check(elsewhere, &id("aaaaaaaaaaaa-7~own"), (&id("aaaaaaaaaaaa-7~own"), Some(&id("own"))));
+            check(elsewhere, &id("aaaaaaaaaaaa-7"), (&id("aaaaaaaaaaaa-7"), Some(&id("aaaaaaaaaaaa-7"))));
         }
     }
 
     #[test]
     fn numbering_leaves_the_bytes_where_they_are() {
-        let draft = draft(&Event::message(Topic::new("t").unwrap(), "x"), 7);
+        let draft = draft(&Event::message(Topic::new("t").unwrap(), "x"), Naming::Here(None), 7);
         let bytes = draft.frame.bytes().as_ptr();
         assert_eq!(draft.number(Sequence(8)).frame.bytes().as_ptr(), bytes);
     }

@@ -1,6 +1,6 @@
 //! The sequencer: the only place that gives an event its place in the order.
 //!
-//! It formats an event once, gives it an id (unless it has one), numbers it and enqueues it to the loop (to each, if
+//! It formats an event once, gives it an id (unless another node has), numbers it and enqueues it to the loop (to each, if
 //! there were several). Numbering and enqueuing happen under one lock, so that all loops would agree on order and share
 //! frames. Formatting happens before, so that no thread waits for the lock while a large event is formatted. The state
 //! under the lock ([`State`]) takes only [`Draft`]s, which are already formatted.
@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::{Broadcast, Event, EventId, RunName, Sequence, Topic};
+use crate::event::{Broadcast, Event, Naming, RunName, Sequence, Topic, join};
 use crate::protocol::encoder::Fields;
 use crate::sources::channel::{
     Accepted, Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Publish, PublishRefusal, Ticket,
 };
-use crate::sources::draft::{Draft, foreign_id};
+use crate::sources::draft::Draft;
 
 /// How long a source's thread waits for room, while the loop makes no progress, before it drops an event. Longer than
 /// the loop waits for subscribers that no longer read.
@@ -100,15 +100,24 @@ impl Sequencer {
     }
 
     /// Formats an event and adds it to a batch.
-    pub fn add(&self, batch: &mut Batch, topic: Topic, id: Option<EventId>, fields: &Fields<'_>) {
+    pub fn add(&self, batch: &mut Batch, topic: Topic, naming: Naming, fields: &Fields<'_>) {
         let expected = Sequence(self.last_seen.load(Ordering::Relaxed) + 1 + batch.drafts.len() as u64);
-        let draft = Draft::new(self.run, expected, (topic, id), fields, &mut batch.scratch);
+        let draft = Draft::new(self.run, expected, (topic, naming), fields, &mut batch.scratch);
         batch.drafts.push_back(draft);
     }
 
     /// Formats an event whose fields a publisher set, and adds it to a batch.
     pub fn add_event(&self, batch: &mut Batch, event: &Event) {
-        self.add(batch, event.topic.clone(), event.id.clone(), &event.into());
+        self.add(batch, event.topic.clone(), Naming::Here(event.id.clone()), &event.into());
+    }
+
+    /// Formats an event that another node accepted, and adds it to a batch.
+    pub fn add_passed_on(&self, batch: &mut Batch, event: &Event) {
+        let naming = match &event.id {
+            Some(id) if id.has_run() => Naming::Elsewhere(id.clone()),
+            id => Naming::Here(id.clone()),
+        };
+        self.add(batch, event.topic.clone(), naming, &event.into());
     }
 
     /// Takes a source's batch, under one lock and with one wake, unless it must wait for room or the numbers get another
@@ -198,7 +207,7 @@ impl Publish for Sequencer {
             }
         };
         let numbers = (first.0..).map(Sequence);
-        let id = |(event, number): (Event, _)| foreign_id(self.run, event.id).unwrap_or_else(|| self.run.id(number));
+        let id = |(event, number): (Event, _)| join(self.run.id(number).as_str(), event.id.as_ref());
         Ok(Accepted::Now(std::iter::zip(events, numbers).map(id).collect()))
     }
 }
@@ -283,7 +292,7 @@ impl State {
         self.last = self.last.next();
         let mut broadcast: Broadcast = draft.number(self.last);
         if let Some(run) = self.local {
-            broadcast.foreign_id.get_or_insert_with(|| run.id(self.last));
+            broadcast.alias.get_or_insert_with(|| run.id(self.last));
             broadcast.sequence = Sequence::ZERO;
         }
         if let [others @ .., last] = &self.outlets[..] {
@@ -321,6 +330,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::EventId;
     use crate::sources::channel::{ChannelLimits, Inbox, channel};
 
     fn sequencer(messages_max: usize) -> (Arc<Sequencer>, Inbox) {
@@ -459,12 +469,17 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_this_runs_own_form_is_replaced() {
-        let (sequencer, inbox) = sequencer(2);
-        let run = RunName::from_bits(7);
-        sequencer.publish(&Event { id: Some(run.id(Sequence(99))), ..event("t") });
-        let Some(Message::Broadcast(broadcast)) = inbox.next() else { panic!("one broadcast") };
-        assert_eq!(broadcast.foreign_id, None);
-        assert!(broadcast.frame.bytes().starts_with(format!("id: {}\n", run.id(Sequence(1))).as_bytes()));
+    fn an_event_that_another_node_has_named_keeps_its_id() {
+        let (sequencer, inbox) = sequencer(3);
+        let mut batch = Batch::default();
+        let with_id = |id: &str| Event { id: EventId::new(id).ok(), ..event("t") };
+        sequencer.add_passed_on(&mut batch, &with_id("aaaaaaaaaaaa-7~own"));
+        // An older node passes on the publisher's own id alone.
+        sequencer.add_passed_on(&mut batch, &with_id("own"));
+        sequencer.add_event(&mut batch, &with_id("aaaaaaaaaaaa-7"));
+        assert!(sequencer.publish_all(&mut batch));
+        let [second, third] = [2, 3].map(|n| RunName::from_bits(7).id(Sequence(n)));
+        let ids = ["aaaaaaaaaaaa-7~own", &format!("{second}~own"), &format!("{third}~aaaaaaaaaaaa-7")];
+        assert_eq!(frames(&inbox), ids.map(|id| format!("id: {id}\ndata: x\n\n")));
     }
 }

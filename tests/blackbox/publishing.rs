@@ -22,8 +22,10 @@ fn one_event_is_answered_with_its_id_and_sent_under_it() {
     assert_eq!(answer.text(), format!(r#"{{"id":"{id}"}}"#));
     assert_eq!(subscriber.block().raw, format!("id: {id}\ndata: x\n\n"));
     let full = r#" {"retry":1500,"event":"tick","id":"my/id","data":"x","topic":"a"} "#;
-    assert_eq!(server.post(full).json(), json!({ "id": "my/id" }));
-    assert_eq!(subscriber.block().raw, "id: my/id\nevent: tick\nretry: 1500\ndata: x\n\n");
+    let id = server.post(full).json()["id"].as_str().unwrap().to_owned();
+    let (run, _) = id.split_once('-').unwrap();
+    assert_eq!((run.len(), &*id), (12, &*format!("{run}-2~my/id")));
+    assert_eq!(subscriber.block().raw, format!("id: {id}\nevent: tick\nretry: 1500\ndata: x\n\n"));
 }
 
 #[test]
@@ -76,7 +78,7 @@ fn an_array_is_published_in_its_order_or_not_at_all() {
 #[test]
 fn an_invalid_event_is_answered_with_400() {
     let server = Server::start(&[]);
-    let long_id = "i".repeat(129);
+    let long_id = "i".repeat(88);
     let check = |body: &str| {
         let answer = server.post(body);
         assert_eq!(answer.status, 400, "{body}: {answer}");
@@ -103,19 +105,26 @@ fn an_id_that_is_remembered_is_not_broadcast_again() {
         assert_eq!(answer.status, 202, "{answer}");
         answer.json()
     };
-    assert_eq!(with_id("a", "1"), json!({ "id": "1" }));
-    assert_eq!(with_id("a", "1"), json!({ "id": "1", "duplicate": true }));
-    assert_eq!(with_id("b", "1"), json!({ "id": "1" }), "another topic's is another event");
+    let first = with_id("a", "1");
+    let run = first["id"].as_str().unwrap().split_once('-').unwrap().0.to_owned();
+    let whole = |n: u32, id: &str| format!("{run}-{n}~{id}");
+    assert_eq!(first, json!({ "id": whole(1, "1") }));
+    assert_eq!(with_id("a", "1"), json!({ "id": whole(1, "1"), "duplicate": true }));
+    assert_eq!(with_id("b", "1"), json!({ "id": whole(2, "1") }), "another topic's is another event");
     with_id("a", "2");
     with_id("a", "3");
-    assert_eq!(with_id("a", "1"), json!({ "id": "1" }), "forgotten, so it is new");
+    assert_eq!(with_id("a", "1"), json!({ "id": whole(5, "1") }), "forgotten, so it is new");
     let batch = server.post(
         r#"[{"topic":"a","data":"4","id":"4"},{"topic":"a","data":"3","id":"3"},{"topic":"a","data":"4","id":"4"}]"#,
     );
-    assert_eq!(batch.json(), json!({ "ids": ["4"], "duplicates": ["3", "4"] }));
+    assert_eq!(batch.json(), json!({ "ids": [whole(6, "4")], "duplicates": [whole(4, "3"), whole(6, "4")] }));
     subscriber.expect(&["1", "1", "2", "3", "1", "4"]);
     let own = server.publish("a", "own");
-    assert_eq!(with_id("a", &own), json!({ "id": own, "duplicate": true }), "the server's own ids count too");
+    for given in [own, whole(6, "4")] {
+        assert_eq!(with_id("a", &given), json!({ "id": given, "duplicate": true }), "whole ids count too");
+    }
+    let longest = "i".repeat(87);
+    assert_eq!(with_id("a", &longest), json!({ "id": whole(8, &longest) }));
 }
 
 #[test]

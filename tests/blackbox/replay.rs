@@ -207,3 +207,27 @@ fn a_long_replay_and_what_is_published_meanwhile_come_in_order() {
         }
     });
 }
+
+#[test]
+fn an_event_is_known_by_its_place_and_by_the_publishers_id() {
+    let server = Server::start(&["--history-events", "2"]);
+    let publish = |id: &str, data: &str| {
+        let answer = server.post(&json!({ "topic": "a", "data": data, "id": id }).to_string());
+        answer.json()["id"].as_str().unwrap().to_owned()
+    };
+    let whole = publish("order-1", "1");
+    server.publish("a", "2");
+    // A page that an application rendered has only the publisher's id. With another node's place, nothing else counts.
+    let elsewhere = "aaaaaaaaaaaa-7~order-1";
+    for known in [&whole, "order-1", elsewhere] {
+        Subscriber::resume(&server, "/events?topic=a", known).expect(&["2"]);
+    }
+    server.publish("a", "3");
+    assert_ne!(publish("order-1", "4"), whole, "forgotten, so it is new");
+    server.publish("a", "5");
+    let gap_after = |id: &str| Subscriber::resume(&server, "/events?topic=a", id).event().gap();
+    assert_eq!(gap_after(&whole), json!({ "reason": "evicted", "topics": ["a"], "last_id": whole }));
+    for ambiguous in ["order-1", elsewhere] {
+        assert_eq!(gap_after(ambiguous)["reason"], "unknown_id", "{ambiguous}");
+    }
+}

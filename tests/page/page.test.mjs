@@ -223,7 +223,8 @@ staged("fanfare.js works with EventSource and with fetch, and resumes what was m
     const { subscribe } = await import("/fanfare.js");
     window.heard = { fetch: [], EventSource: [] };
     for (const [name, list] of Object.entries(heard)) {
-      const options = { fetch: name === "fetch", types: ["price"], onEvent: ({ type, data }) => list.push([type, data]) };
+      const onEvent = ({ type, data, publisherId }) => list.push([type, data, publisherId ?? "no id"]);
+      const options = { fetch: name === "fetch", types: ["price"], onEvent };
       window[name + "Stream"] = subscribe("/events?topic=js", { ...options, onState: (state) => (list.state = state.name) });
     }
   });
@@ -234,10 +235,11 @@ staged("fanfare.js works with EventSource and with fetch, and resumes what was m
   await server.publish("js", "no JSON\nin two lines");
   await both(2);
   await page.evaluate(() => [fetchStream, EventSourceStream].forEach((stream) => stream.close()));
-  await server.publish("js", "missed");
+  await server.publish("js", "missed", 1, "a~b");
   await page.evaluate(() => [fetchStream, EventSourceStream].forEach((stream) => stream.reconnect()));
   await both(3);
-  const expected = [["message", { a: 1 }], ["message", "no JSON\nin two lines"], ["message", "missed"]];
+  const texts = [{ a: 1 }, "no JSON\nin two lines"].map((data) => ["message", data, "no id"]);
+  const expected = [...texts, ["message", "missed", "a~b"]];
   assert.deepEqual(await page.evaluate(() => [[...heard.fetch], [...heard.EventSource]]), [expected, expected]);
 });
 

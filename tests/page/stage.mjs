@@ -33,8 +33,8 @@ export class Server {
     await exited;
   }
 
-  async publish(topic, data, count = 1) {
-    const body = JSON.stringify(Array.from({ length: count }, () => ({ topic, data })));
+  async publish(topic, data, count = 1, id = undefined) {
+    const body = JSON.stringify(Array.from({ length: count }, () => ({ topic, data, id })));
     const answer = await fetch(`${this.url}/publish`, { method: "POST", body });
     if (answer.status !== 202) throw new Error(`${answer.status} ${await answer.text()}`);
   }

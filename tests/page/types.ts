@@ -10,7 +10,8 @@ const prices: Subscription = subscribe("/events?topic=prices", {
   retryMax: 10_000,
   silenceMax: 60_000,
   lastEventId: "a-1",
-  onEvent: ({ type, data, text, id, time }: FanfareEvent) => show(type, text, id, time.toFixed(), JSON.stringify(data)),
+  onEvent: ({ type, data, text, id, publisherId, time }: FanfareEvent) =>
+    show(type, text, id, publisherId ?? "", time.toFixed(), JSON.stringify(data)),
   onGap: ({ reason, topics, last_id }: Gap, event) => show(reason, ...topics, last_id ?? "nowhere", event.id),
   onState: (state: State) => {
     if (state.name === "waiting" && state.retryAt !== undefined) show(new Date(state.retryAt).toISOString());

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fanfare::event::{Event, EventId, RunName, Topic};
+use fanfare::event::{Event, EventId, RunName, Sequence, Topic, join};
 use fanfare::sources::channel::{Accepted, Message, Outlet, Publish, PublishRefusal, Ticket};
-use fanfare::sources::sequencer::Sequencer;
+use fanfare::sources::sequencer::{Batch, Sequencer};
 
 use super::order::{Bounds, History, Order, Scope};
 
@@ -74,18 +74,26 @@ impl Feed {
             self.state().order.lost_event(event.topic.as_str(), place, sequence);
             return false;
         }
-        assert!(self.sequencer.publish(event), "there was room");
-        self.note(event, event.id.as_ref());
+        let mut batch = Batch::default();
+        match &event.id {
+            Some(id) if id.has_run() => self.sequencer.add_passed_on(&mut batch, event),
+            _ => self.sequencer.add_event(&mut batch, event),
+        }
+        assert!(self.sequencer.publish_all(&mut batch), "there was room");
+        self.note(event);
         true
     }
 
-    fn note(&self, event: &Event, id: Option<&EventId>) {
-        let place = self.history.note(event.topic.as_str(), &event.data);
+    fn note(&self, event: &Event) {
+        let history_place = self.history.note(event.topic.as_str(), &event.data);
         let mut state = self.state();
         let State { order, now, open_gap, .. } = &mut *state;
         *open_gap = None;
-        let own_id = id.map(EventId::as_str).filter(|id| order.own_position(id).is_none());
-        order.event((event.topic.as_str(), place), &event.data, own_id, *now);
+        let id = event.id.as_ref().map(|id| match id.has_run() {
+            true => id.clone(),
+            false => join(&order.id(order.last() + 1), Some(id)),
+        });
+        order.event((event.topic.as_str(), history_place), &event.data, id.as_ref().map(EventId::as_str), *now);
     }
 
     /// The source was away: anything may be missing here.
@@ -122,12 +130,13 @@ impl Feed {
 impl Publish for Feed {
     fn publish(&self, events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal> {
         let accepted = Publish::publish(&*self.sequencer, events.clone(), ticket)?;
-        if let Accepted::Now(ids) = &accepted {
-            events.iter().zip(ids).for_each(|(event, id)| self.note(event, Some(id)));
-        }
+        events.iter().for_each(|event| self.note(event));
         Ok(accepted)
     }
 }
+
+/// The run under which nodes name events for the bus.
+const NODES_RUN: u64 = 0x0b05;
 
 /// A broker that brings what one node's clients publish to every node, under the same ids and in the same order.
 #[derive(Default)]
@@ -148,11 +157,11 @@ impl Bus {
         self.state.lock().unwrap().nodes = nodes;
     }
 
-    /// An id that no other event has.
-    pub(crate) fn next_id(&self) -> EventId {
+    /// An id that no other event has, with the publisher's own.
+    fn next_id(&self, publisher_id: Option<&EventId>) -> EventId {
         let mut state = self.state.lock().unwrap();
         state.count += 1;
-        EventId::new(&format!("bus/{}", state.count)).unwrap()
+        join(RunName::from_bits(NODES_RUN).id(Sequence(state.count)).as_str(), publisher_id)
     }
 
     /// Publishes to every node. False: one of them had no room.
@@ -191,7 +200,7 @@ impl Publish for BusStop {
             return Err(PublishRefusal::Busy);
         }
         let ids = events.into_iter().map(|event| {
-            let id = event.id.clone().unwrap_or_else(|| self.bus.next_id());
+            let id = self.bus.next_id(event.id.as_ref());
             self.bus.publish(&Event { id: Some(id.clone()), ..event });
             id
         });

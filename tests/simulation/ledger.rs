@@ -175,8 +175,8 @@ impl Ledger {
     /// A stream that resumes from an id.
     fn resume(&mut self, opening: &Opening, stream: &mut Stream, order: &Order, now: Duration) -> Checked {
         let Opening { last_event_id: id, preamble_id, answered, .. } = opening;
-        let uses = order.uses(id, &self.topics, *answered);
         let own = order.own_position(id);
+        let uses = own.map_or_else(|| order.uses(id, &self.topics, *answered), |own| vec![own]);
         let position = own.or(uses.first().copied());
         stream.unknown = match (own, &uses[..]) {
             (Some(_), _) => Unknown::Forbidden,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use fanfare::event::RunName;
+use fanfare::event::{RunName, alias_of};
 
 /// Worlds publish far less than this: a log of this size never evicts because of its bytes.
 const BYTES_NEVER_REACHED: usize = 1 << 20;
@@ -124,7 +124,8 @@ pub(crate) struct Order {
     /// Of each topic the sequences and places of its events, those that were lost with a loss among them.
     marks: BTreeMap<String, Vec<Mark>>,
     losses: Vec<u64>,
-    by_id: HashMap<String, Vec<u64>>,
+    /// By the publisher's own id, or the whole id without one.
+    by_alias: HashMap<String, Vec<u64>>,
     /// How many events each topic had before this node started.
     base: BTreeMap<String, usize>,
     /// The topics that were published to here.
@@ -148,7 +149,7 @@ impl Order {
             records: Vec::new(),
             marks: BTreeMap::new(),
             losses: Vec::new(),
-            by_id: HashMap::new(),
+            by_alias: HashMap::new(),
             base,
             topics: BTreeSet::new(),
             remembered: None,
@@ -157,18 +158,18 @@ impl Order {
 
     // ---- what is written ----
 
-    /// An event was given the next sequence. `own_id` is the publisher's.
-    pub(crate) fn event(&mut self, (topic, place): (&str, usize), data: &str, own_id: Option<&str>, now: Duration) {
+    /// An event was given the next sequence. `id` is its id, unless that is this node's place alone.
+    pub(crate) fn event(&mut self, (topic, place): (&str, usize), data: &str, id: Option<&str>, now: Duration) {
         let sequence = self.last() + 1;
         self.topics.insert(topic.to_owned());
-        let uses = own_id.map(|id| self.by_id.entry(id.to_owned()).or_default().clone()).unwrap_or_default();
+        let id = id.map_or_else(|| self.id(sequence), str::to_owned);
+        let uses = self.by_alias.get(alias_of(&id)).cloned().unwrap_or_default();
         if uses.iter().any(|used| matches!(self.record(*used), Record::Event { data: other, .. } if other == data)) {
             return self.records.push(Record::Duplicate);
         }
         let last_use = uses.iter().rfind(|used| self.record(**used).touches(topic));
         let certain = last_use.is_none_or(|used| self.is_surely_forgotten(*used, topic));
-        let id = own_id.map_or_else(|| self.id(sequence), str::to_owned);
-        self.by_id.entry(id.clone()).or_default().push(sequence);
+        self.by_alias.entry(alias_of(&id).to_owned()).or_default().push(sequence);
         self.marks.entry(topic.to_owned()).or_default().push(Mark { sequence, place });
         let (topic, data) = (topic.to_owned(), data.to_owned());
         self.records.push(Record::Event { topic, place, data, id, certain, published_at: now });
@@ -221,22 +222,25 @@ impl Order {
         self.run.id(fanfare::event::Sequence(sequence)).to_string()
     }
 
-    /// The position that an id of this node's own form names.
+    /// The position that an id of this node's own names.
     pub(crate) fn own_position(&self, id: &str) -> Option<u64> {
         self.run.position(id).map(|sequence| sequence.0)
     }
 
-    /// Where events of these topics carry this publisher's id, through a sequence.
+    /// Where events of these topics carry the publisher's id in this id, through a sequence.
     pub(crate) fn uses(&self, id: &str, topics: &[String], through: u64) -> Vec<u64> {
-        let uses = self.by_id.get(id).map(Vec::as_slice).unwrap_or_default().iter().copied();
+        let uses = self.by_alias.get(alias_of(id)).map(Vec::as_slice).unwrap_or_default().iter().copied();
         let is_mine = |used: &u64| topics.iter().any(|topic| self.record(*used).touches(topic));
         uses.filter(|used| *used <= through).filter(is_mine).collect()
     }
 
     /// The sequence of the event with this id and data.
     pub(crate) fn find_event(&self, id: &str, data: &str) -> Option<u64> {
-        let is_it = |used: &&u64| matches!(self.record(**used), Record::Event { data: found, .. } if found == data);
-        self.by_id.get(id)?.iter().find(is_it).copied()
+        let is_it = |used: &&u64| match self.record(**used) {
+            Record::Event { id: its_id, data: its_data, .. } => its_id == id && its_data == data,
+            _ => false,
+        };
+        self.by_alias.get(alias_of(id))?.iter().find(is_it).copied()
     }
 
     /// The sequence of the event at this place of a topic. None: it is older than this node, or was lost here.

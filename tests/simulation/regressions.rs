@@ -273,6 +273,9 @@ fn a_newest_event_that_is_gone_is_a_gap() {
 }
 
 /// Row 15 of the review: a publisher uses an id again that a client holds, after the first event of that id is forgotten.
+/// The run of another node, which named what it passed on.
+const ELSEWHERE: &str = "elsewherenod";
+
 #[test]
 fn an_id_that_is_used_again_loses_nothing() {
     for events_max in [1, 2, 3, 10] {
@@ -280,10 +283,10 @@ fn an_id_that_is_used_again_loses_nothing() {
             &["a", "b"],
             |plan| plan.hub.history_events_max = Some(events_max),
             |_| (),
-            |stage| stage.publish_as("X", "a", "1"),
+            |stage| stage.publish_as(&format!("{ELSEWHERE}-1~X"), "a", "1"),
             |stage| {
                 "2a 3a 4b".split(' ').for_each(|event| stage.publish(&event[1..], event));
-                stage.publish_as("X", "a", "5");
+                stage.publish_as(&format!("{ELSEWHERE}-2~X"), "a", "5");
                 stage.publish("a", "6");
             },
         );

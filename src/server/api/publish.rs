@@ -1,5 +1,8 @@
 //! `POST /publish`: checks the publisher and the events, and answers once the events are accepted.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::Api;
 use super::access::deny_topic;
 use super::context::{Outcome, RequestContext};
@@ -7,9 +10,10 @@ use super::publish_rate::OverRate;
 use super::subscribe::check_exact;
 use super::waiting::{accept, refused, ticket};
 use crate::auth;
-use crate::event::{Event, EventId};
+use crate::event::{Event, EventId, Topic, alias_of};
 use crate::hub::Hub;
 use crate::io::Io;
+use crate::protocol::encoder;
 use crate::protocol::head::RequestHead;
 use crate::protocol::publish;
 use crate::protocol::response::{self, Response};
@@ -63,7 +67,14 @@ impl Api {
             true => (events, Vec::new()),
             false => split_duplicates(events, asked.hub),
         };
-        let answer = |ids| PublishAnswer { ids, duplicates, batch };
+        let answer = |ids: Vec<EventId>| {
+            let id_of = |duplicate| match duplicate {
+                Duplicate::OfRemembered(id) => id,
+                Duplicate::OfFresh(index) => ids[index].clone(),
+            };
+            let duplicates = duplicates.into_iter().map(id_of).collect();
+            PublishAnswer { ids, duplicates, batch }
+        };
         if fresh.is_empty() {
             return Ok(accept(&answer(Vec::new()), node).into());
         }
@@ -96,17 +107,40 @@ fn refuse_rate(over: OverRate) -> Response {
     }
 }
 
-/// Separates the events whose id is a duplicate: their topic still remembers it, or it came earlier in the same array.
-fn split_duplicates(events: Vec<Event>, hub: &Hub) -> (Vec<Event>, Vec<EventId>) {
+/// An event that was published before.
+enum Duplicate {
+    /// Its topic remembers it.
+    OfRemembered(EventId),
+    /// It is in the same array; holds its place among the events that are new.
+    OfFresh(usize),
+}
+
+/// Separates the events that are duplicates by their ids: their topic still remembers one, or the same array has one.
+fn split_duplicates(events: Vec<Event>, hub: &Hub) -> (Vec<Event>, Vec<Duplicate>) {
     let (mut fresh, mut duplicates) = (Vec::<Event>::with_capacity(events.len()), Vec::new());
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashMap::new();
     for event in events {
-        match &event.id {
-            Some(id) if hub.remembers(event.topic.as_str(), id) || !seen.insert((event.topic.clone(), id.clone())) => {
-                duplicates.push(id.clone());
+        let Some(id) = &event.id else {
+            fresh.push(event);
+            continue;
+        };
+        if let Some(id) = remembered(hub, &event.topic, id) {
+            duplicates.push(Duplicate::OfRemembered(id));
+            continue;
+        }
+        match seen.entry((event.topic.clone(), id.clone())) {
+            Entry::Occupied(earlier) => duplicates.push(Duplicate::OfFresh(*earlier.get())),
+            Entry::Vacant(first) => {
+                first.insert(fresh.len());
+                fresh.push(event);
             }
-            _ => fresh.push(event),
         }
     }
     (fresh, duplicates)
+}
+
+/// The whole id of the event with this id, while its topic remembers it. A publisher may also send a whole id.
+fn remembered(hub: &Hub, topic: &Topic, id: &EventId) -> Option<EventId> {
+    let whole = encoder::id_of(hub.find(topic.as_str(), id)?)?;
+    EventId::new(whole).ok().filter(|_| whole == id.as_str() || alias_of(whole) == id.as_str())
 }

@@ -94,7 +94,6 @@ fn accepted(answer: &PublishAnswer) -> Response {
 pub(super) fn refused(refusal: PublishRefusal) -> Response {
     let text = refusal.to_string();
     match refusal {
-        PublishRefusal::IdTooLong => response::problem(400, "Bad publish body", &text),
         PublishRefusal::TooLarge(..) => response::problem(413, "Event too large", &text),
         PublishRefusal::Busy | PublishRefusal::BrokerDown => {
             response::problem(503, "Not published", &text).with_header("Retry-After", "1")

@@ -161,7 +161,7 @@ impl Streams {
         let retry = node.settings.delivery.retry;
         let named = std::str::from_utf8(last_event_id).ok().and_then(|id| EventId::new(id).ok());
         let frame = match named.filter(|_| start.id_is_known) {
-            // A source's own id is valid on other nodes too, so the server's id does not replace it.
+            // The publisher's own id in it may be known on other nodes too, so the server's id does not replace it.
             Some(id) => encoder::preamble(node.jitter.around(retry), &id),
             // The gap's own id follows immediately.
             None if start.opening.is_some() => encoder::retry_only(node.jitter.around(retry)),

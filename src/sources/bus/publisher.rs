@@ -7,7 +7,6 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 
 use crate::event::Event;
-use crate::event::timeline::PUBLISHER_ID_BYTES_MAX;
 use crate::protocol::disconnect::Disconnect;
 use crate::sources::answer::{Answer, Charge, Load};
 use crate::sources::bus::{BusSettings, Content, Engine, Receipt, TOGETHER_BYTES_MAX, TOGETHER_MAX};
@@ -55,9 +54,6 @@ impl BusPublisher {
 
 impl Publish for BusPublisher {
     fn publish(&self, events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal> {
-        if events.iter().filter_map(|event| event.id.as_ref()).any(|id| id.as_str().len() > PUBLISHER_ID_BYTES_MAX) {
-            return Err(PublishRefusal::IdTooLong);
-        }
         if !events.iter().all(|event| self.settings.bounds.admits(event)) {
             let bounds = self.settings.bounds.get();
             return Err(PublishRefusal::TooLarge(bounds.topic_bytes_max, bounds.data_bytes_max));

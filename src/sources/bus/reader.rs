@@ -212,7 +212,7 @@ impl Reader {
 
     fn format(&mut self, sequence: Sequence, position: Position, event: &Event) -> Broadcast {
         let frame = event_frame(position, event, &mut self.scratch);
-        Broadcast { sequence, topic: event.topic.clone(), foreign_id: None, frame }
+        Broadcast { sequence, topic: event.topic.clone(), alias: None, frame }
     }
 
     fn gap(&mut self, sequence: Sequence, position: Position, loss: Loss) -> Gap {

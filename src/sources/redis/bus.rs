@@ -87,7 +87,7 @@ pub fn parse(message: &[u8], limits: &PublishLimits) -> Result<BusMessage, Refus
         }
         Err(_) => (message, Vec::new()),
     };
-    match publish::parse(events, &limits) {
+    match publish::parse_passed_on(events, &limits) {
         Ok(events) => Ok(BusMessage { events, copied, disconnect: None }),
         // A node with another version or other limits sent this. Subscribers of the topics it names receive a gap
         // event.

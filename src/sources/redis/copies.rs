@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::event::{Event, Topic};
+use crate::event::{Event, EventId, Topic};
 use crate::sources::redis::bus::BusMessage;
 use crate::sources::redis::payload::{self, Payload};
 
@@ -38,6 +38,8 @@ impl Copies {
 
 impl ChannelCopy {
     fn of(event: &Event, payload: Payload) -> ChannelCopy {
+        // As the publisher named it: the servers that read it have no use for a place in Fanfare's order.
+        let event = &Event { id: event.id.as_ref().map(EventId::alias), ..event.clone() };
         ChannelCopy { channel: event.topic.clone(), payload: payload::write(payload, event) }
     }
 }

@@ -24,7 +24,6 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::event::timeline::PUBLISHER_ID_BYTES_MAX;
 use crate::event::{Event, Topic};
 use crate::observe::clip::clip;
 use crate::redis_address::replies::{Message, Reply, TooLong};
@@ -251,11 +250,7 @@ impl Sink for Ingest {
     }
 
     fn add_event(&mut self, event: &Event) {
-        let id_bytes = event.id.as_ref().map_or(0, |id| id.as_str().len());
-        if id_bytes > PUBLISHER_ID_BYTES_MAX {
-            let reason = format!("its id has {id_bytes} bytes: on a bus it may have {PUBLISHER_ID_BYTES_MAX}");
-            self.refuse(event, Refusal::Malformed, &reason);
-        } else if !self.bounds.admits(event) {
+        if !self.bounds.admits(event) {
             self.refuse(event, Refusal::TooLarge, "it is larger than the bus takes");
         } else {
             self.add(Content::Event(event.clone()));

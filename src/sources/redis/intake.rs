@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use crate::event::Event;
 use crate::observe::clip::clip;
 use crate::redis_address::replies::{Message, Reply, TooLong};
 use crate::sources::answer::Answer;
@@ -113,7 +112,7 @@ impl Intake {
         };
         match payload::parse(kind, &topic, payload, &self.settings.limits) {
             Ok(Parsed::Data(data)) => self.sink.add_data(topic, data),
-            Ok(Parsed::Events(events)) => self.add_all(&events),
+            Ok(Parsed::Events(events)) => events.iter().for_each(|event| self.sink.add_event(event)),
             Err(refused) => self.refuse(channel, &refused),
         }
     }
@@ -134,15 +133,11 @@ impl Intake {
 
     fn add_bus(&mut self, message: BusMessage, payload: &[u8]) {
         self.copies = AwaitedCopies::of(&message, |channel| self.settings.payload_in(channel));
-        self.add_all(&message.events);
+        message.events.iter().for_each(|event| self.sink.add_passed_on(event));
         // This node already carries out a request that it received itself.
         if let Some(disconnect) = message.disconnect.filter(|_| !self.echoes.expects(payload)) {
             self.sink.control(&Control::Disconnect(Arc::new(disconnect)));
         }
-    }
-
-    fn add_all(&mut self, events: &[Event]) {
-        events.iter().for_each(|event| self.sink.add_event(event));
     }
 
     /// Refuses a message that is longer than the limit for reading.

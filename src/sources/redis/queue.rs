@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::event::{Event, RunName, Sequence};
+use crate::event::{Event, RunName, Sequence, join};
 use crate::protocol::disconnect::Disconnect;
 use crate::sources::answer::{Answer, Charge, Load, QueueLimits};
 use crate::sources::channel::{Accepted, Outlet, PassedOn, Publish, PublishRefusal, Ticket};
@@ -32,8 +32,9 @@ impl Publish for RedisPublisher {
         if echoes.session().is_none() {
             return Err(PublishRefusal::BrokerDown);
         }
-        let next_id = || run.id(Sequence(named.fetch_add(1, Ordering::Relaxed) + 1));
-        let ids = events.iter_mut().map(|event| event.id.get_or_insert_with(next_id).clone()).collect();
+        let next_place = || run.id(Sequence(named.fetch_add(1, Ordering::Relaxed) + 1));
+        let mut name = |event: &mut Event| event.id.insert(join(next_place().as_str(), event.id.as_ref())).clone();
+        let ids = events.iter_mut().map(&mut name).collect();
         let copies = copies.of(&events);
         let message: Arc<[u8]> = bus::write(&events, &copies).into_bytes().into();
         self.enqueue(message, copies, ticket).map(|()| Accepted::Later(ids))
@@ -63,8 +64,8 @@ impl RedisPublisher {
 /// The sending end of the queue to Redis.
 #[derive(Clone)]
 pub(super) struct Queue {
-    /// For the ids of events whose publishers set none. It differs from the sequencer's run, so that every node,
-    /// including this one, treats them as foreign ids, which a node must remember to recognize.
+    /// For the ids, which are the same on all nodes. It differs from the sequencer's run: the number in an id is not the
+    /// event's place in the order, also on this node.
     run: RunName,
     named: Arc<AtomicU64>,
     load: Arc<Load>,
@@ -122,8 +123,9 @@ mod tests {
             let expected = expected.map(|ids| Accepted::Later(ids.to_vec()));
             assert_eq!(publisher.publish(events, Ticket(1)), expected);
         };
-        let [first, second, third, fifth] = [1, 2, 3, 5].map(|n| run.id(Sequence(n)));
+        let [first, fourth, sixth] = [1, 4, 6].map(|n| run.id(Sequence(n)));
         let own = EventId::new("own").unwrap();
+        let third = join(run.id(Sequence(3)).as_str(), Some(&own));
 
         check(vec![event(1)], Err(PublishRefusal::BrokerDown));
         echoes.begin(NonZeroU64::MIN);
@@ -131,14 +133,13 @@ mod tests {
         check(vec![event(1)], Err(PublishRefusal::Busy));
         drop(jobs.try_recv().unwrap());
         let named = Event { id: Some(own.clone()), ..event(1) };
-        check(vec![named, event(1)], Ok(&[own, third]));
+        check(vec![named, event(1)], Ok(&[third, fourth]));
         check(vec![event(1)], Err(PublishRefusal::Busy));
         let job = jobs.try_recv().unwrap();
         job.answer.give(Ok(Published::default()));
-        check(vec![event(1)], Ok(&[fifth]));
+        check(vec![event(1)], Ok(&[sixth]));
         drop(jobs);
         check(vec![event(1)], Err(PublishRefusal::BrokerDown));
-        assert_eq!(second, run.id(Sequence(2)), "a refused publish may use up ids");
         let answers = std::iter::from_fn(|| inbox.next_urgent()).map(|message| match message {
             Message::Published { outcome, .. } => outcome.map(drop),
             other => panic!("{other:?}"),

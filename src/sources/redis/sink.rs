@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::event::{Event, Topic};
+use crate::event::{Event, Naming, Topic};
 use crate::protocol::encoder::Fields;
 use crate::redis_address::replies::Reply;
 use crate::sources::channel::Control;
@@ -23,6 +23,11 @@ pub(super) trait Sink: Send {
 
     /// Adds an event whose fields a publisher set.
     fn add_event(&mut self, event: &Event);
+
+    /// Adds an event that another node accepted, perhaps under an id that is valid on all nodes.
+    fn add_passed_on(&mut self, event: &Event) {
+        self.add_event(event);
+    }
 
     /// Adds that a message of a topic was refused because it can't be an event.
     fn announce_refused(&mut self, topic: &Topic);
@@ -73,11 +78,15 @@ impl Sink for OwnOrder {
     }
 
     fn add_data(&mut self, topic: Topic, data: &str) {
-        self.sequencer.add(&mut self.batch, topic, None, &Fields::data(data));
+        self.sequencer.add(&mut self.batch, topic, Naming::Here(None), &Fields::data(data));
     }
 
     fn add_event(&mut self, event: &Event) {
         self.sequencer.add_event(&mut self.batch, event);
+    }
+
+    fn add_passed_on(&mut self, event: &Event) {
+        self.sequencer.add_passed_on(&mut self.batch, event);
     }
 
     fn announce_refused(&mut self, topic: &Topic) {

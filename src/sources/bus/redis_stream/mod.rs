@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use redis::{Connection, RedisError, RedisResult, Value};
 
-use crate::event::timeline::{PUBLISHER_ID_BYTES_MAX, Position};
-use crate::event::{Event, EventId, EventType, NameError, Topic};
+use crate::event::timeline::Position;
+use crate::event::{Event, EventId, EventType, Topic};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
@@ -277,7 +277,7 @@ fn read_content(fields: &[Value], limits: &PublishLimits) -> Content {
         let topic = topic.ok_or("it has no topic, or a longer one than allowed")?;
         Ok(Content::Event(Event {
             topic: topic.map_err(|error| format!("its topic {error}"))?,
-            id: text("i")?.map(publisher_id).transpose().map_err(|error| format!("its id {error}"))?,
+            id: text("i")?.map(EventId::of_publisher).transpose().map_err(|error| format!("its id {error}"))?,
             event_type: text("e")?.map(EventType::new).transpose().map_err(|error| format!("its type {error}"))?,
             data: data.to_owned(),
             retry: text("r")?
@@ -292,14 +292,6 @@ fn read_content(fields: &[Value], limits: &PublishLimits) -> Content {
 
 fn unexpected(what: &str) -> EngineError {
     EngineError(format!("Redis answered something unexpected instead of {what}"))
-}
-
-/// A publisher's own id, which leaves room for the position.
-fn publisher_id(text: &str) -> Result<EventId, NameError> {
-    match text.len() {
-        bytes if bytes > PUBLISHER_ID_BYTES_MAX => Err(NameError::TooLong(PUBLISHER_ID_BYTES_MAX)),
-        _ => EventId::new(text),
-    }
 }
 
 /// An error's text, with what to do about it.
