@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fanfare::event::archive::{ArchivedEntry, PageKey};
 use fanfare::event::timeline::Position;
-use fanfare::event::{Broadcast, Event, Frame, RunName, Sequence, Topic};
+use fanfare::event::{Broadcast, Event, Frame, Naming, RunName, Sequence, Topic};
 use fanfare::hub::{Hub, HubLimits, Replay};
 use fanfare::sources::bus::follower::{Follower, Step};
 use fanfare::sources::bus::{Content, Engine, EngineError, Entry, Page, Receipt, fetch_page};
@@ -199,7 +199,7 @@ impl Node {
                 Step::Begin(epoch) => self.hub.begin_epoch(epoch),
                 Step::Event(sequence, position, event) => {
                     let frame = Frame::from(format!("event {position}").into_bytes());
-                    let broadcast = Broadcast { sequence, topic: event.topic, alias: None, frame };
+                    let broadcast = Broadcast { sequence, topic: event.topic, naming: Naming::Here(None), frame };
                     self.hub.append(broadcast, Duration::ZERO);
                 }
                 Step::Gap(sequence, _, loss) => {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use crate::event::timeline::{Epoch, Place, Position, SEQUENCES_PER_POSITION, Timeline};
 use crate::event::{EventId, RunName, Sequence};
+use crate::hub::archive::TakenBack;
 use crate::hub::{Hub, Subscriber};
 
 /// Positions that clients named and this process has not read, at a time. Beyond it, another one is unknown at once.
@@ -19,7 +20,10 @@ const ENDS_REMEMBERED: u64 = 300;
 #[derive(Debug)]
 pub(super) enum Ids {
     /// This process.
-    Run,
+    Run {
+        /// Other nodes get the same events, with the same publishers' ids, in orders of their own.
+        has_peers: bool,
+    },
     /// A bus.
     Bus(Following),
 }
@@ -46,7 +50,7 @@ impl Hub {
     /// The id of a place in the order.
     pub fn id_of(&self, sequence: Sequence) -> EventId {
         match &self.ids {
-            Ids::Run => self.run.id(sequence),
+            Ids::Run { .. } => self.run.id(sequence),
             // Before the first epoch there is only what does not pass through the bus.
             Ids::Bus(Following { timeline, .. }) => {
                 timeline.position_at(sequence).map_or_else(|| self.run.id(sequence), |position| position.id(None))
@@ -57,7 +61,7 @@ impl Hub {
     /// The place that an id names; `None`: it has not the order's own form, so a log may know it.
     pub(super) fn place_of(&self, id: &str) -> Option<Place> {
         match &self.ids {
-            Ids::Run => {
+            Ids::Run { .. } => {
                 let sequence = self.run.position(id)?;
                 Some(if sequence <= self.head { Place::At(sequence) } else { Place::Unknown })
             }
@@ -74,6 +78,9 @@ impl Hub {
             // What came before the first position is missing from every topic of the bus, also from those that exist
             // already because a client has named them.
             self.topics.begin_after(Sequence(epoch.sequence.0 - SEQUENCES_PER_POSITION));
+        }
+        if let Some(from) = timeline.taken_back_by(&epoch) {
+            self.archive.take_back(TakenBack { from, through: epoch.previous_end, place: epoch.sequence });
         }
         timeline.push(epoch);
         // Its first entry has been read, even if nothing of it is logged.
@@ -126,9 +133,14 @@ impl Hub {
     /// The epochs of the bus that have been read, if there is a bus.
     pub(super) fn timeline(&self) -> Option<&Timeline> {
         match &self.ids {
-            Ids::Run => None,
+            Ids::Run { .. } => None,
             Ids::Bus(following) => Some(&following.timeline),
         }
+    }
+
+    /// True when a publisher's id behind another node's place names the same event here.
+    pub(super) fn shares_aliases(&self) -> bool {
+        matches!(self.ids, Ids::Run { has_peers: true })
     }
 
     /// True when positions are those of a bus, which other nodes and later runs resolve too.

@@ -569,7 +569,7 @@ mod tests {
         Message::Broadcast(Broadcast {
             sequence: Sequence(sequence),
             topic: Topic::new("t").unwrap(),
-            alias: None,
+            naming: crate::event::Naming::Here(None),
             frame: vec![b'x'; bytes].into(),
         })
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::timeline::Position;
-use crate::event::{Broadcast, Event, Sequence, Topic};
+use crate::event::{Broadcast, Event, Naming, Sequence, Topic};
 use crate::observe::clip::clip;
 use crate::sources::bus::follower::{Follower, Loss, Step};
 use crate::sources::bus::{BusSettings, Content, Engine, EngineError, Entry, Page, event_frame};
@@ -212,7 +212,7 @@ impl Reader {
 
     fn format(&mut self, sequence: Sequence, position: Position, event: &Event) -> Broadcast {
         let frame = event_frame(position, event, &mut self.scratch);
-        Broadcast { sequence, topic: event.topic.clone(), alias: None, frame }
+        Broadcast { sequence, topic: event.topic.clone(), naming: Naming::Here(None), frame }
     }
 
     fn gap(&mut self, sequence: Sequence, position: Position, loss: Loss) -> Gap {
