@@ -59,7 +59,7 @@ impl EventId {
         }
     }
 
-    /// True if a node has named the event: its place is in the order of some run.
+    /// True if its place is in the order of some run.
     pub fn has_run(&self) -> bool {
         is_place_of_run(place_part(&self.0))
     }

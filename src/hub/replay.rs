@@ -300,7 +300,7 @@ impl Hub {
             return None;
         }
         let is_meant = |naming: &Naming| match naming {
-            _ if !id.has_run() => true,
+            _ if alias == *id => true,
             Naming::Here(_) => self.shares_aliases(),
             Naming::Elsewhere(_) => false,
         };

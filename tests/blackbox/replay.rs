@@ -227,7 +227,11 @@ fn an_event_is_known_by_its_place_and_by_the_publishers_id() {
     let gap_after = |id: &str| Subscriber::resume(&server, "/events?topic=a", id).event().gap();
     assert_eq!(gap_after(&whole), json!({ "reason": "evicted", "topics": ["a"], "last_id": whole }));
     assert_eq!(gap_after("order-1")["reason"], "unknown_id", "there were two");
+    // A publisher's id may look like a place.
+    publish("transactions-1", "6");
+    server.publish("a", "7");
+    Subscriber::resume(&server, "/events?topic=a", "transactions-1").expect(&["7"]);
     // From before a restart, perhaps: publishers may have begun anew with their ids.
-    publish("order-2", "6");
+    publish("order-2", "8");
     assert_eq!(gap_after("aaaaaaaaaaaa-7~order-2")["reason"], "unknown_id");
 }

@@ -248,7 +248,7 @@ impl Order {
     fn is_same(&self, id: &str, used: u64) -> bool {
         let Record::Event { id: its_id, .. } = self.record(used) else { return false };
         let is_named_here = self.own_position(its_id).is_some();
-        !EventId::new(id).is_ok_and(|id| id.has_run()) || its_id == id || (is_named_here && self.has_peers)
+        alias_of(id) == id || its_id == id || (is_named_here && self.has_peers)
     }
 
     /// The sequence of the event with this id and data.
