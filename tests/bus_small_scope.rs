@@ -182,11 +182,12 @@ impl Node {
     /// False: there was nothing new.
     fn read(&mut self, engine: &mut Model) -> bool {
         let read = self.follower.read().expect("it has loaded");
+        let asks = self.hub.asks();
         let page = engine.read_after(read, PAGE_MAX, Duration::ZERO).unwrap();
         let last = page.last;
         self.take(page);
         if self.follower.read() == Some(last) {
-            self.hub.note_end_of_bus();
+            self.hub.note_end_of_bus(asks);
         }
         self.follower.read() != Some(read)
     }
