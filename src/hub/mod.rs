@@ -213,8 +213,10 @@ impl Hub {
             None => match self.insert_published(&topic) {
                 Ok(key) => key,
                 Err(TopicsExhausted) => {
-                    // A client that resumes this topic later must get a gap, because it misses this event.
+                    // A client that resumes this topic later must get a gap, because it misses this event, or has it from
+                    // another node.
                     self.topics.raise_floor(sequence);
+                    naming.alias().iter().for_each(|alias| self.forgotten_ids.add(&topic, alias));
                     return Appended::NoTopic;
                 }
             },
