@@ -61,7 +61,8 @@ impl Position {
 
     /// The id of the event at this position.
     pub fn id(self, publisher_id: Option<&EventId>) -> EventId {
-        join(&self.to_string(), publisher_id)
+        let place = EventId::new(&self.to_string()).expect("two numbers are a valid id");
+        join(place, publisher_id)
     }
 
     /// The position in an id.

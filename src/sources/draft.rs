@@ -40,7 +40,7 @@ impl Draft {
                 Some(digits_of(expected))
             }
             Naming::Here(publisher_id) => {
-                let id = join(run.write_id(&mut buffer, expected), publisher_id.as_ref());
+                let id = join(run.id(expected), publisher_id.as_ref());
                 encoder::write_event(scratch, id.as_str(), fields);
                 Some(digits_of(expected))
             }

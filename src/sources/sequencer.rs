@@ -208,7 +208,7 @@ impl Publish for Sequencer {
             }
         };
         let numbers = (first.0..).map(Sequence);
-        let id = |(event, number): (Event, _)| join(self.run.id(number).as_str(), event.id.as_ref());
+        let id = |(event, number): (Event, _)| join(self.run.id(number), event.id.as_ref());
         Ok(Accepted::Now(std::iter::zip(events, numbers).map(id).collect()))
     }
 }

@@ -96,7 +96,7 @@ impl Feed {
         *open_gap = None;
         let id = event.id.as_ref().map(|id| match id.has_run() {
             true => id.clone(),
-            false => join(&order.id(order.last() + 1), Some(id)),
+            false => join(EventId::new(&order.id(order.last() + 1)).unwrap(), Some(id)),
         });
         order.event((event.topic.as_str(), history_place), &event.data, id.as_ref().map(EventId::as_str), *now);
     }
@@ -166,7 +166,7 @@ impl Bus {
     fn next_id(&self, publisher_id: Option<&EventId>) -> EventId {
         let mut state = self.state.lock().unwrap();
         state.count += 1;
-        join(RunName::from_bits(NODES_RUN).id(Sequence(state.count)).as_str(), publisher_id)
+        join(RunName::from_bits(NODES_RUN).id(Sequence(state.count)), publisher_id)
     }
 
     /// Publishes to every node. False: one of them had no room.

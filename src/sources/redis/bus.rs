@@ -157,7 +157,7 @@ mod tests {
         let check = |body: &str| {
             let mut events = publish::parse(body.as_bytes(), &limits).unwrap();
             let longest_id = crate::event::RunName::from_bits(1).id(crate::event::Sequence(u64::MAX));
-            events.iter_mut().for_each(|event| event.id = Some(join(longest_id.as_str(), event.id.as_ref())));
+            events.iter_mut().for_each(|event| event.id = Some(join(longest_id.clone(), event.id.as_ref())));
             let copies: Vec<_> =
                 events.iter().map(|event| ChannelCopy { channel: event.topic.clone(), payload: vec![] }).collect();
             let length = write(&events, &copies).len();

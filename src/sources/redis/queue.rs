@@ -33,7 +33,7 @@ impl Publish for RedisPublisher {
             return Err(PublishRefusal::BrokerDown);
         }
         let next_place = || run.id(Sequence(named.fetch_add(1, Ordering::Relaxed) + 1));
-        let mut name = |event: &mut Event| event.id.insert(join(next_place().as_str(), event.id.as_ref())).clone();
+        let mut name = |event: &mut Event| event.id.insert(join(next_place(), event.id.as_ref())).clone();
         let ids = events.iter_mut().map(&mut name).collect();
         let copies = copies.of(&events);
         let message: Arc<[u8]> = bus::write(&events, &copies).into_bytes().into();
@@ -125,7 +125,7 @@ mod tests {
         };
         let [first, fourth, sixth] = [1, 4, 6].map(|n| run.id(Sequence(n)));
         let own = EventId::new("own").unwrap();
-        let third = join(run.id(Sequence(3)).as_str(), Some(&own));
+        let third = join(run.id(Sequence(3)), Some(&own));
 
         check(vec![event(1)], Err(PublishRefusal::BrokerDown));
         echoes.begin(NonZeroU64::MIN);
