@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::event::{EventId, Topic};
+use crate::event::{Naming, Topic};
 
 /// Ids that are kept; with an index of the same size, about 2.5 MiB.
 pub(super) const FORGOTTEN_IDS_MAX: usize = 1 << 16;
@@ -20,12 +20,13 @@ pub(super) struct ForgottenIds {
 }
 
 impl ForgottenIds {
-    /// Records that a topic's log has forgotten the event with this id.
-    pub(super) fn add(&mut self, topic: &Topic, id: &EventId) {
+    /// Records that a topic's log has forgotten an event, if it has more than a place.
+    pub(super) fn add(&mut self, topic: &Topic, naming: &Naming) {
+        let Some(alias) = naming.alias() else { return };
         if self.oldest_first.len() == FORGOTTEN_IDS_MAX {
             self.drop_oldest();
         }
-        let hash = hash(topic, id.as_str());
+        let hash = hash(topic, alias.as_str());
         self.oldest_first.push_back(hash);
         *self.counts.entry(hash).or_insert(0) += 1;
     }
@@ -58,11 +59,12 @@ fn hash(topic: &Topic, id: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::EventId;
 
     #[test]
     fn as_many_ids_as_fit_are_known_by_topic() {
         let [a, b] = ["a", "b"].map(|name| Topic::new(name).unwrap());
-        let id = |n: usize| EventId::new(&n.to_string()).unwrap();
+        let id = |n: usize| Naming::Here(EventId::new(&n.to_string()).ok());
         let mut forgotten = ForgottenIds::default();
         assert_eq!(forgotten.count(&a, "0"), 0);
         (0..FORGOTTEN_IDS_MAX).for_each(|n| forgotten.add(&a, &id(n)));

@@ -216,7 +216,7 @@ impl Hub {
                     // A client that resumes this topic later must get a gap, because it misses this event, or has it from
                     // another node.
                     self.topics.raise_floor(sequence);
-                    naming.alias().iter().for_each(|alias| self.forgotten_ids.add(&topic, alias));
+                    self.forgotten_ids.add(&topic, &naming);
                     return Appended::NoTopic;
                 }
             },

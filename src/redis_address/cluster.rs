@@ -3,8 +3,9 @@
 //! Only a connection's beginning follows the redirect. If the key moves later, the command fails, and the next connection
 //! finds the new node.
 
-use redis::{Client, Cmd, Connection, ConnectionAddr, ConnectionInfo, RedisError, RedisResult, Value};
 use std::time::Duration;
+
+use redis::{Client, Cmd, Connection, ConnectionAddr, ConnectionInfo, RedisError, RedisResult, Value};
 
 use super::RedisAddress;
 use super::connection::RedisConnection;

@@ -576,12 +576,13 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Naming;
 
     fn broadcast(sequence: u64, bytes: usize) -> Message {
         Message::Broadcast(Broadcast {
             sequence: Sequence(sequence),
             topic: Topic::new("t").unwrap(),
-            naming: crate::event::Naming::Here(None),
+            naming: Naming::Here(None),
             frame: vec![b'x'; bytes].into(),
         })
     }

@@ -49,9 +49,10 @@ impl Streams {
         let flags = transport.at(slot).flags;
         let Some(&Stream { delivered_through, mode, .. }) = transport.stream(slot) else { return };
         let takes_nothing = flags.has(Flags::BLOCKED);
-        let is_due_more = flags.has(Flags::CATCHING_UP)
-            // An event that waits for a pace may wait for an hour, and one that waits for the bus until that is back.
-            || !mode.has(StreamMode::PACED) && !mode.has(StreamMode::FETCHING) && hub.has_news_for(Subscriber(slot), delivered_through);
+        // An event that waits for a pace may wait for an hour, and one that waits for the bus until that is back.
+        let may_wait_long = mode.has(StreamMode::PACED) || mode.has(StreamMode::FETCHING);
+        let is_due_more =
+            flags.has(Flags::CATCHING_UP) || !may_wait_long && hub.has_news_for(Subscriber(slot), delivered_through);
         // The silence restarts although nothing was sent: slow subscribers are handled elsewhere, and an event that is
         // on its way will end the silence.
         if takes_nothing || is_due_more {

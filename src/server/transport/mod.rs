@@ -72,9 +72,9 @@ pub(super) struct Transport<I: Io> {
     visit_until: Duration,
     /// When the last visit ended: the time, for the next one.
     visited_at: Duration,
-    /// Connections that took more than their share are not read before this time,
+    /// Connections that took more than their share are not read before this time.
     heavy_again_at: Duration,
-    /// nor, while events go out, before this one.
+    /// While events go out, they are not read before this time, either.
     heavy_beside_walks_at: Duration,
     /// Bytes received from those subscribers that sent any.
     uploads: SlotMap<usize>,
