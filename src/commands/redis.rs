@@ -19,7 +19,9 @@ pub(super) fn redis_address(url: &str, password_file: Option<&Path>) -> anyhow::
 
 /// The password in a file, or else in the environment.
 pub(super) fn password(flag: &str, file: Option<&Path>, variable: &str) -> anyhow::Result<Option<Secret>> {
-    let Some(path) = file else { return Ok(std::env::var(variable).ok().and_then(|text| Secret::password(&text).ok())) };
+    let Some(path) = file else {
+        return Ok(std::env::var(variable).ok().and_then(|text| Secret::password(&text).ok()));
+    };
     let password = SecretFile::read(path).and_then(|file| file.password());
     password.map(Some).with_context(|| format!("{flag} {}", path.display()))
 }

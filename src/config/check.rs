@@ -9,8 +9,8 @@ use crate::io::listener::ListenAddress;
 
 use super::tables::{CHANNELS, Table};
 use super::{
-    ChannelTable, ConfigError, CorsOrigin, Environment, POSTGRES_PASSWORD_VARIABLE, REDIS_PASSWORD_VARIABLE,
-    Settings, Tables, TopicTable,
+    ChannelTable, ConfigError, CorsOrigin, Environment, POSTGRES_PASSWORD_VARIABLE, REDIS_PASSWORD_VARIABLE, Settings,
+    Tables, TopicTable,
 };
 
 /// Refuses options that contradict each other, or that ask for features that are not built.

@@ -300,12 +300,7 @@ impl SecretReader<'_> {
     }
 
     /// The password in a file or in a variable.
-    fn password(
-        &mut self,
-        option: &str,
-        path: Option<&Path>,
-        variable: &str,
-    ) -> Result<Option<Secret>, ConfigError> {
+    fn password(&mut self, option: &str, path: Option<&Path>, variable: &str) -> Result<Option<Secret>, ConfigError> {
         let from_file = self.file(option, path, SecretFile::password)?;
         Ok(from_file.or(self.variable(variable, Secret::password)?))
     }

@@ -46,6 +46,9 @@ impl fmt::Display for Status {
             format!("topics of {topic} bytes, events of {event} bytes")
         });
         let held = held.as_ref().map_or(String::new(), |held| format!("\nheld      {held}"));
-        write!(f, "position  {last}\nfirst     {first}\nentries   {entries}\nformat    {format}\nbounds    {bounds}{held}")
+        write!(
+            f,
+            "position  {last}\nfirst     {first}\nentries   {entries}\nformat    {format}\nbounds    {bounds}{held}"
+        )
     }
 }

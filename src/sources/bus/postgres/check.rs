@@ -7,8 +7,14 @@ use crate::sources::bus::postgres::state::Facts;
 use crate::sources::bus::postgres::{column, unexpected};
 
 /// The settings that decide what a commit is worth, and what the server is.
-const SETTINGS: [&str; 6] =
-    ["server_version_num", "fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names", "server_encoding"];
+const SETTINGS: [&str; 6] = [
+    "server_version_num",
+    "fsync",
+    "full_page_writes",
+    "synchronous_commit",
+    "synchronous_standby_names",
+    "server_encoding",
+];
 
 /// The functions that a node calls and that this user may not call; NULL: there is no bus.
 const DENIED: &str = "SELECT array_agg(p.oid::regprocedure::text ORDER BY 1) FILTER (

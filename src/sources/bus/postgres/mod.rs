@@ -193,9 +193,8 @@ impl Session {
     ) -> Result<ReadPage, EngineError> {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let entries_max = number(entries_max as u64);
-        let rows = self
-            .connection
-            .run(&self.read, &[&is_after, &number(from.epoch), &number(from.offset), &entries_max])?;
+        let rows =
+            self.connection.run(&self.read, &[&is_after, &number(from.epoch), &number(from.offset), &entries_max])?;
         let state = rows.first().ok_or_else(|| unexpected("the state of the bus"))?;
         let bounds = (column::<Option<i32>>(state, 2)?.unwrap_or(0), column::<Option<i32>>(state, 3)?.unwrap_or(0));
         let is_of_format = (FORMAT - 1..=FORMAT).contains(&(column::<i32>(state, 1)? as u32));
@@ -219,8 +218,7 @@ fn open(connection: &Connection, settings: &PostgresSettings) -> Result<(i32, i3
     let (topic_bytes, data_bytes) = (bytes(settings.limits.topic_bytes_max), bytes(settings.limits.data_bytes_max));
     let entries_max = i64::try_from(settings.entries_max).unwrap_or(i64::MAX);
     let id_memory = i64::try_from(settings.id_memory.as_millis()).unwrap_or(i64::MAX);
-    let parameters: [&(dyn ToSql + Sync); 5] =
-        [&(FORMAT as i32), &topic_bytes, &data_bytes, &entries_max, &id_memory];
+    let parameters: [&(dyn ToSql + Sync); 5] = [&(FORMAT as i32), &topic_bytes, &data_bytes, &entries_max, &id_memory];
     let rows = connection.query(OPEN, &parameters)?;
     let row = rows.first().ok_or_else(|| unexpected("the bounds of the bus"))?;
     let (topic_bytes, data_bytes): (i32, i32) = (column(row, 0)?, column(row, 1)?);

@@ -109,7 +109,9 @@ impl Server {
         match self.oldest_seconds {
             Some(seconds) if seconds > OLD_SECONDS => note(
                 "transactions",
-                format!("the oldest is {seconds:.0} s old: deleted rows stay until it ends, and publishing gets slower"),
+                format!(
+                    "the oldest is {seconds:.0} s old: deleted rows stay until it ends, and publishing gets slower"
+                ),
                 "end it, and look for what leaves transactions open",
             ),
             _ => ok("transactions", "none is old".to_owned()),

@@ -136,6 +136,8 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
   SELECT s.* INTO STRICT bus FROM fanfare.state s FOR NO KEY UPDATE;
+  -- Only to be seen: pg_locks does not show whose a locked row is. It never waits.
+  PERFORM pg_advisory_xact_lock_shared(1178685254, 1);
   IF bus.identity IS DISTINCT FROM identity THEN
     bus := fanfare.begin_epoch(bus, identity);
   END IF;
@@ -416,10 +418,13 @@ CREATE OR REPLACE FUNCTION fanfare.holder() RETURNS TABLE (
 ) LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   SELECT l.pid, p.gid, extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::double precision,
     a.state, a.application_name
-  FROM fanfare.state s
-    JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = s.xmax AND l.granted
+  FROM pg_locks l
     LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-    LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction
+    LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
+      AND x.virtualtransaction = l.virtualtransaction
+    LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
+  WHERE l.locktype = 'advisory' AND l.classid = 1178685254 AND l.objid = 1 AND l.objsubid = 2
+    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 $$;
 
 -- Roles get what docs/scaling.md lists.

@@ -4,8 +4,8 @@ use redis::Value;
 
 use crate::event::timeline::Position;
 use crate::sources::bus::EngineError;
-use crate::sources::bus::redis_stream::{FORMAT, FUNCTIONS, RedisStream, unexpected};
 use crate::sources::bus::findings::Finding;
+use crate::sources::bus::redis_stream::{FORMAT, FUNCTIONS, RedisStream, unexpected};
 use crate::sources::bus::tools::{BusTools, Status};
 
 /// The version of the functions of this Fanfare.
