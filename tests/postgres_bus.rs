@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use support::certificates;
 use support::postgres::{PostgresServer, checked};
+use support::process;
 use support::server::Server;
 use support::stream::Subscriber;
 use support::wait::wait_until;
@@ -96,6 +97,14 @@ fn a_transaction_delivers_with_its_commit_and_leaves_nothing_when_it_is_rolled_b
     publish(&server, &json!({"topic": "a", "data": "3"}));
     subscriber.expect(&["1", "2", "3"]);
     assert_eq!(session.run("SHOW synchronous_commit"), "off");
+    // A snapshot from before another publisher's commit.
+    session.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
+    postgres.sql(&publishing("4"));
+    session.run("\\set ON_ERROR_STOP off");
+    session.run(&publishing("never"));
+    assert_eq!(session.run("\\echo :SQLSTATE"), "40001");
+    session.run("ROLLBACK");
+    subscriber.expect(&["4"]);
 }
 
 #[test]
@@ -175,6 +184,12 @@ fn a_restart_of_a_node_is_no_gap_and_older_events_are_fetched() {
         }
     }
     assert!(stays.metric("fanfare_bus_pages_fetched_total") > 0.0);
+    let page = |from: &str| {
+        let columns = "SELECT count(*), min(entry_offset), max(entry_offset) FROM fanfare.read";
+        postgres.sql(&format!("{columns}({from}, 64)"))
+    };
+    assert_eq!(page("true, 0, 0"), "64|0|63");
+    assert_eq!(page(&format!("false, {}, 101", position(&ids[0]).0)), "64|37|100");
 }
 
 #[test]
@@ -222,7 +237,7 @@ fn check_fork(nodes: &[Server; 2], break_bus: impl FnOnce()) {
     wait_until("publishing works again", || {
         nodes[1].post(&json!({"topic": "a", "data": "after", "id": "once"}).to_string()).status == 202
     });
-    subscribers.each_mut().map(|subscriber| subscriber.expect(&["after"]));
+    subscribers.iter_mut().for_each(|subscriber| subscriber.expect(&["after"]));
     for server in nodes {
         let mut resumed = Subscriber::resume(server, "/events?topic=a", &last[0]);
         assert_eq!(resumed.event().gap()["reason"], "bus_forked");
@@ -250,6 +265,46 @@ fn a_dump_that_is_restored_is_a_gap_on_all_nodes() {
         std::fs::write(file.path(), dump).unwrap();
         checked(postgres.psql(&url).arg("-f").arg(file.path()).output().unwrap());
     });
+}
+
+#[test]
+fn a_standby_that_is_promoted_is_a_gap_on_all_nodes() {
+    let mut primary = PostgresServer::with_bus(&[]);
+    let standby = primary.start_standby();
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port());
+    let url = format!("postgres://postgres@{hosts}/postgres?target_session_attrs=read-write");
+    let nodes = [(); 2].map(|()| starting_node(&url, &[]));
+    wait_until("both nodes are ready", || nodes.iter().all(is_ready));
+    let refused = standby.try_sql(&publishing("never")).unwrap_err();
+    assert!(refused.contains("standby"), "{refused}");
+    let (status, output) = standby.bus(&["check"]);
+    assert!(status == Some(1) && output.contains("PROBLEM server"), "{output}");
+    check_fork(&nodes, || {
+        let newest = "SELECT epoch, last_offset FROM fanfare.state";
+        wait_until("the standby has everything", || standby.sql(newest) == primary.sql(newest));
+        primary.kill();
+        standby.sql("SELECT pg_promote()");
+    });
+}
+
+/// A backend that is stopped accepts bytes and answers nothing.
+#[test]
+fn a_postgresql_that_hangs_is_waited_for_only_so_long() {
+    let postgres = PostgresServer::with_bus(&[]);
+    let server = node(&postgres, &[]);
+    let mut subscriber = Subscriber::open(&server, "/events?topic=a");
+    publish(&server, &json!({"topic": "a", "data": "1"}));
+    let backends = postgres.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'fanfare'");
+    let all = |signal| backends.lines().for_each(|pid| process::signal(pid.parse().unwrap(), signal));
+    all("STOP");
+    let refused = server.post(&json!({"topic": "a", "data": "2", "id": "2"}).to_string());
+    assert_eq!(refused.status, 503, "{refused}");
+    server.wait_for_log(&["publishing to the bus failed", "no answer in 5 s"]);
+    all("CONT");
+    wait_until("it is published", || {
+        server.post(&json!({"topic": "a", "data": "2", "id": "2"}).to_string()).status == 202
+    });
+    subscriber.expect(&["1", "2"]);
 }
 
 #[test]

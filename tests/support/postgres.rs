@@ -31,25 +31,33 @@ pub struct Session {
 impl PostgresServer {
     /// A server with these settings, `name=value`.
     pub fn start(settings: &[&str]) -> PostgresServer {
+        let server = PostgresServer::prepare(settings);
+        let options = ["--no-sync", "--no-instructions", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"];
+        let output = program("initdb").args(options).arg("-D").arg(server.data()).output();
+        checked(output.expect("these tests need PostgreSQL (Debian: apt-get install postgresql)"));
+        server.run_on_a_free_port()
+    }
+
+    /// A folder for a server.
+    fn prepare(settings: &[&str]) -> PostgresServer {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         if let Some((user, group)) = other_user() {
             chown(directory.path(), Some(user), Some(group)).unwrap();
         }
         let arguments = settings.iter().flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]).collect();
-        let mut server = PostgresServer { directory, port: 0, arguments, child: None };
-        let data = server.data();
-        let options = ["--no-sync", "--no-instructions", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"];
-        let output = program("initdb").args(options).arg("-D").arg(&data).output();
-        checked(output.expect("these tests need PostgreSQL (Debian: apt-get install postgresql)"));
+        PostgresServer { directory, port: 0, arguments, child: None }
+    }
+
+    fn run_on_a_free_port(mut self) -> PostgresServer {
         // Between choosing a port and binding it another process may take it: then the server ends at once.
         for _ in 0..10 {
-            server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if server.run() {
-                return server;
+            self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if self.run() {
+                return self;
             }
         }
-        panic!("postgres ended at once, ten times: {}", server.log());
+        panic!("postgres ended at once, ten times: {}", self.log());
     }
 
     /// A server with a bus.
@@ -58,6 +66,20 @@ impl PostgresServer {
         let (status, output) = server.bus(&["install"]);
         assert_eq!(status, Some(0), "{output}");
         server
+    }
+
+    /// A standby that streams from this server.
+    pub fn start_standby(&self) -> PostgresServer {
+        let standby = PostgresServer::prepare(&[]);
+        let (url, data) = (self.url(), standby.data());
+        let copy =
+            program("pg_basebackup").args(["--no-sync", "-R", "-c", "fast", "-d", &url, "-D"]).arg(data).output();
+        checked(copy.unwrap());
+        standby.run_on_a_free_port()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Starts it again where it was.
@@ -205,7 +227,7 @@ impl Session {
 
     /// Starts statements, and does not wait for their end.
     pub fn start(&mut self, sql: &str) {
-        writeln!(self.input, "{sql};\n\\echo done").unwrap();
+        writeln!(self.input, "{sql}\n;\n\\echo done").unwrap();
     }
 }
 

@@ -14,8 +14,9 @@ use crate::sources::bus::postgres::address::text_of;
 
 /// How long to wait for an answer: longer than PostgreSQL itself works on it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// What all connections of Fanfare begin with. A statement that waits for a lock needs the newest data after it.
-const SESSION: &str = "SET statement_timeout = '3s'; SET lock_timeout = '2s'; SET client_min_messages = warning; \
+/// What all connections of Fanfare begin with. A statement that waits for a lock needs the newest data after it, and no
+/// statement is worth being compiled.
+const SESSION: &str = "SET jit = off; SET statement_timeout = '3s'; SET lock_timeout = '2s'; SET client_min_messages = warning; \
     SET default_transaction_isolation = 'read committed'";
 
 /// An open connection, which makes progress only while its owner waits for it.

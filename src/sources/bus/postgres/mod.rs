@@ -177,9 +177,7 @@ impl Engine for PostgresBus {
 
     fn read_before(&mut self, before: Option<Position>, entries_max: usize) -> Result<Page, EngineError> {
         let before = before.unwrap_or(Position { epoch: u64::MAX, offset: u64::MAX });
-        let mut page = self.read(false, before, entries_max)?;
-        page.entries.reverse();
-        Ok(page)
+        self.read(false, before, entries_max)
     }
 }
 

@@ -135,7 +135,7 @@ BEGIN
   IF current_setting('synchronous_commit') IN ('off', 'local') THEN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
-  SELECT s.* INTO STRICT bus FROM fanfare.state s FOR NO KEY UPDATE;
+  SELECT s.* INTO STRICT bus FROM fanfare.state s WHERE s.is_only FOR NO KEY UPDATE;
   -- Only to be seen: pg_locks does not show whose a locked row is. It never waits.
   PERFORM pg_advisory_xact_lock_shared(1178685254, 1);
   IF bus.identity IS DISTINCT FROM identity THEN
@@ -220,7 +220,7 @@ BEGIN
     RETURN NEXT;
   END LOOP;
   IF bus.last_offset > first_offset THEN
-    UPDATE fanfare.state s SET last_offset = bus.last_offset;
+    UPDATE fanfare.state s SET last_offset = bus.last_offset WHERE s.is_only;
   END IF;
 END $$;
 
@@ -310,9 +310,9 @@ BEGIN
   event_bytes := coalesce(bus.event_bytes, 0);
 END $$;
 
--- The oldest entries after a position, or the newest before one; and in each row, also if there are none, the state that
+-- The oldest entries after a position, or the newest before one, in ascending order; and in each row, also if there are none, the state that
 -- they are of. Not current: fanfare.open() has to run first.
-CREATE OR REPLACE FUNCTION fanfare.read(is_after boolean, from_epoch bigint, from_offset bigint, entries_max bigint)
+CREATE OR REPLACE FUNCTION fanfare.read(is_after boolean, from_epoch bigint, from_offset bigint, rows_max bigint)
 RETURNS TABLE (
   is_current boolean, format integer, topic_bytes integer, event_bytes integer, last_epoch bigint, last_offset bigint,
   epoch bigint, entry_offset bigint, kind text, topic text, data bytea, event text, id text, retry bigint, node text
@@ -326,15 +326,15 @@ BEGIN
         e.epoch, e.entry_offset, e.kind, e.topic, e.data, e.event, e.id, e.retry, e.node
       FROM fanfare.state s LEFT JOIN LATERAL (
         SELECT * FROM fanfare.entries a WHERE (a.epoch, a.entry_offset) > (from_epoch, from_offset)
-          ORDER BY a.epoch, a.entry_offset LIMIT entries_max
-      ) e ON true;
+          ORDER BY a.epoch, a.entry_offset LIMIT rows_max
+      ) e ON true WHERE s.is_only ORDER BY e.epoch, e.entry_offset;
   ELSE
     RETURN QUERY SELECT s.identity IS NOT DISTINCT FROM here, s.format, s.topic_bytes, s.event_bytes, s.epoch, s.last_offset,
         e.epoch, e.entry_offset, e.kind, e.topic, e.data, e.event, e.id, e.retry, e.node
       FROM fanfare.state s LEFT JOIN LATERAL (
         SELECT * FROM fanfare.entries b WHERE (b.epoch, b.entry_offset) < (from_epoch, from_offset)
-          ORDER BY b.epoch DESC, b.entry_offset DESC LIMIT entries_max
-      ) e ON true;
+          ORDER BY b.epoch DESC, b.entry_offset DESC LIMIT rows_max
+      ) e ON true WHERE s.is_only ORDER BY e.epoch, e.entry_offset;
   END IF;
 END $$;
 
