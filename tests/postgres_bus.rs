@@ -507,6 +507,23 @@ fn a_check_names_what_is_wrong_and_later_functions_are_not_replaced_by_mistake()
 }
 
 #[test]
+fn a_url_that_is_refused_is_shown_without_its_password() {
+    let check = |url: &str, status: i32, words: &str| {
+        for command in [&["bus", "status"][..], &["serve", "--bus", "postgres", "--listen", "127.0.0.1:0"]] {
+            let mut fanfare = std::process::Command::new(env!("CARGO_BIN_EXE_fanfare"));
+            let output = fanfare.args(command).args(["--postgres-url", url]).output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert!(text.contains(words) && !text.contains("hunter2"), "{command:?}: {text}");
+            assert_eq!(output.status.code(), Some(status), "{text}");
+        }
+    };
+    check("postgres://u:hunter2@h/d?sslmode=prefer", 2, "u:***@h/d?sslmode=prefer: sslmode is disable, or require");
+    check("mysql://u:hunter2@h/d", 2, "mysql://u:***@h/d: allowed is postgres://");
+    check("postgres://u:hunter2@h/d?nonsense=1", 2, "nonsense");
+    check("postgres:///d?user=u&password=hunter2", 2, "password=***: it names no host");
+}
+
+#[test]
 fn a_password_is_read_from_a_file_and_tls_verifies_the_server() {
     let mut postgres = PostgresServer::with_bus(&[]);
     postgres.sql("CREATE ROLE node LOGIN PASSWORD 'hunter2'; GRANT USAGE ON SCHEMA fanfare TO node");

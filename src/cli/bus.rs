@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::config::{PostgresUrl, bus_name, size};
+use crate::config::{bus_name, size};
 
 const BUS_HELP: &str = "\
 FANFARE_REDIS_PASSWORD holds the password for Redis, and FANFARE_POSTGRES_PASSWORD that for PostgreSQL; no flag does, since \
@@ -61,7 +61,7 @@ pub struct BusPlace {
 
     /// The PostgreSQL that has it: postgres://user@host:5432/database, with ?sslmode=require for TLS
     #[arg(long, value_name = "URL", conflicts_with_all = ["redis_url", "name"])]
-    pub postgres_url: Option<PostgresUrl>,
+    pub postgres_url: Option<String>,
 
     /// A file whose first line is the password for PostgreSQL
     #[arg(long, value_name = "FILE")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::UsageError;
 use crate::cli::BusPlace;
-use crate::config::{Config, PostgresConfig, PostgresUrl};
+use crate::config::{Config, PostgresConfig};
 use crate::sources::bus::tools::BusTools;
 use crate::sources::bus::{BusBounds, Engine};
 
@@ -12,7 +12,7 @@ pub(super) fn schema() -> anyhow::Result<&'static str> {
     Err(absent())
 }
 
-pub(super) fn bus_at(_: &BusPlace, _: &PostgresUrl, _: u64) -> anyhow::Result<Box<dyn BusTools>> {
+pub(super) fn bus_at(_: &BusPlace, _: &str, _: u64) -> anyhow::Result<Box<dyn BusTools>> {
     Err(absent())
 }
 

@@ -1,12 +1,15 @@
 //! The PostgreSQL that has the bus of `fanfare serve` and `fanfare bus`. Builds without it have `no_postgres.rs` instead.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use anyhow::Context;
 
 use super::UsageError;
 use super::redis::password;
 use crate::cli::BusPlace;
-use crate::config::{Config, POSTGRES_PASSWORD_VARIABLE, PostgresConfig, PostgresUrl, Secret};
+use crate::config::{Config, POSTGRES_PASSWORD_VARIABLE, PostgresConfig, PostgresUrl, Secret, redact_url};
 use crate::protocol::publish::PublishLimits;
 use crate::sources::bus::postgres::{PostgresAddress, PostgresBus, PostgresSettings, SCHEMA};
 use crate::sources::bus::tools::BusTools;
@@ -18,16 +21,15 @@ pub(super) fn schema() -> anyhow::Result<&'static str> {
 }
 
 /// The bus at this place, which is to keep this number of entries.
-pub(super) fn bus_at(place: &BusPlace, url: &PostgresUrl, entries_max: u64) -> anyhow::Result<Box<dyn BusTools>> {
+pub(super) fn bus_at(place: &BusPlace, url: &str, entries_max: u64) -> anyhow::Result<Box<dyn BusTools>> {
+    let refused = |reason: String| UsageError(format!("--postgres-url {}: {reason}", redact_url(url)));
+    let url: PostgresUrl = url.parse().map_err(refused)?;
     let file = place.postgres_password_file.as_deref();
     let password = password("--postgres-password-file", file, POSTGRES_PASSWORD_VARIABLE)?;
-    let refused = |path: &std::path::Path, error: &dyn std::fmt::Display| {
-        UsageError(format!("--postgres-tls-ca {}: {error}", path.display()))
-    };
-    let ca = place.postgres_tls_ca.as_deref();
-    let ca = ca.map(|path| std::fs::read(path).map_err(|error| refused(path, &error))).transpose()?;
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("--postgres-tls-ca {}", path.display()));
+    let ca = place.postgres_tls_ca.as_deref().map(read).transpose()?;
     Ok(Box::new(PostgresBus::new(PostgresSettings {
-        address: address(url, password.as_ref(), ca.as_deref())?,
+        address: address(&url, password.as_ref(), ca.as_deref())?,
         bounds: Arc::default(),
         entries_max,
         // Nothing is appended or read.

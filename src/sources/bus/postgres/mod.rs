@@ -2,7 +2,8 @@
 //! which applications call inside their own transactions.
 //!
 //! The functions (`schema.sql`) make offsets dense, and begin an epoch with a fork. A page is one statement that reads the
-//! state of the bus and entries in one snapshot. Whoever follows the bus asks again at short intervals.
+//! state of the bus and entries in one snapshot. A reader that follows the
+//! bus asks again at short intervals.
 
 mod address;
 mod check;

@@ -1,7 +1,7 @@
 -- The bus of Fanfare in PostgreSQL: tables and functions in the schema fanfare. Safe to run again.
 --
--- Every entry has a position, <epoch>-<offset>. The row of fanfare.state has the newest one, and whoever appends locks that
--- row until the end of the transaction. So offsets are dense in an epoch, the order of offsets is the order of commits, and
+-- Every entry has a position, <epoch>-<offset>. The row of fanfare.state has the newest one, and each append locks that
+-- row until the end of its transaction. So offsets are dense in an epoch, the order of offsets is the order of commits, and
 -- a transaction that is rolled back leaves no hole.
 --
 -- A new epoch begins with a fork, before anything else is appended, when entries may have been lost: the database is not
@@ -37,7 +37,7 @@ END $$;
 
 CREATE SCHEMA IF NOT EXISTS fanfare;
 
--- One row. Whoever appends holds its lock.
+-- One row. A transaction that appends holds its lock.
 CREATE TABLE IF NOT EXISTS fanfare.state (
   is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
   library integer NOT NULL,
