@@ -41,6 +41,16 @@ impl Connection {
         Ok(Connection { client, runtime, address: address.clone() })
     }
 
+    /// False once the server has ended it, which is noticed only while the connection makes progress.
+    pub(super) fn is_open(&self) -> bool {
+        self.runtime.block_on(async {
+            // The first lets the runtime look at the socket, the second lets the connection read from it.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        });
+        !self.client.is_closed()
+    }
+
     /// Runs one statement.
     pub(super) fn query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, EngineError> {
         self.wait_for(async { self.client.query(sql, parameters).await })

@@ -88,9 +88,11 @@ impl PostgresBus {
         PostgresBus { settings, session: None, delete_at: None, delete_log: LogThrottle::default() }
     }
 
-    /// Runs statements; a failure ends the connection, because its next answer could belong to an older statement.
+    /// Runs statements; a failure ends the connection, because its next answer could belong to an older statement. One that
+    /// the server has ended is replaced first.
     fn with_session<T>(&mut self, run: impl FnOnce(&mut Session) -> Result<T, EngineError>) -> Result<T, EngineError> {
-        let mut session = self.session.take().map_or_else(|| self.connect(), Ok)?;
+        let open = self.session.take().filter(|session| session.connection.is_open());
+        let mut session = open.map_or_else(|| self.connect(), Ok)?;
         let outcome = run(&mut session)?;
         self.session = Some(session);
         Ok(outcome)
