@@ -9,8 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
+use super::server::Server;
 use super::wait::wait_until;
 
 /// A cluster whose server runs or was killed.
@@ -267,4 +269,33 @@ fn other_user() -> Option<(u32, u32)> {
         checked(Command::new("id").args(arguments).output().unwrap()).trim().parse().unwrap()
     };
     (id(&["-u"]) == 0).then(|| (id(&["-u", "postgres"]), id(&["-g", "postgres"])))
+}
+
+// ---- nodes ----
+
+/// A node on the bus, once it may be used.
+pub fn node(postgres: &PostgresServer, options: &[&str]) -> Server {
+    let server = starting_node(&postgres.url(), options);
+    wait_until("the node is ready", || is_ready(&server));
+    server
+}
+
+pub fn starting_node(url: &str, options: &[&str]) -> Server {
+    Server::start(&[&["--postgres-url", url, "--bus", "postgres", "--dev"], options].concat())
+}
+
+pub fn is_ready(server: &Server) -> bool {
+    server.get("/health/ready").status == 200
+}
+
+/// Publishes, and returns the answer.
+pub fn publish(server: &Server, body: &Value) -> Value {
+    let answer = server.post(&body.to_string());
+    assert_eq!(answer.status, 202, "{answer}");
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+/// The SQL that publishes this as an event of the topic `a`.
+pub fn publishing(data: &str) -> String {
+    format!("SELECT fanfare.fanfare_publish('a', '{data}')")
 }
