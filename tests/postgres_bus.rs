@@ -236,6 +236,14 @@ fn a_dump_that_is_restored_is_a_gap_on_all_nodes() {
     });
 }
 
+/// As after a restore of the rows alone, from another cluster: all connections stay.
+#[test]
+fn rows_of_another_database_are_a_gap_on_all_nodes() {
+    let postgres = PostgresServer::with_bus(&[]);
+    let nodes = [node(&postgres, &[]), node(&postgres, &[])];
+    check_fork(&nodes, || drop(postgres.sql("UPDATE fanfare.state SET identity = 'of another cluster'")));
+}
+
 #[test]
 fn a_standby_that_is_promoted_is_a_gap_on_all_nodes() {
     let mut primary = PostgresServer::with_bus(&[]);
