@@ -333,7 +333,7 @@ pub struct PublishArgs {
     #[arg(long, value_name = "TYPE", value_parser = event_type, help_heading = "Event")]
     pub event: Option<EventType>,
 
-    /// The event's id
+    /// The publisher's own id of the event
     #[arg(long, value_name = "ID", value_parser = event_id, help_heading = "Event")]
     pub id: Option<EventId>,
 

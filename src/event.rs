@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use id::{
-    EVENT_ID_BYTES_MAX, EventId, Naming, PUBLISHER_ID_BYTES_MAX, RunName, alias_of, canonical_number, join, place_of,
+    EVENT_ID_BYTES_MAX, EventId, Naming, PUBLISHER_ID_BYTES_MAX, RunName, canonical_number, join, place_part,
 };
 
 /// Longest topic name, in bytes, that any configuration may allow.
@@ -219,8 +219,8 @@ pub struct Broadcast {
     pub sequence: Sequence,
     /// Where it goes.
     pub topic: Topic,
-    /// What identifies it besides its place: the publisher's own id, or the id that another node gave it.
-    pub alias: Option<EventId>,
+    /// How it got the id that is in its bytes.
+    pub naming: Naming,
     /// Its bytes.
     pub frame: Frame,
 }

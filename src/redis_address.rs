@@ -2,6 +2,7 @@
 //!
 //! Every connection uses RESP2, which each Redis and each proxy supports, and every wait on it is bounded.
 
+mod cluster;
 pub mod connection;
 pub mod replies;
 pub mod sentinel;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fanfare::event::archive::{ArchivedEntry, PageKey};
 use fanfare::event::timeline::Position;
-use fanfare::event::{Broadcast, Event, Frame, RunName, Sequence, Topic};
+use fanfare::event::{Broadcast, Event, Frame, Naming, RunName, Sequence, Topic};
 use fanfare::hub::{Hub, HubLimits, Replay};
 use fanfare::sources::bus::follower::{Follower, Step};
 use fanfare::sources::bus::{Content, Engine, EngineError, Entry, Page, Receipt, fetch_page};
@@ -182,11 +182,12 @@ impl Node {
     /// False: there was nothing new.
     fn read(&mut self, engine: &mut Model) -> bool {
         let read = self.follower.read().expect("it has loaded");
+        let asks = self.hub.asks();
         let page = engine.read_after(read, PAGE_MAX, Duration::ZERO).unwrap();
         let last = page.last;
         self.take(page);
         if self.follower.read() == Some(last) {
-            self.hub.note_end_of_bus();
+            self.hub.note_end_of_bus(asks);
         }
         self.follower.read() != Some(read)
     }
@@ -199,7 +200,7 @@ impl Node {
                 Step::Begin(epoch) => self.hub.begin_epoch(epoch),
                 Step::Event(sequence, position, event) => {
                     let frame = Frame::from(format!("event {position}").into_bytes());
-                    let broadcast = Broadcast { sequence, topic: event.topic, alias: None, frame };
+                    let broadcast = Broadcast { sequence, topic: event.topic, naming: Naming::Here(None), frame };
                     self.hub.append(broadcast, Duration::ZERO);
                 }
                 Step::Gap(sequence, _, loss) => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fanfare::event::Frame;
-use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic, alias_of};
+use fanfare::event::{Broadcast, EventId, Naming, RunName, Sequence, Topic};
 use fanfare::hub::{
     Appended, HoldChange, Hub, HubLimits, MissedGap, MissedReason, Replay, Run, RunLimits, Start, StartPoint,
     Subscriber, TopicRule,
@@ -252,7 +252,7 @@ fn name(topic: usize) -> Topic {
 impl Oracle {
     fn new(limits: HubLimits) -> Oracle {
         Oracle {
-            hub: Hub::new(run_name(), limits.clone()),
+            hub: Hub::with_peers(run_name(), limits.clone()),
             limits,
             rules: Vec::new(),
             twins: BTreeMap::new(),
@@ -323,7 +323,7 @@ impl Oracle {
         let broadcast = Broadcast {
             sequence: Sequence(self.head),
             topic: name(topic),
-            alias: own_id.as_deref().map(|id| EventId::new(id).unwrap()),
+            naming: Naming::Here(own_id.as_deref().map(|id| EventId::new(id).unwrap())),
             frame: text.as_bytes().into(),
         };
         let appended = self.hub.append(broadcast, self.now);
@@ -336,7 +336,7 @@ impl Oracle {
             return;
         }
         assert_eq!(appended, Appended::Logged);
-        assert!(self.hub.find(name(topic).as_str(), &EventId::new(&id).unwrap()).is_some());
+        assert!(self.hub.remembered(name(topic).as_str(), &EventId::new(&id).unwrap()).is_some());
         self.note_vanished();
         self.twin(topic);
         self.log(topic, Record { sequence: self.head, own_id, text, at: self.now });
@@ -619,7 +619,7 @@ impl Oracle {
             (Replay::Latest, "") => return (before_all, false, None),
             (Replay::All, "") => (before_all, false, None),
             (_, id) => {
-                let alias = alias_of(id);
+                let alias = id.split_once('~').map_or(id, |(_, alias)| alias);
                 let is_doubtful = topics.iter().any(|topic| self.twins[topic].has_forgotten(alias));
                 let aliased = topics.iter().filter_map(|topic| self.twins[topic].position_of(alias)).min();
                 let own = run_name().position(id).map(|position| position.0).filter(|own| *own <= self.head);

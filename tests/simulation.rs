@@ -56,7 +56,7 @@ fn every_subscriber_has_every_event_or_a_true_gap() {
 
 /// Lives through the worlds of these seeds. Returns the seeds that fail, and what went wrong; a panic is a failure, too.
 fn collect<T>(
-    seeds: Range<u64>,
+    seeds: impl IntoIterator<Item = u64>,
     live: impl Fn(u64) -> Result<T, String> + RefUnwindSafe,
     mut add: impl FnMut(T),
 ) -> Vec<(u64, String)> {

@@ -27,7 +27,7 @@ use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanfare::event::{Broadcast, EventId, RunName, Sequence, Topic};
+use fanfare::event::{Broadcast, EventId, Naming, RunName, Sequence, Topic};
 use fanfare::hub::{Appended, Hub, HubLimits, Replay};
 
 use ledger::{Ledger, Opening, Received};
@@ -141,7 +141,7 @@ impl World {
         let broadcast = Broadcast {
             sequence,
             topic: self.topics[topic].clone(),
-            alias: id.map(|id| EventId::new(id).unwrap()),
+            naming: Naming::Here(id.map(|id| EventId::new(id).unwrap())),
             frame: data.as_bytes().into(),
         };
         let holds_id =

@@ -220,7 +220,7 @@ impl Stage {
     fn append(&mut self, topic: usize) {
         let sequence = self.hub.head().next();
         let (topic, frame) = (self.topics[topic].clone(), self.frame.clone());
-        self.hub.append(Broadcast { sequence, topic, alias: None, frame }, Duration::ZERO);
+        self.hub.append(Broadcast { sequence, topic, naming: Naming::Here(None), frame }, Duration::ZERO);
     }
 }
 

@@ -106,6 +106,7 @@ fn cors(config: &Config) -> Cors {
 pub(super) fn hub(run: RunName, config: &Config) -> Hub {
     let mut hub = match config.durable_bus() {
         Some(_) => Hub::of_bus(run, hub_limits(config)),
+        None if config.redis.is_some() => Hub::with_peers(run, hub_limits(config)),
         None => Hub::new(run, hub_limits(config)),
     };
     let delivery = &config.delivery;

@@ -11,14 +11,16 @@ pub const PAGE_POSITIONS: u64 = 64;
 /// Which page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PageKey {
+    history: u32,
     epoch: u64,
     index: u64,
 }
 
 impl PageKey {
-    /// The page of a position.
-    pub fn of(position: Position) -> PageKey {
-        PageKey { epoch: position.epoch, index: position.offset / PAGE_POSITIONS }
+    /// The page of a position. `history` counts how often the engine has returned to an older copy: after that, the same
+    /// position may hold something else.
+    pub fn of(position: Position, history: u32) -> PageKey {
+        PageKey { history, epoch: position.epoch, index: position.offset / PAGE_POSITIONS }
     }
 
     /// Its first position.

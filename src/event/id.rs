@@ -6,8 +6,9 @@
 //! 1795309891909-7~order-5     position 7 in the epoch 1795309891909 of a durable bus (see `timeline`)
 //! ```
 //!
-//! The place is enough to resume on a node that knows it. Where every node has an order of its own, the [alias](alias_of)
-//! still identifies an event whose place another node gave.
+//! The place is enough to resume on a node that knows it. Where every node has an order of its own, the alias
+//! ([`EventId::alias`]) still identifies an event that was named elsewhere: by another node, or by this one before it gave
+//! the event to Redis for all nodes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,18 +17,19 @@ use super::{NameError, Sequence};
 
 /// Longest event id, in bytes (visible ASCII, so also in characters).
 pub const EVENT_ID_BYTES_MAX: usize = 128;
-/// Longest id of a publisher's own: what the longest place and the mark leave of an event's id.
-pub const PUBLISHER_ID_BYTES_MAX: usize = EVENT_ID_BYTES_MAX - 41;
+/// Longest place; only positions with more digits than any clock gives are longer.
+const PLACE_BYTES_MAX: usize = 40;
+/// Longest id of a publisher's own: what the place and the mark leave of an event's id.
+pub const PUBLISHER_ID_BYTES_MAX: usize = EVENT_ID_BYTES_MAX - PLACE_BYTES_MAX - 1;
 /// Separates the place from the publisher's id.
 const PUBLISHER_ID_MARK: char = '~';
 
 /// The place in an id: what precedes the publisher's own id.
-pub fn place_of(id: &str) -> &str {
+pub fn place_part(id: &str) -> &str {
     id.split(PUBLISHER_ID_MARK).next().unwrap_or_default()
 }
 
-/// The id of a place, with the publisher's own id. It is left out where there is no room for it: only ids that older
-/// servers passed on are that long.
+/// The id of a place, with the publisher's own id, unless there is no room for it.
 pub fn join(place: &str, publisher_id: Option<&EventId>) -> EventId {
     let with = publisher_id.map(|id| format!("{place}{PUBLISHER_ID_MARK}{id}"));
     EventId(with.filter(|id| id.len() <= EVENT_ID_BYTES_MAX).as_deref().unwrap_or(place).into())
@@ -57,17 +59,14 @@ impl EventId {
         }
     }
 
-    /// True if a node has named the event: its place is in the order of some run.
+    /// True if its place is in the order of some run.
     pub fn has_run(&self) -> bool {
-        run_and_rest(&self.0).is_some()
+        is_place_of_run(place_part(&self.0))
     }
 
-    /// The id by which other nodes know the event, too; see [`alias_of`].
+    /// What identifies the event on every node that has it: the publisher's own id, or else the whole id.
     pub fn alias(&self) -> EventId {
-        match alias_of(&self.0) {
-            alias if alias.len() == self.0.len() => self.clone(),
-            alias => EventId(alias.into()),
-        }
+        publisher_id(&self.0).map_or_else(|| self.clone(), |id| EventId(id.into()))
     }
 
     /// The id.
@@ -88,32 +87,42 @@ impl fmt::Display for EventId {
     }
 }
 
-/// What identifies an event on every node that has it: the publisher's own id, or else the whole id.
-pub fn alias_of(id: &str) -> &str {
-    match run_and_rest(id) {
-        Some((_, Some(publisher_id))) => publisher_id,
-        _ => id,
-    }
-}
-
 /// How an event gets its id.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Naming {
-    /// By its place, followed by the publisher's own id, if it has one.
+    /// From its place in this node's order, with the publisher's own id, if it has one.
     Here(Option<EventId>),
-    /// As the node that accepted it has named it.
+    /// It has this one already, which is the same on all nodes.
     Elsewhere(EventId),
 }
 
-/// The run that an id names, and the publisher's own id behind it.
-fn run_and_rest(id: &str) -> Option<(&str, Option<&str>)> {
-    let (place, publisher_id) = match id.split_once(PUBLISHER_ID_MARK) {
-        Some((place, publisher_id)) => (place, Some(publisher_id).filter(|id| !id.is_empty())),
-        None => (id, None),
-    };
-    let (run, number) = place.split_once('-')?;
-    let is_run = run.len() == RunName::LEN && run.bytes().all(|byte| RunName::ALPHABET.contains(&byte));
-    (is_run && canonical_number(number).is_some()).then_some((run, publisher_id))
+impl Naming {
+    /// What identifies the event besides its place.
+    pub fn alias(&self) -> Option<EventId> {
+        match self {
+            Naming::Here(publisher_id) => publisher_id.clone(),
+            Naming::Elsewhere(id) => Some(id.alias()),
+        }
+    }
+
+    /// The whole id of the event at this place.
+    pub fn whole_id(&self, place: impl FnOnce() -> EventId) -> EventId {
+        match self {
+            Naming::Here(publisher_id) => join(place().as_str(), publisher_id.as_ref()),
+            Naming::Elsewhere(id) => id.clone(),
+        }
+    }
+}
+
+/// The publisher's own id in one that has a place of some run.
+fn publisher_id(id: &str) -> Option<&str> {
+    let (place, publisher_id) = id.split_once(PUBLISHER_ID_MARK)?;
+    (is_place_of_run(place) && !publisher_id.is_empty()).then_some(publisher_id)
+}
+
+fn is_place_of_run(place: &str) -> bool {
+    let is_run = |run: &str| run.len() == RunName::LEN && run.bytes().all(|byte| RunName::ALPHABET.contains(&byte));
+    place.split_once('-').is_some_and(|(run, number)| is_run(run) && canonical_number(number).is_some())
 }
 
 /// The random name of one start of one server: the first half of the ids that it makes itself.
@@ -157,7 +166,7 @@ impl RunName {
 
     /// The position that `id` names, if this run made it. Canonical decimals only: no run makes `x-07`.
     pub fn position(&self, id: &str) -> Option<Sequence> {
-        canonical_number(place_of(id).strip_prefix(self.as_str())?.strip_prefix('-')?).map(Sequence)
+        canonical_number(place_part(id).strip_prefix(self.as_str())?.strip_prefix('-')?).map(Sequence)
     }
 }
 
@@ -214,8 +223,7 @@ mod tests {
     #[test]
     fn the_alias_is_the_publishers_id_behind_any_run() {
         let check = |id: &str, expected: &str| {
-            let id = EventId::new(id).unwrap();
-            assert_eq!(id.alias().as_str(), expected, "{id}");
+            assert_eq!(EventId::new(id).unwrap().alias().as_str(), expected, "{id}");
         };
         check("order-5", "order-5");
         check("a~b", "a~b");
@@ -235,7 +243,7 @@ mod tests {
         assert!(EventId::of_publisher(&"i".repeat(PUBLISHER_ID_BYTES_MAX + 1)).is_err());
         let place = RunName::from_bits(7).id(Sequence(u64::MAX));
         let id = join(place.as_str(), Some(&longest));
-        assert_eq!((id.as_str(), place_of(id.as_str())), (&*format!("{place}~{longest}"), place.as_str()));
+        assert_eq!((id.as_str(), place_part(id.as_str())), (&*format!("{place}~{longest}"), place.as_str()));
         let too_long = EventId::new(&"i".repeat(EVENT_ID_BYTES_MAX)).unwrap();
         assert_eq!(join("7-1", Some(&too_long)).as_str(), "7-1");
     }

@@ -19,7 +19,7 @@
 
 use std::fmt;
 
-use super::{EventId, Sequence, canonical_number, join, place_of};
+use super::{EventId, Sequence, canonical_number, join, place_part};
 
 /// Sequences from one position to the next: its own, and those of local events that follow it.
 pub const SEQUENCES_PER_POSITION: u64 = 1 << 24;
@@ -66,7 +66,7 @@ impl Position {
 
     /// The position in an id.
     pub fn of_id(id: &str) -> Option<Position> {
-        Position::parse(place_of(id))
+        Position::parse(place_part(id))
     }
 }
 
@@ -132,6 +132,11 @@ impl Timeline {
         // An epoch that the engine began anew replaces what this node knew of it.
         self.epochs.retain(|known| known.first.epoch < epoch.first.epoch);
         self.epochs.push(epoch);
+    }
+
+    /// The oldest place whose position an epoch takes back, because the engine began its epoch anew.
+    pub fn taken_back_by(&self, epoch: &Epoch) -> Option<Sequence> {
+        self.epochs.iter().find(|known| known.first.epoch >= epoch.first.epoch).map(|known| known.earliest)
     }
 
     /// The sequence of a position of the last epoch.

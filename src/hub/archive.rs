@@ -28,9 +28,33 @@ pub(super) struct Archive {
     bytes: usize,
     /// Everything at or before it is gone from the bus, too.
     lost_through: Option<Position>,
+    /// How often the engine has returned to an older copy.
+    history: u32,
+    taken_back: Option<TakenBack>,
+}
+
+/// Places whose positions the engine has taken back: nothing can be fetched for a stream that stands at one of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakenBack {
+    /// The first of them.
+    pub(super) from: Sequence,
+    /// The last of them.
+    pub(super) through: Sequence,
+    /// Where such a stream continues, after a gap.
+    pub(super) place: Sequence,
 }
 
 impl Archive {
+    /// Forgets the pages, which hold what the engine had before.
+    pub(super) fn take_back(&mut self, taken: TakenBack) {
+        let from = self.taken_back.map_or(taken.from, |earlier| earlier.from.min(taken.from));
+        *self = Archive {
+            history: self.history.wrapping_add(1),
+            taken_back: Some(TakenBack { from, ..taken }),
+            ..Archive::default()
+        };
+    }
+
     fn add(&mut self, page: Page) {
         let key = page.key;
         self.bytes += page.bytes();
@@ -53,10 +77,12 @@ impl Hub {
         self.archive.add(page);
     }
 
-    /// Everything at or before this place is gone from the bus. It may be beyond what this node has read.
-    fn lost_from_bus(&self) -> Sequence {
+    /// For a stream at a place, everything through this one is gone from the bus. It may be beyond what this node has read.
+    fn lost_from_bus(&self, position: Sequence) -> Sequence {
+        let is_inside = |taken: &TakenBack| taken.from <= position && position <= taken.through;
+        let taken_back = self.archive.taken_back.filter(is_inside).map(|taken| taken.place);
         let lost = self.archive.lost_through.and_then(|lost| self.sequence_in_archive(lost));
-        lost.unwrap_or_default()
+        lost.max(taken_back).unwrap_or_default()
     }
 
     /// Whether a subscriber that has everything through `position` gets the rest from the bus: it is missing here, all
@@ -85,7 +111,7 @@ impl Hub {
         let mut position = after;
         let mut missing = None;
         for _ in 0..PAGES_PER_RUN {
-            let lost = self.lost_from_bus().min(end);
+            let lost = self.lost_from_bus(position).min(end);
             if position < lost {
                 let gap = self.gap_in_archive(subscriber, position, lost);
                 if !run.push_gap(&format(&gap), (lost, gap.reason), limits) {
@@ -94,7 +120,7 @@ impl Hub {
                 position = lost;
             }
             let Some(next) = self.position_after(position).filter(|_| position < end) else { break };
-            let key = PageKey::of(next);
+            let key = PageKey::of(next, self.archive.history);
             let Some(page) = self.archive.pages.get(&key).filter(|page| page.through >= next || page.epoch_ended)
             else {
                 missing = Some(key);
@@ -179,5 +205,53 @@ impl Hub {
             Place::At(sequence) => Some(sequence),
             Place::Ahead | Place::Unknown => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::timeline::Epoch;
+    use crate::event::{Broadcast, Naming, RunName, Topic};
+    use crate::hub::HubLimits;
+
+    /// The place that many positions after the beginning.
+    fn place(slot: u64) -> Sequence {
+        Sequence(slot * SEQUENCES_PER_POSITION)
+    }
+
+    fn begin(hub: &mut Hub, first: &str, slot: u64, (earliest, previous_end): (u64, u64)) {
+        let (first, sequence) = (Position::parse(first).unwrap(), place(slot));
+        let (earliest, previous_end) = (place(earliest), place(previous_end));
+        hub.begin_epoch(Epoch { first, sequence, earliest, previous_end, follows: None });
+    }
+
+    /// What a stream at a place gets from the archive: the places of its gaps, and the page that it needs.
+    fn archived(hub: &Hub, at: Sequence) -> (usize, Sequence, Option<PageKey>) {
+        let mut run = Run::default();
+        let missing = hub.archived_run_for(Subscriber(1), at, |_| vec![b'x'].into(), RunLimits::NONE, &mut run);
+        (run.frames().len(), run.through(), missing)
+    }
+
+    #[test]
+    fn a_stream_whose_place_the_engine_has_taken_back_continues_after_a_gap() {
+        let limits = HubLimits { history_events_max: Some(1), fetch_entries_max: 1000, ..HubLimits::default() };
+        let mut hub = Hub::of_bus(RunName::from_bits(7), limits);
+        let topic = Topic::new("t").unwrap();
+        begin(&mut hub, "7-40", 100, (60, 0));
+        hub.subscribe(Subscriber(1), std::slice::from_ref(&topic)).unwrap();
+        begin(&mut hub, "9-0", 200, (200, 110));
+        // The engine is an older copy: 7-50 is its last entry, and what was 9-0 to 9-5 will be something else.
+        begin(&mut hub, "7-50", 300, (250, 205));
+        for slot in [301, 302] {
+            let (topic, frame) = (topic.clone(), vec![b'x'].into());
+            hub.append(
+                Broadcast { sequence: place(slot), topic, naming: Naming::Here(None), frame },
+                Default::default(),
+            );
+        }
+        let page = |text: &str| Some(PageKey::of(Position::parse(text).unwrap(), 1));
+        assert_eq!(archived(&hub, place(203)), (1, place(300), page("7-51")));
+        assert_eq!(archived(&hub, place(290)), (0, place(290), page("7-41")), "both copies have 7-40");
     }
 }

@@ -82,7 +82,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::event::{Broadcast, RunName, Sequence, Topic};
+    use crate::event::{Broadcast, Naming, RunName, Sequence, Topic};
     use crate::hub::{HubLimits, Subscriber};
 
     fn hub_of(topics: usize) -> Hub {
@@ -93,7 +93,7 @@ mod tests {
             let sequence = Sequence(n as u64 + 1);
             let topic = Topic::new(&n.to_string()).unwrap();
             let frame = b"x\n\n".to_vec().into();
-            hub.append(Broadcast { sequence, topic, alias: None, frame }, Duration::ZERO);
+            hub.append(Broadcast { sequence, topic, naming: Naming::Here(None), frame }, Duration::ZERO);
         }
         hub
     }

@@ -125,8 +125,8 @@ impl Hub {
         let Some(evicted) = topic.log.evict_oldest() else { return false };
         let next = topic.log.oldest().map(|oldest| (oldest.sequence, key));
         self.oldest.replace(topic.limits.age_max, (evicted.sequence, key), next);
-        if let Some(id) = &evicted.alias {
-            self.forgotten_ids.add(&self.topics.get(key).name, id);
+        if let Some(alias) = evicted.naming.alias() {
+            self.forgotten_ids.add(&self.topics.get(key).name, &alias);
         }
         self.forget(&evicted, reason);
         true
@@ -143,8 +143,8 @@ impl Hub {
             self.oldest.replace(limits.age_max, (oldest.sequence, key), None);
         }
         while let Some(evicted) = log.evict_oldest() {
-            if let Some(id) = &evicted.alias {
-                self.forgotten_ids.add(&name, id);
+            if let Some(alias) = evicted.naming.alias() {
+                self.forgotten_ids.add(&name, &alias);
             }
             self.forget(&evicted, EvictionReason::Topics);
         }

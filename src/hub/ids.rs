@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use crate::event::timeline::{Epoch, Place, Position, SEQUENCES_PER_POSITION, Timeline};
 use crate::event::{EventId, RunName, Sequence};
+use crate::hub::archive::TakenBack;
 use crate::hub::{Hub, Subscriber};
 
 /// Positions that clients named and this process has not read, at a time. Beyond it, another one is unknown at once.
@@ -19,7 +20,10 @@ const ENDS_REMEMBERED: u64 = 300;
 #[derive(Debug)]
 pub(super) enum Ids {
     /// This process.
-    Run,
+    Run {
+        /// Other nodes get the same events, with the same publishers' ids, in orders of their own.
+        has_peers: bool,
+    },
     /// A bus.
     Bus(Following),
 }
@@ -33,8 +37,21 @@ pub(super) struct Following {
     is_loaded: bool,
     /// How often it has read the bus to its end.
     ends_reached: u64,
-    /// Positions beyond what it has read that clients named, and how often the end had been reached by then.
-    asked: HashMap<Position, u64>,
+    /// Positions beyond what it has read that clients named.
+    asked: HashMap<Position, Asked>,
+    /// How many there were so far.
+    asks: u64,
+    /// The asks that precede a read which reached the end of the bus.
+    answered_asks: u64,
+}
+
+/// A position that a client named.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// Its number among all of them.
+    number: u64,
+    /// How often the end had been reached by then.
+    ends_reached: u64,
 }
 
 impl Hub {
@@ -46,7 +63,7 @@ impl Hub {
     /// The id of a place in the order.
     pub fn id_of(&self, sequence: Sequence) -> EventId {
         match &self.ids {
-            Ids::Run => self.run.id(sequence),
+            Ids::Run { .. } => self.run.id(sequence),
             // Before the first epoch there is only what does not pass through the bus.
             Ids::Bus(Following { timeline, .. }) => {
                 timeline.position_at(sequence).map_or_else(|| self.run.id(sequence), |position| position.id(None))
@@ -57,7 +74,7 @@ impl Hub {
     /// The place that an id names; `None`: it has not the order's own form, so a log may know it.
     pub(super) fn place_of(&self, id: &str) -> Option<Place> {
         match &self.ids {
-            Ids::Run => {
+            Ids::Run { .. } => {
                 let sequence = self.run.position(id)?;
                 Some(if sequence <= self.head { Place::At(sequence) } else { Place::Unknown })
             }
@@ -75,6 +92,9 @@ impl Hub {
             // already because a client has named them.
             self.topics.begin_after(Sequence(epoch.sequence.0 - SEQUENCES_PER_POSITION));
         }
+        if let Some(from) = timeline.taken_back_by(&epoch) {
+            self.archive.take_back(TakenBack { from, through: epoch.previous_end, place: epoch.sequence });
+        }
         timeline.push(epoch);
         // Its first entry has been read, even if nothing of it is logged.
         self.head = self.head.max(epoch.sequence);
@@ -87,33 +107,44 @@ impl Hub {
         }
     }
 
-    /// The bus has been read to its end.
-    pub fn note_end_of_bus(&mut self) {
-        if let Ids::Bus(Following { ends_reached, asked, .. }) = &mut self.ids {
+    /// The bus has been read to its end, by a read that began after this many asks ([`Hub::asks`]).
+    pub fn note_end_of_bus(&mut self, asks: u64) {
+        if let Ids::Bus(Following { ends_reached, asked, answered_asks, .. }) = &mut self.ids {
             *ends_reached += 1;
-            asked.retain(|_, since| *ends_reached <= *since + ENDS_REMEMBERED);
+            *answered_asks = asks;
+            asked.retain(|_, asked| *ends_reached <= asked.ends_reached + ENDS_REMEMBERED);
+        }
+    }
+
+    /// How many positions clients have named that had not been read by then. A read that begins after an ask shows whether
+    /// its position is on the bus.
+    pub fn asks(&self) -> u64 {
+        match &self.ids {
+            Ids::Run { .. } => 0,
+            Ids::Bus(following) => following.asks,
         }
     }
 
     /// A client names this id. Call it before [`Hub::start`]: an id beyond what has been read may be on the bus all the same.
     pub fn note_asked(&mut self, id: &[u8]) {
         let Some(position) = self.position_ahead(id) else { return };
-        if let Ids::Bus(Following { asked, ends_reached, .. }) = &mut self.ids
+        if let Ids::Bus(Following { asked, ends_reached, asks, .. }) = &mut self.ids
             && asked.len() < ASKED_MAX
+            && !asked.contains_key(&position)
         {
-            asked.entry(position).or_insert(*ends_reached);
+            *asks += 1;
+            asked.insert(position, Asked { number: *asks, ends_reached: *ends_reached });
         }
     }
 
-    /// True when the stream can't start yet: this process has not read what it remembers of the bus; or the id is beyond what
-    /// has been read, and the bus has not been read to its end since a client first named it. After that, the id is not on
-    /// the bus.
+    /// True when the stream can't start yet: this process has not read what it remembers of the bus; or the id is beyond
+    /// what has been read, and no read that began after the client named it has reached the end of the bus. After that, the
+    /// id is not on the bus.
     pub(super) fn must_wait(&self, subscriber: Subscriber, id: &[u8]) -> bool {
-        let Ids::Bus(Following { is_loaded, asked, ends_reached, .. }) = &self.ids else { return false };
+        let Ids::Bus(Following { is_loaded, asked, answered_asks, .. }) = &self.ids else { return false };
         let is_local = || self.entries_of(subscriber).all(|entry| entry.name.is_reserved());
         let asked_at = || asked.get(&self.position_ahead(id)?);
-        // The read that was under way when it was named may have begun before it was appended.
-        !is_loaded && !is_local() || asked_at().is_some_and(|since| *ends_reached < since + 2)
+        !is_loaded && !is_local() || asked_at().is_some_and(|asked| *answered_asks < asked.number)
     }
 
     /// The position that an id names, if it is beyond what has been read of the bus.
@@ -126,9 +157,14 @@ impl Hub {
     /// The epochs of the bus that have been read, if there is a bus.
     pub(super) fn timeline(&self) -> Option<&Timeline> {
         match &self.ids {
-            Ids::Run => None,
+            Ids::Run { .. } => None,
             Ids::Bus(following) => Some(&following.timeline),
         }
+    }
+
+    /// True when a publisher's id behind another node's place names the same event here.
+    pub(super) fn shares_aliases(&self) -> bool {
+        matches!(self.ids, Ids::Run { has_peers: true })
     }
 
     /// True when positions are those of a bus, which other nodes and later runs resolve too.

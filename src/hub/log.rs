@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::event::{EventId, Frame, Sequence};
+use crate::event::{EventId, Frame, Naming, Sequence};
 
 /// What an entry costs in addition to its frame and id: its place here and in the index of ids.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
@@ -15,16 +15,18 @@ pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) sequence: Sequence,
-    /// What identifies it besides its place.
-    pub(super) alias: Option<EventId>,
+    pub(super) naming: Naming,
     pub(super) frame: Frame,
     pub(super) appended_at: Duration,
 }
 
 impl Entry {
     pub(super) fn cost_bytes(&self) -> usize {
-        // It is in the entry's frame, and once more in entry and index, which share it.
-        let id_bytes = self.alias.as_ref().map_or(0, |id| id.as_str().len());
+        // An id is in the frame, and once more in entry and index, which may share it.
+        let id_bytes = match &self.naming {
+            Naming::Here(id) => id.as_ref().map_or(0, |id| id.as_str().len()),
+            Naming::Elsewhere(id) => id.as_str().len(),
+        };
         self.frame.len() + id_bytes + ENTRY_OVERHEAD_BYTES
     }
 }
@@ -37,7 +39,7 @@ pub(super) struct TopicLog {
     evicted_through: Sequence,
     /// The newest loss of this topic alone that the loss log has forgotten.
     loss_forgotten_at: Sequence,
-    last_evicted_id: Option<EventId>,
+    last_evicted: Option<Naming>,
 }
 
 impl TopicLog {
@@ -49,15 +51,15 @@ impl TopicLog {
             aliases: HashMap::new(),
             evicted_through: floor,
             loss_forgotten_at: Sequence::ZERO,
-            last_evicted_id: None,
+            last_evicted: None,
         }
     }
 
     pub(super) fn append(&mut self, entry: Entry) {
         debug_assert!(entry.sequence > self.last(), "the channel keeps the sequencer's order");
         self.bytes += entry.cost_bytes();
-        if let Some(id) = &entry.alias {
-            self.aliases.insert(id.clone(), entry.sequence);
+        if let Some(alias) = entry.naming.alias() {
+            self.aliases.insert(alias, entry.sequence);
         }
         self.entries.push_back(entry);
     }
@@ -66,10 +68,10 @@ impl TopicLog {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.cost_bytes();
         self.evicted_through = entry.sequence;
-        if let Some(id) = &entry.alias {
-            self.aliases.remove(id);
+        if let Some(alias) = entry.naming.alias() {
+            self.aliases.remove(&alias);
         }
-        self.last_evicted_id.clone_from(&entry.alias);
+        self.last_evicted = Some(entry.naming.clone());
         if self.entries.is_empty() {
             // A topic that has become quiet releases the memory of its busy time.
             self.entries = VecDeque::new();
@@ -91,18 +93,18 @@ impl TopicLog {
         self.loss_forgotten_at = self.loss_forgotten_at.max(position);
     }
 
-    /// The position of the event with this alias, if it is remembered or was evicted last. Of two such events, the
-    /// earlier one.
-    pub(super) fn position_of_alias(&self, id: &str) -> Option<Sequence> {
-        if self.is_last_evicted(id) {
-            return Some(self.evicted_through);
+    /// The place and the naming of the event with this alias, if it is remembered or was evicted last. Of two such
+    /// events, the earlier one.
+    pub(super) fn locate_alias(&self, alias: &EventId) -> Option<(Sequence, &Naming)> {
+        if self.is_last_evicted(alias) {
+            return Some((self.evicted_through, self.last_evicted.as_ref()?));
         }
-        self.aliases.get(id).copied()
+        self.find_alias(alias.as_str()).map(|entry| (entry.sequence, &entry.naming))
     }
 
     /// True when the event that was evicted last had this alias.
-    pub(super) fn is_last_evicted(&self, id: &str) -> bool {
-        self.last_evicted_id.as_ref().is_some_and(|last| last.as_str() == id)
+    pub(super) fn is_last_evicted(&self, alias: &EventId) -> bool {
+        self.last_evicted.as_ref().and_then(Naming::alias).as_ref() == Some(alias)
     }
 
     /// The event with exactly this sequence, if it is remembered.
@@ -111,13 +113,8 @@ impl TopicLog {
     }
 
     /// The event with this alias, if it is remembered.
-    pub(super) fn find_alias(&self, id: &str) -> Option<&Entry> {
-        self.find(*self.aliases.get(id)?)
-    }
-
-    /// True while the event with this alias is remembered.
-    pub(super) fn holds_alias(&self, id: &str) -> bool {
-        self.aliases.contains_key(id)
+    pub(super) fn find_alias(&self, alias: &str) -> Option<&Entry> {
+        self.find(*self.aliases.get(alias)?)
     }
 
     /// The index of the first entry after `position`.
@@ -194,12 +191,16 @@ mod tests {
         for (sequence, id) in entries {
             log.append(Entry {
                 sequence: Sequence(*sequence),
-                alias: id.map(|id| EventId::new(id).unwrap()),
+                naming: Naming::Here(id.map(|id| EventId::new(id).unwrap())),
                 frame: vec![b'x'].into(),
                 appended_at: Duration::ZERO,
             });
         }
         log
+    }
+
+    fn position_of(log: &TopicLog, id: &str) -> Option<Sequence> {
+        log.locate_alias(&EventId::new(id).unwrap()).map(|(position, _)| position)
     }
 
     #[test]
@@ -215,15 +216,15 @@ mod tests {
     #[test]
     fn the_last_evicted_id_is_still_a_known_position() {
         let mut log = log(&[(3, Some("a")), (4, Some("b")), (7, Some("c"))]);
-        assert_eq!(log.position_of_alias("a"), Some(Sequence(3)));
+        assert_eq!(position_of(&log, "a"), Some(Sequence(3)));
         log.evict_oldest();
         log.evict_oldest();
         assert_eq!(log.evicted_through(), Sequence(4));
-        let check = |id, expected: Option<u64>| assert_eq!(log.position_of_alias(id), expected.map(Sequence), "{id}");
+        let check = |id, expected: Option<u64>| assert_eq!(position_of(&log, id), expected.map(Sequence), "{id}");
         check("a", None);
         check("b", Some(4));
         check("c", Some(7));
-        assert!(!log.holds_alias("b") && log.holds_alias("c"));
+        assert!(log.find_alias("b").is_none() && log.find_alias("c").is_some());
     }
 
     #[test]
@@ -232,8 +233,13 @@ mod tests {
         log.evict_oldest();
         let entry = log.entries[0].frame.clone();
         let id = EventId::new("a").ok();
-        log.append(Entry { sequence: Sequence(9), alias: id, frame: entry, appended_at: Duration::ZERO });
-        assert_eq!(log.position_of_alias("a"), Some(Sequence(3)));
+        log.append(Entry {
+            sequence: Sequence(9),
+            naming: Naming::Here(id),
+            frame: entry,
+            appended_at: Duration::ZERO,
+        });
+        assert_eq!(position_of(&log, "a"), Some(Sequence(3)));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub use rules::{TopicPace, TopicRule};
 pub use run::{Run, RunLimits};
 pub use walk::{Pressure, Slice};
 
-use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic, alias_of};
+use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
 use forgotten_ids::ForgottenIds;
 use holds::Holds;
 use ids::{Following, Ids};
@@ -140,7 +140,12 @@ pub struct Hub {
 impl Hub {
     /// An empty hub of a run, which gives out the order; it resolves the ids of this run.
     pub fn new(run: RunName, limits: HubLimits) -> Hub {
-        Hub::with_ids(run, Ids::Run, limits)
+        Hub::with_ids(run, Ids::Run { has_peers: false }, limits)
+    }
+
+    /// The same beside other nodes, which get the same events in orders of their own.
+    pub fn with_peers(run: RunName, limits: HubLimits) -> Hub {
+        Hub::with_ids(run, Ids::Run { has_peers: true }, limits)
     }
 
     /// An empty hub that follows the order of a bus; it resolves the positions of the epochs that it learns.
@@ -201,24 +206,27 @@ impl Hub {
 
     /// The same for a topic whose place is known, or that is known not to exist.
     pub fn append_at(&mut self, key: Option<TopicKey>, broadcast: Broadcast, now: Duration) -> Appended {
-        let Broadcast { sequence, topic, alias, frame } = broadcast;
+        let Broadcast { sequence, topic, naming, frame } = broadcast;
         self.advance(sequence);
         let key = match key {
             Some(key) => key,
             None => match self.insert_published(&topic) {
                 Ok(key) => key,
                 Err(TopicsExhausted) => {
-                    // A client that resumes this topic later must get a gap, because it misses this event.
+                    // A client that resumes this topic later must get a gap, because it misses this event, or has it from
+                    // another node.
                     self.topics.raise_floor(sequence);
+                    naming.alias().iter().for_each(|alias| self.forgotten_ids.add(&topic, alias));
                     return Appended::NoTopic;
                 }
             },
         };
-        if alias.as_ref().is_some_and(|alias| self.topics.get(key).log.holds_alias(alias.as_str())) {
+        let alias = naming.alias();
+        if alias.is_some_and(|alias| self.topics.get(key).log.find_alias(alias.as_str()).is_some()) {
             return Appended::Duplicate;
         }
         self.topics.note_published(key);
-        self.log(key, Entry { sequence, alias, frame, appended_at: now });
+        self.log(key, Entry { sequence, naming, frame, appended_at: now });
         Appended::Logged
     }
 
@@ -239,13 +247,19 @@ impl Hub {
         }
     }
 
-    /// The event of a topic that a publisher's id names, or the one that a whole id of this server may name, while the
-    /// topic remembers it.
-    pub fn find(&self, topic: &str, id: &EventId) -> Option<&Frame> {
+    /// The whole id of the event that a publisher publishes again, while its topic remembers it. `id` is the publisher's
+    /// own, or the whole one.
+    pub fn remembered(&self, topic: &str, id: &EventId) -> Option<EventId> {
         let log = &self.topics.get(self.topics.find(topic)?).log;
+        let whole_id = |entry| self.whole_id_of(entry);
         let by_place = || log.find(self.run.position(id.as_str())?);
-        let entry = log.find_alias(id.as_str()).or_else(by_place).or_else(|| log.find_alias(alias_of(id.as_str())));
-        entry.map(|entry| &entry.frame)
+        let by_alias = || log.find_alias(id.alias().as_str());
+        let has_whole_id = || by_place().or_else(by_alias).map(whole_id).filter(|whole| whole == id);
+        log.find_alias(id.as_str()).map(whole_id).or_else(has_whole_id)
+    }
+
+    fn whole_id_of(&self, entry: &Entry) -> EventId {
+        entry.naming.whole_id(|| self.id_of(entry.sequence))
     }
 
     fn advance(&mut self, sequence: Sequence) {

@@ -11,7 +11,7 @@
 //! older one.
 
 use crate::event::timeline::Place;
-use crate::event::{EventId, Frame, Sequence, Topic, alias_of};
+use crate::event::{EventId, Frame, Naming, Sequence, Topic};
 use crate::hub::keys::Subscriber;
 use crate::hub::topics::TopicEntry;
 use crate::hub::{Hub, Run, RunLimits};
@@ -277,24 +277,34 @@ impl Hub {
 
     /// The position of the event that an id names, unless there may be two such events.
     ///
-    /// A place of this order is exact. Of an id with another node's place, or none, only the publisher's own id counts.
-    /// Two topics may remember it: then the earlier counts, so that nothing is lost. A topic that has forgotten an event
-    /// with that id makes it unknown: the client may have received that event.
+    /// A place of this order is exact, and so is a whole id that is the same on all nodes. Otherwise the alias counts. Two
+    /// topics may remember it: then the earlier event counts, so that nothing is lost. A topic that has forgotten an event
+    /// with that alias makes it unknown: the client may have received that event.
     fn position_of(&self, subscriber: Subscriber, id: &EventId) -> Option<Sequence> {
         match self.place_of(id.as_str()) {
             Some(Place::At(position)) => return Some(position),
             Some(Place::Ahead | Place::Unknown) => return None,
             None => {}
         }
-        let alias = alias_of(id.as_str());
+        let alias = id.alias();
+        let located = || self.entries_of(subscriber).filter_map(|entry| entry.log.locate_alias(&alias));
+        let has_id = |naming: &Naming| matches!(naming, Naming::Elsewhere(whole_id) if whole_id == id);
+        if let Some((position, _)) = located().find(|(_, naming)| has_id(naming)) {
+            return Some(position);
+        }
         let is_ambiguous = |entry: &TopicEntry| {
-            let placed = u32::from(entry.log.is_last_evicted(alias));
-            self.forgotten_ids.count(&entry.name, alias) > placed
+            let placed = u32::from(entry.log.is_last_evicted(&alias));
+            self.forgotten_ids.count(&entry.name, alias.as_str()) > placed
         };
         if self.entries_of(subscriber).any(is_ambiguous) {
             return None;
         }
-        self.entries_of(subscriber).filter_map(|entry| entry.log.position_of_alias(alias)).min()
+        let is_meant = |naming: &Naming| match naming {
+            _ if alias == *id => true,
+            Naming::Here(_) => self.shares_aliases(),
+            Naming::Elsewhere(_) => false,
+        };
+        located().filter(|(_, naming)| is_meant(naming)).map(|(position, _)| position).min()
     }
 
     /// Narrows a start to the server-wide cap on replayed events.

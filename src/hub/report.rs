@@ -3,7 +3,7 @@
 use super::keys::TopicKey;
 use super::topics::TopicEntry;
 use super::{Hub, Subscriber};
-use crate::event::{Frame, Sequence, Topic};
+use crate::event::{EventId, Frame, Sequence, Topic};
 
 /// A report about a topic.
 #[derive(Clone, Debug)]
@@ -12,8 +12,8 @@ pub struct TopicInfo {
     pub name: Topic,
     /// Its subscribers.
     pub subscribers: usize,
-    /// The newest event that it remembers.
-    pub newest: Option<Frame>,
+    /// The id of its newest event that is remembered.
+    pub last_id: Option<EventId>,
     /// Everything through here is forgotten, or never existed.
     pub evicted_through: Sequence,
     /// Entries of its log.
@@ -69,7 +69,7 @@ impl Hub {
         TopicInfo {
             name: entry.name.clone(),
             subscribers: entry.subscribers.len(),
-            newest: newest.map(|entry| entry.frame.clone()),
+            last_id: newest.map(|entry| self.whole_id_of(entry)),
             evicted_through: entry.log.evicted_through(),
             retained_events: entry.log.len(),
             retained_bytes: entry.log.bytes(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::event::Naming;
 
 mod rules;
 
@@ -22,7 +23,7 @@ impl Stage {
     fn append(&mut self, topic: &str) -> Appended {
         let sequence = self.number();
         let frame = format!("{topic} {sequence}\n").into_bytes().into();
-        self.hub.append(Broadcast { sequence, topic: name(topic), alias: None, frame }, self.now)
+        self.hub.append(Broadcast { sequence, topic: name(topic), naming: Naming::Here(None), frame }, self.now)
     }
 
     fn append_all(&mut self, topic: &str, count: usize) {
@@ -75,8 +76,8 @@ impl Stage {
     fn append_with_id(&mut self, topic: &str, id: &str) {
         let sequence = self.number();
         let frame = format!("{topic} {sequence}\n").into_bytes().into();
-        let alias = EventId::new(id).ok();
-        let broadcast = Broadcast { sequence, topic: name(topic), alias, frame };
+        let naming = Naming::Here(EventId::new(id).ok());
+        let broadcast = Broadcast { sequence, topic: name(topic), naming, frame };
         assert_eq!(self.hub.append(broadcast, self.now), Appended::Logged);
     }
 

@@ -49,12 +49,6 @@ impl<'a> From<&'a Event> for Fields<'a> {
 /// Where the id's text begins in what [`write_event`] writes.
 pub const ID_AT: usize = "id: ".len();
 
-/// The id of an event's frame.
-pub fn id_of(frame: &Frame) -> Option<&str> {
-    let line = frame.bytes().get(ID_AT..)?.split(|&byte| byte == b'\n').next()?;
-    std::str::from_utf8(line).ok()
-}
-
 /// An event under its id.
 pub fn event(event: &Event, id: &EventId) -> Frame {
     let mut bytes = Vec::new();

@@ -7,9 +7,10 @@
 use std::io;
 use std::time::Duration;
 
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, Value};
+use redis::{Cmd, ConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, Value};
 use rustls::RootCertStore;
 
+use super::cluster::address_of;
 use super::connection::RedisConnection;
 use super::is_login_refused;
 use super::replies::ReplyLimits;
@@ -123,7 +124,7 @@ impl Sentinels {
                 failures.push(format!("{host}:{port} names {shown}, too"));
                 continue;
             }
-            let opened = open(info.clone().set_addr(address_of(info, &primary)));
+            let opened = open(info.clone().set_addr(address_of(info, &primary.0, primary.1)));
             let outcome = opened
                 .and_then(|mut connection| Ok((is_primary(role(&mut connection, &redis::cmd("ROLE")))?, connection)));
             match outcome {
@@ -148,7 +149,7 @@ impl Sentinels {
         host: &str,
         port: u16,
     ) -> RedisResult<Option<(String, u16)>> {
-        let address = address_of(info, &(host.to_owned(), port));
+        let address = address_of(info, host, port);
         let login = info.redis_settings().clone().set_db(0);
         let ask = |login: &RedisConnectionInfo| {
             let limits = ReplyLimits { payload_bytes_max: 0 };
@@ -177,19 +178,6 @@ fn host_and_port(text: &str) -> Option<(String, u16)> {
     let is_valid = !host.is_empty() && host.chars().all(is_host);
     let port = port.map_or(Some(PORT), |port| port.parse().ok())?;
     is_valid.then(|| (host.to_owned(), port))
-}
-
-/// Another host with the same TLS.
-fn address_of(info: &ConnectionInfo, (host, port): &(String, u16)) -> ConnectionAddr {
-    match info.addr() {
-        ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-            host: host.clone(),
-            port: *port,
-            insecure: *insecure,
-            tls_params: tls_params.clone(),
-        },
-        _ => ConnectionAddr::Tcp(host.clone(), *port),
-    }
 }
 
 /// Where an ACL forbids ROLE, what runs on the connection must find out.

@@ -58,6 +58,7 @@ impl Intake {
 
     /// Appends events and losses to the logs, until the budget is spent or an event has to wait for subscribers.
     pub(super) fn take_events<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
+        self.inbox.note_asks(hub.asks());
         self.backpressure.look_again();
         hub.apply_holds(transport.take_hold_changes());
         for _ in 0..MESSAGES_PER_TURN_MAX {
@@ -90,7 +91,7 @@ impl Intake {
                     gap.into_iter().for_each(|gap| append_loss(&gap, hub, node));
                 }
                 Some(Message::Loaded) => hub.set_loaded(),
-                Some(Message::EndOfBus) => hub.note_end_of_bus(),
+                Some(Message::EndOfBus(asks)) => hub.note_end_of_bus(asks),
                 Some(Message::Published { .. } | Message::Page(_) | Message::Control(_)) => {
                     debug_assert!(false, "these have a lane of their own");
                 }

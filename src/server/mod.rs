@@ -217,7 +217,11 @@ impl<I: Io> Server<I> {
                     self.hub.add_page(page);
                     self.streams.note_page(key, &mut self.transport);
                 }
-                Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(..) | Message::Loaded | Message::EndOfBus => {
+                Message::Broadcast(_)
+                | Message::Gap(_)
+                | Message::Epoch(..)
+                | Message::Loaded
+                | Message::EndOfBus(_) => {
                     debug_assert!(false, "events have a lane of their own");
                 }
             }

@@ -52,8 +52,8 @@ pub enum Message {
     Epoch(Epoch, Option<Gap>),
     /// All of the bus that a node remembers has been read: streams may start.
     Loaded,
-    /// The bus has been read to its end.
-    EndOfBus,
+    /// The bus has been read to its end, by a read that began after this many asks ([`Outlet::asks`]).
+    EndOfBus(u64),
     /// A page of the bus, as [`FetchPage::fetch`] requested it.
     Page(Page),
     /// What an operator requests from the process.
@@ -430,6 +430,7 @@ pub fn channel(limits: ChannelLimits, wake: impl Fn() + Send + Sync + 'static) -
         gaps: AtomicUsize::new(0),
         bytes: AtomicUsize::new(0),
         progress: AtomicU64::new(0),
+        asks: AtomicU64::new(0),
         woken: AtomicBool::new(false),
         wake: Box::new(wake),
     });
@@ -443,6 +444,7 @@ struct Shared {
     gaps: AtomicUsize,
     bytes: AtomicUsize,
     progress: AtomicU64,
+    asks: AtomicU64,
     woken: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -475,6 +477,11 @@ impl Outlet {
         self.shared.progress.load(Ordering::Relaxed)
     }
 
+    /// How many positions of the bus clients of the loop have named that it had not read.
+    pub fn asks(&self) -> u64 {
+        self.shared.asks.load(Ordering::Relaxed)
+    }
+
     /// Enqueues, and wakes the loop unless it was already woken. A message to a loop that has ended is discarded: the
     /// process is ending.
     pub fn send(&self, message: Message) {
@@ -493,7 +500,7 @@ impl Outlet {
             _ => {}
         }
         let lane = match message {
-            Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(..) | Message::Loaded | Message::EndOfBus => {
+            Message::Broadcast(_) | Message::Gap(_) | Message::Epoch(..) | Message::Loaded | Message::EndOfBus(_) => {
                 &self.sender
             }
             Message::Published { .. } | Message::Page(_) | Message::Control(_) => &self.urgent,
@@ -522,6 +529,11 @@ impl Inbox {
         // A swap, not a store: a `send` that found the flag set does not call `wake`. The next receive is sure to see
         // that message only if this swap has read the value that the `send` wrote.
         self.shared.woken.swap(false, Ordering::AcqRel);
+    }
+
+    /// Records how many positions of the bus clients have named that the loop had not read.
+    pub fn note_asks(&self, asks: u64) {
+        self.shared.asks.store(asks, Ordering::Relaxed);
     }
 
     /// Records that the loop is delivering to its subscribers: sources that wait for room may keep waiting.
@@ -569,7 +581,7 @@ mod tests {
         Message::Broadcast(Broadcast {
             sequence: Sequence(sequence),
             topic: Topic::new("t").unwrap(),
-            alias: None,
+            naming: crate::event::Naming::Here(None),
             frame: vec![b'x'; bytes].into(),
         })
     }

@@ -3,11 +3,11 @@
 //! Only the sequencer's lock decides an event's number. The number is at the front of the frame, in the id
 //! `<run>-<sequence>`. So a draft is the whole frame with the expected number. Under the lock, the real number
 //! overwrites those digits. The number of digits grows nineteen times in the life of a process; the draft is then
-//! written again ([`Draft::expect`]), outside the lock. A frame with an id that another node gave has no number.
+//! written again ([`Draft::expect`]), outside the lock. A frame that was named elsewhere has no number.
 //!
 //! Invariant: once a draft exists, numbering it neither formats nor copies its data, nor allocates.
 
-use crate::event::{Broadcast, EventId, Frame, Naming, RunName, Sequence, Topic, join};
+use crate::event::{Broadcast, Frame, Naming, RunName, Sequence, Topic, join};
 use crate::protocol::encoder::{self, Fields};
 
 /// Offset of the number's digits in a frame whose id has this run's form.
@@ -17,8 +17,8 @@ const DIGITS_AT: usize = encoder::ID_AT + RunName::LEN + "-".len();
 #[derive(Debug)]
 pub(super) struct Draft {
     topic: Topic,
-    alias: Option<EventId>,
-    /// How many digits its frame has room for; `None` when another node has named it.
+    naming: Naming,
+    /// How many digits its frame has room for; `None` when it was named elsewhere.
     digits: Option<usize>,
     frame: Frame,
 }
@@ -34,22 +34,22 @@ impl Draft {
     ) -> Draft {
         scratch.clear();
         let mut buffer = [0; RunName::ID_BYTES_MAX];
-        let (alias, digits) = match naming {
+        let digits = match &naming {
             Naming::Here(None) => {
                 encoder::write_event(scratch, run.write_id(&mut buffer, expected), fields);
-                (None, Some(digits_of(expected)))
+                Some(digits_of(expected))
             }
-            Naming::Here(Some(publisher_id)) => {
-                let id = join(run.write_id(&mut buffer, expected), Some(&publisher_id));
+            Naming::Here(publisher_id) => {
+                let id = join(run.write_id(&mut buffer, expected), publisher_id.as_ref());
                 encoder::write_event(scratch, id.as_str(), fields);
-                (Some(publisher_id), Some(digits_of(expected)))
+                Some(digits_of(expected))
             }
             Naming::Elsewhere(id) => {
                 encoder::write_event(scratch, id.as_str(), fields);
-                (Some(id.alias()), None)
+                None
             }
         };
-        Draft { topic, alias, digits, frame: Frame::from(&scratch[..]) }
+        Draft { topic, naming, digits, frame: Frame::from(&scratch[..]) }
     }
 
     /// The bytes it takes in a channel.
@@ -83,7 +83,7 @@ impl Draft {
         if self.digits.is_some() {
             self.frame.overwrite(DIGITS_AT, itoa::Buffer::new().format(sequence.0).as_bytes());
         }
-        Broadcast { sequence, topic: self.topic, alias: self.alias, frame: self.frame }
+        Broadcast { sequence, topic: self.topic, naming: self.naming, frame: self.frame }
     }
 
     /// The event's topic.
@@ -99,12 +99,12 @@ fn digits_of(sequence: Sequence) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Event;
+    use crate::event::{Event, EventId};
 
     const RUN: u64 = 7;
 
-    fn draft(event: &Event, naming: Naming, expected: u64) -> Draft {
-        let head = (event.topic.clone(), naming);
+    fn draft(event: &Event, naming: &Naming, expected: u64) -> Draft {
+        let head = (event.topic.clone(), naming.clone());
         Draft::new(RunName::from_bits(RUN), Sequence(expected), head, &Fields::from(event), &mut Vec::new())
     }
 
@@ -114,32 +114,28 @@ mod tests {
         let message = Event::message(Topic::new("t").unwrap(), "two\nlines");
         let id = |text: &str| EventId::new(text).unwrap();
         let own_form = run.id(Sequence(9));
-        for number in [0, 1, 9, 10, 11, 99, 100, 12_345, u64::MAX - 1, u64::MAX] {
-            let place = run.id(Sequence(number));
-            let check = |naming: fn(&EventId) -> Naming, given: &EventId, expected: (&EventId, Option<&EventId>)| {
-                for early in [0, 1, 9, 10, 99, number, u64::MAX] {
-                    let mut draft = draft(&message, naming(given), early);
+        let here = [None, Some(id("own")), Some(own_form)].map(Naming::Here);
+        let namings =
+            here.into_iter().chain(["aaaaaaaaaaaa-7~own", "aaaaaaaaaaaa-7"].map(|it| Naming::Elsewhere(id(it))));
+        for naming in namings {
+            for number in [0, 1, 9, 10, 11, 99, 100, 12_345, u64::MAX - 1, u64::MAX] {
+                for expected in [0, 1, 9, 10, 99, number, u64::MAX] {
+                    let mut draft = draft(&message, &naming, expected);
                     if !draft.fits(Sequence(number)) {
                         draft.expect(Sequence(number));
                     }
                     let broadcast = draft.number(Sequence(number));
-                    assert_eq!(broadcast.alias.as_ref(), expected.1);
-                    assert_eq!(broadcast.frame, encoder::event(&message, expected.0), "{number}, expected {early}");
+                    assert_eq!(broadcast.naming, naming);
+                    let id = naming.whole_id(|| run.id(Sequence(number)));
+                    assert_eq!(broadcast.frame, encoder::event(&message, &id), "{number}, expected {expected}");
                 }
-            };
-            check(|_| Naming::Here(None), &place, (&place, None));
-            let here = |id: &EventId| Naming::Here(Some(id.clone()));
-            check(here, &id("own"), (&id(&format!("{place}~own")), Some(&id("own"))));
-            check(here, &own_form, (&id(&format!("{place}~{own_form}")), Some(&own_form)));
-            let elsewhere = |id: &EventId| Naming::Elsewhere(id.clone());
-            check(elsewhere, &id("aaaaaaaaaaaa-7~own"), (&id("aaaaaaaaaaaa-7~own"), Some(&id("own"))));
-            check(elsewhere, &id("aaaaaaaaaaaa-7"), (&id("aaaaaaaaaaaa-7"), Some(&id("aaaaaaaaaaaa-7"))));
+            }
         }
     }
 
     #[test]
     fn numbering_leaves_the_bytes_where_they_are() {
-        let draft = draft(&Event::message(Topic::new("t").unwrap(), "x"), Naming::Here(None), 7);
+        let draft = draft(&Event::message(Topic::new("t").unwrap(), "x"), &Naming::Here(None), 7);
         let bytes = draft.frame.bytes().as_ptr();
         assert_eq!(draft.number(Sequence(8)).frame.bytes().as_ptr(), bytes);
     }

@@ -1,6 +1,6 @@
 //! The sequencer: the only place that gives an event its place in the order.
 //!
-//! It formats an event once, gives it an id (unless another node has), numbers it and enqueues it to the loop (to each, if
+//! It formats an event once, gives it an id (unless it was named elsewhere), numbers it and enqueues it to the loop (to each, if
 //! there were several). Numbering and enqueuing happen under one lock, so that all loops would agree on order and share
 //! frames. Formatting happens before, so that no thread waits for the lock while a large event is formatted. The state
 //! under the lock ([`State`]) takes only [`Draft`]s, which are already formatted.
@@ -111,10 +111,11 @@ impl Sequencer {
         self.add(batch, event.topic.clone(), Naming::Here(event.id.clone()), &event.into());
     }
 
-    /// Formats an event that another node accepted, and adds it to a batch.
+    /// Formats an event that a node has passed on to all nodes, and adds it to a batch. Its id names no place in this
+    /// order, whatever it says.
     pub fn add_passed_on(&self, batch: &mut Batch, event: &Event) {
         let naming = match &event.id {
-            Some(id) if id.has_run() => Naming::Elsewhere(id.clone()),
+            Some(id) if id.has_run() && self.run.position(id.as_str()).is_none() => Naming::Elsewhere(id.clone()),
             id => Naming::Here(id.clone()),
         };
         self.add(batch, event.topic.clone(), naming, &event.into());
@@ -292,7 +293,7 @@ impl State {
         self.last = self.last.next();
         let mut broadcast: Broadcast = draft.number(self.last);
         if let Some(run) = self.local {
-            broadcast.alias.get_or_insert_with(|| run.id(self.last));
+            broadcast.naming = Naming::Elsewhere(broadcast.naming.whole_id(|| run.id(self.last)));
             broadcast.sequence = Sequence::ZERO;
         }
         if let [others @ .., last] = &self.outlets[..] {
@@ -469,17 +470,20 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_another_node_has_named_keeps_its_id() {
-        let (sequencer, inbox) = sequencer(3);
+    fn an_event_that_was_named_elsewhere_keeps_its_id() {
+        let (sequencer, inbox) = sequencer(4);
         let mut batch = Batch::default();
         let with_id = |id: &str| Event { id: EventId::new(id).ok(), ..event("t") };
+        let places = [2, 3, 4].map(|n| RunName::from_bits(7).id(Sequence(n)));
+        let [second, third, fourth] = &places;
         sequencer.add_passed_on(&mut batch, &with_id("aaaaaaaaaaaa-7~own"));
-        // An older node passes on the publisher's own id alone.
+        // Applications may write to the bus's channel, too.
         sequencer.add_passed_on(&mut batch, &with_id("own"));
+        sequencer.add_passed_on(&mut batch, &with_id(fourth.as_str()));
         sequencer.add_event(&mut batch, &with_id("aaaaaaaaaaaa-7"));
         assert!(sequencer.publish_all(&mut batch));
-        let [second, third] = [2, 3].map(|n| RunName::from_bits(7).id(Sequence(n)));
-        let ids = ["aaaaaaaaaaaa-7~own", &format!("{second}~own"), &format!("{third}~aaaaaaaaaaaa-7")];
+        let [second, third] = [format!("{second}~own"), format!("{third}~{fourth}")];
+        let ids = ["aaaaaaaaaaaa-7~own", &second, &third, &format!("{fourth}~aaaaaaaaaaaa-7")];
         assert_eq!(frames(&inbox), ids.map(|id| format!("id: {id}\ndata: x\n\n")));
     }
 }

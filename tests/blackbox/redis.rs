@@ -290,6 +290,27 @@ fn what_is_posted_to_one_node_reaches_the_subscribers_of_all_under_one_id() {
     }
 }
 
+/// Every node gives a channel's events places of its own, and knows those of other nodes by the publisher's id.
+#[test]
+fn an_event_of_a_channel_is_known_on_other_nodes_by_the_publishers_id() {
+    let redis = RedisServer::start();
+    let options = ["--redis-channel", "news", "--redis-payload", "envelope"];
+    let nodes = [(); 2].map(|()| start_on(&redis, &options));
+    let mut subscribers = nodes.each_ref().map(|node| Subscriber::open(node, "/events?topic=news"));
+    for message in [r#"{"id":"o-1","data":"1"}"#, r#"{"data":"2"}"#] {
+        redis.command::<i64>(&["PUBLISH", "news", message]);
+    }
+    let [here, there] = subscribers.each_mut().map(|subscriber| {
+        let ids = [subscriber.event(), subscriber.event()].map(|event| event.id().unwrap().to_owned());
+        assert!(ids[0].ends_with("~o-1") && !ids[1].contains('~'), "{ids:?}");
+        ids
+    });
+    assert_ne!(here, there);
+    Subscriber::resume(&nodes[1], "/events?topic=news", &here[0]).expect(&["2"]);
+    let gap = Subscriber::resume(&nodes[1], "/events?topic=news", &here[1]).event().gap();
+    assert_eq!(gap["reason"], "unknown_id");
+}
+
 #[test]
 fn a_client_that_moves_to_another_node_gets_exactly_what_it_missed() {
     let redis = RedisServer::start();

@@ -51,6 +51,11 @@ impl Feed {
         self.state().order.last()
     }
 
+    /// Other nodes get the same events.
+    pub(crate) fn note_peers(&self) {
+        self.state().order.has_peers = true;
+    }
+
     /// What is published from here on is published now.
     pub(crate) fn set_now(&self, now: Duration) {
         self.state().now = now;

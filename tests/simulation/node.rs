@@ -233,7 +233,13 @@ impl Node {
             Some((bus, node)) => Arc::new(BusStop { bus: Arc::clone(bus), node }),
             None => Arc::clone(&feed) as _,
         };
-        let hub = Hub::new(run, plan.hub.clone());
+        let hub = match bus {
+            Some(_) => {
+                feed.note_peers();
+                Hub::with_peers(run, plan.hub.clone())
+            }
+            None => Hub::new(run, plan.hub.clone()),
+        };
         let parts = plan.parts(hub, inbox, publisher, Arc::clone(&feed) as _, None, seed);
         Node {
             server: Server::new(io, parts),

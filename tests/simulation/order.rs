@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use fanfare::event::{RunName, alias_of};
+use fanfare::event::{EventId, RunName};
 
 /// Worlds publish far less than this: a log of this size never evicts because of its bytes.
 const BYTES_NEVER_REACHED: usize = 1 << 20;
@@ -115,11 +115,18 @@ pub(crate) struct Bounds {
     pub(crate) skips_slow: bool,
 }
 
+/// The publisher's id in an id, or the whole one.
+fn alias_of(id: &str) -> String {
+    EventId::new(id).map(|id| id.alias().to_string()).unwrap_or_default()
+}
+
 /// The order of one node, from its start on.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) run: RunName,
     pub(crate) bounds: Bounds,
+    /// Other nodes get the same events.
+    pub(crate) has_peers: bool,
     records: Vec<Record>,
     /// Of each topic the sequences and places of its events, those that were lost with a loss among them.
     marks: BTreeMap<String, Vec<Mark>>,
@@ -146,6 +153,7 @@ impl Order {
         Order {
             run,
             bounds,
+            has_peers: false,
             records: Vec::new(),
             marks: BTreeMap::new(),
             losses: Vec::new(),
@@ -163,13 +171,13 @@ impl Order {
         let sequence = self.last() + 1;
         self.topics.insert(topic.to_owned());
         let id = id.map_or_else(|| self.id(sequence), str::to_owned);
-        let uses = self.by_alias.get(alias_of(&id)).cloned().unwrap_or_default();
+        let uses = self.by_alias.get(&alias_of(&id)).cloned().unwrap_or_default();
         if uses.iter().any(|used| matches!(self.record(*used), Record::Event { data: other, .. } if other == data)) {
             return self.records.push(Record::Duplicate);
         }
         let last_use = uses.iter().rfind(|used| self.record(**used).touches(topic));
         let certain = last_use.is_none_or(|used| self.is_surely_forgotten(*used, topic));
-        self.by_alias.entry(alias_of(&id).to_owned()).or_default().push(sequence);
+        self.by_alias.entry(alias_of(&id)).or_default().push(sequence);
         self.marks.entry(topic.to_owned()).or_default().push(Mark { sequence, place });
         let (topic, data) = (topic.to_owned(), data.to_owned());
         self.records.push(Record::Event { topic, place, data, id, certain, published_at: now });
@@ -229,9 +237,18 @@ impl Order {
 
     /// Where events of these topics carry the publisher's id in this id, through a sequence.
     pub(crate) fn uses(&self, id: &str, topics: &[String], through: u64) -> Vec<u64> {
-        let uses = self.by_alias.get(alias_of(id)).map(Vec::as_slice).unwrap_or_default().iter().copied();
+        let uses = self.by_alias.get(&alias_of(id)).map(Vec::as_slice).unwrap_or_default().iter().copied();
+        let uses = uses.filter(|used| self.is_same(id, *used));
         let is_mine = |used: &u64| topics.iter().any(|topic| self.record(*used).touches(topic));
         uses.filter(|used| *used <= through).filter(is_mine).collect()
+    }
+
+    /// What an id with another node's place names: the event that has the same one, or, if every node names the event after
+    /// its own order, the one with the same publisher's id.
+    fn is_same(&self, id: &str, used: u64) -> bool {
+        let Record::Event { id: its_id, .. } = self.record(used) else { return false };
+        let is_named_here = self.own_position(its_id).is_some();
+        alias_of(id) == id || its_id == id || (is_named_here && self.has_peers)
     }
 
     /// The sequence of the event with this id and data.
@@ -240,7 +257,7 @@ impl Order {
             Record::Event { id: its_id, data: its_data, .. } => its_id == id && its_data == data,
             _ => false,
         };
-        self.by_alias.get(alias_of(id))?.iter().find(is_it).copied()
+        self.by_alias.get(&alias_of(id))?.iter().find(is_it).copied()
     }
 
     /// The sequence of the event at this place of a topic. None: it is older than this node, or was lost here.

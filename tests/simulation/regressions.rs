@@ -272,10 +272,10 @@ fn a_newest_event_that_is_gone_is_a_gap() {
     }
 }
 
-/// Row 15 of the review: a publisher uses an id again that a client holds, after the first event of that id is forgotten.
 /// The run of another node, which named what it passed on.
 const ELSEWHERE: &str = "elsewherenod";
 
+/// Row 15 of the review: a publisher uses an id again that a client holds, after the first event of that id is forgotten.
 #[test]
 fn an_id_that_is_used_again_loses_nothing() {
     for events_max in [1, 2, 3, 10] {

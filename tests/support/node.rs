@@ -123,7 +123,7 @@ pub fn heard(message: Message) -> Heard {
         message @ (Message::Control(_)
         | Message::Epoch(..)
         | Message::Loaded
-        | Message::EndOfBus
+        | Message::EndOfBus(_)
         | Message::Page(_)) => {
             panic!("unexpected: {message:?}")
         }

@@ -1,6 +1,7 @@
 //! Rules for topics: which one counts, and what a new one changes.
 
 use super::*;
+use crate::event::Naming;
 
 fn rule(pattern: &str) -> TopicRule {
     TopicRule { pattern: pattern.to_owned(), ..TopicRule::default() }
@@ -28,7 +29,7 @@ fn the_first_rule_that_matches_limits_a_topic_and_no_rule_the_servers_own() {
     let own = Topic::statistics();
     for _ in 0..9 {
         let (sequence, frame) = (stage.number(), vec![b'x'; 200].into());
-        stage.hub.append(Broadcast { sequence, topic: own.clone(), alias: None, frame }, stage.now);
+        stage.hub.append(Broadcast { sequence, topic: own.clone(), naming: Naming::Here(None), frame }, stage.now);
     }
     assert_eq!(retained(&stage.hub, own.as_str()), 3);
 }

@@ -10,10 +10,9 @@ use super::publish_rate::OverRate;
 use super::subscribe::check_exact;
 use super::waiting::{accept, refused, ticket};
 use crate::auth;
-use crate::event::{Event, EventId, Topic, alias_of};
+use crate::event::{Event, EventId};
 use crate::hub::Hub;
 use crate::io::Io;
-use crate::protocol::encoder;
 use crate::protocol::head::RequestHead;
 use crate::protocol::publish;
 use crate::protocol::response::{self, Response};
@@ -124,7 +123,7 @@ fn split_duplicates(events: Vec<Event>, hub: &Hub) -> (Vec<Event>, Vec<Duplicate
             fresh.push(event);
             continue;
         };
-        if let Some(id) = remembered(hub, &event.topic, id) {
+        if let Some(id) = hub.remembered(event.topic.as_str(), id) {
             duplicates.push(Duplicate::OfRemembered(id));
             continue;
         }
@@ -137,10 +136,4 @@ fn split_duplicates(events: Vec<Event>, hub: &Hub) -> (Vec<Event>, Vec<Duplicate
         }
     }
     (fresh, duplicates)
-}
-
-/// The whole id of the event with this id, while its topic remembers it. A publisher may also send a whole id.
-fn remembered(hub: &Hub, topic: &Topic, id: &EventId) -> Option<EventId> {
-    let whole = encoder::id_of(hub.find(topic.as_str(), id)?)?;
-    EventId::new(whole).ok().filter(|_| whole == id.as_str() || alias_of(whole) == id.as_str())
 }

@@ -10,10 +10,10 @@ use serde_json::{Value, json as object};
 use super::context::RequestContext;
 use super::routes::Probe;
 use super::{Api, json};
+use crate::event::EventId;
 use crate::hub::{Hub, TopicInfo};
 use crate::io::Io;
 use crate::observe::metrics::{self, BusGauges, Gauges, SourceGauges};
-use crate::protocol::encoder;
 use crate::protocol::head::Method;
 use crate::protocol::response::{self, Response};
 use crate::server::node::Node;
@@ -236,7 +236,7 @@ impl TopicView<'_> {
             subscribers: info.subscribers,
             retained_events: info.retained_events,
             retained_bytes: info.retained_bytes,
-            last_id: info.newest.as_ref().and_then(encoder::id_of),
+            last_id: info.last_id.as_ref().map(EventId::as_str),
         }
     }
 }

@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn page(index: u64) -> PageKey {
-        PageKey::of(Position { epoch: 7, offset: 64 * index })
+        PageKey::of(Position { epoch: 7, offset: 64 * index }, 0)
     }
 
     #[test]

@@ -66,7 +66,8 @@ impl Streams {
             node.counters.heartbeats += 1;
             transport.at_mut(slot).since = now;
             // A position of this run alone would replace an id that other nodes know.
-            let frame = match mode.has(StreamMode::POSITION_HEARTBEATS) && hub.follows_bus() {
+            let has_position = hub.follows_bus() && !mode.has(StreamMode::FETCHING);
+            let frame = match mode.has(StreamMode::POSITION_HEARTBEATS) && has_position {
                 true => encoder::position(&hub.id_of(hub.reach(Subscriber(slot), delivered_through))),
                 false => self.heartbeat.clone(),
             };

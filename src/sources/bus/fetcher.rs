@@ -185,7 +185,8 @@ mod tests {
         };
         let entries: Vec<_> = positions.iter().map(at).collect();
         let last = Position::parse(last).unwrap();
-        let page = page_of(PageKey::of(Position { epoch: 7, offset: 70 }), has_earlier, &bus::Page { entries, last });
+        let page =
+            page_of(PageKey::of(Position { epoch: 7, offset: 70 }, 0), has_earlier, &bus::Page { entries, last });
         let end = if page.epoch_ended { "the epoch's end".to_owned() } else { String::new() };
         (page.entries.len(), format!("{} {end}", page.through), page.lost_through.map(|lost| lost.to_string()))
     }
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_first_page_of_an_epoch_begins_with_its_fork() {
-        let key = PageKey::of(Position { epoch: 7, offset: 3 });
+        let key = PageKey::of(Position { epoch: 7, offset: 3 }, 0);
         let fork = Entry { position: key.first(), content: Content::Fork { follows: None } };
         let page = page_of(key, false, &bus::Page { entries: vec![fork], last: key.first() });
         assert_eq!((page.entries.len(), page.through, page.lost_through), (1, key.first(), None));

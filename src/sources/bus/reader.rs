@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::timeline::Position;
-use crate::event::{Broadcast, Event, Sequence, Topic};
+use crate::event::{Broadcast, Event, Naming, Sequence, Topic};
 use crate::observe::clip::clip;
 use crate::sources::bus::follower::{Follower, Loss, Step};
 use crate::sources::bus::{BusSettings, Content, Engine, EngineError, Entry, Page, event_frame};
@@ -133,6 +133,7 @@ impl Reader {
     }
 
     fn read_on(&mut self, read: Position, now: Duration, wait: Duration) -> Result<Turn, EngineError> {
+        let asks = self.outlet.asks();
         let page = self.engine.read_after(read, ENTRIES_MAX, wait)?;
         self.status.set_up();
         let last = page.last;
@@ -144,7 +145,7 @@ impl Reader {
         let is_due = self.end_reported_at.is_none_or(|at| now >= at + END_INTERVAL);
         if self.follower.read() == Some(last) && is_due {
             self.end_reported_at = Some(now);
-            self.announcement = Some(Message::EndOfBus);
+            self.announcement = Some(Message::EndOfBus(asks));
         }
         Ok(Turn::Read)
     }
@@ -212,7 +213,7 @@ impl Reader {
 
     fn format(&mut self, sequence: Sequence, position: Position, event: &Event) -> Broadcast {
         let frame = event_frame(position, event, &mut self.scratch);
-        Broadcast { sequence, topic: event.topic.clone(), alias: None, frame }
+        Broadcast { sequence, topic: event.topic.clone(), naming: Naming::Here(None), frame }
     }
 
     fn gap(&mut self, sequence: Sequence, position: Position, loss: Loss) -> Gap {
@@ -341,7 +342,11 @@ mod tests {
             let first =
                 messages.iter().filter(|message| message.starts_with("Epoch") && message.contains("Gap")).count();
             assert_eq!((count("Epoch"), count("Broadcast"), first + count("Gap")), (1, events, gaps));
-            assert_eq!(messages[messages.len() - 2..], ["Loaded", "EndOfBus"], "after everything that they are about");
+            assert_eq!(
+                messages[messages.len() - 2..],
+                ["Loaded", "EndOfBus(0)"],
+                "after everything that they are about"
+            );
         }
     }
 
@@ -366,7 +371,7 @@ mod tests {
         let mut ends = Vec::new();
         for now_ms in [0, 0, 100, 199, 200, 399, 400, 1000] {
             let _fails_once = turn(&mut reader, now_ms);
-            let is_end = std::iter::from_fn(|| inbox.next()).any(|message| matches!(message, Message::EndOfBus));
+            let is_end = std::iter::from_fn(|| inbox.next()).any(|message| matches!(message, Message::EndOfBus(_)));
             ends.extend(is_end.then_some(now_ms));
         }
         assert_eq!(ends, [0, 399, 1000], "the fifth call, at 200 ms, failed");

@@ -19,7 +19,7 @@ use crate::sources::channel::Refusal;
 use crate::sources::redis::copies::ChannelCopy;
 use crate::sources::redis::payload::{self, Refused};
 
-/// The longest id that a node gives an event, with its field's name and punctuation.
+/// What a node adds to an event's id, or the whole id with its field's name and punctuation.
 const EVENT_OVERHEAD_BYTES: usize = 64;
 /// Length of a character that JSON escapes.
 const ESCAPED_BYTES: usize = 6;
@@ -27,7 +27,7 @@ const ESCAPED_BYTES: usize = 6;
 /// The longest message that a node, or an application that sends envelopes, has reason to send.
 ///
 /// A publish body on the bus is at most three times as long: JSON data becomes text, in which a quote takes two bytes,
-/// and copied topics are named once more. Each event may get an id. The data of one event may be escaped throughout.
+/// and copied topics are named once more. Each event gets an id, or a place before the publisher's own. The data of one event may be escaped throughout.
 pub fn message_bytes_max(limits: &PublishLimits, body_bytes_max: usize) -> usize {
     let data = limits.data_bytes_max.saturating_mul(ESCAPED_BYTES);
     let overhead = limits.batch_max.saturating_add(1).saturating_mul(EVENT_OVERHEAD_BYTES);
@@ -114,6 +114,7 @@ fn named_topics(events: &[u8], limits: &PublishLimits) -> Vec<Topic> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::join;
 
     const LIMITS: PublishLimits = PublishLimits { topic_bytes_max: 8, data_bytes_max: 10, batch_max: 2 };
 
@@ -156,7 +157,7 @@ mod tests {
         let check = |body: &str| {
             let mut events = publish::parse(body.as_bytes(), &limits).unwrap();
             let longest_id = crate::event::RunName::from_bits(1).id(crate::event::Sequence(u64::MAX));
-            events.iter_mut().for_each(|event| _ = event.id.get_or_insert_with(|| longest_id.clone()));
+            events.iter_mut().for_each(|event| event.id = Some(join(longest_id.as_str(), event.id.as_ref())));
             let copies: Vec<_> =
                 events.iter().map(|event| ChannelCopy { channel: event.topic.clone(), payload: vec![] }).collect();
             let length = write(&events, &copies).len();
@@ -166,6 +167,7 @@ mod tests {
         let quotes = format!(r#"{{"topic":"t","data":[{}]}}"#, vec![r#""""#; 20_000].join(","));
         check(&quotes);
         check(&batch(r#"{"topic":"t","data":1}"#));
+        check(&batch(r#"{"topic":"t","data":1,"id":"1"}"#));
         check(&batch(r#"{"topic":"\"\"\"\"\"\"","data":""}"#));
         check(&batch(r#"{"topic":"t","data":["","","",""]}"#));
         check(&format!(r#"{{"topic":"t","data":"{}"}}"#, r"\u0001".repeat(1 << 16)));

@@ -38,7 +38,7 @@ impl Copies {
 
 impl ChannelCopy {
     fn of(event: &Event, payload: Payload) -> ChannelCopy {
-        // As the publisher named it: the servers that read it have no use for a place in Fanfare's order.
+        // As the publisher named it, if it did.
         let event = &Event { id: event.id.as_ref().map(EventId::alias), ..event.clone() };
         ChannelCopy { channel: event.topic.clone(), payload: payload::write(payload, event) }
     }

@@ -39,7 +39,7 @@ impl RedisLead {
         let explain = |error: RedisError| EngineError(explain(address, &error));
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => address.open(TIMEOUT, TIMEOUT, LIMITS).map_err(explain)?,
+            None => address.open_for(&self.settings.stream_key(), TIMEOUT, TIMEOUT, LIMITS).map_err(explain)?,
         };
         let answer = connection.ask(command).map_err(explain)?;
         self.connection = Some(connection);

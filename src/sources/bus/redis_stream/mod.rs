@@ -93,7 +93,8 @@ impl RedisStream {
 
     fn connect(&self) -> Result<Connection, EngineError> {
         let address = &self.settings.address;
-        address.connect(TIMEOUT, TIMEOUT).map_err(|error| EngineError(explain(address, &error)))
+        let connection = address.connect_for(&self.settings.stream_key(), TIMEOUT, TIMEOUT);
+        connection.map_err(|error| EngineError(explain(address, &error)))
     }
 
     /// The same for a Redis that may not be fit for a bus.
