@@ -21,6 +21,7 @@ setup:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
+	cargo clippy -- -D warnings
 
 # What the dependencies may be: deny.toml.
 lint-deps:

@@ -7,11 +7,14 @@ use clap::{Args, Subcommand};
 use crate::config::{bus_name, size};
 
 const BUS_HELP: &str = "\
-FANFARE_REDIS_PASSWORD holds the password for Redis; no flag does, since every user of a host sees its arguments. Exit \
-codes: 0 done, 1 Redis can't be reached, or what was asked for failed, 2 wrong usage.
+FANFARE_REDIS_PASSWORD holds the password for Redis, and FANFARE_POSTGRES_PASSWORD that for PostgreSQL; no flag does, since \
+every user of a host sees its arguments. Exit codes: 0 done, 1 the server can't be reached, or what was asked for failed, \
+2 wrong usage.
 
 Examples:
   fanfare bus install --redis-url redis://127.0.0.1:6379
+  fanfare bus install --postgres-url postgres://owner@127.0.0.1/app
+  fanfare bus install --print | psql app
   fanfare bus check --redis-url redis://127.0.0.1:6379
   fanfare bus status --redis-url redis://127.0.0.1:6379
   fanfare bus hold --redis-url redis://127.0.0.1:6379 -- systemctl restart redis-server
@@ -29,13 +32,13 @@ pub struct BusArgs {
 /// What `fanfare bus` does.
 #[derive(Subcommand, Clone, Debug)]
 pub enum BusAction {
-    /// Load the functions that append to the bus, or replace them by this version's
+    /// Install the functions that append to the bus, or replace them by this version's; in PostgreSQL, also its tables
     ///
     /// Upgrade all nodes first: they read the format of their own version and of the one before.
     Install(InstallArgs),
     /// Print what the bus holds: positions, entries, format and bounds
     Status(BusPlace),
-    /// Examine Redis and the bus: what is wrong, what it means, and what to do
+    /// Examine Redis or PostgreSQL and the bus: what is wrong, what it means, and what to do
     ///
     /// Exit code 1 if something is wrong.
     Check(CheckArgs),
@@ -50,13 +53,25 @@ pub enum BusAction {
 pub struct BusPlace {
     /// The Redis that has it: redis://, rediss:// (TLS) or redis+sentinel://
     #[arg(long, value_name = "URL")]
-    pub redis_url: String,
+    pub redis_url: Option<String>,
 
     /// A file whose first line is the password for Redis
     #[arg(long, value_name = "FILE")]
     pub redis_password_file: Option<PathBuf>,
 
-    /// The bus's name: --bus-name of its nodes
+    /// The PostgreSQL that has it: postgres://user@host:5432/database, with ?sslmode=require for TLS
+    #[arg(long, value_name = "URL", conflicts_with_all = ["redis_url", "name"])]
+    pub postgres_url: Option<String>,
+
+    /// A file whose first line is the password for PostgreSQL
+    #[arg(long, value_name = "FILE")]
+    pub postgres_password_file: Option<PathBuf>,
+
+    /// A file of PEM certificates to verify PostgreSQL with over TLS, instead of this host's own
+    #[arg(long, value_name = "FILE")]
+    pub postgres_tls_ca: Option<PathBuf>,
+
+    /// The bus's name in Redis: --bus-name of its nodes
     #[arg(long = "bus-name", value_name = "NAME", default_value = "fanfare", value_parser = bus_name)]
     pub name: String,
 }
@@ -75,6 +90,10 @@ pub struct InstallArgs {
     /// Raise the bytes that a topic's name may have. Unset: --topic-bytes of the first node
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub topic_bytes: Option<usize>,
+
+    /// Print the SQL that installs the bus in PostgreSQL, and install nothing
+    #[arg(long, conflicts_with_all = ["redis_url", "postgres_url", "force", "event_bytes", "topic_bytes"])]
+    pub print: bool,
 
     /// Replace functions of a later version
     #[arg(long)]

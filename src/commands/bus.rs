@@ -1,4 +1,4 @@
-//! `fanfare bus`: installs and examines a durable bus in a Redis stream, and holds it while Redis restarts.
+//! `fanfare bus`: installs and examines a durable bus, and holds one in Redis while that restarts.
 
 use std::io::{Write, stdout};
 use std::process::{Command, ExitCode, ExitStatus};
@@ -7,27 +7,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::UsageError;
+use super::{UsageError, postgres};
 use crate::cli::{BusAction, BusArgs, BusPlace, CheckArgs, HoldArgs};
 use crate::protocol::publish::PublishLimits;
-use crate::sources::bus::redis_stream::{
-    Finding, HOLD_WAIT_MAX, Held, Opened, RedisStream, Status, StreamSettings, Verdict,
-};
+use crate::sources::bus::findings::{Finding, Verdict};
+use crate::sources::bus::redis_stream::{HOLD_WAIT_MAX, Held, Opened, RedisStream, StreamSettings};
+use crate::sources::bus::tools::BusTools;
 
 /// Between two attempts to open a held bus.
 const OPEN_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: &BusArgs) -> anyhow::Result<ExitCode> {
     match &args.action {
+        BusAction::Install(args) if args.print => say(postgres::schema()?.trim_end())?,
         BusAction::Install(args) => {
-            let mut stream = stream_at(&args.place)?;
-            stream.install(args.force)?;
+            let mut bus = bus_at(&args.place, 0)?;
+            bus.install(args.force)?;
             if args.topic_bytes.is_some() || args.event_bytes.is_some() {
-                stream.raise_bounds(args.topic_bytes, args.event_bytes)?;
+                bus.raise_bounds(args.topic_bytes, args.event_bytes)?;
             }
             say("the functions of the bus are installed")?;
         }
-        BusAction::Status(place) => say(&shown(&stream_at(place)?.status()?))?,
+        BusAction::Status(place) => say(&bus_at(place, 0)?.status()?.to_string())?,
         BusAction::Check(args) => return check(args),
         BusAction::Hold(args) => hold(args)?,
     }
@@ -35,9 +36,7 @@ pub(super) fn run(args: &BusArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let mut settings = settings_of(&args.place)?;
-    settings.entries_max = args.entries;
-    let findings = RedisStream::new(settings).check()?;
+    let findings = bus_at(&args.place, args.entries)?.check()?;
     if args.json {
         say(&serde_json::to_string_pretty(&findings)?)?;
     } else {
@@ -57,36 +56,35 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn shown(status: &Status) -> String {
-    let Status { last, first, entries, format, bounds, is_held } = status;
-    let first = first.map_or("-".to_owned(), |first| first.to_string());
-    let bounds = bounds.map_or("set by the first node".to_owned(), |(topic, event)| {
-        format!("topics of {topic} bytes, events of {event} bytes")
-    });
-    let held = if *is_held { "\nheld      publishing is refused: fanfare bus hold runs" } else { "" };
-    format!("position  {last}\nfirst     {first}\nentries   {entries}\nformat    {format}\nbounds    {bounds}{held}")
+/// The bus that is to keep this number of entries.
+fn bus_at(place: &BusPlace, entries_max: u64) -> anyhow::Result<Box<dyn BusTools>> {
+    match &place.postgres_url {
+        Some(url) => postgres::bus_at(place, url, entries_max),
+        None => Ok(Box::new(stream_at(place, entries_max)?)),
+    }
 }
 
-fn stream_at(place: &BusPlace) -> anyhow::Result<RedisStream> {
-    Ok(RedisStream::new(settings_of(place)?))
-}
-
-fn settings_of(place: &BusPlace) -> anyhow::Result<StreamSettings> {
-    Ok(StreamSettings {
-        address: super::redis::redis_address(&place.redis_url, place.redis_password_file.as_deref())?,
+fn stream_at(place: &BusPlace, entries_max: u64) -> anyhow::Result<RedisStream> {
+    let missing = || UsageError("give --redis-url or --postgres-url: it names the server that has the bus".to_owned());
+    let url = place.redis_url.as_deref().ok_or_else(missing)?;
+    Ok(RedisStream::new(StreamSettings {
+        address: super::redis::redis_address(url, place.redis_password_file.as_deref())?,
         name: place.name.clone(),
         bounds: Arc::default(),
+        entries_max,
         // Nothing is appended or read.
-        entries_max: 0,
         id_memory: Duration::ZERO,
         limits: PublishLimits { topic_bytes_max: 0, data_bytes_max: 0, batch_max: 0 },
-    })
+    }))
 }
 
 /// Holds the bus while the command runs, and until Redis is another process or another server.
 fn hold(args: &HoldArgs) -> anyhow::Result<()> {
     let (program, arguments) = args.command.split_first().ok_or(UsageError("no command is given".to_owned()))?;
-    let mut stream = stream_at(&args.place)?;
+    if args.place.postgres_url.is_some() {
+        return Err(UsageError("a bus in PostgreSQL needs no hold: a restart is no gap".to_owned()).into());
+    }
+    let mut stream = stream_at(&args.place, 0)?;
     let random = || getrandom::u64().context("asking the kernel for random bits");
     let token = format!("{:016x}{:016x}", random()?, random()?);
     let held_at = Instant::now();

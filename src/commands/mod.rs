@@ -9,6 +9,8 @@ mod doctor;
 mod listeners;
 mod load;
 mod manual;
+#[cfg_attr(not(feature = "postgres"), path = "no_postgres.rs")]
+mod postgres;
 mod publish;
 mod redis;
 mod reload;

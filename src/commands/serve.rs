@@ -78,7 +78,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
 fn warn_if_silent(config: &Config) {
     let security = &config.security;
     let may_publish = security.dev || security.jwt.is_some() || !security.publish_tokens.is_empty();
-    if config.redis.is_none() && !may_publish {
+    if config.redis.is_none() && config.postgres.is_none() && !may_publish {
         tracing::warn!(
             "nothing can be published: there is no source, and no token to publish with; give --redis-url, \
              --publish-token-file or --dev"

@@ -85,9 +85,9 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
 
 /// The sources without which the server is not ready. Without its bus, a server can't start a stream.
 fn required_sources(config: &Config) -> Vec<String> {
-    let Some(redis) = &config.redis else { return Vec::new() };
-    let bus = redis.stream.as_ref().map(|_| "bus".to_owned());
-    bus.into_iter().chain(redis.is_required.then(|| "redis".to_owned())).collect()
+    let bus = config.durable_bus().map(|_| "bus".to_owned());
+    let redis = config.redis.as_ref().filter(|redis| redis.is_required).map(|_| "redis".to_owned());
+    bus.into_iter().chain(redis).collect()
 }
 
 fn cors(config: &Config) -> Cors {
@@ -137,7 +137,7 @@ fn hub_limits(config: &Config) -> HubLimits {
         history_bytes_total_max: config.history.bytes_total_max,
         history_age_max: config.history.age_max,
         replay_events_max: config.history.replay_events_max.map(|max| max as usize),
-        fetch_entries_max: config.durable_bus().map_or(0, |(_, stream)| u64::from(stream.fetch_entries_max)),
+        fetch_entries_max: config.durable_bus().map_or(0, |bus| u64::from(bus.fetch_entries_max)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::config::{ChannelTable, Config, RedisConfig, RedisPayload, StreamConfig};
+use crate::config::{ChannelTable, Config, DurableBusConfig, RedisConfig, RedisPayload};
 use crate::event::RunName;
 use crate::observe::live::Live;
 use crate::sources::bus::redis_stream::{RedisLead, RedisStream, StreamSettings, marker_channel};
@@ -44,24 +44,23 @@ impl Sources {
         let mut statuses = Vec::new();
         let mut publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(sequencer) as _;
         let (mut redis, mut bus, mut fetcher, mut ingest) = (None, None, None, None);
-        if let Some((settings, stream)) = config.durable_bus() {
+        if config.durable_bus().is_some() {
             let status = SourceStatus::of_bus();
             statuses.push(Arc::clone(&status));
             let node = getrandom::u64().context("asking the kernel for random bits")?;
             let node = RunName::from_bits(node).to_string();
             let bounds = Arc::new(BusBounds::default());
-            let stream_settings = || stream_settings(config, settings, stream, &bounds);
-            let engine = || -> Box<dyn Engine> { Box::new(RedisStream::new(stream_settings())) };
+            let engines = engines(config, &bounds)?;
             let bus_settings = bus_settings(config, node.clone(), Arc::clone(&bounds));
             let (handle, bus_publisher, page_requests) =
-                bus::spawn(bus_settings, engine, outlet, status).context("starting the bus")?;
+                bus::spawn(bus_settings, engines, outlet, status).context("starting the bus")?;
             bus = Some(handle);
             fetcher = Some(Arc::new(page_requests) as _);
             publisher = Arc::new(bus_publisher);
-            if settings.has_channels() {
+            if let Some((settings, stream)) = stream_of(config).filter(|(redis, _)| redis.has_channels()) {
                 let status = SourceStatus::new("redis");
                 statuses.push(Arc::clone(&status));
-                let lead = Box::new(RedisLead::new(stream_settings()));
+                let lead = Box::new(RedisLead::new(stream_settings(config, settings, stream, &bounds)));
                 let settings = RedisSettings { bus: marker_channel(&stream.name), ..redis_settings(config, settings) };
                 let thread = redis::spawn_ingest(settings, node, lead, bounds, status);
                 ingest = Some(thread.context("starting the ingest")?);
@@ -89,10 +88,26 @@ impl Sources {
     }
 }
 
+/// The Redis that has the bus.
+fn stream_of(config: &Config) -> Option<(&RedisConfig, &DurableBusConfig)> {
+    let redis = config.redis.as_ref()?;
+    Some((redis, redis.stream.as_ref()?))
+}
+
+/// What makes an engine for each thread of the bus.
+fn engines(config: &Config, bounds: &Arc<BusBounds>) -> anyhow::Result<Box<dyn Fn() -> Box<dyn Engine>>> {
+    if let Some(postgres) = &config.postgres {
+        return super::postgres::engines(config, postgres, bounds);
+    }
+    let (redis, stream) = stream_of(config).context("no server is given that has the bus")?;
+    let settings = stream_settings(config, redis, stream, bounds);
+    Ok(Box::new(move || Box::new(RedisStream::new(settings.clone()))))
+}
+
 fn stream_settings(
     config: &Config,
     redis: &RedisConfig,
-    stream: &StreamConfig,
+    stream: &DurableBusConfig,
     bounds: &Arc<BusBounds>,
 ) -> StreamSettings {
     StreamSettings {

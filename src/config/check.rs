@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::options::{BusKind, IoBackend, Options, RequiredSource};
+use super::bus::BusKind;
+use super::options::{IoBackend, Options, RequiredSource};
 use crate::event::glob;
 use crate::io::listener::ListenAddress;
 
 use super::tables::{CHANNELS, Table};
 use super::{
-    ChannelTable, ConfigError, CorsOrigin, Environment, REDIS_PASSWORD_VARIABLE, Settings, Tables, TopicTable,
+    ChannelTable, ConfigError, CorsOrigin, Environment, POSTGRES_PASSWORD_VARIABLE, REDIS_PASSWORD_VARIABLE, Settings,
+    Tables, TopicTable,
 };
 
 /// Refuses options that contradict each other, or that ask for features that are not built.
@@ -85,13 +87,14 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
 
 /// What the names of a durable bus's own keys and channels begin with.
 fn own_prefix(options: &Options) -> String {
-    format!("{{{}}}:", options.redis.bus_name)
+    format!("{{{}}}:", options.bus.name)
 }
 
 /// Checks what the bus needs, and what it excludes.
 fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let with = |name: &str| (settings.get("bus").to_string(), settings.get(name).to_string());
-    match (options.redis.kind, &options.redis.url) {
+    match (options.bus.kind, &options.redis.url) {
+        (Some(BusKind::Postgres), _) => postgres_bus(options, settings),
         (Some(BusKind::Redis | BusKind::RedisStream), None) => Err(ConfigError::Value {
             setting: settings.get("bus").to_string(),
             reason: "no redis-url is given: it names the Redis that has the bus".into(),
@@ -117,6 +120,26 @@ fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     }
 }
 
+/// Checks what a bus in PostgreSQL needs, and what it excludes.
+fn postgres_bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let bus = settings.get("bus").to_string();
+    let missing = |reason: &str| Err(ConfigError::Value { setting: bus.clone(), reason: reason.to_owned() });
+    if !cfg!(feature = "postgres") {
+        return missing("this fanfare was built without the cargo feature postgres: build it with --features postgres");
+    }
+    if options.postgres.url.is_none() {
+        return missing("no postgres-url is given: it names the PostgreSQL that has the bus");
+    }
+    let with = |name: &str| (bus.clone(), settings.get(name).to_string());
+    if options.redis.url.is_some() {
+        return refuse(with("redis-url"), "no channel of Redis is read beside this bus: leave out one of them");
+    }
+    match settings.get("bus-name").is_explicit() {
+        true => refuse(with("bus-name"), "the bus of a database is its schema fanfare: leave that out"),
+        false => Ok(()),
+    }
+}
+
 /// Refuses tables that contradict the options.
 pub(super) fn tables(options: &Options, settings: &Settings, tables: &Tables) -> Result<(), ConfigError> {
     tables.channels.iter().try_for_each(|table| channels_table(table, options, settings))?;
@@ -126,7 +149,7 @@ pub(super) fn tables(options: &Options, settings: &Settings, tables: &Tables) ->
 fn channels_table(table: &Table<ChannelTable>, options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let with = |option: &str| (table.shown("pattern"), settings.get(option).to_string());
     let own = own_prefix(options);
-    if options.redis.kind == Some(BusKind::RedisStream) && table.values.pattern.starts_with(&own) {
+    if options.bus.kind == Some(BusKind::RedisStream) && table.values.pattern.starts_with(&own) {
         return refuse(with("bus-name"), &format!("names that begin with {own} belong to the bus"));
     }
     if options.redis.url.is_some() && table.values.pattern == options.redis.bus {
@@ -171,6 +194,14 @@ fn warn_if_hidden<T>(tables: &[Table<T>], pattern: impl Fn(&T) -> &str, warnings
 
 /// Warns about settings that are allowed but have no effect.
 pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment, warnings: &mut Vec<String>) {
+    if options.bus.kind != Some(BusKind::Postgres) {
+        let names = ["postgres-url", "postgres-password-file", "postgres-tls-ca"];
+        let given = names.into_iter().map(|name| settings.get(name)).filter(|setting| setting.is_explicit());
+        warnings.extend(given.map(|setting| format!("{setting} has no effect without bus postgres")));
+        if env.contains_key(POSTGRES_PASSWORD_VARIABLE) {
+            warnings.push(format!("{POSTGRES_PASSWORD_VARIABLE} has no effect without bus postgres"));
+        }
+    }
     if options.redis.url.is_some() {
         return without_channels(options, settings, warnings);
     }
@@ -197,7 +228,7 @@ pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment
 fn without_channels(options: &Options, settings: &Settings, warnings: &mut Vec<String>) {
     let is_explicit = |name: &&str| settings.get(name).is_explicit();
     let has_channels = ["redis-channel", "redis-pattern"].iter().any(is_explicit);
-    if options.redis.kind == Some(BusKind::RedisStream) && !has_channels {
+    if options.bus.kind == Some(BusKind::RedisStream) && !has_channels {
         for name in ["redis-payload", "ready-requires"].into_iter().filter(is_explicit) {
             let setting = settings.get(name);
             warnings

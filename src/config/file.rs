@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 
 use super::ConfigError;
-use super::layers::{Origin, SECRET_OPTION, Setting, command, default_setting, nearest};
+use super::layers::{Origin, SECRET_OPTIONS, Setting, command, default_setting, nearest};
 use super::tables::{self, TABLES_MAX};
 
 /// A configuration file.
@@ -134,7 +134,7 @@ fn unquoted(line: &str) -> Option<String> {
     if !is_known || value.is_empty() || value.contains(['"', '\'']) {
         return None;
     }
-    if name == SECRET_OPTION {
+    if SECRET_OPTIONS.contains(&name) {
         return Some(format!("{name} needs quotes around its value")); // the value may hold the password
     }
     let quoted: Vec<String> =

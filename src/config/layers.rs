@@ -26,8 +26,8 @@ pub type Flags = BTreeMap<String, Vec<String>>;
 /// The word that unsets an option without a default, where a lower layer has set it.
 pub(super) const OFF: &str = "off";
 
-/// The one option whose value may hold a secret.
-pub(super) const SECRET_OPTION: &str = "redis-url";
+/// The options whose values may hold a secret.
+pub(super) const SECRET_OPTIONS: [&str; 2] = ["redis-url", "postgres-url"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -332,7 +332,7 @@ fn environment_setting(arg: &clap::Arg, env: &Environment, below: &Setting) -> O
 }
 
 fn shown(name: &str, text: &str) -> String {
-    if name == SECRET_OPTION { redact_url(text) } else { text.to_owned() }
+    if SECRET_OPTIONS.contains(&name) { redact_url(text) } else { text.to_owned() }
 }
 
 /// A text as a TOML value: numbers and truth values bare, everything else quoted.

@@ -5,6 +5,7 @@
 //! reload may change.
 //! The result is plain data. Reads the configuration file and files of secrets and certificates; opens nothing else.
 
+mod bus;
 mod check;
 mod credentials;
 mod defaults;
@@ -13,6 +14,7 @@ mod jwt;
 mod layers;
 mod live;
 mod options;
+mod postgres;
 mod redis;
 mod secret;
 mod tables;
@@ -23,6 +25,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use bus::DurableBusConfig;
 pub use file::ConfigFile;
 pub use jwt::{JWT_SECRET_VARIABLE, JwtConfig};
 pub use layers::{Environment, Flags, Origin, Setting, Settings, variable};
@@ -30,8 +33,9 @@ pub use options::{
     DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
     Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
 };
-pub use redis::{RedisConfig, StreamConfig};
-pub use secret::{REDACTED, RedisUrl, Secret, SecretError, SecretFile, read_bounded, redact_url};
+pub use postgres::PostgresConfig;
+pub use redis::RedisConfig;
+pub use secret::{PostgresUrl, REDACTED, RedisUrl, Secret, SecretError, SecretFile, read_bounded, redact_url};
 pub use tables::{ChannelTable, TABLES_MAX, Tables, TopicTable};
 pub use template::template;
 pub use values::{
@@ -49,9 +53,17 @@ pub const OPERATOR_TOKEN_VARIABLE: &str = "FANFARE_OPERATOR_TOKEN";
 /// Holds the password for Redis.
 pub const REDIS_PASSWORD_VARIABLE: &str = "FANFARE_REDIS_PASSWORD";
 
+/// Holds the password for PostgreSQL.
+pub const POSTGRES_PASSWORD_VARIABLE: &str = "FANFARE_POSTGRES_PASSWORD";
+
 /// The variables that hold secrets themselves. No flag takes a secret: every user of a host can see its arguments.
-const SECRET_VARIABLES: [&str; 4] =
-    [PUBLISH_TOKEN_VARIABLE, OPERATOR_TOKEN_VARIABLE, REDIS_PASSWORD_VARIABLE, JWT_SECRET_VARIABLE];
+const SECRET_VARIABLES: [&str; 5] = [
+    PUBLISH_TOKEN_VARIABLE,
+    OPERATOR_TOKEN_VARIABLE,
+    REDIS_PASSWORD_VARIABLE,
+    POSTGRES_PASSWORD_VARIABLE,
+    JWT_SECRET_VARIABLE,
+];
 
 /// What `fanfare serve` runs with.
 #[derive(Clone, Debug)]
@@ -60,6 +72,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// The Redis it bridges, if any.
     pub redis: Option<RedisConfig>,
+    /// The PostgreSQL that has its bus, if any.
+    pub postgres: Option<PostgresConfig>,
     /// What subscribers get, and when.
     pub delivery: DeliveryConfig,
     /// What topics remember.
@@ -81,10 +95,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// The durable bus, and the Redis that has it.
-    pub fn durable_bus(&self) -> Option<(&RedisConfig, &StreamConfig)> {
-        let redis = self.redis.as_ref()?;
-        Some((redis, redis.stream.as_ref()?))
+    /// The durable bus, if there is one.
+    pub fn durable_bus(&self) -> Option<&DurableBusConfig> {
+        let in_redis = self.redis.as_ref().and_then(|redis| redis.stream.as_ref());
+        in_redis.or(self.postgres.as_ref().map(|postgres| &postgres.bus))
     }
 }
 
@@ -221,7 +235,8 @@ fn resolve(
 ) -> Result<Config, ConfigError> {
     let mut secrets = SecretReader { settings, env, warnings };
     Ok(Config {
-        redis: options.redis.read(&tables.channels, &mut secrets)?,
+        redis: options.redis.read(&options.bus, &tables.channels, &mut secrets)?,
+        postgres: options.postgres.read(&options.bus, &mut secrets)?,
         topics: tables.topics.iter().map(|table| table.values.clone()).collect(),
         security: security_config(options.security, options.jwt, &mut secrets)?,
         tcp_user_timeout: options.io.user_timeout_beside(&options.delivery),
@@ -282,6 +297,16 @@ impl SecretReader<'_> {
             self.warnings.push(format!("{setting}: every user of this host may read it; chmod o-r {}", path.display()));
         }
         take(&file).map(Some).map_err(refused)
+    }
+
+    /// The password in a file or in a variable.
+    fn password(&mut self, option: &str, path: Option<&Path>, variable: &str) -> Result<Option<Secret>, ConfigError> {
+        let from_file = self.file(option, path, SecretFile::password)?;
+        Ok(from_file.or(self.variable(variable, Secret::password)?))
+    }
+
+    fn warn_of_redacted(&mut self, url: &str, file: &str) {
+        self.warnings.push(format!("{url} has {REDACTED} for a password, which was redacted: give {file}"));
     }
 
     fn variable(

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Command, ValueEnum};
 
+use super::bus::BusOptions;
 use super::jwt::JwtOptions;
+use super::postgres::PostgresOptions;
 use super::secret::RedisUrl;
 use super::values::{
-    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration_within,
-    exact_topic, size_within, topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, channel, count_within, duration_within, exact_topic,
+    size_within, topic,
 };
 use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};
@@ -47,6 +49,10 @@ pub struct Options {
     pub(super) listen: ListenConfig,
     #[command(flatten)]
     pub(super) redis: RedisOptions,
+    #[command(flatten)]
+    pub(super) bus: BusOptions,
+    #[command(flatten)]
+    pub(super) postgres: PostgresOptions,
     #[command(flatten)]
     pub(super) delivery: DeliveryConfig,
     #[command(flatten)]
@@ -152,28 +158,6 @@ pub(super) struct RedisOptions {
     /// nodes deliver such an event once, whether or not they subscribe to the channel.
     #[arg(id = "redis-publish", long, value_name = "CHANNEL", value_parser = exact_topic)]
     pub(super) copied_channels: Vec<Topic>,
-
-    /// Where the order of events is kept. Unset: redis with --redis-url, else local
-    #[arg(id = "bus", long, value_name = "BUS")]
-    pub(super) kind: Option<BusKind>,
-
-    /// What the keys of a redis-stream bus begin with: {NAME}:events and others
-    #[arg(id = "bus-name", long, value_name = "NAME", default_value = "fanfare", value_parser = bus_name)]
-    pub(super) bus_name: String,
-
-    /// About how many entries a redis-stream bus keeps
-    #[arg(id = "bus-entries", long, value_name = "N", default_value = "1000000", value_parser = count_within(1, u32::MAX))]
-    pub(super) bus_entries: u32,
-
-    /// How long a redis-stream bus recognizes an event that is published again under the same id
-    #[arg(id = "bus-id-memory", long, value_name = "TIME", default_value = "10m",
-          value_parser = duration_within(Duration::from_secs(1), Duration::from_secs(7 * 24 * 3600)))]
-    pub(super) bus_id_memory: Duration,
-
-    /// How many older entries of a redis-stream bus a client that returns may receive, beyond what the server remembers
-    #[arg(id = "bus-fetch-entries", long, value_name = "N", default_value = "100000",
-          value_parser = count_within(0, u32::MAX))]
-    pub(super) bus_fetch_entries: u32,
 
     /// A source without which /health/ready answers 503 (by default it says "degraded"); repeatable
     #[arg(id = "ready-requires", long, value_name = "SOURCE")]
@@ -499,17 +483,6 @@ pub enum RedisPayload {
     Raw,
     /// The JSON object that POST /publish takes.
     Envelope,
-}
-
-/// Where the order of events is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum BusKind {
-    /// In this process; a restart forgets it.
-    Local,
-    /// In this process; the nodes on one Redis exchange events through its pub/sub, which keeps nothing.
-    Redis,
-    /// In a stream of Redis 7, which all nodes read: a restart forgets nothing.
-    RedisStream,
 }
 
 /// A source that readiness may depend on.

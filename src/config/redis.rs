@@ -1,11 +1,11 @@
 //! The Redis that the server bridges: reads its password and certificates, and checks its address without connecting.
 
 use std::path::Path;
-use std::time::Duration;
 
-use super::options::{BusKind, RedisOptions, RedisPayload, RequiredSource};
+use super::bus::{BusKind, BusOptions, DurableBusConfig};
+use super::options::{RedisOptions, RedisPayload, RequiredSource};
 use super::tables::{ChannelTable, Table};
-use super::{ConfigError, REDACTED, REDIS_PASSWORD_VARIABLE, RedisUrl, Secret, SecretFile, SecretReader};
+use super::{ConfigError, REDIS_PASSWORD_VARIABLE, RedisUrl, SecretReader};
 use crate::event::Topic;
 use crate::redis_address::{AddressError, RedisAddress};
 
@@ -31,22 +31,9 @@ pub struct RedisConfig {
     /// Topics whose events are copied to the channel of the same name when they are published over HTTP.
     pub copied_channels: Vec<Topic>,
     /// The durable bus in this Redis, if there is one.
-    pub stream: Option<StreamConfig>,
+    pub stream: Option<DurableBusConfig>,
     /// True when a lost Redis makes the server unready instead of degraded.
     pub is_required: bool,
-}
-
-/// A durable bus in a stream of Redis.
-#[derive(Clone, Debug)]
-pub struct StreamConfig {
-    /// What its keys begin with.
-    pub name: String,
-    /// About how many entries it keeps.
-    pub entries_max: u64,
-    /// How long it remembers publishers' ids.
-    pub id_memory: Duration,
-    /// How many of its older entries are fetched for one client.
-    pub fetch_entries_max: u32,
 }
 
 impl RedisConfig {
@@ -60,16 +47,14 @@ impl RedisOptions {
     /// Reads the files that the options name; none without a URL.
     pub(super) fn read(
         self,
+        bus: &BusOptions,
         tables: &[Table<ChannelTable>],
         secrets: &mut SecretReader<'_>,
     ) -> Result<Option<RedisConfig>, ConfigError> {
         let Some(mut url) = self.url else { return Ok(None) };
-        let from_file = secrets.file("redis-password-file", self.password_file.as_deref(), SecretFile::password)?;
-        match from_file.or(secrets.variable(REDIS_PASSWORD_VARIABLE, Secret::password)?) {
+        match secrets.password("redis-password-file", self.password_file.as_deref(), REDIS_PASSWORD_VARIABLE)? {
             Some(password) => url = url.with_password(&password),
-            None if url.is_redacted() => secrets
-                .warnings
-                .push(format!("redis-url has {REDACTED} for a password, which was redacted: give redis-password-file")),
+            None if url.is_redacted() => secrets.warn_of_redacted("redis-url", "redis-password-file"),
             None => {}
         }
         let refused = |option: &str, reason: String| {
@@ -82,12 +67,7 @@ impl RedisOptions {
             AddressError::Ca(_) => refused("redis-tls-ca", error.to_string()),
             AddressError::Url(_) | AddressError::Insecure => refused("redis-url", error.to_string()),
         })?;
-        let stream = (self.kind == Some(BusKind::RedisStream)).then_some(StreamConfig {
-            name: self.bus_name,
-            entries_max: self.bus_entries.into(),
-            id_memory: self.bus_id_memory,
-            fetch_entries_max: self.bus_fetch_entries,
-        });
+        let stream = bus.of(BusKind::RedisStream);
         // A durable bus needs no channel; the default is for servers that Fanfare replaces.
         let is_without_channels = stream.is_some() && !secrets.settings.get("redis-channel").is_explicit();
         Ok(Some(RedisConfig {

@@ -187,6 +187,52 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
+/// Where PostgreSQL is: `postgres://` or `postgresql://`. Printed without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl(String);
+
+impl PostgresUrl {
+    /// The whole URL, its password included, as the postgres crate takes it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// True when the URL was copied from a redacted one: its password is kept elsewhere.
+    pub fn is_redacted(&self) -> bool {
+        self.0.contains(&format!(":{REDACTED}@")) || self.0.contains(&format!("password={REDACTED}"))
+    }
+}
+
+impl FromStr for PostgresUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PostgresUrl, String> {
+        const ADVICE: &str = "allowed is postgres://[user[:password]@]host[:port][,host[:port]]/database[?sslmode=…]";
+        let (place, query) = text.split_once('?').unwrap_or((text, ""));
+        if !["postgres://", "postgresql://"].iter().any(|scheme| place.starts_with(scheme)) {
+            return Err(ADVICE.to_owned());
+        }
+        // What other clients call prefer and require encrypts without verifying with whom.
+        let modes = query.split('&').filter_map(|pair| pair.strip_prefix("sslmode="));
+        if modes.into_iter().any(|mode| !["disable", "require", "verify-full"].contains(&mode)) {
+            return Err("sslmode is disable, or require, which verifies the certificate as verify-full does".to_owned());
+        }
+        Ok(PostgresUrl(text.to_owned()))
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redact_url(&self.0))
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A URL's text without its password and its token. Works also on text that is not a URL, since errors show mistyped
 /// URLs: it redacts anything that may be a password. Every URL but a [`RedisUrl`] is shown through this.
 pub fn redact_url(text: &str) -> String {
@@ -227,7 +273,7 @@ fn redact_parameter(text: &str) -> String {
         rest = after;
         // The name may be percent-encoded.
         let name = before.rsplit(['?', '&']).next().unwrap_or_default();
-        let is_secret = |name: &str| name.ends_with("pass") || name == "access_token";
+        let is_secret = |name: &str| name.ends_with("pass") || name == "password" || name == "access_token";
         if url::form_urlencoded::parse(name.as_bytes()).any(|(name, _)| is_secret(&name)) {
             redacted.push_str(REDACTED);
             rest = after.find(['&', '#']).map_or("", |end| &after[end..]);
@@ -252,6 +298,8 @@ mod tests {
         check("user:pw@host", "user:***@host");
         check("unix:///run/r.sock?db=1&pass=pw&user=u", "unix:///run/r.sock?db=1&pass=***&user=u");
         check("unix:///run/r.sock?pass=pw", "unix:///run/r.sock?pass=***");
+        check("postgresql:///d?host=/run&password=pw&user=u", "postgresql:///d?host=/run&password=***&user=u");
+        check("postgres://u:pw@a:1,b/d?sslmode=require", "postgres://u:***@a:1,b/d?sslmode=require");
         check("unix:///run/r.sock?pass=p@w", "unix:///run/r.sock?pass=***");
         check("unix:///r?pass=pw&x=://u:p@h", "unix:///r?pass=***&x=://u:p@h");
         check("unix:/run/r?pass=a@b", "unix:/run/r?pass=***");

@@ -153,6 +153,20 @@ fn contradictions_name_both_sides() {
     let on_bus = |option, value| [("redis-url", "redis://h"), ("bus", "redis-stream"), (option, value)];
     check(&on_bus("redis-bus", "a"), &["--bus redis-stream", "--redis-bus a", "through the stream"]);
     check(&on_bus("redis-publish", "a"), &["--bus redis-stream", "--redis-publish a", "copies"]);
+    let in_postgres = |option, value| [("postgres-url", "postgres://h/d"), ("bus", "postgres"), (option, value)];
+    if cfg!(feature = "postgres") {
+        check(&[("bus", "postgres")], &["--bus postgres", "no postgres-url"]);
+        check(&in_postgres("redis-url", "redis://h"), &["--bus postgres", "--redis-url", "leave out one"]);
+        check(&in_postgres("bus-name", "a"), &["--bus postgres", "--bus-name a", "schema fanfare"]);
+        check(&in_postgres("postgres-tls-ca", "/no/such"), &["--postgres-tls-ca /no/such", "No such file"]);
+    } else {
+        check(&in_postgres("bus-name", "fanfare"), &["--bus postgres", "cargo feature postgres"]);
+    }
+    check(&[("postgres-url", "mysql://h/d")], &["--postgres-url", "postgres://"]);
+    check(
+        &[("postgres-url", "postgres://u:hunter2@h/d?sslmode=prefer")],
+        &["u:***@h", "sslmode is disable, or require"],
+    );
     check(&on_bus("redis-channel", "{fanfare}:marker"), &["--redis-channel {fanfare}:marker", "belong to the bus"]);
 }
 
@@ -194,6 +208,12 @@ fn what_is_odd_is_allowed_with_a_warning() {
     check(&on_bus("redis-payload", "envelope"), &[], "--redis-payload envelope has no effect");
     check(&on_bus("ready-requires", "redis"), &[], "--ready-requires redis has no effect");
     check(&[("redis-tls-ca", "/no/such")], &[], "--redis-tls-ca /no/such has no effect");
+    check(
+        &[("postgres-url", "postgres://h/d")],
+        &[],
+        "--postgres-url postgres://h/d has no effect without bus postgres",
+    );
+    check(&[], &[("FANFARE_POSTGRES_PASSWORD", "x")], "FANFARE_POSTGRES_PASSWORD has no effect without bus postgres");
     check(&[("jwt-audience", "a")], &[], "--jwt-audience a has no effect without jwt-key-file");
     check(&[], &[("FANFARE_HEARTBEET", "1s")], "did you mean FANFARE_HEARTBEAT?");
     check(&[("redis-url", "redis://:***@h")], &[], "redis-password-file");

@@ -148,8 +148,11 @@ impl Client {
                 return Some(self.unread.drain(..searched + at + delimiter.len()).collect());
             }
             searched = self.unread.len().saturating_sub(delimiter.len() - 1);
-            if self.try_read().expect("an answer, or an orderly end") == 0 {
-                return None;
+            match self.try_read() {
+                Ok(0) => return None,
+                // A read with a timeout is not resumed after the machine was paused (signal(7)).
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                outcome => drop(outcome.expect("an answer, or an orderly end")),
             }
         }
     }

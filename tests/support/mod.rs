@@ -1,4 +1,4 @@
-//! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server,
+//! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server, a PostgreSQL,
 //! an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and servers that misbehave in
 //! chosen ways.
 
@@ -11,6 +11,7 @@ pub mod http;
 pub mod nginx;
 pub mod node;
 pub mod paused;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;

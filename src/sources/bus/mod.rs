@@ -20,14 +20,19 @@
 //! An append is answered when the engine has it. Absent: any decision of one node that another node could make
 //! differently, such as which event is a duplicate.
 
+pub mod findings;
 pub mod follower;
 pub mod lead;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod redis_stream;
+pub mod tools;
 
 mod fetcher;
 mod publisher;
 mod reader;
 mod reader_thread;
+mod stored_event;
 
 use std::io;
 use std::sync::Arc;

@@ -4,7 +4,8 @@ use redis::{Connection, RedisResult};
 
 use crate::sources::bus::EngineError;
 use crate::sources::bus::redis_stream::RedisStream;
-use crate::sources::bus::redis_stream::rules::{Facts, Finding};
+use crate::sources::bus::redis_stream::rules::Facts;
+use crate::sources::bus::tools::BusTools;
 
 /// The commands that a node runs, itself or in a function.
 const COMMANDS: [&str; 16] = [
@@ -27,13 +28,7 @@ const COMMANDS: [&str; 16] = [
 ];
 
 impl RedisStream {
-    /// Examines Redis and the bus. An error: it can't be reached.
-    pub fn check(&mut self) -> Result<Vec<Finding>, EngineError> {
-        let entries_max = self.settings.entries_max;
-        Ok(self.facts()?.findings(entries_max))
-    }
-
-    fn facts(&mut self) -> Result<Facts, EngineError> {
+    pub(super) fn facts(&mut self) -> Result<Facts, EngineError> {
         let mut facts = Facts::default();
         let info: String = self.with_plain_connection(|connection| redis::cmd("INFO").query(connection))?;
         let fields = info.lines().filter_map(|line| line.split_once(':'));

@@ -15,17 +15,16 @@ use std::time::Duration;
 use redis::{Connection, RedisError, RedisResult, Value};
 
 use crate::event::timeline::Position;
-use crate::event::{Event, EventId, EventType, Topic};
+use crate::event::{Event, EventId, EventType};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
+use crate::sources::bus::stored_event::{StoredEvent, refused};
 use crate::sources::bus::{BusBounds, Content, Engine, EngineError, Entry, Page, Receipt};
 use crate::sources::channel::GapReason;
 
 pub use hold::{HOLD_WAIT_MAX, Held, Opened};
 pub use lead::{RedisLead, marker_channel};
-pub use rules::{Finding, Verdict};
-pub use state::Status;
 
 /// The library of functions; `fanfare bus install` loads it.
 pub const FUNCTIONS: &str = include_str!("functions.lua");
@@ -259,8 +258,7 @@ fn read_content(fields: &[Value], limits: &PublishLimits) -> Content {
         Some(Ok(text)) => Ok(Some(text)),
         Some(Err(_)) => Err(format!("its field {name} is not UTF-8")),
     };
-    let topic = text("t").ok().flatten().filter(|name| name.len() <= limits.topic_bytes_max).map(Topic::new);
-    let named = topic.as_ref().and_then(|topic| topic.as_ref().ok().cloned());
+    let topic = text("t").ok().flatten();
     let read = || -> Result<Content, String> {
         let data = text("d")?.ok_or("it has no field d")?;
         if let Some(reason) = text("gap")? {
@@ -272,23 +270,17 @@ fn read_content(fields: &[Value], limits: &PublishLimits) -> Content {
             let disconnect = Disconnect::parse_passed(data.as_bytes()).ok_or("it is no message that nodes exchange")?;
             return Ok(Content::Disconnect(disconnect.map_err(|error| error.to_string())?, node.to_owned()));
         }
-        limits
-            .check_data(data.as_bytes())
-            .map_err(|bytes| format!("its data has {bytes} bytes: an event may have {}", limits.data_bytes_max))?;
-        let topic = topic.ok_or("it has no topic, or a longer one than allowed")?;
-        Ok(Content::Event(Event {
-            topic: topic.map_err(|error| format!("its topic {error}"))?,
-            id: text("i")?.map(EventId::of_publisher).transpose().map_err(|error| format!("its id {error}"))?,
-            event_type: text("e")?.map(EventType::new).transpose().map_err(|error| format!("its type {error}"))?,
-            data: data.to_owned(),
-            retry: text("r")?
-                .map(str::parse)
-                .transpose()
-                .map_err(|_| "its retry is no number")?
-                .map(Duration::from_millis),
-        }))
+        let retry = text("r")?.map(str::parse).transpose().map_err(|_| "its retry is no number")?;
+        let event = StoredEvent {
+            topic,
+            data,
+            id: text("i")?,
+            event_type: text("e")?,
+            retry: retry.map(Duration::from_millis),
+        };
+        event.check(limits).map(Content::Event)
     };
-    read().unwrap_or_else(|reason| Content::Refused { topic: named, reason })
+    read().unwrap_or_else(|reason| refused(topic, limits, reason))
 }
 
 fn unexpected(what: &str) -> EngineError {

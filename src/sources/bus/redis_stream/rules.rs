@@ -2,38 +2,12 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-
-use crate::sources::bus::redis_stream::Status;
+use crate::sources::bus::findings::{Finding, note, ok, problem};
 use crate::sources::bus::redis_stream::state::own_version;
+use crate::sources::bus::tools::Status;
 
 /// Above this part of its memory, Redis may soon refuse events.
 const FULL_PERCENT: u64 = 90;
-
-/// How a finding is to be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// As the operator may want it; the text has the consequence.
-    Note,
-    /// To be changed.
-    Problem,
-}
-
-/// One line of the report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How it is to be taken.
-    pub verdict: Verdict,
-    /// What was examined.
-    pub subject: &'static str,
-    /// What is the case, and what that means.
-    pub text: String,
-    /// What to do about it; empty: nothing.
-    pub advice: String,
-}
 
 /// What Redis answers; `None` where it refuses to.
 #[derive(Clone, Debug, Default)]
@@ -244,7 +218,7 @@ impl Facts {
             }
             _ => ok("bus", text),
         }];
-        if status.is_held {
+        if status.held.is_some() {
             let advice = "wait for fanfare bus hold, or two minutes";
             findings.push(note(
                 "hold",
@@ -256,21 +230,10 @@ impl Facts {
     }
 }
 
-fn ok(subject: &'static str, text: String) -> Finding {
-    Finding { verdict: Verdict::Ok, subject, text, advice: String::new() }
-}
-
-fn note(subject: &'static str, text: String, advice: &str) -> Finding {
-    Finding { verdict: Verdict::Note, subject, text, advice: advice.to_owned() }
-}
-
-fn problem(subject: &'static str, text: String, advice: &str) -> Finding {
-    Finding { verdict: Verdict::Problem, subject, text, advice: advice.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::bus::findings::Verdict;
 
     /// Facts of a good Redis, but for these fields, which are named as Redis names them.
     fn check(fields: &str, expected: &str) {

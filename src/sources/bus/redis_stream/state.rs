@@ -4,24 +4,9 @@ use redis::Value;
 
 use crate::event::timeline::Position;
 use crate::sources::bus::EngineError;
+use crate::sources::bus::findings::Finding;
 use crate::sources::bus::redis_stream::{FORMAT, FUNCTIONS, RedisStream, unexpected};
-
-/// What a bus holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// The newest entry.
-    pub last: Position,
-    /// The oldest entry; `None`: there is none.
-    pub first: Option<Position>,
-    /// How many entries there are.
-    pub entries: u64,
-    /// The format of the entries.
-    pub format: u32,
-    /// The bytes that a topic and an event may have; `None`: no node has set them.
-    pub bounds: Option<(u64, u64)>,
-    /// True while publishing is held.
-    pub is_held: bool,
-}
+use crate::sources::bus::tools::{BusTools, Status};
 
 /// The version of the functions of this Fanfare.
 pub(super) fn own_version() -> u32 {
@@ -29,9 +14,8 @@ pub(super) fn own_version() -> u32 {
     version.expect("the functions have a version")
 }
 
-impl RedisStream {
-    /// Installs or replaces the functions. Later ones are only replaced if it `is_forced`.
-    pub fn install(&mut self, is_forced: bool) -> Result<(), EngineError> {
+impl BusTools for RedisStream {
+    fn install(&mut self, is_forced: bool) -> Result<(), EngineError> {
         let own = own_version();
         match self.functions_version()? {
             Some(there) if there > own && !is_forced => Err(EngineError(format!(
@@ -45,34 +29,14 @@ impl RedisStream {
         }
     }
 
-    /// The version of the functions that are there; 0 if they have none.
-    pub fn functions_version(&mut self) -> Result<Option<u32>, EngineError> {
-        let version = self.with_connection(|connection| {
-            match redis::cmd("FCALL").arg("fanfare_version").arg(0).query::<(u32, u32)>(connection) {
-                Err(error) if error.to_string().contains("Function not found") => Ok(None),
-                version => version.map(Some),
-            }
-        })?;
-        if let Some((version, _)) = version {
-            return Ok(Some(version));
-        }
-        // The first ones had no version.
-        match self.status() {
-            Err(error) if error.0.contains("not installed") => Ok(None),
-            _ => Ok(Some(0)),
-        }
-    }
-
-    /// Raises the bytes that topics and events of the bus may have.
-    pub fn raise_bounds(&mut self, topic_bytes: Option<usize>, event_bytes: Option<usize>) -> Result<(), EngineError> {
+    fn raise_bounds(&mut self, topic_bytes: Option<usize>, event_bytes: Option<usize>) -> Result<(), EngineError> {
         let text = |bytes: Option<usize>| bytes.map_or(String::new(), |bytes| bytes.to_string());
         let mut call = self.settings.call("fanfare_bounds");
         call.arg(text(topic_bytes)).arg(text(event_bytes));
         self.with_connection(|connection| call.query(connection))
     }
 
-    /// What the bus holds.
-    pub fn status(&mut self) -> Result<Status, EngineError> {
+    fn status(&mut self) -> Result<Status, EngineError> {
         let (info, last) = self.read(redis::cmd("XINFO").arg("STREAM").arg(self.settings.stream_key()))?;
         let field = |name: &str| match &info {
             Value::Array(parts) => parts.chunks_exact(2).find_map(|pair| match pair {
@@ -100,8 +64,33 @@ impl RedisStream {
             entries,
             format: format.unwrap_or(FORMAT),
             bounds: topic.zip(event),
-            is_held: held_at.is_some(),
+            held: held_at.map(|_| "publishing is refused: fanfare bus hold runs".to_owned()),
         })
+    }
+
+    fn check(&mut self) -> Result<Vec<Finding>, EngineError> {
+        let entries_max = self.settings.entries_max;
+        Ok(self.facts()?.findings(entries_max))
+    }
+}
+
+impl RedisStream {
+    /// The version of the functions that are there; 0 if they have none.
+    pub fn functions_version(&mut self) -> Result<Option<u32>, EngineError> {
+        let version = self.with_connection(|connection| {
+            match redis::cmd("FCALL").arg("fanfare_version").arg(0).query::<(u32, u32)>(connection) {
+                Err(error) if error.to_string().contains("Function not found") => Ok(None),
+                version => version.map(Some),
+            }
+        })?;
+        if let Some((version, _)) = version {
+            return Ok(Some(version));
+        }
+        // The first ones had no version.
+        match self.status() {
+            Err(error) if error.0.contains("not installed") => Ok(None),
+            _ => Ok(Some(0)),
+        }
     }
 }
 

@@ -1,0 +1,30 @@
+//! Stands in for the bus in PostgreSQL in builds without it.
+
+use std::sync::Arc;
+
+use super::UsageError;
+use crate::cli::BusPlace;
+use crate::config::{Config, PostgresConfig};
+use crate::sources::bus::tools::BusTools;
+use crate::sources::bus::{BusBounds, Engine};
+
+pub(super) fn schema() -> anyhow::Result<&'static str> {
+    Err(absent())
+}
+
+pub(super) fn bus_at(_: &BusPlace, _: &str, _: u64) -> anyhow::Result<Box<dyn BusTools>> {
+    Err(absent())
+}
+
+pub(super) fn engines(
+    _: &Config,
+    _: &PostgresConfig,
+    _: &Arc<BusBounds>,
+) -> anyhow::Result<Box<dyn Fn() -> Box<dyn Engine>>> {
+    Err(absent())
+}
+
+fn absent() -> anyhow::Error {
+    let reason = "this fanfare was built without the cargo feature postgres: build it with --features postgres";
+    UsageError(reason.to_owned()).into()
+}

@@ -1,0 +1,60 @@
+//! The PostgreSQL that has the bus of `fanfare serve` and `fanfare bus`. Builds without it have `no_postgres.rs` instead.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::UsageError;
+use super::redis::password;
+use crate::cli::BusPlace;
+use crate::config::{Config, POSTGRES_PASSWORD_VARIABLE, PostgresConfig, PostgresUrl, Secret, redact_url};
+use crate::protocol::publish::PublishLimits;
+use crate::sources::bus::postgres::{PostgresAddress, PostgresBus, PostgresSettings, SCHEMA};
+use crate::sources::bus::tools::BusTools;
+use crate::sources::bus::{BusBounds, Engine};
+
+/// The SQL that installs the bus.
+pub(super) fn schema() -> anyhow::Result<&'static str> {
+    Ok(SCHEMA)
+}
+
+/// The bus at this place, which is to keep this number of entries.
+pub(super) fn bus_at(place: &BusPlace, url: &str, entries_max: u64) -> anyhow::Result<Box<dyn BusTools>> {
+    let refused = |reason: String| UsageError(format!("--postgres-url {}: {reason}", redact_url(url)));
+    let url: PostgresUrl = url.parse().map_err(refused)?;
+    let file = place.postgres_password_file.as_deref();
+    let password = password("--postgres-password-file", file, POSTGRES_PASSWORD_VARIABLE)?;
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("--postgres-tls-ca {}", path.display()));
+    let ca = place.postgres_tls_ca.as_deref().map(read).transpose()?;
+    Ok(Box::new(PostgresBus::new(PostgresSettings {
+        address: address(&url, password.as_ref(), ca.as_deref())?,
+        bounds: Arc::default(),
+        entries_max,
+        // Nothing is appended or read.
+        id_memory: Duration::ZERO,
+        limits: PublishLimits { topic_bytes_max: 0, data_bytes_max: 0, batch_max: 0 },
+    })))
+}
+
+/// What makes the engines of a node.
+pub(super) fn engines(
+    config: &Config,
+    postgres: &PostgresConfig,
+    bounds: &Arc<BusBounds>,
+) -> anyhow::Result<Box<dyn Fn() -> Box<dyn Engine>>> {
+    let settings = PostgresSettings {
+        address: address(&postgres.url, postgres.password.as_ref(), postgres.tls_ca.as_deref())?,
+        bounds: Arc::clone(bounds),
+        entries_max: postgres.bus.entries_max,
+        id_memory: postgres.bus.id_memory,
+        limits: config.limits.publish(),
+    };
+    Ok(Box::new(move || Box::new(PostgresBus::new(settings.clone()))))
+}
+
+fn address(url: &PostgresUrl, password: Option<&Secret>, ca: Option<&[u8]>) -> Result<PostgresAddress, UsageError> {
+    let address = PostgresAddress::new(url.expose(), password.map(Secret::expose), ca);
+    address.map_err(|error| UsageError(format!("--postgres-url {url}: {error}")))
+}

@@ -1,0 +1,315 @@
+//! A bus in a table of PostgreSQL: the engine's order is the table's, and all appends go through one function there,
+//! which applications call inside their own transactions.
+//!
+//! The functions (`schema.sql`) make offsets dense, and begin an epoch with a fork. A page is one statement that reads the
+//! state of the bus and entries in one snapshot. A reader that follows the
+//! bus asks again at short intervals.
+
+mod address;
+mod check;
+mod connection;
+mod rules;
+mod state;
+
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::types::{FromSql, ToSql};
+use tokio_postgres::{Row, Statement};
+
+use crate::event::timeline::Position;
+use crate::event::{Event, EventId, EventType};
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::publish::PublishLimits;
+use crate::sources::bus::stored_event::{StoredEvent, refused};
+use crate::sources::bus::{BusBounds, Content, Engine, EngineError, Entry, Page, Receipt};
+use crate::sources::throttle::LogThrottle;
+
+use connection::Connection;
+
+pub use address::{AddressError, PostgresAddress};
+
+/// What creates the tables and functions; `fanfare bus install` runs it.
+pub const SCHEMA: &str = include_str!("schema.sql");
+/// The newest format of entries that this version reads; it also reads the one before.
+const FORMAT: u32 = 1;
+/// How often a node that follows the bus asks for new entries.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How often such a node deletes what is old, unless there is more.
+const DELETE_INTERVAL: Duration = Duration::from_secs(1);
+/// The most entries that are deleted in one transaction.
+const DELETED_MAX: i64 = 2000;
+const READ: &str = "SELECT * FROM fanfare.read($1, $2, $3, $4)";
+const APPEND: &str = "SELECT at_epoch, at_offset, is_duplicate FROM fanfare.append($1, $2, $3, $4, $5, $6)";
+const OPEN: &str = "SELECT topic_bytes, event_bytes FROM fanfare.open($1, $2, $3, $4, $5)";
+
+/// Where the bus is.
+#[derive(Clone, Debug)]
+pub struct PostgresSettings {
+    /// The address of PostgreSQL.
+    pub address: PostgresAddress,
+    /// Entries that the bus keeps, about.
+    pub entries_max: u64,
+    /// How long a publisher's id is remembered, to recognize a repeated publish.
+    pub id_memory: Duration,
+    /// How large a topic's name and an event may be on this node; zeros where it is no node.
+    pub limits: PublishLimits,
+    /// How large they may be on the bus.
+    pub bounds: Arc<BusBounds>,
+}
+
+/// One connection to the bus.
+pub struct PostgresBus {
+    settings: PostgresSettings,
+    session: Option<Session>,
+    delete_at: Option<Instant>,
+    delete_log: LogThrottle,
+}
+
+/// A connection on which the bus is open.
+struct Session {
+    connection: Connection,
+    read: Statement,
+    append: Statement,
+    /// The bounds of the bus when it was opened.
+    bounds: (i32, i32),
+}
+
+/// Entries, and whether the bus has to be opened before they count.
+struct ReadPage {
+    page: Page,
+    is_current: bool,
+}
+
+impl PostgresBus {
+    /// Connects with its first call.
+    pub fn new(settings: PostgresSettings) -> PostgresBus {
+        PostgresBus { settings, session: None, delete_at: None, delete_log: LogThrottle::default() }
+    }
+
+    /// Runs statements; a failure ends the connection, because its next answer could belong to an older statement. One that
+    /// the server has ended is replaced first.
+    fn with_session<T>(&mut self, run: impl FnOnce(&mut Session) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        let open = self.session.take().filter(|session| session.connection.is_open());
+        let mut session = open.map_or_else(|| self.connect(), Ok)?;
+        let outcome = run(&mut session)?;
+        self.session = Some(session);
+        Ok(outcome)
+    }
+
+    fn connect(&self) -> Result<Session, EngineError> {
+        let connection = Connection::open(&self.settings.address)?;
+        let bounds = open(&connection, &self.settings)?;
+        let (read, append) = (connection.prepare(READ)?, connection.prepare(APPEND)?);
+        Ok(Session { connection, read, append, bounds })
+    }
+
+    /// Reads a page, after a fork if one is due.
+    fn read(&mut self, is_after: bool, from: Position, entries_max: usize) -> Result<Page, EngineError> {
+        let settings = self.settings.clone();
+        self.with_session(|session| {
+            let read = session.read(is_after, from, entries_max, &settings)?;
+            if read.is_current {
+                return Ok(read.page);
+            }
+            session.bounds = open(&session.connection, &settings)?;
+            let read = session.read(is_after, from, entries_max, &settings)?;
+            match read.is_current {
+                true => Ok(read.page),
+                false => Err(EngineError(format!("{}: the bus changes while it is read", settings.address))),
+            }
+        })
+    }
+
+    /// Deletes what is old, if it is time to.
+    fn delete_old(&mut self) {
+        let now = Instant::now();
+        if self.delete_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let deleted = self.with_session(|session| {
+            let rows = session.connection.query("SELECT fanfare.delete_old($1)", &[&DELETED_MAX])?;
+            column::<bool>(rows.first().ok_or_else(|| unexpected("what was deleted"))?, 0)
+        });
+        match deleted {
+            Ok(has_more) => {
+                self.delete_at = (!has_more).then(|| now + DELETE_INTERVAL);
+                self.delete_log.reset();
+            }
+            Err(error) => {
+                self.delete_at = Some(now + DELETE_INTERVAL);
+                if let Some(swallowed) = self.delete_log.permit(now) {
+                    tracing::warn!(%error, swallowed, "old entries of the bus can't be deleted");
+                }
+            }
+        }
+    }
+}
+
+impl Engine for PostgresBus {
+    fn append(&mut self, contents: &[Content]) -> Result<Vec<Receipt>, EngineError> {
+        let new = NewEntries::of(contents);
+        self.with_session(|session| {
+            let rows = session.connection.run(&session.append, &new.parameters())?;
+            if rows.len() != contents.len() {
+                return Err(unexpected("the ids of new entries"));
+            }
+            let receipt = |row: &Row| {
+                let position = position(column(row, 0)?, column(row, 1)?)?;
+                Ok(Receipt { position, is_duplicate: column(row, 2)? })
+            };
+            rows.iter().map(receipt).collect()
+        })
+    }
+
+    fn read_after(&mut self, after: Position, entries_max: usize, wait: Duration) -> Result<Page, EngineError> {
+        let deadline = Instant::now() + wait;
+        // Only a reader that follows the bus waits.
+        if !wait.is_zero() {
+            self.delete_old();
+        }
+        loop {
+            let page = self.read(true, after, entries_max)?;
+            if !page.entries.is_empty() || page.last != after || Instant::now() >= deadline {
+                return Ok(page);
+            }
+            sleep(POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    fn read_before(&mut self, before: Option<Position>, entries_max: usize) -> Result<Page, EngineError> {
+        let before = before.unwrap_or(Position { epoch: u64::MAX, offset: u64::MAX });
+        self.read(false, before, entries_max)
+    }
+}
+
+impl Session {
+    fn read(
+        &self,
+        is_after: bool,
+        from: Position,
+        entries_max: usize,
+        settings: &PostgresSettings,
+    ) -> Result<ReadPage, EngineError> {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let entries_max = number(entries_max as u64);
+        let rows =
+            self.connection.run(&self.read, &[&is_after, &number(from.epoch), &number(from.offset), &entries_max])?;
+        let state = rows.first().ok_or_else(|| unexpected("the state of the bus"))?;
+        let bounds = (column::<Option<i32>>(state, 2)?.unwrap_or(0), column::<Option<i32>>(state, 3)?.unwrap_or(0));
+        let is_of_format = (FORMAT - 1..=FORMAT).contains(&(column::<i32>(state, 1)? as u32));
+        let is_current = column(state, 0)? && bounds == self.bounds && is_of_format;
+        let last = position(column(state, 4)?, column(state, 5)?)?;
+        let limits = settings.bounds.get();
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let Some(epoch) = column(row, 6)? {
+                let position = position(epoch, column(row, 7)?)?;
+                entries.push(Entry { position, content: read_content(row, &limits) });
+            }
+        }
+        Ok(ReadPage { page: Page { entries, last }, is_current })
+    }
+}
+
+/// Opens the bus: it gets its first bounds from a node, and a fork if one is due. Returns its bounds.
+fn open(connection: &Connection, settings: &PostgresSettings) -> Result<(i32, i32), EngineError> {
+    let bytes = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
+    let (topic_bytes, data_bytes) = (bytes(settings.limits.topic_bytes_max), bytes(settings.limits.data_bytes_max));
+    let entries_max = i64::try_from(settings.entries_max).unwrap_or(i64::MAX);
+    let id_memory = i64::try_from(settings.id_memory.as_millis()).unwrap_or(i64::MAX);
+    let parameters: [&(dyn ToSql + Sync); 5] = [&(FORMAT as i32), &topic_bytes, &data_bytes, &entries_max, &id_memory];
+    let rows = connection.query(OPEN, &parameters)?;
+    let row = rows.first().ok_or_else(|| unexpected("the bounds of the bus"))?;
+    let (topic_bytes, data_bytes): (i32, i32) = (column(row, 0)?, column(row, 1)?);
+    if topic_bytes > 0 {
+        settings.bounds.set(topic_bytes as usize, data_bytes as usize);
+    }
+    Ok((topic_bytes, data_bytes))
+}
+
+// ---- what is written ----
+
+/// The arguments of the function that appends: for each entry, an element of each.
+#[derive(Default)]
+struct NewEntries<'a> {
+    topics: Vec<Option<&'a str>>,
+    datas: Vec<Vec<u8>>,
+    ids: Vec<Option<&'a str>>,
+    event_types: Vec<Option<&'a str>>,
+    retries: Vec<Option<i64>>,
+    nodes: Vec<Option<&'a str>>,
+}
+
+impl<'a> NewEntries<'a> {
+    fn of(contents: &'a [Content]) -> NewEntries<'a> {
+        let mut new = NewEntries::default();
+        for content in contents {
+            let (event, node, data) = match content {
+                Content::Event(event) => (Some(event), None, event.data.clone().into_bytes()),
+                Content::Disconnect(disconnect, node) => (None, Some(&node[..]), disconnect.passed().into()),
+                Content::Fork { .. } | Content::Gap { .. } | Content::Refused { .. } => {
+                    unreachable!("nodes append no such entries")
+                }
+            };
+            let retry = |event: &Event| Some(i64::try_from(event.retry?.as_millis()).unwrap_or(i64::MAX));
+            new.topics.push(event.map(|event| event.topic.as_str()));
+            new.datas.push(data);
+            new.ids.push(event.and_then(|event| event.id.as_ref()).map(EventId::as_str));
+            new.event_types.push(event.and_then(|event| event.event_type.as_ref()).map(EventType::as_str));
+            new.retries.push(event.and_then(retry));
+            new.nodes.push(node);
+        }
+        new
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 6] {
+        [&self.topics, &self.datas, &self.ids, &self.event_types, &self.retries, &self.nodes]
+    }
+}
+
+// ---- what is read ----
+
+fn read_content(row: &Row, limits: &PublishLimits) -> Content {
+    let text = |index: usize| column::<Option<&str>>(row, index).map_err(|error| error.0);
+    let topic = text(9).ok().flatten();
+    let read = || -> Result<Content, String> {
+        let data: &[u8] = column(row, 10).map_err(|error| error.0)?;
+        match text(8)?.unwrap_or_default() {
+            "event" => {
+                let retry: Option<i64> = column(row, 13).map_err(|error| error.0)?;
+                let retry = retry.map(u64::try_from).transpose().map_err(|_| "its retry is negative")?;
+                let event = StoredEvent {
+                    topic,
+                    data: std::str::from_utf8(data).map_err(|_| "its data is not UTF-8")?,
+                    id: text(12)?,
+                    event_type: text(11)?,
+                    retry: retry.map(Duration::from_millis),
+                };
+                event.check(limits).map(Content::Event)
+            }
+            "fork" => Ok(Content::Fork { follows: None }),
+            "disconnect" => {
+                let disconnect = Disconnect::parse_passed(data).ok_or("it is no message that nodes exchange")?;
+                let disconnect = disconnect.map_err(|error| error.to_string())?;
+                Ok(Content::Disconnect(disconnect, text(14)?.unwrap_or_default().to_owned()))
+            }
+            _ => Err("it is of an unknown kind".to_owned()),
+        }
+    };
+    read().unwrap_or_else(|reason| refused(topic, limits, reason))
+}
+
+fn position(epoch: i64, offset: i64) -> Result<Position, EngineError> {
+    let number = |number: i64| u64::try_from(number).map_err(|_| unexpected("a position"));
+    Ok(Position { epoch: number(epoch)?, offset: number(offset)? })
+}
+
+fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, EngineError> {
+    row.try_get(index).map_err(|_| unexpected("a column"))
+}
+
+fn unexpected(what: &str) -> EngineError {
+    EngineError(format!("PostgreSQL answered something unexpected instead of {what}"))
+}

@@ -1,0 +1,433 @@
+-- The bus of Fanfare in PostgreSQL: tables and functions in the schema fanfare. Safe to run again.
+--
+-- Every entry has a position, <epoch>-<offset>. The row of fanfare.state has the newest one, and each append locks that
+-- row until the end of its transaction. So offsets are dense in an epoch, the order of offsets is the order of commits, and
+-- a transaction that is rolled back leaves no hole.
+--
+-- A new epoch begins with a fork, before anything else is appended, when entries may have been lost: the database is not
+-- the one that the state names (another cluster, another timeline after a promotion or a restore, a table from a dump). A
+-- copy of the files that PostgreSQL takes for the same database looks the same: call fanfare.fork() after such a restore.
+--
+-- All functions that other roles call are SECURITY DEFINER, and name everything with its schema.
+
+BEGIN;
+
+-- The version of this file: a later one is not replaced by mistake.
+SET LOCAL fanfare.library = '1';
+-- The version of the entries. A node reads its own version and the one before.
+SET LOCAL fanfare.format = '1';
+
+SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('fanfare bus install'));
+
+DO $$
+DECLARE
+  there integer;
+BEGIN
+  IF current_setting('server_encoding') <> 'UTF8' THEN
+    RAISE EXCEPTION 'the encoding of this database is %, and a bus needs UTF8', current_setting('server_encoding');
+  END IF;
+  IF to_regclass('fanfare.state') IS NOT NULL AND current_setting('fanfare.force', true) IS DISTINCT FROM 'on' THEN
+    SELECT library INTO there FROM fanfare.state;
+    IF there > current_setting('fanfare.library')::integer THEN
+      RAISE EXCEPTION 'the functions there have version %, which a later Fanfare has installed; this one has %: %', there,
+        current_setting('fanfare.library'), 'use the later one, or --force';
+    END IF;
+  END IF;
+END $$;
+
+CREATE SCHEMA IF NOT EXISTS fanfare;
+
+-- One row. A transaction that appends holds its lock.
+CREATE TABLE IF NOT EXISTS fanfare.state (
+  is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+  library integer NOT NULL,
+  format integer NOT NULL,
+  -- The newest entry; epoch 0: there is none yet.
+  epoch bigint NOT NULL DEFAULT 0,
+  last_offset bigint NOT NULL DEFAULT -1,
+  -- Entries of the epochs before this one.
+  entries_before bigint NOT NULL DEFAULT 0,
+  -- The database that the entries are of: see fanfare.identity().
+  identity text,
+  -- The bytes that a topic and an event may have; NULL: no node has set them.
+  topic_bytes integer,
+  event_bytes integer,
+  -- How many entries are kept, and how long publishers' ids: as the node says that connected last.
+  entries_max bigint NOT NULL DEFAULT 1000000,
+  id_memory interval NOT NULL DEFAULT '10 minutes'
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- One row: the oldest entry that is kept, and how many were deleted.
+CREATE TABLE IF NOT EXISTS fanfare.horizon (
+  is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+  epoch bigint NOT NULL DEFAULT 0,
+  entry_offset bigint NOT NULL DEFAULT 0,
+  entries_deleted bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 10);
+
+-- kind is 'event'; 'disconnect', which node passed on; or 'fork', whose data is the last position before it. Data is
+-- bytes, because text can't have a NUL.
+CREATE TABLE IF NOT EXISTS fanfare.entries (
+  epoch bigint NOT NULL,
+  entry_offset bigint NOT NULL,
+  kind text NOT NULL,
+  topic text,
+  data bytea NOT NULL,
+  event text,
+  id text,
+  retry bigint,
+  node text,
+  PRIMARY KEY (epoch, entry_offset)
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+
+-- The publishers' ids of the last while. The key is a hash of topic and id, since both may be long.
+CREATE TABLE IF NOT EXISTS fanfare.ids (
+  key bytea PRIMARY KEY,
+  epoch bigint NOT NULL,
+  entry_offset bigint NOT NULL,
+  published_at timestamptz NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX IF NOT EXISTS ids_published_at ON fanfare.ids (published_at);
+
+INSERT INTO fanfare.horizon DEFAULT VALUES ON CONFLICT DO NOTHING;
+INSERT INTO fanfare.state AS s (library, format)
+  VALUES (current_setting('fanfare.library')::integer, current_setting('fanfare.format')::integer)
+  ON CONFLICT (is_only) DO UPDATE SET library = excluded.library, format = greatest(s.format, excluded.format);
+
+-- What tells this database from every other one: cluster, timeline, database, and the table, which a dump makes anew.
+CREATE OR REPLACE FUNCTION fanfare.identity() RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  IF pg_catalog.pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'this server is a standby, which may lack events: use the address of the primary'
+      USING ERRCODE = 'read_only_sql_transaction';
+  END IF;
+  RETURN pg_catalog.concat_ws('/',
+    (SELECT c.system_identifier FROM pg_catalog.pg_control_system() c),
+    pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8),
+    (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()),
+    'fanfare.state'::pg_catalog.regclass::pg_catalog.oid);
+END $$;
+
+-- Begins an epoch with a fork. The state is locked.
+CREATE OR REPLACE FUNCTION fanfare.begin_epoch(bus fanfare.state, identity text) RETURNS fanfare.state
+LANGUAGE plpgsql AS $$
+DECLARE
+  previous text := CASE WHEN bus.epoch > 0 THEN bus.epoch || '-' || bus.last_offset ELSE '' END;
+BEGIN
+  bus.entries_before := bus.entries_before + bus.last_offset + 1;
+  bus.epoch := greatest(bus.epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+  bus.last_offset := 0;
+  bus.identity := identity;
+  INSERT INTO fanfare.entries (epoch, entry_offset, kind, data)
+    VALUES (bus.epoch, 0, 'fork', convert_to(previous, 'UTF8'));
+  UPDATE fanfare.state s SET entries_before = bus.entries_before, epoch = bus.epoch, last_offset = bus.last_offset,
+    identity = bus.identity;
+  RETURN bus;
+END $$;
+
+-- Locks the state until the end of the transaction, and begins an epoch if one is due. What readers have seen must survive
+-- a crash, so a transaction that appends does not commit asynchronously.
+CREATE OR REPLACE FUNCTION fanfare.lock_state() RETURNS fanfare.state LANGUAGE plpgsql AS $$
+DECLARE
+  bus fanfare.state;
+  identity text := fanfare.identity();
+BEGIN
+  IF current_setting('synchronous_commit') IN ('off', 'local') THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  SELECT s.* INTO STRICT bus FROM fanfare.state s WHERE s.is_only FOR NO KEY UPDATE;
+  -- Only to be seen: pg_locks does not show whose a locked row is. It never waits.
+  PERFORM pg_advisory_xact_lock_shared(1178685254, 1);
+  IF bus.identity IS DISTINCT FROM identity THEN
+    bus := fanfare.begin_epoch(bus, identity);
+  END IF;
+  RETURN bus;
+END $$;
+
+-- The bytes that nodes count for data: on the wire, each further line has 6 bytes more.
+CREATE OR REPLACE FUNCTION fanfare.data_bytes(data bytea) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  -- All bytes but line ends, digits, letters and the like become several.
+  lines text := replace(encode(data, 'escape'), E'\r\n', E'\n');
+BEGIN
+  RETURN octet_length(data) + 6 * (length(lines) - length(translate(lines, E'\r\n', '')));
+END $$;
+
+-- Refuses what no node could deliver.
+CREATE OR REPLACE FUNCTION fanfare.check_event(topic text, data text, event text, id text, retry bigint) RETURNS void
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  problem text := CASE
+    WHEN topic IS NULL OR topic = '' THEN 'the topic must not be empty'
+    WHEN octet_length(topic) > 1024 THEN 'the topic is longer than 1024 bytes'
+    WHEN topic ~ '[\u0001-\u001f\u007f-\u009f]' THEN 'the topic holds a control character'
+    WHEN starts_with(topic, 'fanfare:') THEN 'the topic is reserved for the server itself'
+    WHEN data IS NULL THEN 'the data must not be NULL'
+    WHEN event = '' THEN 'the event type must not be empty'
+    WHEN octet_length(event) > 128 THEN 'the event type is longer than 128 bytes'
+    WHEN event ~ '[\u0001-\u001f\u007f-\u009f]' THEN 'the event type holds a control character'
+    WHEN event = 'gap' THEN 'the event type gap is reserved for the server itself'
+    WHEN octet_length(id) NOT BETWEEN 1 AND 87 THEN 'the id must have 1 to 87 bytes'
+    WHEN id COLLATE "C" ~ '[^!-~]' THEN 'the id must be visible ASCII'
+    WHEN retry NOT BETWEEN 0 AND 4294967295 THEN 'retry must be 0 to 4294967295 milliseconds'
+  END;
+BEGIN
+  IF problem IS NOT NULL THEN
+    RAISE EXCEPTION 'fanfare_publish: %', problem USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+END $$;
+
+-- Appends one entry for each element. A topic is NULL for a message to all nodes. Nodes call it; applications call
+-- fanfare_publish. Returns a position for each; it is a duplicate if the publisher's id was there already.
+CREATE OR REPLACE FUNCTION fanfare.append(
+  topics text[], datas bytea[], ids text[], events text[], retries bigint[], nodes text[],
+  OUT at_epoch bigint, OUT at_offset bigint, OUT is_duplicate boolean
+) RETURNS SETOF record LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  bus fanfare.state := fanfare.lock_state();
+  first_offset bigint := bus.last_offset;
+  id_key bytea;
+BEGIN
+  FOR i IN 1 .. cardinality(topics) LOOP
+    IF octet_length(topics[i]) > bus.topic_bytes THEN
+      RAISE EXCEPTION 'a topic on this bus may have % bytes', bus.topic_bytes USING ERRCODE = 'program_limit_exceeded';
+    END IF;
+    IF topics[i] IS NOT NULL AND octet_length(datas[i]) > bus.event_bytes / 7
+      AND fanfare.data_bytes(datas[i]) > bus.event_bytes THEN
+      RAISE EXCEPTION 'an event on this bus may have % bytes', bus.event_bytes USING ERRCODE = 'program_limit_exceeded';
+    END IF;
+    is_duplicate := false;
+    id_key := sha256(convert_to(octet_length(topics[i]) || ':' || topics[i] || ':' || ids[i], 'UTF8'));
+    IF id_key IS NOT NULL THEN
+      SELECT known.epoch, known.entry_offset INTO at_epoch, at_offset FROM fanfare.ids known
+        WHERE known.key = id_key AND known.published_at > clock_timestamp() - bus.id_memory;
+      is_duplicate := FOUND;
+    END IF;
+    IF NOT is_duplicate THEN
+      bus.last_offset := bus.last_offset + 1;
+      at_epoch := bus.epoch;
+      at_offset := bus.last_offset;
+      INSERT INTO fanfare.entries (epoch, entry_offset, kind, topic, data, event, id, retry, node)
+        VALUES (at_epoch, at_offset, CASE WHEN topics[i] IS NULL THEN 'disconnect' ELSE 'event' END, topics[i], datas[i],
+          events[i], ids[i], retries[i], nodes[i]);
+      IF id_key IS NOT NULL THEN
+        INSERT INTO fanfare.ids (key, epoch, entry_offset, published_at)
+          VALUES (id_key, at_epoch, at_offset, clock_timestamp())
+          ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, entry_offset = excluded.entry_offset,
+            published_at = excluded.published_at;
+      END IF;
+    END IF;
+    RETURN NEXT;
+  END LOOP;
+  IF bus.last_offset > first_offset THEN
+    UPDATE fanfare.state s SET last_offset = bus.last_offset WHERE s.is_only;
+  END IF;
+END $$;
+
+-- Publishes an event as part of this transaction: subscribers get it after the commit. Returns its id. An id of the
+-- publisher's own makes a repeated call a duplicate, which returns the id of the first.
+CREATE OR REPLACE FUNCTION fanfare.fanfare_publish(
+  topic text, data text, event text DEFAULT NULL, id text DEFAULT NULL, retry integer DEFAULT NULL
+) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM fanfare.check_event(topic, data, event, id, retry);
+  RETURN (SELECT a.at_epoch || '-' || a.at_offset || coalesce('~' || id, '') FROM fanfare.append(
+    ARRAY[topic], ARRAY[convert_to(data, 'UTF8')], ARRAY[id], ARRAY[event], ARRAY[retry::bigint], ARRAY[NULL::text]) a);
+END $$;
+
+-- Publishes one event, or an array of them, in the form that POST /publish takes. Returns an id for each.
+CREATE OR REPLACE FUNCTION fanfare.fanfare_publish(events jsonb) RETURNS SETOF text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  list jsonb := CASE jsonb_typeof(events) WHEN 'array' THEN events ELSE jsonb_build_array(events) END;
+  unknown text;
+BEGIN
+  IF EXISTS (SELECT FROM jsonb_array_elements(list) item WHERE jsonb_typeof(item) <> 'object') THEN
+    RAISE EXCEPTION 'fanfare_publish: an event is an object' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  SELECT k INTO unknown FROM jsonb_array_elements(list) item, jsonb_object_keys(item) k
+    WHERE k NOT IN ('topic', 'data', 'event', 'id', 'retry') LIMIT 1;
+  IF unknown IS NOT NULL THEN
+    RAISE EXCEPTION 'fanfare_publish: unknown field %', unknown USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  PERFORM fanfare.check_event(item ->> 'topic', item ->> 'data', item ->> 'event', item ->> 'id', (item ->> 'retry')::bigint)
+    FROM jsonb_array_elements(list) item;
+  RETURN QUERY
+    WITH arrays AS (
+      SELECT array_agg(item ->> 'topic' ORDER BY n) AS topics,
+        array_agg(convert_to(item ->> 'data', 'UTF8') ORDER BY n) AS datas,
+        array_agg(item ->> 'id' ORDER BY n) AS ids, array_agg(item ->> 'event' ORDER BY n) AS events,
+        array_agg((item ->> 'retry')::bigint ORDER BY n) AS retries, array_agg(NULL::text) AS nodes
+      FROM jsonb_array_elements(list) WITH ORDINALITY AS items (item, n)
+    )
+    SELECT a.at_epoch || '-' || a.at_offset || coalesce('~' || arrays.ids[a.n], '')
+      FROM arrays, fanfare.append(arrays.topics, arrays.datas, arrays.ids, arrays.events, arrays.retries, arrays.nodes)
+        WITH ORDINALITY AS a (at_epoch, at_offset, is_duplicate, n)
+      ORDER BY a.n;
+END $$;
+
+-- Begins an epoch, as after a restore that PostgreSQL does not know of: all subscribers get a gap.
+CREATE OR REPLACE FUNCTION fanfare.fork() RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  bus fanfare.state := fanfare.lock_state();
+BEGIN
+  bus := fanfare.begin_epoch(bus, bus.identity);
+  RETURN bus.epoch || '-' || bus.last_offset;
+END $$;
+
+-- What a node does when it connects, and when something has changed. Begins an epoch if one is due. The first node's
+-- bounds become those of the bus, and a node with smaller ones may not read it; 0: the caller is no node.
+CREATE OR REPLACE FUNCTION fanfare.open(
+  reads_format integer, INOUT topic_bytes integer, INOUT event_bytes integer, entries_max bigint, id_memory_ms bigint
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+  bus fanfare.state;
+  memory interval := id_memory_ms * interval '1 millisecond';
+BEGIN
+  SELECT s.* INTO STRICT bus FROM fanfare.state s;
+  IF bus.identity IS DISTINCT FROM fanfare.identity() THEN
+    bus := fanfare.lock_state();
+  END IF;
+  IF bus.format > reads_format OR bus.format < reads_format - 1 THEN
+    RAISE EXCEPTION 'the bus has format %, this version of Fanfare reads %', bus.format, reads_format;
+  END IF;
+  IF topic_bytes > 0 AND (bus.topic_bytes IS NULL OR bus.event_bytes IS NULL) THEN
+    bus := fanfare.lock_state();
+    bus.topic_bytes := coalesce(bus.topic_bytes, topic_bytes);
+    bus.event_bytes := coalesce(bus.event_bytes, event_bytes);
+    UPDATE fanfare.state s SET topic_bytes = bus.topic_bytes, event_bytes = bus.event_bytes;
+  END IF;
+  IF topic_bytes > 0 AND (topic_bytes < bus.topic_bytes OR event_bytes < bus.event_bytes) THEN
+    RAISE EXCEPTION 'the bus has topics of up to % and events of up to % bytes: raise topic-bytes or event-bytes',
+      bus.topic_bytes, bus.event_bytes;
+  END IF;
+  IF topic_bytes > 0 AND (bus.entries_max, bus.id_memory) IS DISTINCT FROM (entries_max, memory) THEN
+    UPDATE fanfare.state s SET entries_max = entries_max, id_memory = memory;
+  END IF;
+  topic_bytes := coalesce(bus.topic_bytes, 0);
+  event_bytes := coalesce(bus.event_bytes, 0);
+END $$;
+
+-- The oldest entries after a position, or the newest before one, in ascending order; and in each row, also if there are none, the state that
+-- they are of. Not current: fanfare.open() has to run first.
+CREATE OR REPLACE FUNCTION fanfare.read(is_after boolean, from_epoch bigint, from_offset bigint, rows_max bigint)
+RETURNS TABLE (
+  is_current boolean, format integer, topic_bytes integer, event_bytes integer, last_epoch bigint, last_offset bigint,
+  epoch bigint, entry_offset bigint, kind text, topic text, data bytea, event text, id text, retry bigint, node text
+) LANGUAGE plpgsql STABLE ROWS 64 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  here text := fanfare.identity();
+BEGIN
+  IF is_after THEN
+    RETURN QUERY SELECT s.identity IS NOT DISTINCT FROM here, s.format, s.topic_bytes, s.event_bytes, s.epoch, s.last_offset,
+        e.epoch, e.entry_offset, e.kind, e.topic, e.data, e.event, e.id, e.retry, e.node
+      FROM fanfare.state s LEFT JOIN LATERAL (
+        SELECT * FROM fanfare.entries a WHERE (a.epoch, a.entry_offset) > (from_epoch, from_offset)
+          ORDER BY a.epoch, a.entry_offset LIMIT rows_max
+      ) e ON true WHERE s.is_only ORDER BY e.epoch, e.entry_offset;
+  ELSE
+    RETURN QUERY SELECT s.identity IS NOT DISTINCT FROM here, s.format, s.topic_bytes, s.event_bytes, s.epoch, s.last_offset,
+        e.epoch, e.entry_offset, e.kind, e.topic, e.data, e.event, e.id, e.retry, e.node
+      FROM fanfare.state s LEFT JOIN LATERAL (
+        SELECT * FROM fanfare.entries b WHERE (b.epoch, b.entry_offset) < (from_epoch, from_offset)
+          ORDER BY b.epoch DESC, b.entry_offset DESC LIMIT rows_max
+      ) e ON true WHERE s.is_only ORDER BY e.epoch, e.entry_offset;
+  END IF;
+END $$;
+
+-- Deletes a batch of the entries that are not kept, and of the ids that are no longer remembered. One node at a time does;
+-- the others have nothing to do. Returns true if there is more.
+CREATE OR REPLACE FUNCTION fanfare.delete_old(batch bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  bus fanfare.state;
+  kept fanfare.horizon;
+  entries bigint := 0;
+  ids bigint;
+BEGIN
+  SELECT h.* INTO kept FROM fanfare.horizon h FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  SELECT s.* INTO STRICT bus FROM fanfare.state s;
+  entries := least(batch, bus.entries_before + bus.last_offset + 1 - kept.entries_deleted - bus.entries_max);
+  IF entries > 0 THEN
+    WITH old AS (
+      SELECT e.epoch, e.entry_offset FROM fanfare.entries e
+        WHERE (e.epoch, e.entry_offset) >= (kept.epoch, kept.entry_offset)
+          AND (e.epoch, e.entry_offset) < (bus.epoch, bus.last_offset)
+        ORDER BY e.epoch, e.entry_offset LIMIT entries
+    ), deleted AS (
+      DELETE FROM fanfare.entries e USING old
+        WHERE e.epoch = old.epoch AND e.entry_offset = old.entry_offset RETURNING 1
+    )
+    SELECT count(*) INTO entries FROM deleted;
+    UPDATE fanfare.horizon h
+      SET entries_deleted = h.entries_deleted + entries, epoch = oldest.epoch, entry_offset = oldest.entry_offset
+      FROM (
+        SELECT e.epoch, e.entry_offset FROM fanfare.entries e
+          WHERE (e.epoch, e.entry_offset) >= (kept.epoch, kept.entry_offset) ORDER BY e.epoch, e.entry_offset LIMIT 1
+      ) oldest;
+  END IF;
+  WITH old AS (
+    SELECT i.key FROM fanfare.ids i WHERE i.published_at < clock_timestamp() - bus.id_memory
+      ORDER BY i.published_at LIMIT batch FOR UPDATE SKIP LOCKED
+  ), deleted AS (
+    DELETE FROM fanfare.ids i USING old WHERE i.key = old.key RETURNING 1
+  )
+  SELECT count(*) INTO ids FROM deleted;
+  RETURN greatest(entries, ids) >= batch;
+END $$;
+
+-- Raises the bytes that topics and events of the bus may have; NULL: unchanged. They never become smaller, since larger
+-- events may be there.
+CREATE OR REPLACE FUNCTION fanfare.raise_bounds(new_topic_bytes integer, new_event_bytes integer) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  bus fanfare.state := fanfare.lock_state();
+BEGIN
+  IF new_topic_bytes < bus.topic_bytes OR new_event_bytes < bus.event_bytes THEN
+    RAISE EXCEPTION 'the bus has topics of up to % and events of up to % bytes, and they can only be raised',
+      bus.topic_bytes, bus.event_bytes;
+  END IF;
+  UPDATE fanfare.state s SET topic_bytes = coalesce(new_topic_bytes, s.topic_bytes),
+    event_bytes = coalesce(new_event_bytes, s.event_bytes);
+END $$;
+
+-- What the bus holds.
+CREATE OR REPLACE FUNCTION fanfare.status() RETURNS TABLE (
+  library integer, format integer, is_current boolean, last_epoch bigint, last_offset bigint, first_epoch bigint,
+  first_offset bigint, entries bigint, topic_bytes integer, event_bytes integer, bytes bigint
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT s.library, s.format, s.identity IS NOT DISTINCT FROM fanfare.identity(), s.epoch, s.last_offset, e.epoch,
+    e.entry_offset, s.entries_before + s.last_offset + 1 - h.entries_deleted, s.topic_bytes, s.event_bytes,
+    pg_total_relation_size('fanfare.entries')
+  FROM fanfare.state s CROSS JOIN fanfare.horizon h LEFT JOIN LATERAL (
+    SELECT a.epoch, a.entry_offset FROM fanfare.entries a WHERE (a.epoch, a.entry_offset) >= (h.epoch, h.entry_offset)
+      ORDER BY a.epoch, a.entry_offset LIMIT 1
+  ) e ON true
+$$;
+
+-- The transaction that holds the bus, if there is one: it has published and has not ended. A prepared one has a name
+-- instead of a process.
+CREATE OR REPLACE FUNCTION fanfare.holder() RETURNS TABLE (
+  pid integer, prepared text, seconds double precision, state text, application text
+) LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT l.pid, p.gid, extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::double precision,
+    a.state, a.application_name
+  FROM pg_locks l
+    LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+    LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
+      AND x.virtualtransaction = l.virtualtransaction
+    LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
+  WHERE l.locktype = 'advisory' AND l.classid = 1178685254 AND l.objid = 1 AND l.objsubid = 2
+    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+$$;
+
+-- Roles get what docs/scaling.md lists.
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA fanfare FROM PUBLIC;
+
+COMMIT;
