@@ -494,7 +494,7 @@ impl Client {
         if tally.counters.duplicated_events > before.0 {
             tally.find(index, "duplicated", stamp.number, stamp.number);
         } else if tally.counters.disordered_events > before.1 {
-            tally.find(index, "disordered", stamp.number, stamp.number);
+            tally.find_disordered(index, stamp.number);
         }
         if !is_delivered {
             return;

@@ -59,6 +59,8 @@ counters! {
     duplicated_events,
     /// Received after a later one.
     disordered_events,
+    /// The same, but publishing had failed.
+    late_unconfirmed_events,
     /// Received with other bytes than were sent.
     corrupted_events,
     /// Missing at the end from a subscriber that is not connected.

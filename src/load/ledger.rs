@@ -14,7 +14,8 @@
 //!   directly after it are repeated, not duplicated. A gap that neither skips nor rewinds is a needless gap.
 //! - **Reconnecting** with a Last-Event-ID does not change what is owed: the gapless sequence goes on. Without an id
 //!   (the server sends no ids, or `--no-resume`), messages sent before the new `200` are missed, not lost.
-//! - **Unconfirmed** messages (publishing failed, or no subscriber was reported) are not owed.
+//! - **Unconfirmed** messages (publishing failed, or no subscriber was reported) are not owed. The server may still accept
+//!   one after it accepted later ones, so they are never disordered, but late.
 //! - At the end, owed messages missing from an open subscriber are lost; from one that is away they are *unresolved*.
 //!
 //! A ledger is 24 bytes unless messages are missing. It handles neither payloads nor sockets.
