@@ -494,7 +494,7 @@ impl Client {
         if tally.counters.duplicated_events > before.0 {
             tally.find(index, "duplicated", stamp.number, stamp.number);
         } else if tally.counters.disordered_events > before.1 {
-            tally.find_disordered(index, stamp.number);
+            tally.note_disordered(index, stamp.number);
         }
         if !is_delivered {
             return;

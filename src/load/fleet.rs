@@ -436,7 +436,7 @@ impl Fleet {
             Stage::RampingDown { .. } | Stage::Finished => return,
             Stage::Connecting | Stage::Holding { .. } => (0, Vec::new()),
         };
-        self.shared.tally.excuse(&unconfirmed);
+        self.shared.tally.judge_disordered(&unconfirmed);
         let now_us = self.shared.clock.now_us();
         for slot in 0..self.clients.len() {
             let index = self.client_index(slot);

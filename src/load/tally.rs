@@ -153,9 +153,9 @@ pub struct Tally {
     pub last_delivery_us: u64,
     /// The first faults, individually.
     pub findings: Vec<Finding>,
-    /// How many clients received a message after a later one, by its number.
+    /// How many clients received a message after a later one, and the first of them, by the message's number.
     #[serde(skip)]
-    disordered: BTreeMap<u32, u64>,
+    disordered: BTreeMap<u32, (u64, u32)>,
 }
 
 /// How many messages have their spread recorded; later ones are only counted.
@@ -210,18 +210,19 @@ impl Tally {
     }
 
     /// Records that a client received message `number` after a later one.
-    pub fn find_disordered(&mut self, client: u32, number: u32) {
-        self.find(client, "disordered", number, number);
-        *self.disordered.entry(number).or_default() += 1;
+    pub fn note_disordered(&mut self, client: u32, number: u32) {
+        self.disordered.entry(number).or_insert((0, client)).0 += 1;
     }
 
-    /// Counts disordered messages as late if they are `unconfirmed`.
-    pub fn excuse(&mut self, unconfirmed: &[RangeInclusive<u32>]) {
-        for range in unconfirmed {
-            let late: u64 = self.disordered.range(range.clone()).map(|(_, clients)| clients).sum();
-            self.counters.disordered_events -= late;
-            self.counters.late_unconfirmed_events += late;
-            self.findings.retain(|finding| finding.kind != "disordered" || !range.contains(&finding.from));
+    /// Counts disordered messages as late if they are `unconfirmed`, and finds the others.
+    pub fn judge_disordered(&mut self, unconfirmed: &[RangeInclusive<u32>]) {
+        for (number, (clients, first_client)) in std::mem::take(&mut self.disordered) {
+            if unconfirmed.iter().any(|range| range.contains(&number)) {
+                self.counters.disordered_events -= clients;
+                self.counters.late_unconfirmed_events += clients;
+            } else {
+                self.find(first_client, "disordered", number, number);
+            }
         }
     }
 
@@ -256,10 +257,10 @@ mod tests {
     fn a_message_whose_publishing_failed_may_be_late() {
         let mut tally = Tally::default();
         for (client, number) in [(1, 3), (1, 5), (2, 5), (1, 7)] {
-            tally.find_disordered(client, number);
+            tally.note_disordered(client, number);
             tally.counters.disordered_events += 1;
         }
-        tally.excuse(&[1..=2, 4..=6]);
+        tally.judge_disordered(&[1..=2, 4..=6]);
         assert_eq!((tally.counters.disordered_events, tally.counters.late_unconfirmed_events), (2, 2));
         assert_eq!(tally.findings.iter().map(|finding| finding.from).collect::<Vec<_>>(), [3, 7]);
     }

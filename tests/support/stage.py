@@ -226,7 +226,8 @@ def show(what, value):
 
 def nothing_wrong(figures, published=None):
     wrong = ["lost_events", "duplicated_events", "disordered_events", "corrupted_events", "unresolved_events"]
-    check("none lost, doubled, out of order or changed", all(figures[name] == 0 for name in wrong))
+    found = {name: figures[name] for name in wrong if figures[name]}
+    check("none lost, doubled, out of order or changed" + (f": {found}" if found else ""), not found)
     check(f"{figures['published_events']} events were published", figures["published_events"] > 0)
     if published is not None:
         check(f"each of {published} subscribers has each of them",
