@@ -170,10 +170,10 @@ fn a_check_names_what_is_wrong_and_later_functions_are_not_replaced_by_mistake()
     assert_eq!(postgres.bus(&["install"]).0, Some(0));
     wait_until("the node is ready", || is_ready(&server));
     postgres.sql("ALTER SYSTEM SET full_page_writes = on");
-    postgres.sql("UPDATE fanfare.state SET library = 2, format = 2");
+    postgres.sql("UPDATE fanfare.state SET library = 3, format = 2");
     server.wait_for_log(&["the bus has format 2, this version of Fanfare reads 1"]);
     let (status, output) = postgres.bus(&["install"]);
-    assert!(status == Some(1) && output.contains("version 2") && output.contains("--force"), "{output}");
+    assert!(status == Some(1) && output.contains("version 3") && output.contains("--force"), "{output}");
     postgres.sql("UPDATE fanfare.state SET format = 1");
     let (status, output) = postgres.bus(&["install", "--force"]);
     assert_eq!(status, Some(0), "{output}");

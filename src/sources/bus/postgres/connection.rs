@@ -102,7 +102,12 @@ fn explain(address: &PostgresAddress, failure: Failure) -> EngineError {
     let Some(refusal) = error.as_db_error() else { return EngineError(format!("{address}: {}", text_of(&error))) };
     let text = refusal.message();
     let advice = match *refusal.code() {
-        SqlState::UNDEFINED_FUNCTION | SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME => {
+        SqlState::UNDEFINED_FUNCTION => {
+            return EngineError(format!(
+                "{address}: the functions of the bus there are older than this Fanfare: run fanfare bus install"
+            ));
+        }
+        SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME => {
             return EngineError(format!("{address}: the bus is not installed there; run fanfare bus install"));
         }
         SqlState::LOCK_NOT_AVAILABLE => {

@@ -8,6 +8,7 @@
 mod address;
 mod check;
 mod connection;
+mod cursor;
 mod rules;
 mod state;
 
@@ -23,6 +24,7 @@ use crate::event::{Event, EventId, EventType};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::publish::PublishLimits;
 use crate::sources::bus::stored_event::{StoredEvent, refused};
+use crate::sources::bus::stored_gap;
 use crate::sources::bus::{BusBounds, Content, Engine, EngineError, Entry, Page, Receipt};
 use crate::sources::throttle::LogThrottle;
 
@@ -72,6 +74,8 @@ struct Session {
     connection: Connection,
     read: Statement,
     append: Statement,
+    /// Prepared when it is needed: functions of an older version may lack it.
+    append_from: Option<Statement>,
     /// The bounds of the bus when it was opened.
     bounds: (i32, i32),
 }
@@ -102,7 +106,7 @@ impl PostgresBus {
         let connection = Connection::open(&self.settings.address)?;
         let bounds = open(&connection, &self.settings)?;
         let (read, append) = (connection.prepare(READ)?, connection.prepare(APPEND)?);
-        Ok(Session { connection, read, append, bounds })
+        Ok(Session { connection, read, append, append_from: None, bounds })
     }
 
     /// Reads a page, after a fork if one is due.
@@ -152,14 +156,7 @@ impl Engine for PostgresBus {
         let new = NewEntries::of(contents);
         self.with_session(|session| {
             let rows = session.connection.run(&session.append, &new.parameters())?;
-            if rows.len() != contents.len() {
-                return Err(unexpected("the ids of new entries"));
-            }
-            let receipt = |row: &Row| {
-                let position = position(column(row, 0)?, column(row, 1)?)?;
-                Ok(Receipt { position, is_duplicate: column(row, 2)? })
-            };
-            rows.iter().map(receipt).collect()
+            read_receipts(&rows, 0, contents.len())
         })
     }
 
@@ -245,23 +242,28 @@ struct NewEntries<'a> {
 impl<'a> NewEntries<'a> {
     fn of(contents: &'a [Content]) -> NewEntries<'a> {
         let mut new = NewEntries::default();
-        for content in contents {
-            let (event, node, data) = match content {
-                Content::Event(event) => (Some(event), None, event.data.clone().into_bytes()),
-                Content::Disconnect(disconnect, node) => (None, Some(&node[..]), disconnect.passed().into()),
-                Content::Fork { .. } | Content::Gap { .. } | Content::Refused { .. } => {
-                    unreachable!("nodes append no such entries")
-                }
-            };
-            let retry = |event: &Event| Some(i64::try_from(event.retry?.as_millis()).unwrap_or(i64::MAX));
-            new.topics.push(event.map(|event| event.topic.as_str()));
-            new.datas.push(data);
-            new.ids.push(event.and_then(|event| event.id.as_ref()).map(EventId::as_str));
-            new.event_types.push(event.and_then(|event| event.event_type.as_ref()).map(EventType::as_str));
-            new.retries.push(event.and_then(retry));
-            new.nodes.push(node);
-        }
+        contents.iter().for_each(|content| new.add(content));
         new
+    }
+
+    fn add(&mut self, content: &'a Content) {
+        let (event, event_type, node, data) = match content {
+            Content::Event(event) => {
+                (Some(event), event.event_type.as_ref().map(EventType::as_str), None, event.data.clone().into_bytes())
+            }
+            Content::Disconnect(disconnect, node) => (None, None, Some(&node[..]), disconnect.passed().into()),
+            Content::Gap { reason, topics } => {
+                (None, Some(reason.as_str()), None, stored_gap::write_topics(topics).into())
+            }
+            Content::Fork { .. } | Content::Refused { .. } => unreachable!("nodes append no such entries"),
+        };
+        let retry = |event: &Event| Some(i64::try_from(event.retry?.as_millis()).unwrap_or(i64::MAX));
+        self.topics.push(event.map(|event| event.topic.as_str()));
+        self.datas.push(data);
+        self.ids.push(event.and_then(|event| event.id.as_ref()).map(EventId::as_str));
+        self.event_types.push(event_type);
+        self.retries.push(event.and_then(retry));
+        self.nodes.push(node);
     }
 
     fn parameters(&self) -> [&(dyn ToSql + Sync); 6] {
@@ -270,6 +272,18 @@ impl<'a> NewEntries<'a> {
 }
 
 // ---- what is read ----
+
+/// The receipts for this number of appended contents, in three columns beginning with this one.
+fn read_receipts(rows: &[Row], first: usize, count: usize) -> Result<Vec<Receipt>, EngineError> {
+    if rows.len() != count {
+        return Err(unexpected("the ids of new entries"));
+    }
+    let receipt = |row: &Row| {
+        let position = position(column(row, first)?, column(row, first + 1)?)?;
+        Ok(Receipt { position, is_duplicate: column(row, first + 2)? })
+    };
+    rows.iter().map(receipt).collect()
+}
 
 fn read_content(row: &Row, limits: &PublishLimits) -> Content {
     let text = |index: usize| column::<Option<&str>>(row, index).map_err(|error| error.0);
@@ -290,6 +304,7 @@ fn read_content(row: &Row, limits: &PublishLimits) -> Content {
                 event.check(limits).map(Content::Event)
             }
             "fork" => Ok(Content::Fork { follows: None }),
+            "gap" => stored_gap::read(text(11)?.unwrap_or_default(), &String::from_utf8_lossy(data)),
             "disconnect" => {
                 let disconnect = Disconnect::parse_passed(data).ok_or("it is no message that nodes exchange")?;
                 let disconnect = disconnect.map_err(|error| error.to_string())?;

@@ -13,7 +13,7 @@
 BEGIN;
 
 -- The version of this file: a later one is not replaced by mistake.
-SET LOCAL fanfare.library = '1';
+SET LOCAL fanfare.library = '2';
 -- The version of the entries. A node reads its own version and the one before.
 SET LOCAL fanfare.format = '1';
 
@@ -65,8 +65,8 @@ CREATE TABLE IF NOT EXISTS fanfare.horizon (
   entries_deleted bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 10);
 
--- kind is 'event'; 'disconnect', which node passed on; or 'fork', whose data is the last position before it. Data is
--- bytes, because text can't have a NUL.
+-- kind is 'event'; 'disconnect', which node passed on; 'gap', whose data is its topics as JSON, or '' for all, and whose event
+-- is the reason; or 'fork', whose data is the last position before it. Data is bytes, because text can't have a NUL.
 CREATE TABLE IF NOT EXISTS fanfare.entries (
   epoch bigint NOT NULL,
   entry_offset bigint NOT NULL,
@@ -88,6 +88,12 @@ CREATE TABLE IF NOT EXISTS fanfare.ids (
   published_at timestamptz NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX IF NOT EXISTS ids_published_at ON fanfare.ids (published_at);
+
+-- How far sources that keep their entries were read.
+CREATE TABLE IF NOT EXISTS fanfare.cursors (
+  source text PRIMARY KEY,
+  reached text NOT NULL
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 INSERT INTO fanfare.horizon DEFAULT VALUES ON CONFLICT DO NOTHING;
 INSERT INTO fanfare.state AS s (library, format)
@@ -177,8 +183,8 @@ BEGIN
   END IF;
 END $$;
 
--- Appends one entry for each element. A topic is NULL for a message to all nodes. Nodes call it; applications call
--- fanfare_publish. Returns a position for each; it is a duplicate if the publisher's id was there already.
+-- Appends one entry for each element. A topic is NULL for a message to all nodes, which names a node, and for a gap. Nodes
+-- call it; applications call fanfare_publish. Returns a position for each; it is a duplicate if the publisher's id was there already.
 CREATE OR REPLACE FUNCTION fanfare.append(
   topics text[], datas bytea[], ids text[], events text[], retries bigint[], nodes text[],
   OUT at_epoch bigint, OUT at_offset bigint, OUT is_duplicate boolean
@@ -208,8 +214,9 @@ BEGIN
       at_epoch := bus.epoch;
       at_offset := bus.last_offset;
       INSERT INTO fanfare.entries (epoch, entry_offset, kind, topic, data, event, id, retry, node)
-        VALUES (at_epoch, at_offset, CASE WHEN topics[i] IS NULL THEN 'disconnect' ELSE 'event' END, topics[i], datas[i],
-          events[i], ids[i], retries[i], nodes[i]);
+        VALUES (at_epoch, at_offset,
+          CASE WHEN topics[i] IS NOT NULL THEN 'event' WHEN nodes[i] IS NOT NULL THEN 'disconnect' ELSE 'gap' END,
+          topics[i], datas[i], events[i], ids[i], retries[i], nodes[i]);
       IF id_key IS NOT NULL THEN
         INSERT INTO fanfare.ids (key, epoch, entry_offset, published_at)
           VALUES (id_key, at_epoch, at_offset, clock_timestamp())
@@ -221,6 +228,32 @@ BEGIN
   END LOOP;
   IF bus.last_offset > first_offset THEN
     UPDATE fanfare.state s SET last_offset = bus.last_offset WHERE s.is_only;
+  END IF;
+END $$;
+
+-- How far a source was read; NULL: nothing yet.
+CREATE OR REPLACE FUNCTION fanfare.read_cursor(name text) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT c.reached FROM fanfare.cursors c WHERE c.source = name
+$$;
+
+-- Appends, as fanfare.append(), what was read of a source from one cursor to another, and moves the cursor. Returns one row
+-- more, the first, which has only whether the cursor was the expected one; if not, nothing is appended.
+CREATE OR REPLACE FUNCTION fanfare.append_from(
+  name text, from_cursor text, to_cursor text,
+  topics text[], datas bytea[], ids text[], events text[], retries bigint[], nodes text[],
+  OUT is_moved boolean, OUT at_epoch bigint, OUT at_offset bigint, OUT is_duplicate boolean
+) RETURNS SETOF record LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  -- Others wait here, and then see the cursor that this transaction leaves.
+  PERFORM fanfare.lock_state();
+  is_moved := from_cursor IS NOT DISTINCT FROM (SELECT c.reached FROM fanfare.cursors c WHERE c.source = name);
+  RETURN NEXT;
+  IF is_moved THEN
+    INSERT INTO fanfare.cursors AS c (source, reached) VALUES (name, to_cursor)
+      ON CONFLICT (source) DO UPDATE SET reached = excluded.reached;
+    RETURN QUERY SELECT true, a.at_epoch, a.at_offset, a.is_duplicate
+      FROM fanfare.append(topics, datas, ids, events, retries, nodes) a;
   END IF;
 END $$;
 
