@@ -135,6 +135,10 @@ pub trait Engine: Send {
 
     /// The newest entries before a position, or of all, at most `entries_max`, in ascending order.
     fn read_before(&mut self, before: Option<Position>, entries_max: usize) -> Result<Page, EngineError>;
+
+    /// Does what is due of the nodes' own part in keeping the engine small, such as a batch of deletions. The thread that
+    /// calls it about once a second delivers no new events.
+    fn tidy(&mut self) {}
 }
 
 impl Content {

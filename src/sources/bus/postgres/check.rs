@@ -20,12 +20,14 @@ const SETTINGS: [&str; 6] = [
 const DENIED: &str = "SELECT array_agg(p.oid::regprocedure::text ORDER BY 1) FILTER (
     WHERE NOT has_function_privilege(p.oid, 'EXECUTE') OR NOT has_schema_privilege(n.oid, 'USAGE')) AS denied, count(*)
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  WHERE n.nspname = 'fanfare' AND p.proname IN ('append', 'open', 'read', 'delete_old', 'status', 'holder')";
+  WHERE n.nspname = 'fanfare' AND p.proname IN ('append', 'open', 'read', 'delete_entries', 'delete_ids', 'status', 'holder')";
 
-/// The standbys that stream, and the oldest transaction of this database, in seconds.
+/// The standbys that stream, and the oldest transaction of this database, which may be a prepared one, in seconds.
 const ACTIVITY: &str = "SELECT (SELECT count(*) FROM pg_catalog.pg_stat_replication),
-  (SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::double precision FROM pg_catalog.pg_stat_activity
-    WHERE datname = current_database() AND backend_xmin IS NOT NULL)";
+  (SELECT max(extract(epoch FROM clock_timestamp() - began))::double precision FROM (
+    SELECT xact_start FROM pg_catalog.pg_stat_activity WHERE datname = current_database() AND backend_xmin IS NOT NULL
+    UNION ALL SELECT prepared FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()
+  ) transactions (began))";
 
 /// Reads all facts.
 pub(super) fn read(connection: &Connection) -> Result<Server, EngineError> {

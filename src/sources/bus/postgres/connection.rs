@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 use crate::sources::bus::EngineError;
 use crate::sources::bus::postgres::PostgresAddress;
-use crate::sources::bus::postgres::address::text_of;
+use crate::sources::bus::postgres::address::{CONNECT_TIMEOUT, text_of};
 
 /// How long to wait for an answer: longer than PostgreSQL itself works on it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +30,8 @@ impl Connection {
     pub(super) fn open(address: &PostgresAddress) -> Result<Connection, EngineError> {
         let failed = |error: &dyn std::fmt::Display| EngineError(format!("{address}: {error}"));
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
-        let connected = runtime.block_on(within(async {
+        let timeout = ANSWER_TIMEOUT + address.addresses_max() * CONNECT_TIMEOUT;
+        let connected = runtime.block_on(within(timeout, async {
             let (client, connection) = address.config().connect(address.tls()).await?;
             // It ends with an error that the client's next call reports.
             tokio::spawn(async { drop(connection.await) });
@@ -76,20 +77,20 @@ impl Connection {
     }
 
     fn wait_for<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, EngineError> {
-        self.runtime.block_on(within(answer)).map_err(|error| explain(&self.address, error))
+        self.runtime.block_on(within(ANSWER_TIMEOUT, answer)).map_err(|error| explain(&self.address, error))
     }
 }
 
 /// Why there is no answer.
 enum Failure {
     Error(Box<Error>),
-    TimedOut,
+    TimedOut(Duration),
 }
 
-async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+async fn within<T>(timeout: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+    match tokio::time::timeout(timeout, answer).await {
         Ok(answer) => answer.map_err(|error| Failure::Error(Box::new(error))),
-        Err(_) => Err(Failure::TimedOut),
+        Err(_) => Err(Failure::TimedOut(timeout)),
     }
 }
 
@@ -97,7 +98,7 @@ async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, 
 fn explain(address: &PostgresAddress, failure: Failure) -> EngineError {
     let error = match failure {
         Failure::Error(error) => error,
-        Failure::TimedOut => return EngineError(format!("{address}: no answer in {} s", ANSWER_TIMEOUT.as_secs())),
+        Failure::TimedOut(timeout) => return EngineError(format!("{address}: no answer in {} s", timeout.as_secs())),
     };
     let Some(refusal) = error.as_db_error() else { return EngineError(format!("{address}: {}", text_of(&error))) };
     let text = refusal.message();

@@ -2,8 +2,7 @@
 //! which applications call inside their own transactions.
 //!
 //! The functions (`schema.sql`) make offsets dense, and begin an epoch with a fork. A page is one statement that reads the
-//! state of the bus and entries in one snapshot. A reader that follows the
-//! bus asks again at short intervals.
+//! state of the bus and entries in one snapshot. A reader that follows the bus asks again at short intervals.
 
 mod address;
 mod check;
@@ -38,10 +37,12 @@ pub const SCHEMA: &str = include_str!("schema.sql");
 const FORMAT: u32 = 1;
 /// How often a node that follows the bus asks for new entries.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How often such a node deletes what is old, unless there is more.
+/// How often a node deletes what is old, unless there is more.
 const DELETE_INTERVAL: Duration = Duration::from_secs(1);
-/// The most entries that are deleted in one transaction.
+/// The most rows that are deleted in one transaction.
 const DELETED_MAX: i64 = 2000;
+/// What deletes rows. Each is a statement of its own: one that fails does not keep the other from its work.
+const DELETE: [&str; 2] = ["SELECT fanfare.delete_entries($1)", "SELECT fanfare.delete_ids($1)"];
 const READ: &str = "SELECT * FROM fanfare.read($1, $2, $3, $4)";
 const APPEND: &str = "SELECT at_epoch, at_offset, is_duplicate FROM fanfare.append($1, $2, $3, $4, $5, $6)";
 const OPEN: &str = "SELECT topic_bytes, event_bytes FROM fanfare.open($1, $2, $3, $4, $5)";
@@ -126,28 +127,12 @@ impl PostgresBus {
         })
     }
 
-    /// Deletes what is old, if it is time to.
-    fn delete_old(&mut self) {
-        let now = Instant::now();
-        if self.delete_at.is_some_and(|at| now < at) {
-            return;
-        }
-        let deleted = self.with_session(|session| {
-            let rows = session.connection.query("SELECT fanfare.delete_old($1)", &[&DELETED_MAX])?;
-            column::<bool>(rows.first().ok_or_else(|| unexpected("what was deleted"))?, 0)
-        });
-        match deleted {
-            Ok(has_more) => {
-                self.delete_at = (!has_more).then(|| now + DELETE_INTERVAL);
-                self.delete_log.reset();
-            }
-            Err(error) => {
-                self.delete_at = Some(now + DELETE_INTERVAL);
-                if let Some(swallowed) = self.delete_log.permit(now) {
-                    tracing::warn!(%error, swallowed, "old entries of the bus can't be deleted");
-                }
-            }
-        }
+    /// Deletes a batch of old rows. True: there are more.
+    fn delete(&mut self, statement: &str) -> Result<bool, EngineError> {
+        self.with_session(|session| {
+            let rows = session.connection.query(statement, &[&DELETED_MAX])?;
+            column(rows.first().ok_or_else(|| unexpected("what was deleted"))?, 0)
+        })
     }
 }
 
@@ -162,10 +147,6 @@ impl Engine for PostgresBus {
 
     fn read_after(&mut self, after: Position, entries_max: usize, wait: Duration) -> Result<Page, EngineError> {
         let deadline = Instant::now() + wait;
-        // Only a reader that follows the bus waits.
-        if !wait.is_zero() {
-            self.delete_old();
-        }
         loop {
             let page = self.read(true, after, entries_max)?;
             if !page.entries.is_empty() || page.last != after || Instant::now() >= deadline {
@@ -178,6 +159,24 @@ impl Engine for PostgresBus {
     fn read_before(&mut self, before: Option<Position>, entries_max: usize) -> Result<Page, EngineError> {
         let before = before.unwrap_or(Position { epoch: u64::MAX, offset: u64::MAX });
         self.read(false, before, entries_max)
+    }
+
+    fn tidy(&mut self) {
+        let now = Instant::now();
+        if self.delete_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let outcomes = DELETE.map(|statement| self.delete(statement));
+        let has_more = outcomes.iter().any(|outcome| *outcome == Ok(true));
+        self.delete_at = (!has_more).then(|| now + DELETE_INTERVAL);
+        match outcomes.into_iter().find_map(Result::err) {
+            None => self.delete_log.reset(),
+            Some(error) => {
+                if let Some(swallowed) = self.delete_log.permit(now) {
+                    tracing::warn!(%error, swallowed, "old entries of the bus can't be deleted");
+                }
+            }
+        }
     }
 }
 
@@ -197,7 +196,10 @@ impl Session {
         let bounds = (column::<Option<i32>>(state, 2)?.unwrap_or(0), column::<Option<i32>>(state, 3)?.unwrap_or(0));
         let is_of_format = (FORMAT - 1..=FORMAT).contains(&(column::<i32>(state, 1)? as u32));
         let is_current = column(state, 0)? && bounds == self.bounds && is_of_format;
-        let last = position(column(state, 4)?, column(state, 5)?)?;
+        let last = match column(state, 5)? {
+            Some(offset) => position(column(state, 4)?, offset)?,
+            None => Position::default(),
+        };
         let limits = settings.bounds.get();
         let mut entries = Vec::with_capacity(rows.len());
         for row in &rows {

@@ -125,7 +125,7 @@ impl Server {
             Some(denied) => problem(
                 "rights",
                 format!("this user may not call {}", denied.join(", ")),
-                "GRANT USAGE ON SCHEMA fanfare TO role; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA fanfare TO role",
+                "GRANT USAGE ON SCHEMA fanfare TO role, and EXECUTE ON FUNCTION for each of these",
             ),
         }
     }

@@ -86,8 +86,10 @@ impl Facts {
             Some(epoch) => Some(position(epoch, number(6)?)?),
             None => None,
         };
-        let (epoch, offset) = (number(3)?, number(4)?);
-        let last = if epoch == 0 { Position::default() } else { position(epoch, offset)? };
+        let last = match column::<Option<i64>>(row, 4)? {
+            Some(offset) => position(number(3)?, offset)?,
+            None => Position::default(),
+        };
         let holder = read_holder(connection)?;
         let status = Status {
             last,

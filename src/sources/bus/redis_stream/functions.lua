@@ -37,9 +37,10 @@ local function parts_of(id)
   return tonumber(epoch), tonumber(offset)
 end
 
+-- The time in milliseconds, and the microseconds of the second.
 local function now_ms()
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return time[1] * 1000 + math.floor(time[2] / 1000), tonumber(time[2])
 end
 
 -- The replication id, or an error: only a primary has all entries.
@@ -58,7 +59,9 @@ end
 
 -- Begins an epoch that is larger than this one, with a fork. Nothing was lost before it if `is_lossless`.
 local function begin_epoch(stream, state, epoch, previous, replid, is_lossless)
-  epoch = math.max(epoch + 1, now_ms())
+  local now, microseconds = now_ms()
+  -- An epoch ahead of the clock is from another clock, and another copy of this bus may be ahead by as much.
+  epoch = math.max(epoch + 1 + microseconds, now)
   if epoch >= EXACT_MAX then
     return redis.error_reply('ERR the stream holds an id that is too large for another one: delete the key ' .. stream)
   end
