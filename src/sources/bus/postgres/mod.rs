@@ -44,7 +44,11 @@ const DELETE_INTERVAL: Duration = Duration::from_secs(1);
 const DELETED_MAX: i64 = 2000;
 const READ: &str = "SELECT * FROM fanfare.read($1, $2, $3, $4)";
 const APPEND: &str = "SELECT at_epoch, at_offset, is_duplicate FROM fanfare.append($1, $2, $3, $4, $5, $6)";
+/// As a node of the bus.
 const OPEN: &str = "SELECT topic_bytes, event_bytes FROM fanfare.open($1, $2, $3, $4, $5)";
+/// For a feed, whatever the bounds are: what does not fit where it goes is refused there.
+const OPEN_TO_FEED: &str = "SELECT o.topic_bytes, o.event_bytes FROM fanfare.status() s, \
+    fanfare.open($1, greatest($2, s.topic_bytes), greatest($3, s.event_bytes), $4, $5) o";
 
 /// Where the bus is.
 #[derive(Clone, Debug)]
@@ -64,6 +68,8 @@ pub struct PostgresSettings {
 /// One connection to the bus.
 pub struct PostgresBus {
     settings: PostgresSettings,
+    /// The statement that opens the bus.
+    open: &'static str,
     session: Option<Session>,
     delete_at: Option<Instant>,
     delete_log: LogThrottle,
@@ -89,7 +95,12 @@ struct ReadPage {
 impl PostgresBus {
     /// Connects with its first call.
     pub fn new(settings: PostgresSettings) -> PostgresBus {
-        PostgresBus { settings, session: None, delete_at: None, delete_log: LogThrottle::default() }
+        PostgresBus { settings, open: OPEN, session: None, delete_at: None, delete_log: LogThrottle::default() }
+    }
+
+    /// One that is read to feed another bus.
+    pub fn to_feed(settings: PostgresSettings) -> PostgresBus {
+        PostgresBus { open: OPEN_TO_FEED, ..PostgresBus::new(settings) }
     }
 
     /// Runs statements; a failure ends the connection, because its next answer could belong to an older statement. One that
@@ -104,20 +115,20 @@ impl PostgresBus {
 
     fn connect(&self) -> Result<Session, EngineError> {
         let connection = Connection::open(&self.settings.address)?;
-        let bounds = open(&connection, &self.settings)?;
+        let bounds = open(&connection, self.open, &self.settings)?;
         let (read, append) = (connection.prepare(READ)?, connection.prepare(APPEND)?);
         Ok(Session { connection, read, append, append_from: None, bounds })
     }
 
     /// Reads a page, after a fork if one is due.
     fn read(&mut self, is_after: bool, from: Position, entries_max: usize) -> Result<Page, EngineError> {
-        let settings = self.settings.clone();
+        let (settings, statement) = (self.settings.clone(), self.open);
         self.with_session(|session| {
             let read = session.read(is_after, from, entries_max, &settings)?;
             if read.is_current {
                 return Ok(read.page);
             }
-            session.bounds = open(&session.connection, &settings)?;
+            session.bounds = open(&session.connection, statement, &settings)?;
             let read = session.read(is_after, from, entries_max, &settings)?;
             match read.is_current {
                 true => Ok(read.page),
@@ -211,13 +222,13 @@ impl Session {
 }
 
 /// Opens the bus: it gets its first bounds from a node, and a fork if one is due. Returns its bounds.
-fn open(connection: &Connection, settings: &PostgresSettings) -> Result<(i32, i32), EngineError> {
+fn open(connection: &Connection, statement: &str, settings: &PostgresSettings) -> Result<(i32, i32), EngineError> {
     let bytes = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
     let (topic_bytes, data_bytes) = (bytes(settings.limits.topic_bytes_max), bytes(settings.limits.data_bytes_max));
     let entries_max = i64::try_from(settings.entries_max).unwrap_or(i64::MAX);
     let id_memory = i64::try_from(settings.id_memory.as_millis()).unwrap_or(i64::MAX);
     let parameters: [&(dyn ToSql + Sync); 5] = [&(FORMAT as i32), &topic_bytes, &data_bytes, &entries_max, &id_memory];
-    let rows = connection.query(OPEN, &parameters)?;
+    let rows = connection.query(statement, &parameters)?;
     let row = rows.first().ok_or_else(|| unexpected("the bounds of the bus"))?;
     let (topic_bytes, data_bytes): (i32, i32) = (column(row, 0)?, column(row, 1)?);
     if topic_bytes > 0 {

@@ -4,7 +4,7 @@ use crate::event::timeline::Position;
 use crate::sources::bus::EngineError;
 use crate::sources::bus::findings::Finding;
 use crate::sources::bus::postgres::connection::Connection;
-use crate::sources::bus::postgres::{PostgresBus, SCHEMA, check, column, open, position, unexpected};
+use crate::sources::bus::postgres::{OPEN, PostgresBus, SCHEMA, check, column, open, position, unexpected};
 use crate::sources::bus::tools::{BusTools, Status};
 
 /// Lets a script replace functions of a later version.
@@ -46,7 +46,7 @@ impl BusTools for PostgresBus {
         }
         connection.execute(SCHEMA)?;
         // The first epoch begins.
-        open(&connection, &self.settings).map(drop)
+        open(&connection, OPEN, &self.settings).map(drop)
     }
 
     fn raise_bounds(&mut self, topic_bytes: Option<usize>, event_bytes: Option<usize>) -> Result<(), EngineError> {
