@@ -2,18 +2,18 @@
 //! which applications call inside their own transactions.
 //!
 //! The functions (`schema.sql`) make offsets dense, and begin an epoch with a fork. A page is one statement that reads the
-//! state of the bus and entries in one snapshot. A reader that follows the
-//! bus asks again at short intervals.
+//! state of the bus and entries in one snapshot. A reader that follows the bus asks again at short intervals, or when it
+//! is notified.
 
 mod address;
 mod check;
 mod connection;
 mod cursor;
+mod listener;
 mod rules;
 mod state;
 
 use std::sync::Arc;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::{FromSql, ToSql};
@@ -29,6 +29,7 @@ use crate::sources::bus::{BusBounds, Content, Engine, EngineError, Entry, Page, 
 use crate::sources::throttle::LogThrottle;
 
 use connection::Connection;
+use listener::Listening;
 
 pub use address::{AddressError, PostgresAddress};
 
@@ -36,7 +37,7 @@ pub use address::{AddressError, PostgresAddress};
 pub const SCHEMA: &str = include_str!("schema.sql");
 /// The newest format of entries that this version reads; it also reads the one before.
 const FORMAT: u32 = 1;
-/// How often a node that follows the bus asks for new entries.
+/// How often a node that follows the bus asks for new entries, unless it is notified.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often such a node deletes what is old, unless there is more.
 const DELETE_INTERVAL: Duration = Duration::from_secs(1);
@@ -82,6 +83,7 @@ struct Session {
     append: Statement,
     /// Prepared when it is needed: functions of an older version may lack it.
     append_from: Option<Statement>,
+    listening: Listening,
     /// The bounds of the bus when it was opened.
     bounds: (i32, i32),
 }
@@ -117,7 +119,7 @@ impl PostgresBus {
         let connection = Connection::open(&self.settings.address)?;
         let bounds = open(&connection, self.open, &self.settings)?;
         let (read, append) = (connection.prepare(READ)?, connection.prepare(APPEND)?);
-        Ok(Session { connection, read, append, append_from: None, bounds })
+        Ok(Session { connection, read, append, append_from: None, listening: Listening::default(), bounds })
     }
 
     /// Reads a page, after a fork if one is due.
@@ -178,11 +180,15 @@ impl Engine for PostgresBus {
             self.delete_old();
         }
         loop {
+            if !wait.is_zero() {
+                self.update_listening()?;
+            }
             let page = self.read(true, after, entries_max)?;
-            if !page.entries.is_empty() || page.last != after || Instant::now() >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !page.entries.is_empty() || page.last != after || left.is_zero() {
                 return Ok(page);
             }
-            sleep(POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now())));
+            self.wait_for_entry(left);
         }
     }
 

@@ -54,8 +54,18 @@ CREATE TABLE IF NOT EXISTS fanfare.state (
   event_bytes integer,
   -- How many entries are kept, and how long publishers' ids: as the node says that connected last.
   entries_max bigint NOT NULL DEFAULT 1000000,
-  id_memory interval NOT NULL DEFAULT '10 minutes'
+  id_memory interval NOT NULL DEFAULT '10 minutes',
+  -- Whether appends notify nodes; an operator decides.
+  notifies boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- Only where it is missing: it waits for all who use the table.
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = 'fanfare.state'::regclass AND a.attname = 'notifies') THEN
+    ALTER TABLE fanfare.state ADD COLUMN notifies boolean NOT NULL DEFAULT false;
+  END IF;
+END $$;
 
 -- One row: the oldest entry that is kept, and how many were deleted.
 CREATE TABLE IF NOT EXISTS fanfare.horizon (
@@ -128,6 +138,9 @@ BEGIN
     VALUES (bus.epoch, 0, 'fork', convert_to(previous, 'UTF8'));
   UPDATE fanfare.state s SET entries_before = bus.entries_before, epoch = bus.epoch, last_offset = bus.last_offset,
     identity = bus.identity;
+  IF bus.notifies THEN
+    PERFORM pg_notify('fanfare', '');
+  END IF;
   RETURN bus;
 END $$;
 
@@ -228,6 +241,9 @@ BEGIN
   END LOOP;
   IF bus.last_offset > first_offset THEN
     UPDATE fanfare.state s SET last_offset = bus.last_offset WHERE s.is_only;
+    IF bus.notifies THEN
+      PERFORM pg_notify('fanfare', '');
+    END IF;
   END IF;
 END $$;
 
@@ -429,6 +445,18 @@ BEGIN
   UPDATE fanfare.state s SET topic_bytes = coalesce(new_topic_bytes, s.topic_bytes),
     event_bytes = coalesce(new_event_bytes, s.event_bytes);
 END $$;
+
+-- Whether appends notify nodes. A notification only saves time: nodes ask all the same, at longer intervals.
+CREATE OR REPLACE FUNCTION fanfare.notifies() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT s.notifies FROM fanfare.state s
+$$;
+
+-- Lets appends notify nodes, or stops that.
+CREATE OR REPLACE FUNCTION fanfare.set_notify(is_on boolean) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE fanfare.state s SET notifies = is_on
+$$;
 
 -- What the bus holds.
 CREATE OR REPLACE FUNCTION fanfare.status() RETURNS TABLE (
