@@ -93,6 +93,9 @@ fn own_prefix(options: &Options) -> String {
 /// Checks what the bus needs, and what it excludes.
 fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let with = |name: &str| (settings.get("bus").to_string(), settings.get(name).to_string());
+    if options.postgres.url.is_some() {
+        postgres(options, settings)?;
+    }
     match (options.bus.kind, &options.redis.url) {
         (Some(BusKind::Postgres), _) => postgres_bus(options, settings),
         (Some(BusKind::Redis | BusKind::RedisStream), None) => Err(ConfigError::Value {
@@ -120,12 +123,31 @@ fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     }
 }
 
+const NO_POSTGRES: &str =
+    "this fanfare was built without the cargo feature postgres: build it with --features postgres";
+
+/// Checks that what transactions publish has a durable bus to go to.
+fn postgres(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let (bus, url) = (settings.get("bus"), settings.get("postgres-url"));
+    let refused = |reason: &str| Err(ConfigError::Value { setting: url.to_string(), reason: reason.to_owned() });
+    match options.bus.kind {
+        Some(BusKind::Postgres | BusKind::RedisStream) if cfg!(feature = "postgres") => Ok(()),
+        Some(BusKind::Postgres) => Ok(()),
+        Some(BusKind::RedisStream) => refused(NO_POSTGRES),
+        Some(BusKind::Local | BusKind::Redis) => refuse(
+            (bus.to_string(), url.to_string()),
+            "what transactions publish would be lost or repeated when a server restarts: use bus postgres or redis-stream",
+        ),
+        None => refused("it needs a durable bus: add bus postgres, or bus redis-stream and redis-url"),
+    }
+}
+
 /// Checks what a bus in PostgreSQL needs, and what it excludes.
 fn postgres_bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let bus = settings.get("bus").to_string();
     let missing = |reason: &str| Err(ConfigError::Value { setting: bus.clone(), reason: reason.to_owned() });
     if !cfg!(feature = "postgres") {
-        return missing("this fanfare was built without the cargo feature postgres: build it with --features postgres");
+        return missing(NO_POSTGRES);
     }
     if options.postgres.url.is_none() {
         return missing("no postgres-url is given: it names the PostgreSQL that has the bus");
@@ -194,12 +216,12 @@ fn warn_if_hidden<T>(tables: &[Table<T>], pattern: impl Fn(&T) -> &str, warnings
 
 /// Warns about settings that are allowed but have no effect.
 pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment, warnings: &mut Vec<String>) {
-    if options.bus.kind != Some(BusKind::Postgres) {
-        let names = ["postgres-url", "postgres-password-file", "postgres-tls-ca"];
+    if options.postgres.url.is_none() {
+        let names = ["postgres-password-file", "postgres-tls-ca"];
         let given = names.into_iter().map(|name| settings.get(name)).filter(|setting| setting.is_explicit());
-        warnings.extend(given.map(|setting| format!("{setting} has no effect without bus postgres")));
+        warnings.extend(given.map(|setting| format!("{setting} has no effect without postgres-url")));
         if env.contains_key(POSTGRES_PASSWORD_VARIABLE) {
-            warnings.push(format!("{POSTGRES_PASSWORD_VARIABLE} has no effect without bus postgres"));
+            warnings.push(format!("{POSTGRES_PASSWORD_VARIABLE} has no effect without postgres-url"));
         }
     }
     if options.redis.url.is_some() {

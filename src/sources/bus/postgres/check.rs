@@ -7,20 +7,22 @@ use crate::sources::bus::postgres::state::Facts;
 use crate::sources::bus::postgres::{column, unexpected};
 
 /// The settings that decide what a commit is worth, and what the server is.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "server_version_num",
     "fsync",
     "full_page_writes",
     "synchronous_commit",
     "synchronous_standby_names",
     "server_encoding",
+    "max_prepared_transactions",
 ];
 
 /// The functions that a node calls and that this user may not call; NULL: there is no bus.
 const DENIED: &str = "SELECT array_agg(p.oid::regprocedure::text ORDER BY 1) FILTER (
     WHERE NOT has_function_privilege(p.oid, 'EXECUTE') OR NOT has_schema_privilege(n.oid, 'USAGE')) AS denied, count(*)
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  WHERE n.nspname = 'fanfare' AND p.proname IN ('append', 'open', 'read', 'delete_entries', 'delete_ids', 'status', 'holder')";
+  WHERE n.nspname = 'fanfare' AND p.proname IN ('append', 'append_from', 'open', 'read', 'read_cursor', 'delete_entries',
+    'delete_ids', 'notifies', 'status', 'holder')";
 
 /// The standbys that stream, and the oldest transaction of this database, which may be a prepared one, in seconds.
 const ACTIVITY: &str = "SELECT (SELECT count(*) FROM pg_catalog.pg_stat_replication),

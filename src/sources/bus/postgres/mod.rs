@@ -2,17 +2,18 @@
 //! which applications call inside their own transactions.
 //!
 //! The functions (`schema.sql`) make offsets dense, and begin an epoch with a fork. A page is one statement that reads the
-//! state of the bus and entries in one snapshot. A reader that follows the bus asks again at short intervals.
+//! state of the bus and entries in one snapshot. A reader that follows the bus asks again at short intervals, or when it
+//! is notified.
 
 mod address;
 mod check;
 mod connection;
 mod cursor;
+mod listener;
 mod rules;
 mod state;
 
 use std::sync::Arc;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::types::{FromSql, ToSql};
@@ -28,6 +29,7 @@ use crate::sources::bus::{BusBounds, Content, Engine, EngineError, Entry, Page, 
 use crate::sources::throttle::LogThrottle;
 
 use connection::Connection;
+use listener::Listening;
 
 pub use address::{AddressError, PostgresAddress};
 
@@ -35,7 +37,7 @@ pub use address::{AddressError, PostgresAddress};
 pub const SCHEMA: &str = include_str!("schema.sql");
 /// The newest format of entries that this version reads; it also reads the one before.
 const FORMAT: u32 = 1;
-/// How often a node that follows the bus asks for new entries.
+/// How often a node that follows the bus asks for new entries, unless it is notified.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a node deletes what is old, unless there is more.
 const DELETE_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,7 +47,11 @@ const DELETED_MAX: i64 = 2000;
 const DELETE: [&str; 2] = ["SELECT fanfare.delete_entries($1)", "SELECT fanfare.delete_ids($1)"];
 const READ: &str = "SELECT * FROM fanfare.read($1, $2, $3, $4)";
 const APPEND: &str = "SELECT at_epoch, at_offset, is_duplicate FROM fanfare.append($1, $2, $3, $4, $5, $6)";
+/// As a node of the bus.
 const OPEN: &str = "SELECT topic_bytes, event_bytes FROM fanfare.open($1, $2, $3, $4, $5)";
+/// For a feed, whatever the bounds are: what does not fit where it goes is refused there.
+const OPEN_TO_FEED: &str = "SELECT o.topic_bytes, o.event_bytes FROM fanfare.status() s, \
+    fanfare.open($1, greatest($2, s.topic_bytes), greatest($3, s.event_bytes), $4, $5) o";
 
 /// Where the bus is.
 #[derive(Clone, Debug)]
@@ -65,6 +71,8 @@ pub struct PostgresSettings {
 /// One connection to the bus.
 pub struct PostgresBus {
     settings: PostgresSettings,
+    /// The statement that opens the bus.
+    open: &'static str,
     session: Option<Session>,
     delete_at: Option<Instant>,
     delete_log: LogThrottle,
@@ -77,6 +85,7 @@ struct Session {
     append: Statement,
     /// Prepared when it is needed: functions of an older version may lack it.
     append_from: Option<Statement>,
+    listening: Listening,
     /// The bounds of the bus when it was opened.
     bounds: (i32, i32),
 }
@@ -90,7 +99,12 @@ struct ReadPage {
 impl PostgresBus {
     /// Connects with its first call.
     pub fn new(settings: PostgresSettings) -> PostgresBus {
-        PostgresBus { settings, session: None, delete_at: None, delete_log: LogThrottle::default() }
+        PostgresBus { settings, open: OPEN, session: None, delete_at: None, delete_log: LogThrottle::default() }
+    }
+
+    /// One that is read to feed another bus.
+    pub fn to_feed(settings: PostgresSettings) -> PostgresBus {
+        PostgresBus { open: OPEN_TO_FEED, ..PostgresBus::new(settings) }
     }
 
     /// Runs statements; a failure ends the connection, because its next answer could belong to an older statement. One that
@@ -105,20 +119,20 @@ impl PostgresBus {
 
     fn connect(&self) -> Result<Session, EngineError> {
         let connection = Connection::open(&self.settings.address)?;
-        let bounds = open(&connection, &self.settings)?;
+        let bounds = open(&connection, self.open, &self.settings)?;
         let (read, append) = (connection.prepare(READ)?, connection.prepare(APPEND)?);
-        Ok(Session { connection, read, append, append_from: None, bounds })
+        Ok(Session { connection, read, append, append_from: None, listening: Listening::default(), bounds })
     }
 
     /// Reads a page, after a fork if one is due.
     fn read(&mut self, is_after: bool, from: Position, entries_max: usize) -> Result<Page, EngineError> {
-        let settings = self.settings.clone();
+        let (settings, statement) = (self.settings.clone(), self.open);
         self.with_session(|session| {
             let read = session.read(is_after, from, entries_max, &settings)?;
             if read.is_current {
                 return Ok(read.page);
             }
-            session.bounds = open(&session.connection, &settings)?;
+            session.bounds = open(&session.connection, statement, &settings)?;
             let read = session.read(is_after, from, entries_max, &settings)?;
             match read.is_current {
                 true => Ok(read.page),
@@ -148,11 +162,15 @@ impl Engine for PostgresBus {
     fn read_after(&mut self, after: Position, entries_max: usize, wait: Duration) -> Result<Page, EngineError> {
         let deadline = Instant::now() + wait;
         loop {
+            if !wait.is_zero() {
+                self.update_listening()?;
+            }
             let page = self.read(true, after, entries_max)?;
-            if !page.entries.is_empty() || page.last != after || Instant::now() >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !page.entries.is_empty() || page.last != after || left.is_zero() {
                 return Ok(page);
             }
-            sleep(POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now())));
+            self.wait_for_entry(left);
         }
     }
 
@@ -213,13 +231,13 @@ impl Session {
 }
 
 /// Opens the bus: it gets its first bounds from a node, and a fork if one is due. Returns its bounds.
-fn open(connection: &Connection, settings: &PostgresSettings) -> Result<(i32, i32), EngineError> {
+fn open(connection: &Connection, statement: &str, settings: &PostgresSettings) -> Result<(i32, i32), EngineError> {
     let bytes = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
     let (topic_bytes, data_bytes) = (bytes(settings.limits.topic_bytes_max), bytes(settings.limits.data_bytes_max));
     let entries_max = i64::try_from(settings.entries_max).unwrap_or(i64::MAX);
     let id_memory = i64::try_from(settings.id_memory.as_millis()).unwrap_or(i64::MAX);
     let parameters: [&(dyn ToSql + Sync); 5] = [&(FORMAT as i32), &topic_bytes, &data_bytes, &entries_max, &id_memory];
-    let rows = connection.query(OPEN, &parameters)?;
+    let rows = connection.query(statement, &parameters)?;
     let row = rows.first().ok_or_else(|| unexpected("the bounds of the bus"))?;
     let (topic_bytes, data_bytes): (i32, i32) = (column(row, 0)?, column(row, 1)?);
     if topic_bytes > 0 {

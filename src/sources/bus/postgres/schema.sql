@@ -65,7 +65,9 @@ CREATE TABLE IF NOT EXISTS fanfare.state (
   identity text,
   -- The bytes that a topic and an event may have; NULL: no node has set them, and the defaults of a node hold.
   topic_bytes integer,
-  event_bytes integer
+  event_bytes integer,
+  -- Whether appends notify nodes; an operator decides.
+  notifies boolean NOT NULL DEFAULT false
 );
 
 -- One row: how many entries are kept, and how long publishers' ids, as the node says that connected last; the oldest entry
@@ -145,6 +147,9 @@ BEGIN
   bus.identity := identity;
   INSERT INTO fanfare.entries (epoch, entry_offset, kind, data) VALUES (bus.epoch, 0, 'fork', '');
   UPDATE fanfare.state s SET entries_before = bus.entries_before, epoch = bus.epoch, identity = bus.identity;
+  IF bus.notifies THEN
+    PERFORM pg_notify('fanfare', '');
+  END IF;
   RETURN bus;
 END $$;
 
@@ -244,13 +249,15 @@ CREATE OR REPLACE FUNCTION fanfare.append(
 ) RETURNS SETOF record LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   bus fanfare.state;
+  first_offset bigint;
   last_offset bigint;
   memory interval;
   id_key bytea;
 BEGIN
   PERFORM fanfare.check_sizes(topics, datas);
   bus := fanfare.lock_state();
-  last_offset := fanfare.last_offset(bus.epoch);
+  first_offset := fanfare.last_offset(bus.epoch);
+  last_offset := first_offset;
   SELECT h.id_memory INTO memory FROM fanfare.horizon h;
   FOR i IN 1 .. coalesce(cardinality(topics), 0) LOOP
     is_duplicate := false;
@@ -278,6 +285,9 @@ BEGIN
     END IF;
     RETURN NEXT;
   END LOOP;
+  IF bus.notifies AND last_offset > first_offset THEN
+    PERFORM pg_notify('fanfare', '');
+  END IF;
 END $$;
 
 -- How far a source was read; NULL: nothing yet.
@@ -504,6 +514,18 @@ BEGIN
     event_bytes = coalesce(new_event_bytes, s.event_bytes);
 END $$;
 
+-- Whether appends notify nodes. A notification only saves time: nodes ask all the same, at longer intervals.
+CREATE OR REPLACE FUNCTION fanfare.notifies() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT s.notifies FROM fanfare.state s
+$$;
+
+-- Lets appends notify nodes, or stops that.
+CREATE OR REPLACE FUNCTION fanfare.set_notify(is_on boolean) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE fanfare.state s SET notifies = is_on
+$$;
+
 -- What the bus holds.
 CREATE OR REPLACE FUNCTION fanfare.status() RETURNS TABLE (
   library integer, format integer, is_current boolean, last_epoch bigint, last_offset bigint, first_epoch bigint,
@@ -532,6 +554,7 @@ CREATE OR REPLACE FUNCTION fanfare.holder() RETURNS TABLE (
       AND x.virtualtransaction = l.virtualtransaction
     LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
   WHERE l.locktype = 'advisory' AND l.classid = 1178685254 AND l.objid = 1 AND l.objsubid = 2 AND l.granted
+    AND l.mode = 'ShareLock'
     AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 $$;
 
