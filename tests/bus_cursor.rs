@@ -122,7 +122,7 @@ fn a_race_appends_each_entry_once<E: Engine + CursorEngine + 'static>(engine: im
                     }
                     let to = next.to_string();
                     known = match engine.append_from("x", known.as_deref(), &to, &[event(&to)]).unwrap() {
-                        Some(_) if next % 7 != 0 => Some(to),
+                        Some(_) if !next.is_multiple_of(7) => Some(to),
                         _ => engine.cursor("x").unwrap(),
                     };
                 }

@@ -161,7 +161,12 @@ fn roles_need_no_more_than_the_functions() {
     wait_until("the node is ready", || is_ready(&server));
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");
     checked(as_app(&publishing("1")));
-    for denied in ["SELECT fanfare.fork()", "SELECT fanfare.raise_bounds(9, 9)", "TABLE fanfare.entries", "UPDATE fanfare.state SET epoch = 7"] {
+    for denied in [
+        "SELECT fanfare.fork()",
+        "SELECT fanfare.raise_bounds(9, 9)",
+        "TABLE fanfare.entries",
+        "UPDATE fanfare.state SET epoch = 7",
+    ] {
         assert!(!as_app(denied).status.success(), "{denied}");
     }
     publish(&server, &json!({"topic": "a", "data": "2"}));

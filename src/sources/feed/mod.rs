@@ -69,13 +69,12 @@ pub fn spawn(
         let status = Arc::clone(&status);
         move |error| status.set_down(error)
     };
-    let mut feed = Feed::new(settings, log, bus, status);
-    SourceThread::spawn("feed", lost, move |stop| run(&mut feed, stop))
+    let (mut feed, started_at) = (Feed::new(settings, log, bus, status), Instant::now());
+    SourceThread::spawn("feed", lost, move |stop| run(&mut feed, started_at, stop))
 }
 
 /// Feeds until asked to stop.
-fn run(feed: &mut Feed, stop: &Stop) {
-    let started_at = Instant::now();
+fn run(feed: &mut Feed, started_at: Instant, stop: &Stop) {
     let (mut backoff, mut log) = (Backoff::new(feed.settings.backoff), LogThrottle::default());
     loop {
         let pause = match feed.turn(started_at.elapsed()) {

@@ -101,8 +101,12 @@ fn at(offset: usize) -> Position {
     Position { epoch: 1, offset: offset as u64 }
 }
 
-fn event(data: impl ToString) -> Content {
-    Content::Event(Event::message(Topic::new("t").unwrap(), data.to_string()))
+fn event(data: &str) -> Content {
+    Content::Event(Event::message(Topic::new("t").unwrap(), data))
+}
+
+fn numbers(range: std::ops::Range<u64>) -> impl Iterator<Item = Content> {
+    range.map(|n| event(&n.to_string()))
 }
 
 fn node(world: &Shared, name: u64, bounds: BusBounds) -> Feed {
@@ -155,7 +159,7 @@ fn whatever_happens_to_nodes_each_event_comes_once_and_in_order() {
                 3 => now += LEAD_WAIT,
                 4..=6 => {
                     let new = 1 + pick(3 * ENTRIES_MAX as u64 / 2);
-                    with(&world, |world| world.log.extend((count..count + new).map(event)));
+                    with(&world, |world| world.log.extend(numbers(count..count + new)));
                     count += new;
                 }
                 _ => drop(nodes[chosen].turn(now)),
@@ -211,10 +215,10 @@ fn what_does_not_fit_or_is_missing_is_a_gap_in_its_place() {
     let topics = vec![Topic::new("t").unwrap()];
     let refused = Content::Refused { topic: None, reason: String::new() };
     let announced = Content::Gap { reason: GapReason::ChannelFull, topics };
-    with(&world, |world| world.log.extend([event("1"), event("x".repeat(11)), event("2"), refused, announced]));
+    with(&world, |world| world.log.extend([event("1"), event(&"x".repeat(11)), event("2"), refused, announced]));
     run_alone(&mut feed, &mut now);
     with(&world, |world| {
-        world.log.extend((3..9).map(event));
+        world.log.extend(numbers(3..9));
         world.trimmed = world.log.len() - 2;
     });
     run_alone(&mut feed, &mut now);
@@ -255,7 +259,7 @@ fn a_cursor_that_can_t_be_read_begins_anew_with_a_gap() {
 fn large_events_are_appended_a_few_at_a_time() {
     let half = TOGETHER_BYTES_MAX / 2;
     let lengths = |bytes: &[usize]| {
-        let entries = bytes.iter().map(|bytes| Entry { position: at(1), content: event("x".repeat(bytes - 1)) });
+        let entries = bytes.iter().map(|bytes| Entry { position: at(1), content: event(&"x".repeat(bytes - 1)) });
         pieces(entries.collect()).iter().map(Vec::len).collect::<Vec<_>>()
     };
     assert_eq!(lengths(&[half, half, 1]), [2, 1]);

@@ -48,7 +48,9 @@ impl PostgresAddress {
         // Such a character in a password would end it, and show the rest as a host, or hide sslmode from the code above.
         let is_odd = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
         if config.get_hosts().iter().any(is_odd) || config.get_ssl_mode() != Config::new().get_ssl_mode() {
-            return Err(AddressError("an @ or ? in the user or the password has to be written as %40 or %3F".to_owned()));
+            return Err(AddressError(
+                "an @ or ? in the user or the password has to be written as %40 or %3F".to_owned(),
+            ));
         }
         if let Some(password) = password {
             config.password(password);
