@@ -107,9 +107,8 @@ fn nodes_find_what_no_notification_announces_and_what_is_published_after_a_chang
     postgres.sql(&publishing("1"));
     subscriber.expect(&["1"]);
     postgres.sql(
-        "WITH s AS (UPDATE fanfare.state SET last_offset = last_offset + 1 RETURNING *)
-         INSERT INTO fanfare.entries (epoch, entry_offset, kind, topic, data)
-         SELECT epoch, last_offset, 'event', 'a', '2' FROM s",
+        "INSERT INTO fanfare.entries (epoch, entry_offset, kind, topic, data)
+         SELECT epoch, fanfare.last_offset(epoch) + 1, 'event', 'a', '2' FROM fanfare.state",
     );
     subscriber.expect(&["2"]);
     set_notify(&postgres, "off");

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use support::certificates;
 use support::postgres::{GRANT_TO_NODE, PostgresServer, checked, is_ready, node, publish, publishing, starting_node};
+use support::server::Server;
 use support::stream::Subscriber;
 use support::wait::wait_until;
 
@@ -280,6 +281,13 @@ fn a_password_is_read_from_a_file_and_tls_verifies_the_server() {
     let tls = "?sslmode=require";
     let good = start(tls, &["--postgres-tls-ca", &path("ca.pem")]);
     wait_until("the node is ready", || is_ready(&good));
+    // As systemd passes it on to a service.
+    std::fs::write(path("postgres-password"), "hunter2\n").unwrap();
+    let options = ["--bus", "postgres", "--postgres-tls-ca", &path("ca.pem"), "--postgres-url"];
+    let url = postgres.url_of("node", "postgres") + tls;
+    let env = [("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())];
+    let with_credential = Server::start_with_env(&[&options[..], &[&url]].concat(), &env);
+    wait_until("the node with a credential is ready", || is_ready(&with_credential));
     let other = start(tls, &["--postgres-tls-ca", &path("other.pem")]);
     other.wait_for_log(&["the bus can't be read", "certificate"]);
     start("", &[]).wait_for_log(&["the bus can't be read", "no encryption"]);

@@ -42,10 +42,10 @@ BEGIN
   IF to_regclass('fanfare.state') IS NOT NULL THEN
     -- Before any other lock, as all publishers do: otherwise the two could deadlock.
     SELECT library INTO installed FROM fanfare.state FOR NO KEY UPDATE;
-    IF installed > current_setting('fanfare.library')::integer AND current_setting('fanfare.force', true) IS DISTINCT FROM 'on'
-    THEN
-      RAISE EXCEPTION 'the functions there have version %, which a later Fanfare has installed; this one has %: %', installed,
-        current_setting('fanfare.library'), 'use the later one, or --force';
+    IF installed > current_setting('fanfare.library')::integer
+      AND current_setting('fanfare.force', true) IS DISTINCT FROM 'on' THEN
+      RAISE EXCEPTION 'the functions there have version %, which a later Fanfare has installed; this one has %: %',
+        installed, current_setting('fanfare.library'), 'use the later one, or --force';
     END IF;
   END IF;
 END $$;
@@ -81,8 +81,8 @@ CREATE TABLE IF NOT EXISTS fanfare.horizon (
   entries_deleted bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 10);
 
--- kind is 'event'; 'disconnect', which node passed on; 'gap', whose data is its topics as JSON, or '' for all, and whose event
--- is the reason; or 'fork', whose data is the last position before it. Data is bytes, because text can't have a NUL.
+-- kind is 'event'; 'disconnect', which node passed on; 'gap', whose data is its topics as JSON, or '' for all, and whose
+-- event is the reason; or 'fork'. Data is bytes, because text can't have a NUL.
 CREATE TABLE IF NOT EXISTS fanfare.entries (
   epoch bigint NOT NULL,
   entry_offset bigint NOT NULL,
@@ -143,7 +143,8 @@ DECLARE
 BEGIN
   bus.entries_before := bus.entries_before + coalesce(previous + 1, 0);
   -- An epoch ahead of the clock is from another clock, and another copy of this bus may be ahead by as much.
-  bus.epoch := greatest(bus.epoch + 1 + (random() * 1000000)::bigint, (extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+  bus.epoch := greatest(bus.epoch + 1 + (random() * 1000000)::bigint,
+    (extract(epoch FROM clock_timestamp()) * 1000)::bigint);
   bus.identity := identity;
   INSERT INTO fanfare.entries (epoch, entry_offset, kind, data) VALUES (bus.epoch, 0, 'fork', '');
   UPDATE fanfare.state s SET entries_before = bus.entries_before, epoch = bus.epoch, identity = bus.identity;
@@ -242,7 +243,8 @@ BEGIN
 END $$;
 
 -- Appends one entry for each element. A topic is NULL for a message to all nodes, which names a node, and for a gap. Nodes
--- call it; applications call fanfare_publish. Returns a position for each; it is a duplicate if the publisher's id was there already.
+-- call it; applications call fanfare_publish. Returns a position for each; it is a duplicate if the publisher's id was there
+-- already.
 CREATE OR REPLACE FUNCTION fanfare.append(
   topics text[], datas bytea[], ids text[], events text[], retries bigint[], nodes text[],
   OUT at_epoch bigint, OUT at_offset bigint, OUT is_duplicate boolean
@@ -337,7 +339,8 @@ DECLARE
 BEGIN
   PERFORM fanfare.check_json(item) FROM jsonb_array_elements(list) item;
   SELECT array_agg(item ->> 'topic' ORDER BY n),
-      array_agg(CASE jsonb_typeof(item -> 'data') WHEN 'string' THEN item ->> 'data' ELSE (item -> 'data')::text END ORDER BY n),
+      array_agg(CASE jsonb_typeof(item -> 'data') WHEN 'string' THEN item ->> 'data' ELSE (item -> 'data')::text END
+        ORDER BY n),
       array_agg(item ->> 'event' ORDER BY n), array_agg(item ->> 'id' ORDER BY n),
       array_agg((item ->> 'retry')::bigint ORDER BY n)
     INTO topics, datas, types, ids, retries FROM jsonb_array_elements(list) WITH ORDINALITY AS items (item, n);
@@ -345,7 +348,8 @@ BEGIN
     FROM unnest(topics, datas, types, ids, retries) AS e (topic, data, type, id, retry);
   RETURN QUERY
     SELECT a.at_epoch || '-' || a.at_offset || coalesce('~' || own.id, '')
-      FROM fanfare.append(topics, ARRAY(SELECT convert_to(d, 'UTF8') FROM unnest(datas) WITH ORDINALITY AS u (d, n) ORDER BY n),
+      FROM fanfare.append(topics,
+          ARRAY(SELECT convert_to(d, 'UTF8') FROM unnest(datas) WITH ORDINALITY AS u (d, n) ORDER BY n),
           ids, types, retries, array_fill(NULL::text, ARRAY[coalesce(cardinality(topics), 0)]))
         WITH ORDINALITY AS a (at_epoch, at_offset, is_duplicate, n)
       JOIN unnest(ids) WITH ORDINALITY AS own (id, n) USING (n)
@@ -362,7 +366,8 @@ DECLARE
     WHEN jsonb_typeof(item -> 'id') NOT IN ('string', 'null') THEN 'the id must be a string'
     WHEN jsonb_typeof(item -> 'retry') NOT IN ('number', 'null') OR (item ->> 'retry') ~ '[.]'
       THEN 'retry must be whole milliseconds'
-    ELSE (SELECT 'unknown field ' || k FROM jsonb_object_keys(CASE jsonb_typeof(item) WHEN 'object' THEN item ELSE '{}' END) k
+    ELSE (SELECT 'unknown field ' || k
+      FROM jsonb_object_keys(CASE jsonb_typeof(item) WHEN 'object' THEN item ELSE '{}' END) k
       WHERE k NOT IN ('topic', 'data', 'event', 'id', 'retry') LIMIT 1)
   END;
 BEGIN
@@ -428,8 +433,9 @@ RETURNS TABLE (
 DECLARE
   identity_now text := fanfare.identity();
 BEGIN
-  RETURN QUERY SELECT s.identity IS NOT DISTINCT FROM identity_now AND l.entry_offset IS NOT NULL, s.format, s.topic_bytes,
-      s.event_bytes, s.epoch, l.entry_offset, e.epoch, e.entry_offset, e.kind, e.topic, e.data, e.event, e.id, e.retry, e.node
+  RETURN QUERY SELECT s.identity IS NOT DISTINCT FROM identity_now AND l.entry_offset IS NOT NULL, s.format,
+      s.topic_bytes, s.event_bytes, s.epoch, l.entry_offset,
+      e.epoch, e.entry_offset, e.kind, e.topic, e.data, e.event, e.id, e.retry, e.node
     FROM fanfare.state s LEFT JOIN LATERAL (
       SELECT n.entry_offset FROM fanfare.entries n WHERE n.epoch = s.epoch ORDER BY n.entry_offset DESC LIMIT 1
     ) l ON true LEFT JOIN LATERAL (
@@ -464,7 +470,8 @@ BEGIN
   END IF;
   WITH old AS (
     SELECT e.epoch, e.entry_offset FROM fanfare.entries e
-      WHERE (e.epoch, e.entry_offset) >= (kept.epoch, kept.entry_offset) AND (e.epoch, e.entry_offset) < (bus.epoch, last_offset)
+      WHERE (e.epoch, e.entry_offset) >= (kept.epoch, kept.entry_offset)
+        AND (e.epoch, e.entry_offset) < (bus.epoch, last_offset)
       ORDER BY e.epoch, e.entry_offset LIMIT least(batch, deletable)
   ), gone AS (
     DELETE FROM fanfare.entries e USING old WHERE e.epoch = old.epoch AND e.entry_offset = old.entry_offset RETURNING 1
@@ -488,7 +495,8 @@ DECLARE
   deleted bigint;
 BEGIN
   WITH old AS (
-    SELECT i.key FROM fanfare.ids i WHERE i.published_at < forgotten ORDER BY i.published_at LIMIT batch FOR UPDATE SKIP LOCKED
+    SELECT i.key FROM fanfare.ids i WHERE i.published_at < forgotten
+      ORDER BY i.published_at LIMIT batch FOR UPDATE SKIP LOCKED
   ), gone AS (
     DELETE FROM fanfare.ids i USING old WHERE i.key = old.key RETURNING 1
   )
