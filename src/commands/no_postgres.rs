@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::UsageError;
 use crate::cli::BusPlace;
 use crate::config::{Config, DurableBusConfig, PostgresConfig};
+use crate::redis_address::RedisAddress;
+use crate::sources::bus::lead::LeadEngine;
 use crate::sources::bus::tools::BusTools;
 use crate::sources::bus::{BusBounds, Engine};
 
@@ -26,6 +28,16 @@ pub(super) fn engines(
 }
 
 pub(super) fn log_to_feed(_: &Config, _: &PostgresConfig, _: &DurableBusConfig) -> anyhow::Result<Box<dyn Engine>> {
+    Err(absent())
+}
+
+pub(super) fn lead_engine(
+    _: &Config,
+    _: &PostgresConfig,
+    _: &DurableBusConfig,
+    _: &Arc<BusBounds>,
+    _: RedisAddress,
+) -> anyhow::Result<Box<dyn LeadEngine>> {
     Err(absent())
 }
 

@@ -13,7 +13,10 @@ use crate::config::{
     Config, DurableBusConfig, POSTGRES_PASSWORD_VARIABLE, PostgresConfig, PostgresUrl, Secret, redact_url,
 };
 use crate::protocol::publish::PublishLimits;
-use crate::sources::bus::postgres::{PostgresAddress, PostgresBus, PostgresSettings, SCHEMA};
+use crate::redis_address::RedisAddress;
+use crate::sources::bus::lead::LeadEngine;
+use crate::sources::bus::postgres::{PostgresAddress, PostgresBus, PostgresLead, PostgresSettings, SCHEMA};
+use crate::sources::bus::redis_stream::marker_channel;
 use crate::sources::bus::tools::BusTools;
 use crate::sources::bus::{BusBounds, Engine};
 
@@ -58,6 +61,18 @@ pub(super) fn log_to_feed(
     bus: &DurableBusConfig,
 ) -> anyhow::Result<Box<dyn Engine>> {
     Ok(Box::new(PostgresBus::to_feed(settings(config, postgres, bus, Arc::default())?)))
+}
+
+/// Where nodes take the lead of what the channels of this Redis carry.
+pub(super) fn lead_engine(
+    config: &Config,
+    postgres: &PostgresConfig,
+    bus: &DurableBusConfig,
+    bounds: &Arc<BusBounds>,
+    redis: RedisAddress,
+) -> anyhow::Result<Box<dyn LeadEngine>> {
+    let settings = settings(config, postgres, bus, Arc::clone(bounds))?;
+    Ok(Box::new(PostgresLead::new(settings, redis, marker_channel(&bus.name))))
 }
 
 fn settings(

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::config::{ChannelTable, Config, DurableBusConfig, PostgresConfig, RedisConfig, RedisPayload};
 use crate::event::RunName;
 use crate::observe::live::Live;
+use crate::sources::bus::lead::LeadEngine;
 use crate::sources::bus::redis_stream::{RedisLead, RedisStream, StreamSettings, marker_channel};
 use crate::sources::bus::{self, BusBounds, BusHandle, BusSettings, Engine};
 use crate::sources::channel::{FetchPage, Outlet, Publish, SourceStatus};
@@ -46,7 +47,7 @@ impl Sources {
         let mut statuses = Vec::new();
         let mut publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(sequencer) as _;
         let (mut redis, mut bus, mut fetcher, mut ingest, mut feed) = (None, None, None, None, None);
-        if config.durable_bus().is_some() {
+        if let Some(durable) = config.durable_bus() {
             let status = SourceStatus::of_bus();
             statuses.push(Arc::clone(&status));
             let node = getrandom::u64().context("asking the kernel for random bits")?;
@@ -59,11 +60,11 @@ impl Sources {
             bus = Some(handle);
             fetcher = Some(Arc::new(page_requests) as _);
             publisher = Arc::new(bus_publisher);
-            if let Some((settings, stream)) = stream_of(config).filter(|(redis, _)| redis.has_channels()) {
+            if let Some(settings) = config.redis.as_ref().filter(|redis| redis.has_channels()) {
                 let status = SourceStatus::new("redis");
                 statuses.push(Arc::clone(&status));
-                let lead = Box::new(RedisLead::new(stream_settings(config, settings, stream, &bounds)));
-                let settings = RedisSettings { bus: marker_channel(&stream.name), ..redis_settings(config, settings) };
+                let lead = lead_engine(config, settings, durable, &bounds)?;
+                let settings = RedisSettings { bus: marker_channel(&durable.name), ..redis_settings(config, settings) };
                 let thread = redis::spawn_ingest(settings, node.clone(), lead, Arc::clone(&bounds), status);
                 ingest = Some(thread.context("starting the ingest")?);
             }
@@ -108,6 +109,21 @@ impl Sources {
 fn stream_of(config: &Config) -> Option<(&RedisConfig, &DurableBusConfig)> {
     let redis = config.redis.as_ref()?;
     Some((redis, redis.stream.as_ref()?))
+}
+
+/// Where nodes take the lead: where the bus is.
+fn lead_engine(
+    config: &Config,
+    redis: &RedisConfig,
+    bus: &DurableBusConfig,
+    bounds: &Arc<BusBounds>,
+) -> anyhow::Result<Box<dyn LeadEngine>> {
+    match &config.postgres {
+        Some(postgres) if postgres.bus.is_some() => {
+            super::postgres::lead_engine(config, postgres, bus, bounds, redis.address.clone())
+        }
+        _ => Ok(Box::new(RedisLead::new(stream_settings(config, redis, bus, bounds)))),
+    }
 }
 
 /// Starts what brings onto the bus what transactions publish.

@@ -105,21 +105,25 @@ fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
         (Some(BusKind::Local), Some(_)) => {
             refuse(with("redis-url"), "a server with Redis has its bus there: leave out one of them")
         }
-        (Some(BusKind::RedisStream), Some(_)) => {
-            let excluded = [
-                ("redis-bus", "nodes exchange events through the stream: leave that out"),
-                ("redis-publish", "the node that reads channels would take the copies for events: leave that out"),
-            ];
-            if let Some((name, reason)) = excluded.into_iter().find(|(name, _)| settings.get(name).is_explicit()) {
-                return refuse(with(name), reason);
-            }
-            let own = own_prefix(options);
-            match options.redis.channels.iter().any(|channel| channel.as_str().starts_with(&own)) {
-                true => refuse(with("redis-channel"), &format!("names that begin with {own} belong to the bus")),
-                false => Ok(()),
-            }
-        }
+        (Some(BusKind::RedisStream), Some(_)) => channels_beside(options, settings),
         _ => Ok(()),
+    }
+}
+
+/// Checks the options about channels beside a durable bus.
+fn channels_beside(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let with = |name: &str| (settings.get("bus").to_string(), settings.get(name).to_string());
+    let excluded = [
+        ("redis-bus", "nodes exchange events through the durable bus: leave that out"),
+        ("redis-publish", "the node that reads channels would take the copies for events: leave that out"),
+    ];
+    if let Some((name, reason)) = excluded.into_iter().find(|(name, _)| settings.get(name).is_explicit()) {
+        return refuse(with(name), reason);
+    }
+    let own = own_prefix(options);
+    match options.redis.channels.iter().any(|channel| channel.as_str().starts_with(&own)) {
+        true => refuse(with("redis-channel"), &format!("names that begin with {own} belong to the bus")),
+        false => Ok(()),
     }
 }
 
@@ -153,13 +157,10 @@ fn postgres_bus(options: &Options, settings: &Settings) -> Result<(), ConfigErro
         return missing("no postgres-url is given: it names the PostgreSQL that has the bus");
     }
     let with = |name: &str| (bus.clone(), settings.get(name).to_string());
-    if options.redis.url.is_some() {
-        return refuse(with("redis-url"), "no channel of Redis is read beside this bus: leave out one of them");
+    if settings.get("bus-name").is_explicit() {
+        return refuse(with("bus-name"), "the bus of a database is its schema fanfare: leave that out");
     }
-    match settings.get("bus-name").is_explicit() {
-        true => refuse(with("bus-name"), "the bus of a database is its schema fanfare: leave that out"),
-        false => Ok(()),
-    }
+    if options.redis.url.is_some() { channels_beside(options, settings) } else { Ok(()) }
 }
 
 /// Refuses tables that contradict the options.
@@ -171,7 +172,7 @@ pub(super) fn tables(options: &Options, settings: &Settings, tables: &Tables) ->
 fn channels_table(table: &Table<ChannelTable>, options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let with = |option: &str| (table.shown("pattern"), settings.get(option).to_string());
     let own = own_prefix(options);
-    if options.bus.kind == Some(BusKind::RedisStream) && table.values.pattern.starts_with(&own) {
+    if options.bus.is_durable() && table.values.pattern.starts_with(&own) {
         return refuse(with("bus-name"), &format!("names that begin with {own} belong to the bus"));
     }
     if options.redis.url.is_some() && table.values.pattern == options.redis.bus {
@@ -250,11 +251,10 @@ pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment
 fn without_channels(options: &Options, settings: &Settings, warnings: &mut Vec<String>) {
     let is_explicit = |name: &&str| settings.get(name).is_explicit();
     let has_channels = ["redis-channel", "redis-pattern"].iter().any(is_explicit);
-    if options.bus.kind == Some(BusKind::RedisStream) && !has_channels {
+    if options.bus.is_durable() && !has_channels {
         for name in ["redis-payload", "ready-requires"].into_iter().filter(is_explicit) {
             let setting = settings.get(name);
-            warnings
-                .push(format!("{setting} has no effect: with bus redis-stream, no channel is read but those named"));
+            warnings.push(format!("{setting} has no effect: with a durable bus, no channel is read but those named"));
         }
     }
 }

@@ -151,12 +151,15 @@ fn contradictions_name_both_sides() {
         &["--redis-bus a", "--redis-publish a", "another channel"],
     );
     let on_bus = |option, value| [("redis-url", "redis://h"), ("bus", "redis-stream"), (option, value)];
-    check(&on_bus("redis-bus", "a"), &["--bus redis-stream", "--redis-bus a", "through the stream"]);
+    check(&on_bus("redis-bus", "a"), &["--bus redis-stream", "--redis-bus a", "through the durable bus"]);
     check(&on_bus("redis-publish", "a"), &["--bus redis-stream", "--redis-publish a", "copies"]);
     let in_postgres = |option, value| [("postgres-url", "postgres://h/d"), ("bus", "postgres"), (option, value)];
     if cfg!(feature = "postgres") {
         check(&[("bus", "postgres")], &["--bus postgres", "no postgres-url"]);
-        check(&in_postgres("redis-url", "redis://h"), &["--bus postgres", "--redis-url", "leave out one"]);
+        let beside = |option, value| [&in_postgres("redis-url", "redis://h")[..], &[(option, value)]].concat();
+        check(&beside("redis-bus", "a"), &["--bus postgres", "--redis-bus a", "through the durable bus"]);
+        check(&beside("redis-publish", "a"), &["--bus postgres", "--redis-publish a", "copies"]);
+        check(&beside("redis-channel", "{fanfare}:marker"), &["--redis-channel {fanfare}:marker", "belong to the bus"]);
         check(&in_postgres("bus-name", "a"), &["--bus postgres", "--bus-name a", "schema fanfare"]);
         check(&in_postgres("postgres-tls-ca", "/no/such"), &["--postgres-tls-ca /no/such", "No such file"]);
     } else {

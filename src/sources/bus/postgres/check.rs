@@ -21,8 +21,8 @@ const SETTINGS: [&str; 7] = [
 const DENIED: &str = "SELECT array_agg(p.oid::regprocedure::text ORDER BY 1) FILTER (
     WHERE NOT has_function_privilege(p.oid, 'EXECUTE') OR NOT has_schema_privilege(n.oid, 'USAGE')) AS denied, count(*)
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  WHERE n.nspname = 'fanfare' AND p.proname IN ('append', 'append_from', 'open', 'read', 'read_cursor', 'delete_entries',
-    'delete_ids', 'notifies', 'status', 'holder')";
+  WHERE n.nspname = 'fanfare' AND p.proname IN ('append', 'append_from', 'delete_entries', 'delete_ids', 'holder', 'ingest', 'lead', 'notifies',
+    'open', 'read', 'read_cursor', 'resign', 'status')";
 
 /// The standbys that stream, and the oldest transaction of this database, which may be a prepared one, in seconds.
 const ACTIVITY: &str = "SELECT (SELECT count(*) FROM pg_catalog.pg_stat_replication),

@@ -9,6 +9,7 @@ mod address;
 mod check;
 mod connection;
 mod cursor;
+mod lead;
 mod listener;
 mod rules;
 mod state;
@@ -32,6 +33,7 @@ use connection::Connection;
 use listener::Listening;
 
 pub use address::{AddressError, PostgresAddress};
+pub use lead::PostgresLead;
 
 /// What creates the tables and functions; `fanfare bus install` runs it.
 pub const SCHEMA: &str = include_str!("schema.sql");
@@ -85,6 +87,8 @@ struct Session {
     append: Statement,
     /// Prepared when it is needed: functions of an older version may lack it.
     append_from: Option<Statement>,
+    /// Likewise.
+    ingest: Option<Statement>,
     listening: Listening,
     /// The bounds of the bus when it was opened.
     bounds: (i32, i32),
@@ -121,7 +125,15 @@ impl PostgresBus {
         let connection = Connection::open(&self.settings.address)?;
         let bounds = open(&connection, self.open, &self.settings)?;
         let (read, append) = (connection.prepare(READ)?, connection.prepare(APPEND)?);
-        Ok(Session { connection, read, append, append_from: None, listening: Listening::default(), bounds })
+        Ok(Session {
+            connection,
+            read,
+            append,
+            append_from: None,
+            ingest: None,
+            listening: Listening::default(),
+            bounds,
+        })
     }
 
     /// Reads a page, after a fork if one is due.

@@ -111,6 +111,17 @@ CREATE TABLE IF NOT EXISTS fanfare.cursors (
   reached text NOT NULL
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
+-- One row: the node that appends what sources that keep nothing carry, <node>/<session>, and until when no other node may take
+-- the lead; the leader that ended last in an orderly way; and what the leader is subscribed to.
+CREATE TABLE IF NOT EXISTS fanfare.leads (
+  is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+  leader text,
+  leads_until timestamptz NOT NULL DEFAULT '-infinity',
+  ended_leader text,
+  feeds text
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+INSERT INTO fanfare.leads DEFAULT VALUES ON CONFLICT DO NOTHING;
 INSERT INTO fanfare.horizon DEFAULT VALUES ON CONFLICT DO NOTHING;
 INSERT INTO fanfare.state AS s (library, format)
   VALUES (current_setting('fanfare.library')::integer, current_setting('fanfare.format')::integer)
@@ -316,6 +327,67 @@ BEGIN
       ON CONFLICT (source) DO UPDATE SET reached = excluded.reached;
     RETURN QUERY SELECT true, a.at_epoch, a.at_offset, a.is_duplicate
       FROM fanfare.append(topics, datas, ids, events, retries, nodes) a;
+  END IF;
+END $$;
+
+-- Takes the lead unless another node has it, after a gap of these topics ('' for all) unless the caller has received the end of
+-- the leader before it, and everything after that. The time decides only when another node may take the lead: what counts is
+-- the token. Returns 'begins' or 'continues', or the leader, and whether the caller leads.
+CREATE OR REPLACE FUNCTION fanfare.lead(
+  token text, lease_ms bigint, subscribed_to text, gap_topics bytea, ended text, OUT leads boolean, OUT answer text
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  before fanfare.leads;
+  continues boolean;
+BEGIN
+  PERFORM fanfare.lock_state();
+  SELECT l.* INTO STRICT before FROM fanfare.leads l;
+  continues := coalesce(
+    before.leader = ended AND before.ended_leader = ended AND before.feeds = subscribed_to, false);
+  -- No lease is as long as a minute: such a one is from before the clock was set back.
+  IF before.leads_until BETWEEN clock_timestamp() AND clock_timestamp() + interval '1 minute' AND NOT continues
+    AND split_part(before.leader, '/', 1) <> split_part(token, '/', 1) THEN
+    leads := false;
+    answer := before.leader;
+    RETURN;
+  END IF;
+  IF NOT continues THEN
+    -- Topics that only the leader before was subscribed to have lost their source.
+    PERFORM FROM fanfare.append(ARRAY[NULL::text],
+      ARRAY[CASE WHEN before.feeds <> subscribed_to THEN ''::bytea ELSE gap_topics END], ARRAY[NULL::text],
+      ARRAY['source_lost'], ARRAY[NULL::bigint], ARRAY[NULL::text]);
+  END IF;
+  UPDATE fanfare.leads l SET leader = token, leads_until = clock_timestamp() + lease_ms * interval '1 millisecond',
+    ended_leader = NULL, feeds = subscribed_to;
+  leads := true;
+  answer := CASE WHEN continues THEN 'continues' ELSE 'begins' END;
+END $$;
+
+-- Appends for the leader, as fanfare.append(), and renews its lease.
+CREATE OR REPLACE FUNCTION fanfare.ingest(
+  token text, lease_ms bigint,
+  topics text[], datas bytea[], ids text[], events text[], retries bigint[], nodes text[],
+  OUT at_epoch bigint, OUT at_offset bigint, OUT is_duplicate boolean
+) RETURNS SETOF record LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM fanfare.lock_state();
+  UPDATE fanfare.leads l SET leads_until = clock_timestamp() + lease_ms * interval '1 millisecond' WHERE l.leader = token;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'another node leads';
+  END IF;
+  RETURN QUERY SELECT * FROM fanfare.append(topics, datas, ids, events, retries, nodes);
+END $$;
+
+-- Gives up the lead. If the leader hands it over, only a node that continues may take it for two seconds.
+CREATE OR REPLACE FUNCTION fanfare.resign(token text, hands_over boolean) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM fanfare.lock_state();
+  UPDATE fanfare.leads l SET ended_leader = CASE WHEN hands_over THEN token END,
+    leads_until = CASE WHEN hands_over THEN clock_timestamp() + interval '2 seconds' ELSE '-infinity' END
+    WHERE l.leader = token;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'another node leads';
   END IF;
 END $$;
 
