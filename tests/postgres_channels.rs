@@ -176,7 +176,25 @@ fn a_leader_that_ends_is_replaced_and_each_loss_is_one_gap() {
     assert_eq!(check_numbers(&reader.join().unwrap(), count), 2);
 }
 
-/// What a role may not do, or functions do not have, is named.
+#[test]
+fn a_transaction_that_holds_the_bus_costs_the_lead_which_is_one_gap() {
+    let (redis, postgres) = servers();
+    let server = node(&redis, &postgres, &[]);
+    wait_for_leader(&postgres, &[&server]);
+    let mut subscriber = Subscriber::open(&server, "/events?topic=news&topic=a");
+    let mut session = postgres.session();
+    session.run("BEGIN");
+    session.run(&publishing("1"));
+    send(&redis, "lost");
+    server.wait_for_log(&["lost the lead of the ingest", "it holds the bus"]);
+    session.run("COMMIT");
+    wait_for_leader(&postgres, &[&server]);
+    send(&redis, "2");
+    let received = [(); 3].map(|()| text_of(&subscriber.event()));
+    assert_eq!(received, ["1", "gap source_lost", "2"]);
+}
+
+/// After an upgrade of the nodes, and before one of the functions.
 #[test]
 fn functions_of_an_older_version_are_named_and_the_bus_goes_on() {
     let (redis, postgres) = servers();
