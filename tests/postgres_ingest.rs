@@ -183,7 +183,7 @@ fn each_event_comes_once_and_without_a_gap_whatever_happens_to_the_nodes() {
     }
     let paused = paused.expect("a leader was paused");
     paused.signal("CONT");
-    paused.wait_for_log(&["lost the lead of the feed to another node"]);
+    paused.wait_for_metric(LEADS, |leads| leads == 0.0);
     let count = publisher.stop(&postgres);
     let mut expected = numbers(0..count);
     expected.push("last".to_owned());
