@@ -3,6 +3,8 @@
 PREFIX = /usr/local
 SYSCONFDIR = /etc
 BINARY = $(or $(CARGO_TARGET_DIR),target)/release/fanfare
+# The cargo features of what is installed, beyond a default build: FEATURES= for none.
+FEATURES = $(shell cat packaging/features)
 
 .PHONY: test test-package setup lint lint-deps audit install uninstall deb
 
@@ -42,8 +44,8 @@ uninstall: $(BINARY)
 
 # Writes target/debian/fanfare_VERSION_ARCHITECTURE.deb.
 deb:
-	cargo build --release
+	cargo build --release --features "$(FEATURES)"
 	BINARY=$(BINARY) packaging/deb
 
 $(BINARY):
-	cargo build --release
+	cargo build --release --features "$(FEATURES)"

@@ -1,6 +1,7 @@
-//! What each bus costs: the order kept in the process, Redis pub/sub, and a stream of Redis, in turns in the same run.
+//! What each bus costs: the order kept in the process, Redis pub/sub, a stream of Redis, and a table of PostgreSQL, in turns in the
+//! same run.
 //!
-//! The server has one core; its clients and Redis share the other. For each bus:
+//! The server has one core; its clients and the engine share the other. For each bus:
 //! - `latency`: from the time an event was due until 100 subscribers read it, at 100 events a second;
 //! - `in`: events a second that are answered 202, with 64 requests under way, of one event and of 100 events each;
 //! - `cost`: CPU time for a delivered event, of all threads of the server, with 10,000 subscribers.
@@ -8,10 +9,12 @@
 
 mod support;
 
+use std::any::Any;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::arena::{body, done, expect, start_sink};
+use support::postgres::Postgres;
 use support::process::{self, cpu_ns, unix_ns};
 use support::redis::Redis;
 use support::role::Role;
@@ -19,7 +22,7 @@ use support::server::{Requests, Server};
 use support::stats::Spread;
 use support::{document, is_smoke_test, payload};
 
-const BUSES: [&str; 3] = ["local", "redis", "redis-stream"];
+const BUSES: [&str; 4] = ["local", "redis", "redis-stream", "postgres"];
 const PAYLOAD_BYTES: usize = 100;
 const LATENCY_PER_SECOND: u64 = 100;
 const REQUESTS_UNDER_WAY: usize = 64;
@@ -40,6 +43,13 @@ const FULL: Extent =
 const SMOKE: Extent =
     Extent { rounds: 1, subscribers: 50, latency_events: 10, in_time: Duration::from_millis(100), cost_events: 2 };
 
+/// What keeps the order of a bus outside of the server: ended when this is dropped.
+struct Engine {
+    /// The option that names it, with its URL; none for a bus in the process.
+    place: Vec<String>,
+    _server: Option<Box<dyn Any>>,
+}
+
 /// A server with its bus, and its subscribers.
 struct Contender {
     bus: &'static str,
@@ -47,7 +57,7 @@ struct Contender {
     crowd: Role,
     few: Role,
     server: Server,
-    _redis: Option<Redis>,
+    _engine: Engine,
 }
 
 #[derive(Clone, Copy)]
@@ -88,26 +98,19 @@ fn main() {
 
 impl Contender {
     fn start(bus: &'static str, extent: Extent) -> Option<Contender> {
-        let redis = match bus {
-            "local" => None,
-            _ => match Redis::start() {
-                None => {
-                    println!("{bus}: redis-server is not here, left out");
-                    return None;
-                }
-                redis => redis,
-            },
+        let engine = match Engine::start(bus) {
+            Ok(engine) => engine,
+            Err(lacking) => {
+                println!("{bus}: left out, {lacking}");
+                return None;
+            }
         };
-        let mut flags = vec!["--bus".to_owned(), bus.to_owned()];
-        if let Some(redis) = &redis {
-            flags.extend(["--redis-url".to_owned(), redis.url()]);
-            install(redis);
-        }
+        let flags = [&["--bus".to_owned(), bus.to_owned()], &engine.place[..]].concat();
         let server = Server::start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
         wait_until_ready(&server);
         let crowd = start_sink(server.address, "/events?topic=bench", extent.subscribers);
         let few = start_sink(server.address, "/events?topic=few", 100.min(extent.subscribers));
-        Some(Contender { bus, crowd, few, server, _redis: redis })
+        Some(Contender { bus, crowd, few, server, _engine: engine })
     }
 
     fn round(&mut self, extent: Extent) -> Measure {
@@ -185,11 +188,32 @@ impl Contender {
     }
 }
 
-/// Installs the durable bus.
-fn install(redis: &Redis) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
-    let output = command.args(["bus", "install", "--redis-url", &redis.url()]).output().expect("it is built");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+impl Engine {
+    /// Starts the engine of this bus and installs the bus there, if it needs that; or says what is lacking.
+    fn start(bus: &str) -> Result<Engine, &'static str> {
+        let engine = match bus {
+            "local" => return Ok(Engine { place: Vec::new(), _server: None }),
+            "postgres" if !cfg!(feature = "postgres") => return Err("this is built without --features postgres"),
+            "postgres" => {
+                let server = Postgres::start().ok_or("postgresql is not here")?;
+                Engine::at("--postgres-url", server.url(), server)
+            }
+            _ => {
+                let server = Redis::start().ok_or("redis-server is not here")?;
+                Engine::at("--redis-url", server.url(), server)
+            }
+        };
+        if bus != "redis" {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+            let output = command.args(["bus", "install"]).args(&engine.place).output().expect("it is built");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(engine)
+    }
+
+    fn at(option: &str, url: String, server: impl Any) -> Engine {
+        Engine { place: vec![option.to_owned(), url], _server: Some(Box::new(server)) }
+    }
 }
 
 fn wait_until_ready(server: &Server) {

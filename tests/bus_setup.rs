@@ -78,13 +78,13 @@ fn functions_of_a_later_version_are_not_replaced_by_mistake_and_a_newer_format_i
     let server = node(&redis, &[]);
     wait_until("the node is ready", || is_ready(&server));
     let later =
-        FUNCTIONS.replace("local LIBRARY = 1", "local LIBRARY = 2").replace("local FORMAT = 1", "local FORMAT = 2");
+        FUNCTIONS.replace("local LIBRARY = 2", "local LIBRARY = 3").replace("local FORMAT = 1", "local FORMAT = 2");
     let load = |functions: &str| redis.command::<String>(&["FUNCTION", "LOAD", "REPLACE", functions]);
     load(&later);
     server.wait_for_log(&["the bus has format 2, this version of Fanfare reads 1"]);
     assert!(!is_ready(&server));
     let (status, output) = bus(&redis, "", &["install"]);
-    assert!(status == Some(1) && output.contains("version 2") && output.contains("--force"), "{output}");
+    assert!(status == Some(1) && output.contains("version 3") && output.contains("--force"), "{output}");
     run(&redis, &["install", "--force"]);
     wait_until("the node is ready", || is_ready(&server));
     // Functions from before there were versions.

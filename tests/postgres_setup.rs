@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use support::certificates;
-use support::postgres::{PostgresServer, checked, is_ready, node, publish, publishing, starting_node};
+use support::postgres::{GRANT_TO_NODE, PostgresServer, checked, is_ready, node, publish, publishing, starting_node};
+use support::server::Server;
 use support::stream::Subscriber;
 use support::wait::wait_until;
 
@@ -70,6 +71,10 @@ fn nothing_larger_than_the_bounds_is_taken() {
     wait_until("the large node publishes it", || post(4096) == 202);
     let (status, output) = postgres.bus(&["install", "--event-bytes", "1KiB"]);
     assert!(status == Some(1) && output.contains("can only be raised"), "{output}");
+    assert!(postgres.try_sql("SELECT fanfare.raise_bounds(1024, 1073741824)").is_ok());
+    for beyond in ["1025, 1073741824", "1024, 1073741825", "0, NULL", "NULL, -5"] {
+        assert!(postgres.try_sql(&format!("SELECT fanfare.raise_bounds({beyond})")).is_err(), "{beyond}");
+    }
 }
 
 #[test]
@@ -99,18 +104,26 @@ fn what_no_node_could_deliver_is_refused_where_it_is_published() {
     check("'a', '', id => 'ä'", "visible ASCII");
     check("'a', '', retry => -1", "retry");
     check("'1'", "an event is an object");
+    check("'[[]]'", "an event is an object");
+    check(r#"'{"topic": 5, "data": ""}'"#, "the topic must be a string");
+    check(r#"'{"topic": "a", "data": "", "event": true}'"#, "the event type must be a string");
+    check(r#"'{"topic": "a", "data": "", "id": 7}'"#, "the id must be a string");
+    check(r#"'{"topic": "a", "data": "", "retry": "9"}'"#, "retry must be whole milliseconds");
+    check(r#"'{"topic": "a", "data": "", "retry": 1.5}'"#, "retry must be whole milliseconds");
     check(r#"'{"topic": "a", "data": "", "typo": 1}'"#, "unknown field typo");
     check(r#"'[{"topic": "a", "data": "not alone"}, {"topic": "a"}]'"#, "the data must not be NULL");
     assert!(call("repeat('t', 256), '', repeat('e', 128), repeat('i', 87), 2147483647").is_ok());
     call("'a', 'ä', 'é', '!~', 0").unwrap();
     let event = subscriber.event();
     assert_eq!((event.data().as_deref(), event.event_type()), (Some("ä"), Some("é")));
+    assert_eq!(call("'[]'").unwrap(), "");
+    call(r#"'[{"topic": "a", "data": null, "id": null, "retry": 3}, {"topic": "a", "data": [1]}]'"#).unwrap();
+    subscriber.expect(&["null", "[1]"]);
     // The owner of the tables may write anything.
     let columns = "epoch, entry_offset, kind, topic, data, retry";
     let insert = |values: &str| {
         postgres.sql(&format!(
-            "WITH s AS (UPDATE fanfare.state SET last_offset = last_offset + 1 RETURNING *)
-             INSERT INTO fanfare.entries ({columns}) SELECT epoch, last_offset, {values} FROM s"
+            "INSERT INTO fanfare.entries ({columns}) SELECT epoch, fanfare.last_offset(epoch) + 1, {values} FROM fanfare.state"
         ));
     };
     for values in [
@@ -143,17 +156,68 @@ fn roles_need_no_more_than_the_functions() {
         assert!(output.status.success() == is_good && text.contains(words), "{text}");
     };
     check(false, "PROBLEM rights");
-    postgres.sql("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA fanfare TO node");
+    postgres.sql(GRANT_TO_NODE);
     postgres.sql("GRANT EXECUTE ON FUNCTION fanfare.fanfare_publish(text, text, text, text, integer) TO app");
     check(true, "this user may call all functions of a node");
     wait_until("the node is ready", || is_ready(&server));
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");
     checked(as_app(&publishing("1")));
-    for denied in ["SELECT fanfare.fork()", "TABLE fanfare.entries", "UPDATE fanfare.state SET last_offset = 7"] {
+    for denied in [
+        "SELECT fanfare.fork()",
+        "SELECT fanfare.raise_bounds(9, 9)",
+        "TABLE fanfare.entries",
+        "UPDATE fanfare.state SET epoch = 7",
+    ] {
         assert!(!as_app(denied).status.success(), "{denied}");
     }
     publish(&server, &json!({"topic": "a", "data": "2"}));
     subscriber.expect(&["1", "2"]);
+}
+
+#[test]
+fn no_role_without_rights_stops_publishing_or_gets_more() {
+    let postgres = PostgresServer::with_bus(&[]);
+    postgres.sql("CREATE ROLE other LOGIN");
+    postgres.sql("CREATE DATABASE b OWNER other");
+    let as_other = |database: &str, sql: &str| {
+        checked(postgres.psql(&postgres.url_of("other", database)).args(["-c", sql]).output().unwrap())
+    };
+    // The lock by which tools name who holds the bus.
+    let mut session = postgres.session();
+    session.run("SET ROLE other; SELECT pg_advisory_lock(1178685254, 1)");
+    postgres.sql(&publishing("1"));
+    assert_eq!(postgres.sql("SELECT count(*) FROM fanfare.holder()"), "0");
+    drop(session);
+    // A trigger there would run with the rights of the role that installs.
+    as_other("b", "CREATE SCHEMA fanfare; CREATE TABLE fanfare.horizon (is_only boolean)");
+    let install = |login: &str| {
+        let url = postgres.url_of(login, "b");
+        let mut fanfare = std::process::Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        let output = fanfare.args(["bus", "install", "--postgres-url", &url]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, text) = install("postgres");
+    assert!(status == Some(1) && text.contains("belongs to the role other: install as that role"), "{text}");
+    as_other("b", "DROP SCHEMA fanfare CASCADE");
+    assert_eq!(install("other").0, Some(0));
+}
+
+#[test]
+fn an_installation_waits_for_transactions_and_they_go_on() {
+    let postgres = PostgresServer::with_bus(&[]);
+    let mut session = postgres.session();
+    session.run("BEGIN");
+    session.run(&publishing("1"));
+    let schema = std::process::Command::new(env!("CARGO_BIN_EXE_fanfare")).args(["bus", "install", "--print"]).output();
+    let mut installing = postgres.session();
+    installing.start(&checked(schema.unwrap()));
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    wait_until("it waits", || postgres.sql(waits) == "1");
+    session.run("SELECT fanfare.fanfare_publish('a', '2', id => 'x')");
+    session.run("COMMIT");
+    let _of_the_installation = installing.run("SELECT 'installed'");
+    assert_eq!(installing.run("SELECT 1"), "installed");
+    assert_eq!(postgres.sql("SELECT entries FROM fanfare.status()"), "3");
 }
 
 #[test]
@@ -170,10 +234,10 @@ fn a_check_names_what_is_wrong_and_later_functions_are_not_replaced_by_mistake()
     assert_eq!(postgres.bus(&["install"]).0, Some(0));
     wait_until("the node is ready", || is_ready(&server));
     postgres.sql("ALTER SYSTEM SET full_page_writes = on");
-    postgres.sql("UPDATE fanfare.state SET library = 2, format = 2");
+    postgres.sql("UPDATE fanfare.state SET library = 3, format = 2");
     server.wait_for_log(&["the bus has format 2, this version of Fanfare reads 1"]);
     let (status, output) = postgres.bus(&["install"]);
-    assert!(status == Some(1) && output.contains("version 2") && output.contains("--force"), "{output}");
+    assert!(status == Some(1) && output.contains("version 3") && output.contains("--force"), "{output}");
     postgres.sql("UPDATE fanfare.state SET format = 1");
     let (status, output) = postgres.bus(&["install", "--force"]);
     assert_eq!(status, Some(0), "{output}");
@@ -204,7 +268,7 @@ fn a_url_that_is_refused_is_shown_without_its_password() {
 fn a_password_is_read_from_a_file_and_tls_verifies_the_server() {
     let mut postgres = PostgresServer::with_bus(&[]);
     postgres.sql("CREATE ROLE node LOGIN PASSWORD 'hunter2'; GRANT USAGE ON SCHEMA fanfare TO node");
-    postgres.sql("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA fanfare TO node");
+    postgres.sql(GRANT_TO_NODE);
     let folder = tempfile::tempdir().unwrap();
     certificates::write_into(folder.path());
     postgres.demand_tls("node", folder.path());
@@ -218,6 +282,13 @@ fn a_password_is_read_from_a_file_and_tls_verifies_the_server() {
     let tls = "?sslmode=require";
     let good = start(tls, &["--postgres-tls-ca", &path("ca.pem")]);
     wait_until("the node is ready", || is_ready(&good));
+    // As systemd passes it on to a service.
+    std::fs::write(path("postgres-password"), "hunter2\n").unwrap();
+    let options = ["--bus", "postgres", "--postgres-tls-ca", &path("ca.pem"), "--postgres-url"];
+    let url = postgres.url_of("node", "postgres") + tls;
+    let env = [("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())];
+    let with_credential = Server::start_with_env(&[&options[..], &[&url]].concat(), &env);
+    wait_until("the node with a credential is ready", || is_ready(&with_credential));
     let other = start(tls, &["--postgres-tls-ca", &path("other.pem")]);
     other.wait_for_log(&["the bus can't be read", "certificate"]);
     start("", &[]).wait_for_log(&["the bus can't be read", "no encryption"]);

@@ -22,6 +22,7 @@ pub mod document;
 pub mod floor;
 pub mod payload;
 pub mod peers;
+pub mod postgres;
 pub mod process;
 pub mod publisher;
 pub mod redis;

@@ -14,7 +14,7 @@ every user of a host sees its arguments. Exit codes: 0 done, 1 the server can't 
 Examples:
   fanfare bus install --redis-url redis://127.0.0.1:6379
   fanfare bus install --postgres-url postgres://owner@127.0.0.1/app
-  fanfare bus install --print | psql app
+  fanfare bus install --print | psql -v ON_ERROR_STOP=1 app
   fanfare bus check --redis-url redis://127.0.0.1:6379
   fanfare bus status --redis-url redis://127.0.0.1:6379
   fanfare bus hold --redis-url redis://127.0.0.1:6379 -- systemctl restart redis-server
@@ -91,8 +91,14 @@ pub struct InstallArgs {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub topic_bytes: Option<usize>,
 
+    /// Let appends in PostgreSQL notify the nodes, which then ask less often; off by default. Unset: unchanged
+    ///
+    /// PREPARE TRANSACTION then fails in transactions that have published.
+    #[arg(long, value_name = "on|off", value_parser = on_or_off, conflicts_with = "redis_url")]
+    pub notify: Option<bool>,
+
     /// Print the SQL that installs the bus in PostgreSQL, and install nothing
-    #[arg(long, conflicts_with_all = ["redis_url", "postgres_url", "force", "event_bytes", "topic_bytes"])]
+    #[arg(long, conflicts_with_all = ["redis_url", "postgres_url", "force", "event_bytes", "topic_bytes", "notify"])]
     pub print: bool,
 
     /// Replace functions of a later version
@@ -126,4 +132,12 @@ pub struct HoldArgs {
     /// What restarts Redis, or makes another server the primary, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("allowed is on or off".to_owned()),
+    }
 }

@@ -26,6 +26,9 @@ pub(super) fn run(args: &BusArgs) -> anyhow::Result<ExitCode> {
             if args.topic_bytes.is_some() || args.event_bytes.is_some() {
                 bus.raise_bounds(args.topic_bytes, args.event_bytes)?;
             }
+            if let Some(is_on) = args.notify {
+                bus.set_notify(is_on)?;
+            }
             say("the functions of the bus are installed")?;
         }
         BusAction::Status(place) => say(&bus_at(place, 0)?.status()?.to_string())?,

@@ -1,10 +1,12 @@
-//! Stands in for the bus in PostgreSQL in builds without it.
+//! Stands in for PostgreSQL in builds without it.
 
 use std::sync::Arc;
 
 use super::UsageError;
 use crate::cli::BusPlace;
-use crate::config::{Config, PostgresConfig};
+use crate::config::{Config, DurableBusConfig, PostgresConfig};
+use crate::redis_address::RedisAddress;
+use crate::sources::bus::lead::LeadEngine;
 use crate::sources::bus::tools::BusTools;
 use crate::sources::bus::{BusBounds, Engine};
 
@@ -19,8 +21,23 @@ pub(super) fn bus_at(_: &BusPlace, _: &str, _: u64) -> anyhow::Result<Box<dyn Bu
 pub(super) fn engines(
     _: &Config,
     _: &PostgresConfig,
+    _: &DurableBusConfig,
     _: &Arc<BusBounds>,
 ) -> anyhow::Result<Box<dyn Fn() -> Box<dyn Engine>>> {
+    Err(absent())
+}
+
+pub(super) fn log_to_feed(_: &Config, _: &PostgresConfig, _: &DurableBusConfig) -> anyhow::Result<Box<dyn Engine>> {
+    Err(absent())
+}
+
+pub(super) fn lead_engine(
+    _: &Config,
+    _: &PostgresConfig,
+    _: &DurableBusConfig,
+    _: &Arc<BusBounds>,
+    _: RedisAddress,
+) -> anyhow::Result<Box<dyn LeadEngine>> {
     Err(absent())
 }
 

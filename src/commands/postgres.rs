@@ -1,4 +1,4 @@
-//! The PostgreSQL that has the bus of `fanfare serve` and `fanfare bus`. Builds without it have `no_postgres.rs` instead.
+//! The PostgreSQL that has the bus of `fanfare serve` and `fanfare bus`, or publishes to it. Builds without it have `no_postgres.rs` instead.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,9 +9,14 @@ use anyhow::Context;
 use super::UsageError;
 use super::redis::password;
 use crate::cli::BusPlace;
-use crate::config::{Config, POSTGRES_PASSWORD_VARIABLE, PostgresConfig, PostgresUrl, Secret, redact_url};
+use crate::config::{
+    Config, DurableBusConfig, POSTGRES_PASSWORD_VARIABLE, PostgresConfig, PostgresUrl, Secret, redact_url,
+};
 use crate::protocol::publish::PublishLimits;
-use crate::sources::bus::postgres::{PostgresAddress, PostgresBus, PostgresSettings, SCHEMA};
+use crate::redis_address::RedisAddress;
+use crate::sources::bus::lead::LeadEngine;
+use crate::sources::bus::postgres::{PostgresAddress, PostgresBus, PostgresLead, PostgresSettings, SCHEMA};
+use crate::sources::bus::redis_stream::marker_channel;
 use crate::sources::bus::tools::BusTools;
 use crate::sources::bus::{BusBounds, Engine};
 
@@ -42,16 +47,47 @@ pub(super) fn bus_at(place: &BusPlace, url: &str, entries_max: u64) -> anyhow::R
 pub(super) fn engines(
     config: &Config,
     postgres: &PostgresConfig,
+    bus: &DurableBusConfig,
     bounds: &Arc<BusBounds>,
 ) -> anyhow::Result<Box<dyn Fn() -> Box<dyn Engine>>> {
-    let settings = PostgresSettings {
-        address: address(&postgres.url, postgres.password.as_ref(), postgres.tls_ca.as_deref())?,
-        bounds: Arc::clone(bounds),
-        entries_max: postgres.bus.entries_max,
-        id_memory: postgres.bus.id_memory,
-        limits: config.limits.publish(),
-    };
+    let settings = settings(config, postgres, bus, Arc::clone(bounds))?;
     Ok(Box::new(move || Box::new(PostgresBus::new(settings.clone()))))
+}
+
+/// What transactions publish, to go onto another bus.
+pub(super) fn log_to_feed(
+    config: &Config,
+    postgres: &PostgresConfig,
+    bus: &DurableBusConfig,
+) -> anyhow::Result<Box<dyn Engine>> {
+    Ok(Box::new(PostgresBus::to_feed(settings(config, postgres, bus, Arc::default())?)))
+}
+
+/// Where nodes take the lead of what the channels of this Redis carry.
+pub(super) fn lead_engine(
+    config: &Config,
+    postgres: &PostgresConfig,
+    bus: &DurableBusConfig,
+    bounds: &Arc<BusBounds>,
+    redis: RedisAddress,
+) -> anyhow::Result<Box<dyn LeadEngine>> {
+    let settings = settings(config, postgres, bus, Arc::clone(bounds))?;
+    Ok(Box::new(PostgresLead::new(settings, redis, marker_channel(&bus.name))))
+}
+
+fn settings(
+    config: &Config,
+    postgres: &PostgresConfig,
+    bus: &DurableBusConfig,
+    bounds: Arc<BusBounds>,
+) -> anyhow::Result<PostgresSettings> {
+    Ok(PostgresSettings {
+        address: address(&postgres.url, postgres.password.as_ref(), postgres.tls_ca.as_deref())?,
+        bounds,
+        entries_max: bus.entries_max,
+        id_memory: bus.id_memory,
+        limits: config.limits.publish(),
+    })
 }
 
 fn address(url: &PostgresUrl, password: Option<&Secret>, ca: Option<&[u8]>) -> Result<PostgresAddress, UsageError> {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::json;
 
-use crate::config::{ChannelTable, Config, DurableBusConfig, RedisConfig, RedisPayload};
+use crate::config::{ChannelTable, Config, DurableBusConfig, PostgresConfig, RedisConfig, RedisPayload};
 use crate::event::RunName;
 use crate::observe::live::Live;
+use crate::sources::bus::lead::LeadEngine;
 use crate::sources::bus::redis_stream::{RedisLead, RedisStream, StreamSettings, marker_channel};
 use crate::sources::bus::{self, BusBounds, BusHandle, BusSettings, Engine};
 use crate::sources::channel::{FetchPage, Outlet, Publish, SourceStatus};
+use crate::sources::feed::{self, FeedSettings};
 use crate::sources::redis::{self, ChannelRule, Payload, RedisHandle, RedisSettings, RedisTiming};
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
@@ -30,6 +32,7 @@ pub(super) struct Sources {
     pub(super) fetcher: Option<Arc<dyn FetchPage + Send + Sync>>,
     _redis: Option<RedisHandle>,
     _ingest: Option<SourceThread>,
+    _feed: Option<SourceThread>,
     _bus: Option<BusHandle>,
     _host: Option<SourceThread>,
 }
@@ -43,8 +46,8 @@ impl Sources {
     ) -> anyhow::Result<Sources> {
         let mut statuses = Vec::new();
         let mut publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(sequencer) as _;
-        let (mut redis, mut bus, mut fetcher, mut ingest) = (None, None, None, None);
-        if config.durable_bus().is_some() {
+        let (mut redis, mut bus, mut fetcher, mut ingest, mut feed) = (None, None, None, None, None);
+        if let Some(durable) = config.durable_bus() {
             let status = SourceStatus::of_bus();
             statuses.push(Arc::clone(&status));
             let node = getrandom::u64().context("asking the kernel for random bits")?;
@@ -57,13 +60,18 @@ impl Sources {
             bus = Some(handle);
             fetcher = Some(Arc::new(page_requests) as _);
             publisher = Arc::new(bus_publisher);
-            if let Some((settings, stream)) = stream_of(config).filter(|(redis, _)| redis.has_channels()) {
+            if let Some(settings) = config.redis.as_ref().filter(|redis| redis.has_channels()) {
                 let status = SourceStatus::new("redis");
                 statuses.push(Arc::clone(&status));
-                let lead = Box::new(RedisLead::new(stream_settings(config, settings, stream, &bounds)));
-                let settings = RedisSettings { bus: marker_channel(&stream.name), ..redis_settings(config, settings) };
-                let thread = redis::spawn_ingest(settings, node, lead, bounds, status);
+                let lead = lead_engine(config, settings, durable, &bounds)?;
+                let settings = RedisSettings { bus: marker_channel(&durable.name), ..redis_settings(config, settings) };
+                let thread = redis::spawn_ingest(settings, node.clone(), lead, Arc::clone(&bounds), status);
                 ingest = Some(thread.context("starting the ingest")?);
+            }
+            if let Some(postgres) = config.postgres.as_ref().filter(|postgres| postgres.bus.is_none()) {
+                let status = SourceStatus::new("postgres");
+                statuses.push(Arc::clone(&status));
+                feed = Some(start_feed(config, postgres, node, &bounds, status)?);
             }
         } else if let Some(settings) = &config.redis {
             let status = SourceStatus::new("redis");
@@ -84,7 +92,16 @@ impl Sources {
                 Some(host::spawn(topic, sequencer, status, own).context("starting the host source")?)
             }
         };
-        Ok(Sources { statuses, publisher, fetcher, _redis: redis, _ingest: ingest, _bus: bus, _host: host })
+        Ok(Sources {
+            statuses,
+            publisher,
+            fetcher,
+            _redis: redis,
+            _ingest: ingest,
+            _feed: feed,
+            _bus: bus,
+            _host: host,
+        })
     }
 }
 
@@ -94,10 +111,43 @@ fn stream_of(config: &Config) -> Option<(&RedisConfig, &DurableBusConfig)> {
     Some((redis, redis.stream.as_ref()?))
 }
 
+/// Where nodes take the lead: where the bus is.
+fn lead_engine(
+    config: &Config,
+    redis: &RedisConfig,
+    bus: &DurableBusConfig,
+    bounds: &Arc<BusBounds>,
+) -> anyhow::Result<Box<dyn LeadEngine>> {
+    match &config.postgres {
+        Some(postgres) if postgres.bus.is_some() => {
+            super::postgres::lead_engine(config, postgres, bus, bounds, redis.address.clone())
+        }
+        _ => Ok(Box::new(RedisLead::new(stream_settings(config, redis, bus, bounds)))),
+    }
+}
+
+/// Starts what brings onto the bus what transactions publish.
+fn start_feed(
+    config: &Config,
+    postgres: &PostgresConfig,
+    node: String,
+    bounds: &Arc<BusBounds>,
+    status: Arc<SourceStatus>,
+) -> anyhow::Result<SourceThread> {
+    let (redis, stream) = stream_of(config).context("no Redis is given that has the bus")?;
+    let log = super::postgres::log_to_feed(config, postgres, stream)?;
+    let bus = Box::new(RedisStream::new(stream_settings(config, redis, stream, bounds)));
+    let backoff = RedisTiming::default().backoff;
+    let settings = FeedSettings { source: status.name(), node, bounds: Arc::clone(bounds), backoff };
+    feed::spawn(settings, log, bus, status).context("starting the feed")
+}
+
 /// What makes an engine for each thread of the bus.
 fn engines(config: &Config, bounds: &Arc<BusBounds>) -> anyhow::Result<Box<dyn Fn() -> Box<dyn Engine>>> {
-    if let Some(postgres) = &config.postgres {
-        return super::postgres::engines(config, postgres, bounds);
+    if let Some(postgres) = &config.postgres
+        && let Some(bus) = &postgres.bus
+    {
+        return super::postgres::engines(config, postgres, bus, bounds);
     }
     let (redis, stream) = stream_of(config).context("no server is given that has the bus")?;
     let settings = stream_settings(config, redis, stream, bounds);

@@ -60,6 +60,11 @@ pub struct DurableBusConfig {
 }
 
 impl BusOptions {
+    /// True if restarts forget nothing.
+    pub(super) fn is_durable(&self) -> bool {
+        matches!(self.kind, Some(BusKind::RedisStream | BusKind::Postgres))
+    }
+
     /// The bus, if it is of this kind.
     pub(super) fn of(&self, kind: BusKind) -> Option<DurableBusConfig> {
         (self.kind == Some(kind)).then(|| DurableBusConfig {

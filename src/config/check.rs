@@ -93,6 +93,9 @@ fn own_prefix(options: &Options) -> String {
 /// Checks what the bus needs, and what it excludes.
 fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let with = |name: &str| (settings.get("bus").to_string(), settings.get(name).to_string());
+    if options.postgres.url.is_some() {
+        postgres(options, settings)?;
+    }
     match (options.bus.kind, &options.redis.url) {
         (Some(BusKind::Postgres), _) => postgres_bus(options, settings),
         (Some(BusKind::Redis | BusKind::RedisStream), None) => Err(ConfigError::Value {
@@ -102,21 +105,44 @@ fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
         (Some(BusKind::Local), Some(_)) => {
             refuse(with("redis-url"), "a server with Redis has its bus there: leave out one of them")
         }
-        (Some(BusKind::RedisStream), Some(_)) => {
-            let excluded = [
-                ("redis-bus", "nodes exchange events through the stream: leave that out"),
-                ("redis-publish", "the node that reads channels would take the copies for events: leave that out"),
-            ];
-            if let Some((name, reason)) = excluded.into_iter().find(|(name, _)| settings.get(name).is_explicit()) {
-                return refuse(with(name), reason);
-            }
-            let own = own_prefix(options);
-            match options.redis.channels.iter().any(|channel| channel.as_str().starts_with(&own)) {
-                true => refuse(with("redis-channel"), &format!("names that begin with {own} belong to the bus")),
-                false => Ok(()),
-            }
-        }
+        (Some(BusKind::RedisStream), Some(_)) => channels_beside(options, settings),
         _ => Ok(()),
+    }
+}
+
+/// Checks the options about channels beside a durable bus.
+fn channels_beside(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let with = |name: &str| (settings.get("bus").to_string(), settings.get(name).to_string());
+    let excluded = [
+        ("redis-bus", "nodes exchange events through the durable bus: leave that out"),
+        ("redis-publish", "the node that reads channels would take the copies for events: leave that out"),
+    ];
+    if let Some((name, reason)) = excluded.into_iter().find(|(name, _)| settings.get(name).is_explicit()) {
+        return refuse(with(name), reason);
+    }
+    let own = own_prefix(options);
+    match options.redis.channels.iter().any(|channel| channel.as_str().starts_with(&own)) {
+        true => refuse(with("redis-channel"), &format!("names that begin with {own} belong to the bus")),
+        false => Ok(()),
+    }
+}
+
+const NO_POSTGRES: &str =
+    "this fanfare was built without the cargo feature postgres: build it with --features postgres";
+
+/// Checks that what transactions publish has a durable bus to go to.
+fn postgres(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let (bus, url) = (settings.get("bus"), settings.get("postgres-url"));
+    let refused = |reason: &str| Err(ConfigError::Value { setting: url.to_string(), reason: reason.to_owned() });
+    match options.bus.kind {
+        Some(BusKind::Postgres | BusKind::RedisStream) if cfg!(feature = "postgres") => Ok(()),
+        Some(BusKind::Postgres) => Ok(()),
+        Some(BusKind::RedisStream) => refused(NO_POSTGRES),
+        Some(BusKind::Local | BusKind::Redis) => refuse(
+            (bus.to_string(), url.to_string()),
+            "what transactions publish would be lost or repeated when a server restarts: use bus postgres or redis-stream",
+        ),
+        None => refused("it needs a durable bus: add bus postgres, or bus redis-stream and redis-url"),
     }
 }
 
@@ -125,19 +151,16 @@ fn postgres_bus(options: &Options, settings: &Settings) -> Result<(), ConfigErro
     let bus = settings.get("bus").to_string();
     let missing = |reason: &str| Err(ConfigError::Value { setting: bus.clone(), reason: reason.to_owned() });
     if !cfg!(feature = "postgres") {
-        return missing("this fanfare was built without the cargo feature postgres: build it with --features postgres");
+        return missing(NO_POSTGRES);
     }
     if options.postgres.url.is_none() {
         return missing("no postgres-url is given: it names the PostgreSQL that has the bus");
     }
     let with = |name: &str| (bus.clone(), settings.get(name).to_string());
-    if options.redis.url.is_some() {
-        return refuse(with("redis-url"), "no channel of Redis is read beside this bus: leave out one of them");
+    if settings.get("bus-name").is_explicit() {
+        return refuse(with("bus-name"), "the bus of a database is its schema fanfare: leave that out");
     }
-    match settings.get("bus-name").is_explicit() {
-        true => refuse(with("bus-name"), "the bus of a database is its schema fanfare: leave that out"),
-        false => Ok(()),
-    }
+    if options.redis.url.is_some() { channels_beside(options, settings) } else { Ok(()) }
 }
 
 /// Refuses tables that contradict the options.
@@ -149,7 +172,7 @@ pub(super) fn tables(options: &Options, settings: &Settings, tables: &Tables) ->
 fn channels_table(table: &Table<ChannelTable>, options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let with = |option: &str| (table.shown("pattern"), settings.get(option).to_string());
     let own = own_prefix(options);
-    if options.bus.kind == Some(BusKind::RedisStream) && table.values.pattern.starts_with(&own) {
+    if options.bus.is_durable() && table.values.pattern.starts_with(&own) {
         return refuse(with("bus-name"), &format!("names that begin with {own} belong to the bus"));
     }
     if options.redis.url.is_some() && table.values.pattern == options.redis.bus {
@@ -194,12 +217,12 @@ fn warn_if_hidden<T>(tables: &[Table<T>], pattern: impl Fn(&T) -> &str, warnings
 
 /// Warns about settings that are allowed but have no effect.
 pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment, warnings: &mut Vec<String>) {
-    if options.bus.kind != Some(BusKind::Postgres) {
-        let names = ["postgres-url", "postgres-password-file", "postgres-tls-ca"];
+    if options.postgres.url.is_none() {
+        let names = ["postgres-password-file", "postgres-tls-ca"];
         let given = names.into_iter().map(|name| settings.get(name)).filter(|setting| setting.is_explicit());
-        warnings.extend(given.map(|setting| format!("{setting} has no effect without bus postgres")));
+        warnings.extend(given.map(|setting| format!("{setting} has no effect without postgres-url")));
         if env.contains_key(POSTGRES_PASSWORD_VARIABLE) {
-            warnings.push(format!("{POSTGRES_PASSWORD_VARIABLE} has no effect without bus postgres"));
+            warnings.push(format!("{POSTGRES_PASSWORD_VARIABLE} has no effect without postgres-url"));
         }
     }
     if options.redis.url.is_some() {
@@ -228,11 +251,10 @@ pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment
 fn without_channels(options: &Options, settings: &Settings, warnings: &mut Vec<String>) {
     let is_explicit = |name: &&str| settings.get(name).is_explicit();
     let has_channels = ["redis-channel", "redis-pattern"].iter().any(is_explicit);
-    if options.bus.kind == Some(BusKind::RedisStream) && !has_channels {
+    if options.bus.is_durable() && !has_channels {
         for name in ["redis-payload", "ready-requires"].into_iter().filter(is_explicit) {
             let setting = settings.get(name);
-            warnings
-                .push(format!("{setting} has no effect: with bus redis-stream, no channel is read but those named"));
+            warnings.push(format!("{setting} has no effect: with a durable bus, no channel is read but those named"));
         }
     }
 }

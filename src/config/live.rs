@@ -27,7 +27,7 @@ impl Loaded {
         waiting.extend(has_new_channels.then(|| "the new content of [[channels]]".to_owned()));
         let mut loaded = Loaded::from_settings(settings, tables, env)?;
         loaded.warnings.extend(waiting.iter().map(|setting| format!("{setting} takes effect with a restart")));
-        loaded.keep_redis(self);
+        loaded.keep_engines(self);
         loaded.keep_user_timeout(self);
         Ok(loaded)
     }
@@ -43,20 +43,22 @@ impl Loaded {
         self.config.tcp_user_timeout = current.config.tcp_user_timeout;
     }
 
-    /// Keeps the Redis of the start, and warns when the content of its files has changed.
-    fn keep_redis(&mut self, current: &Loaded) {
+    /// Keeps the Redis and the PostgreSQL of the start, and warns when the content of their files has changed.
+    fn keep_engines(&mut self, current: &Loaded) {
+        let mut files = Vec::new();
         if let (Some(new), Some(current)) = (&self.config.redis, &current.config.redis) {
             // The options are those of the start: the URLs can differ only in the password that was inserted.
-            for (what, differs) in [
-                ("the new password for Redis", new.url != current.url),
-                ("the new content of redis-tls-ca", new.tls_ca != current.tls_ca),
-            ] {
-                if differs {
-                    self.warnings.push(format!("{what} takes effect with a restart"));
-                }
-            }
+            files.push(("the new password for Redis", new.url != current.url));
+            files.push(("the new content of redis-tls-ca", new.tls_ca != current.tls_ca));
         }
+        if let (Some(new), Some(current)) = (&self.config.postgres, &current.config.postgres) {
+            files.push(("the new password for PostgreSQL", new.password != current.password));
+            files.push(("the new content of postgres-tls-ca", new.tls_ca != current.tls_ca));
+        }
+        let changed = files.into_iter().filter(|(_, differs)| *differs);
+        self.warnings.extend(changed.map(|(what, _)| format!("{what} takes effect with a restart")));
         self.config.redis.clone_from(&current.config.redis);
+        self.config.postgres.clone_from(&current.config.postgres);
     }
 }
 
@@ -155,5 +157,32 @@ mod tests {
         check("b", "5", &[password]);
         check("b", "6", &["FANFARE_MAX_TOPICS=6 takes effect with a restart", password]);
         check("a", "5", &[]);
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn new_files_for_postgresql_get_a_warning_and_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [password, ca] = ["password", "ca"].map(|name| folder.path().join(name));
+        let env = [
+            ("FANFARE_BUS", "postgres"),
+            ("FANFARE_POSTGRES_URL", "postgres://host/d?sslmode=require"),
+            ("FANFARE_POSTGRES_PASSWORD_FILE", password.to_str().unwrap()),
+            ("FANFARE_POSTGRES_TLS_CA", ca.to_str().unwrap()),
+        ];
+        let write = |text: &str| [&password, &ca].map(|path| std::fs::write(path, text).unwrap());
+        write("a");
+        let current = loaded(&env);
+        write("b");
+        let warnings = ["the new password for PostgreSQL", "the new content of postgres-tls-ca"];
+        for expected in [&warnings[..], &[]] {
+            let reloaded = current.reload(&Flags::new(), None, &environment(&env)).unwrap();
+            let of_files = reloaded.warnings.iter().filter(|warning| warning.ends_with("restart"));
+            let expected: Vec<_> = expected.iter().map(|what| format!("{what} takes effect with a restart")).collect();
+            assert_eq!(of_files.collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+            let kept = reloaded.config.postgres.unwrap();
+            assert_eq!((kept.password.unwrap().expose(), kept.tls_ca.as_deref()), ("a", Some(&b"a"[..])));
+            write("a");
+        }
     }
 }

@@ -72,7 +72,7 @@ pub struct Config {
     pub listen: ListenConfig,
     /// The Redis it bridges, if any.
     pub redis: Option<RedisConfig>,
-    /// The PostgreSQL that has its bus, if any.
+    /// The PostgreSQL that has its bus or publishes to it, if any.
     pub postgres: Option<PostgresConfig>,
     /// What subscribers get, and when.
     pub delivery: DeliveryConfig,
@@ -98,7 +98,7 @@ impl Config {
     /// The durable bus, if there is one.
     pub fn durable_bus(&self) -> Option<&DurableBusConfig> {
         let in_redis = self.redis.as_ref().and_then(|redis| redis.stream.as_ref());
-        in_redis.or(self.postgres.as_ref().map(|postgres| &postgres.bus))
+        in_redis.or(self.postgres.as_ref().and_then(|postgres| postgres.bus.as_ref()))
     }
 }
 

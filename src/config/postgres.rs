@@ -1,4 +1,4 @@
-//! The PostgreSQL that has the bus: reads its password and certificates.
+//! The PostgreSQL that has the bus, or publishes to it: reads its password and certificates.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,12 @@ use clap::Args;
 use super::bus::{BusKind, BusOptions, DurableBusConfig};
 use super::{ConfigError, POSTGRES_PASSWORD_VARIABLE, PostgresUrl, Secret, SecretReader};
 
-/// The options about PostgreSQL as given; [`PostgresConfig`] is what remains of them when it has the bus.
+/// The options about PostgreSQL as given; [`PostgresConfig`] is what remains of them when it is used.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "PostgreSQL")]
 pub(super) struct PostgresOptions {
-    /// The PostgreSQL of --bus postgres: postgres://user@host:5432/database, with ?sslmode=require for TLS
+    /// The PostgreSQL that has the bus, or whose transactions publish to a bus in Redis: postgres://user@host:5432/database,
+    /// with ?sslmode=require for TLS
     ///
     /// A password in it is never shown, but arguments are visible to every user of the host: prefer the environment,
     /// or --postgres-password-file.
@@ -27,7 +28,7 @@ pub(super) struct PostgresOptions {
     tls_ca: Option<PathBuf>,
 }
 
-/// The PostgreSQL that has the bus.
+/// The PostgreSQL that has the bus, or publishes to it.
 #[derive(Clone, Debug)]
 pub struct PostgresConfig {
     /// Where it is.
@@ -36,18 +37,19 @@ pub struct PostgresConfig {
     pub password: Option<Secret>,
     /// The PEM certificates to trust for it over TLS; none: this host's.
     pub tls_ca: Option<Vec<u8>>,
-    /// The bus in it.
-    pub bus: DurableBusConfig,
+    /// The bus in it; none: what is published there goes onto another bus.
+    pub bus: Option<DurableBusConfig>,
 }
 
 impl PostgresOptions {
-    /// Reads the files that the options name; none without a bus in PostgreSQL.
+    /// Reads the files that the options name; none without a URL.
     pub(super) fn read(
         self,
         bus: &BusOptions,
         secrets: &mut SecretReader<'_>,
     ) -> Result<Option<PostgresConfig>, ConfigError> {
-        let (Some(url), Some(bus)) = (self.url, bus.of(BusKind::Postgres)) else { return Ok(None) };
+        let Some(url) = self.url else { return Ok(None) };
+        let bus = bus.of(BusKind::Postgres);
         let file = self.password_file.as_deref();
         let password = secrets.password("postgres-password-file", file, POSTGRES_PASSWORD_VARIABLE)?;
         if password.is_none() && url.is_redacted() {

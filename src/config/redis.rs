@@ -69,8 +69,8 @@ impl RedisOptions {
         })?;
         let stream = bus.of(BusKind::RedisStream);
         // A durable bus needs no channel; the default is for servers that Fanfare replaces.
-        let is_without_channels = stream.is_some() && !secrets.settings.get("redis-channel").is_explicit();
-        Ok(Some(RedisConfig {
+        let is_without_channels = bus.is_durable() && !secrets.settings.get("redis-channel").is_explicit();
+        let config = RedisConfig {
             stream,
             url,
             tls_ca,
@@ -82,6 +82,11 @@ impl RedisOptions {
             bus: self.bus,
             copied_channels: self.copied_channels,
             is_required: self.ready_requires.contains(&RequiredSource::Redis),
-        }))
+        };
+        if bus.is_durable() && config.stream.is_none() && !config.has_channels() {
+            let url = secrets.settings.get("redis-url");
+            secrets.warnings.push(format!("{url} has no effect: beside this bus, no channel is read but those named"));
+        }
+        Ok(Some(config))
     }
 }

@@ -151,16 +151,31 @@ fn contradictions_name_both_sides() {
         &["--redis-bus a", "--redis-publish a", "another channel"],
     );
     let on_bus = |option, value| [("redis-url", "redis://h"), ("bus", "redis-stream"), (option, value)];
-    check(&on_bus("redis-bus", "a"), &["--bus redis-stream", "--redis-bus a", "through the stream"]);
+    check(&on_bus("redis-bus", "a"), &["--bus redis-stream", "--redis-bus a", "through the durable bus"]);
     check(&on_bus("redis-publish", "a"), &["--bus redis-stream", "--redis-publish a", "copies"]);
     let in_postgres = |option, value| [("postgres-url", "postgres://h/d"), ("bus", "postgres"), (option, value)];
     if cfg!(feature = "postgres") {
         check(&[("bus", "postgres")], &["--bus postgres", "no postgres-url"]);
-        check(&in_postgres("redis-url", "redis://h"), &["--bus postgres", "--redis-url", "leave out one"]);
+        let beside = |option, value| [&in_postgres("redis-url", "redis://h")[..], &[(option, value)]].concat();
+        check(&beside("redis-bus", "a"), &["--bus postgres", "--redis-bus a", "through the durable bus"]);
+        check(&beside("redis-publish", "a"), &["--bus postgres", "--redis-publish a", "copies"]);
+        check(&beside("redis-channel", "{fanfare}:marker"), &["--redis-channel {fanfare}:marker", "belong to the bus"]);
         check(&in_postgres("bus-name", "a"), &["--bus postgres", "--bus-name a", "schema fanfare"]);
         check(&in_postgres("postgres-tls-ca", "/no/such"), &["--postgres-tls-ca /no/such", "No such file"]);
     } else {
         check(&in_postgres("bus-name", "fanfare"), &["--bus postgres", "cargo feature postgres"]);
+    }
+    let beside = |bus| [("postgres-url", "postgres://h/d"), ("redis-url", "redis://h"), ("bus", bus)];
+    check(&beside("redis"), &["--bus redis", "--postgres-url", "use bus postgres or redis-stream"]);
+    check(&beside("local"), &["--bus local", "--postgres-url", "use bus postgres or redis-stream"]);
+    check(&beside("redis-stream")[..2], &["--postgres-url", "it needs a durable bus"]);
+    check(&beside("redis-stream")[..1], &["--postgres-url", "it needs a durable bus"]);
+    if cfg!(feature = "postgres") {
+        let config = load(&beside("redis-stream"), &[], "").unwrap().config;
+        assert!(config.redis.is_some_and(|redis| redis.stream.is_some()));
+        assert!(config.postgres.is_some_and(|postgres| postgres.bus.is_none()));
+    } else {
+        check(&beside("redis-stream"), &["--postgres-url", "cargo feature postgres"]);
     }
     check(&[("postgres-url", "mysql://h/d")], &["--postgres-url", "postgres://"]);
     check(
@@ -208,12 +223,8 @@ fn what_is_odd_is_allowed_with_a_warning() {
     check(&on_bus("redis-payload", "envelope"), &[], "--redis-payload envelope has no effect");
     check(&on_bus("ready-requires", "redis"), &[], "--ready-requires redis has no effect");
     check(&[("redis-tls-ca", "/no/such")], &[], "--redis-tls-ca /no/such has no effect");
-    check(
-        &[("postgres-url", "postgres://h/d")],
-        &[],
-        "--postgres-url postgres://h/d has no effect without bus postgres",
-    );
-    check(&[], &[("FANFARE_POSTGRES_PASSWORD", "x")], "FANFARE_POSTGRES_PASSWORD has no effect without bus postgres");
+    check(&[("postgres-tls-ca", "/no/such")], &[], "--postgres-tls-ca /no/such has no effect without postgres-url");
+    check(&[], &[("FANFARE_POSTGRES_PASSWORD", "x")], "FANFARE_POSTGRES_PASSWORD has no effect without postgres-url");
     check(&[("jwt-audience", "a")], &[], "--jwt-audience a has no effect without jwt-key-file");
     check(&[], &[("FANFARE_HEARTBEET", "1s")], "did you mean FANFARE_HEARTBEAT?");
     check(&[("redis-url", "redis://:***@h")], &[], "redis-password-file");

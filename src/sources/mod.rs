@@ -10,6 +10,7 @@ pub mod thread;
 
 pub mod bus;
 pub mod bus_figures;
+pub mod feed;
 pub mod host;
 pub mod redis;
 

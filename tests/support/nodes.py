@@ -37,18 +37,32 @@ backend nodes
 """
 
 
-class Node:
-    """A server on an address of its own that can be killed and started again."""
+def engine(url):
+    """The options that name the engine of a bus."""
+    return ["--postgres-url" if url.startswith("postgres:") else "--redis-url", url]
 
-    def __init__(self, redis_url, *flags, binary=BINARY):
+
+def install(url, binary=BINARY):
+    """Installs a bus."""
+    subprocess.run([binary, "bus", "install", *engine(url)], check=True, stdout=subprocess.DEVNULL)
+
+
+class Node:
+    """A server on an address of its own that can be killed and started again. Its bus is in the engine at this URL."""
+
+    def __init__(self, url, *flags, binary=BINARY):
         self.address = f"127.0.0.1:{free_port()}"
-        self.flags = ["--listen", self.address, "--redis-url", redis_url, "--bus", "redis-stream", *flags]
+        bus = "postgres" if url.startswith("postgres:") else "redis-stream"
+        self.flags = ["--listen", self.address, *engine(url), "--bus", bus, *flags]
         self.binary = binary
         self.start()
 
     def start(self):
         self.server = Server(*self.flags, binary=self.binary)
         wait_for("the node", self.is_ready)
+
+    def kill(self):
+        self.server.stop()
 
     def is_ready(self):
         return self.server.health()["status"] in ("ok", "degraded") and self.server.health()["sources"]["bus"]["up"]

@@ -15,6 +15,11 @@ use tempfile::TempDir;
 use super::server::Server;
 use super::wait::wait_until;
 
+/// The rights of a node with the role `node`, as docs/scaling.md lists them.
+pub const GRANT_TO_NODE: &str = "GRANT EXECUTE ON FUNCTION fanfare.append, fanfare.append_from, fanfare.open, fanfare.read, \
+    fanfare.read_cursor, fanfare.delete_entries, fanfare.delete_ids, fanfare.notifies, fanfare.status, fanfare.holder, \
+    fanfare.lead, fanfare.ingest, fanfare.resign TO node";
+
 /// A cluster whose server runs or was killed.
 pub struct PostgresServer {
     directory: TempDir,

@@ -234,10 +234,11 @@ def nothing_wrong(figures, published=None):
               figures["delivered_events"] == published * figures["published_events"])
 
 
-def build():
-    """The release binary, as it is now, unless FANFARE_BINARY names another one."""
+def build(*features):
+    """The release binary with these features, as it is now, unless FANFARE_BINARY names another one."""
     if BINARY == RELEASE:
-        subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+        flags = ["--features", ",".join(features)] if features else []
+        subprocess.run(["cargo", "build", "--release", "--quiet", *flags], cwd=ROOT, check=True)
 
 
 def end():

@@ -1,5 +1,5 @@
 //! The fetcher: reads pages of older entries for subscribers that need what this node no longer remembers, on its own
-//! connection and thread.
+//! connection and thread. Between pages it tidies the engine.
 //!
 //! The proof that a page lacks nothing is the follower's: offsets are dense in an epoch. What a page lacks is gone from the
 //! bus, and the page says so.
@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvError, Sender, unbounded};
 
 use crate::event::archive::{ArchivedEntry, PAGE_POSITIONS, Page, PageKey};
 use crate::event::timeline::Position;
@@ -18,6 +18,9 @@ use crate::sources::bus::{self, Content, Engine, EngineError, Entry, event_frame
 use crate::sources::channel::{FetchPage, GapReason, Message, Outlet, SourceStatus};
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
+
+/// How often the engine is tidied while nothing is requested.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Requests pages for one loop, which bounds how many are under way.
 pub struct PageRequests(Sender<PageKey>);
@@ -62,7 +65,9 @@ impl Fetcher {
 
     /// Answers requests until asked to stop.
     pub(super) fn run(&mut self, stop: &Stop) {
-        while let Some(key) = self.current.or_else(|| next(&self.requests, stop)) {
+        while let Ok(key) = self.current.map_or_else(|| next(&self.requests, stop), |key| Ok(Some(key))) {
+            self.engine.tidy();
+            let Some(key) = key else { continue };
             self.current = Some(key);
             match fetch_page(&mut *self.engine, key) {
                 Ok(page) => {
@@ -85,11 +90,12 @@ impl Fetcher {
     }
 }
 
-/// The next request; none if asked to stop.
-fn next(requests: &Receiver<PageKey>, stop: &Stop) -> Option<PageKey> {
+/// The next request; none if it is time to tidy. An error if asked to stop.
+fn next(requests: &Receiver<PageKey>, stop: &Stop) -> Result<Option<PageKey>, RecvError> {
     crossbeam_channel::select_biased! {
-        recv(stop.receiver()) -> _ => None,
-        recv(requests) -> key => key.ok(),
+        recv(stop.receiver()) -> _ => Err(RecvError),
+        recv(requests) -> key => key.map(Some),
+        default(TIDY_INTERVAL) => Ok(None),
     }
 }
 

@@ -49,6 +49,13 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// One that continues after a position.
+    pub fn after(position: Position) -> Follower {
+        let mut follower = Follower::default();
+        follower.begin(position, None, &mut Vec::new());
+        follower
+    }
+
     /// The last position that was read; the engine is asked for what follows it.
     pub fn read(&self) -> Option<Position> {
         self.read

@@ -7,7 +7,8 @@
 //!               ◀─ fetcher (what the loop no longer remembers) ◀─ Engine::read_after
 //! ```
 //!
-//! What other sources carry, such as channels of Redis pub/sub, is appended by the one node that has the [`lead`].
+//! What other sources carry, such as channels of Redis pub/sub, is appended by the one node that has the [`lead`]. A source
+//! that keeps its entries needs no lead: the bus stores a [`cursor`] with what is appended from it.
 //!
 //! An [`Engine`] is one file: it appends, and it reads pages of entries. Everything else is the same for all engines. A
 //! [`follower::Follower`] turns pages into what the loop gets: it proves that no entry was skipped, and puts a gap where
@@ -20,6 +21,7 @@
 //! An append is answered when the engine has it. Absent: any decision of one node that another node could make
 //! differently, such as which event is a duplicate.
 
+pub mod cursor;
 pub mod findings;
 pub mod follower;
 pub mod lead;
@@ -33,6 +35,7 @@ mod publisher;
 mod reader;
 mod reader_thread;
 mod stored_event;
+mod stored_gap;
 
 use std::io;
 use std::sync::Arc;
@@ -132,6 +135,10 @@ pub trait Engine: Send {
 
     /// The newest entries before a position, or of all, at most `entries_max`, in ascending order.
     fn read_before(&mut self, before: Option<Position>, entries_max: usize) -> Result<Page, EngineError>;
+
+    /// Does what is due of the nodes' own part in keeping the engine small, such as a batch of deletions. The thread that
+    /// calls it about once a second delivers no new events.
+    fn tidy(&mut self) {}
 }
 
 impl Content {

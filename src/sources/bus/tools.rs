@@ -14,6 +14,9 @@ pub trait BusTools {
     /// Raises the bytes that topics and events of the bus may have.
     fn raise_bounds(&mut self, topic_bytes: Option<usize>, event_bytes: Option<usize>) -> Result<(), EngineError>;
 
+    /// Lets appends notify nodes, or stops that; an error where an engine needs no notifications.
+    fn set_notify(&mut self, is_on: bool) -> Result<(), EngineError>;
+
     /// What the bus holds.
     fn status(&mut self) -> Result<Status, EngineError>;
 

@@ -12,8 +12,8 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How long to wait for a connection to one host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to wait for a connection to one address.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long sent bytes may stay unacknowledged.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// After how much silence the kernel probes the connection.
@@ -45,6 +45,13 @@ impl PostgresAddress {
         if config.get_hosts().is_empty() {
             return Err(AddressError("it names no host".to_owned()));
         }
+        // Such a character in a password would end it, and show the rest as a host, or hide sslmode from the code above.
+        let is_odd = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if config.get_hosts().iter().any(is_odd) || config.get_ssl_mode() != Config::new().get_ssl_mode() {
+            return Err(AddressError(
+                "an @ or ? in the user or the password has to be written as %40 or %3F".to_owned(),
+            ));
+        }
         if let Some(password) = password {
             config.password(password);
         }
@@ -52,6 +59,11 @@ impl PostgresAddress {
         config.application_name("fanfare").connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(USER_TIMEOUT);
         config.keepalives(true).keepalives_idle(KEEPALIVE_IDLE);
         Ok(PostgresAddress { shown: shown(&config), config, tls: tls(ca_pem)? })
+    }
+
+    /// How many addresses a connection attempt may try: a name can have one of each family.
+    pub(super) fn addresses_max(&self) -> u32 {
+        2 * self.config.get_hosts().len() as u32
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -148,6 +160,8 @@ mod tests {
         check("postgres://u:hunter2@h/d?nonsense=hunter2", None, "nonsense");
         check("postgres:///d?user=u&password=hunter2", None, "names no host");
         check("postgres://u:hunter2@h:port/d", None, "port");
+        check("postgres://u:hun@ter2@h/d", None, "%40");
+        check("postgres://u:a?b@h/d?sslmode=require", None, "%3F");
         check("postgres://h/d", Some(b""), "sslmode=require");
         check("postgres://h/d?sslmode=require", Some(b"x"), "no certificate");
     }

@@ -34,7 +34,10 @@ impl Server {
         match &self.bus {
             None => {}
             Some(Err(error)) => findings.push(problem("bus", error.clone(), "")),
-            Some(Ok(facts)) => findings.extend(of_bus(facts, entries_max)),
+            Some(Ok(facts)) => {
+                findings.extend(of_bus(facts, entries_max));
+                findings.push(self.notifications(facts.notifies));
+            }
         }
         findings
     }
@@ -118,6 +121,19 @@ impl Server {
         }
     }
 
+    fn notifications(&self, is_on: bool) -> Finding {
+        const SUBJECT: &str = "notify";
+        match (is_on, self.setting("max_prepared_transactions")) {
+            (false, _) => ok(SUBJECT, "off: nodes ask for new entries every 20 ms".to_owned()),
+            (true, "0") => ok(SUBJECT, "on: appends wake the nodes".to_owned()),
+            (true, _) => note(
+                SUBJECT,
+                "on: PREPARE TRANSACTION fails in a transaction that has published".to_owned(),
+                "fanfare bus install --notify off, if applications prepare transactions",
+            ),
+        }
+    }
+
     fn rights(&self) -> Finding {
         match &self.denied {
             None => problem("functions", "they are not there".to_owned(), "fanfare bus install"),
@@ -125,7 +141,7 @@ impl Server {
             Some(denied) => problem(
                 "rights",
                 format!("this user may not call {}", denied.join(", ")),
-                "GRANT USAGE ON SCHEMA fanfare TO role; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA fanfare TO role",
+                "GRANT USAGE ON SCHEMA fanfare TO role, and EXECUTE ON FUNCTION for each of these",
             ),
         }
     }
@@ -181,8 +197,10 @@ mod tests {
             ("synchronous_commit", "on"),
             ("synchronous_standby_names", "s"),
             ("server_encoding", "UTF8"),
+            ("max_prepared_transactions", "0"),
         ];
-        let facts = Facts { status: Status::default(), library: own_version(), bytes: 0, holder: None };
+        let facts =
+            Facts { status: Status::default(), library: own_version(), bytes: 0, holder: None, notifies: false };
         Server {
             settings: settings.map(|(name, value)| (name, value.to_owned())).into(),
             standbys: 1,
@@ -231,6 +249,13 @@ mod tests {
         check(&with(|facts| facts.library += 1), "Note functions");
         check(&with(|facts| facts.status.entries = 10_011), "");
         check(&with(|facts| facts.status.entries = 10_012), "Note bus");
+        check(&with(|facts| facts.notifies = true), "");
+        check(&set("max_prepared_transactions", "5"), "");
+        let notifies_beside_prepared = |server: &mut Server| {
+            set("max_prepared_transactions", "5")(server);
+            with(|facts| facts.notifies = true)(server);
+        };
+        check(&notifies_beside_prepared, "Note notify");
         check(&held(Holder { seconds: Some(5.0), ..Holder::default() }), "");
         check(&held(Holder { seconds: Some(5.1), ..Holder::default() }), "Problem hold");
         check(&held(Holder::default()), "Problem hold");

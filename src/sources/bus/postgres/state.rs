@@ -4,7 +4,8 @@ use crate::event::timeline::Position;
 use crate::sources::bus::EngineError;
 use crate::sources::bus::findings::Finding;
 use crate::sources::bus::postgres::connection::Connection;
-use crate::sources::bus::postgres::{PostgresBus, SCHEMA, check, column, open, position, unexpected};
+use crate::sources::bus::postgres::listener::notifies;
+use crate::sources::bus::postgres::{OPEN, PostgresBus, SCHEMA, check, column, open, position, unexpected};
 use crate::sources::bus::tools::{BusTools, Status};
 
 /// Lets a script replace functions of a later version.
@@ -46,7 +47,7 @@ impl BusTools for PostgresBus {
         }
         connection.execute(SCHEMA)?;
         // The first epoch begins.
-        open(&connection, &self.settings).map(drop)
+        open(&connection, OPEN, &self.settings).map(drop)
     }
 
     fn raise_bounds(&mut self, topic_bytes: Option<usize>, event_bytes: Option<usize>) -> Result<(), EngineError> {
@@ -54,6 +55,10 @@ impl BusTools for PostgresBus {
         let connection = Connection::open(&self.settings.address)?;
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&bytes(topic_bytes), &bytes(event_bytes)];
         connection.query("SELECT fanfare.raise_bounds($1, $2)", &parameters).map(drop)
+    }
+
+    fn set_notify(&mut self, is_on: bool) -> Result<(), EngineError> {
+        Connection::open(&self.settings.address)?.query("SELECT fanfare.set_notify($1)", &[&is_on]).map(drop)
     }
 
     fn status(&mut self) -> Result<Status, EngineError> {
@@ -74,6 +79,8 @@ pub(super) struct Facts {
     /// What the table of entries takes on disk.
     pub(super) bytes: i64,
     pub(super) holder: Option<Holder>,
+    /// Appends notify nodes.
+    pub(super) notifies: bool,
 }
 
 impl Facts {
@@ -86,8 +93,10 @@ impl Facts {
             Some(epoch) => Some(position(epoch, number(6)?)?),
             None => None,
         };
-        let (epoch, offset) = (number(3)?, number(4)?);
-        let last = if epoch == 0 { Position::default() } else { position(epoch, offset)? };
+        let last = match column::<Option<i64>>(row, 4)? {
+            Some(offset) => position(number(3)?, offset)?,
+            None => Position::default(),
+        };
         let holder = read_holder(connection)?;
         let status = Status {
             last,
@@ -97,7 +106,13 @@ impl Facts {
             bounds: optional(8)?.zip(optional(9)?),
             held: holder.as_ref().map(|holder| format!("publishing waits: the bus is held {holder}")),
         };
-        Ok(Facts { status, library: column::<i32>(row, 0)? as u32, bytes: number(10)?, holder })
+        Ok(Facts {
+            status,
+            library: column::<i32>(row, 0)? as u32,
+            bytes: number(10)?,
+            holder,
+            notifies: notifies(connection)?,
+        })
     }
 }
 

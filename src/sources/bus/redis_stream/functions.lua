@@ -16,7 +16,7 @@
 -- replication id is another one. That process gives up long before: its clock and the server's measure the same time.
 
 -- The version of this file: a later one does not replace it by mistake.
-local LIBRARY = 1
+local LIBRARY = 2
 -- The version of the entries that it appends, and of the hash. A node reads its own version and the one before.
 local FORMAT = 1
 -- Beyond this, Lua's numbers are not exact.
@@ -37,9 +37,10 @@ local function parts_of(id)
   return tonumber(epoch), tonumber(offset)
 end
 
+-- The time in milliseconds, and the microseconds of the second.
 local function now_ms()
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return time[1] * 1000 + math.floor(time[2] / 1000), tonumber(time[2])
 end
 
 -- The replication id, or an error: only a primary has all entries.
@@ -58,7 +59,9 @@ end
 
 -- Begins an epoch that is larger than this one, with a fork. Nothing was lost before it if `is_lossless`.
 local function begin_epoch(stream, state, epoch, previous, replid, is_lossless)
-  epoch = math.max(epoch + 1, now_ms())
+  local now, microseconds = now_ms()
+  -- An epoch ahead of the clock is from another clock, and another copy of this bus may be ahead by as much.
+  epoch = math.max(epoch + 1 + microseconds, now)
   if epoch >= EXACT_MAX then
     return redis.error_reply('ERR the stream holds an id that is too large for another one: delete the key ' .. stream)
   end
@@ -227,6 +230,17 @@ local function open(keys, args)
   return type(epoch) == 'table' and epoch or epoch .. '-0'
 end
 
+-- ARGV: as for an append, then the name of a source that keeps its entries, the cursor up to which it was read ('' for
+-- none), the cursor after what is appended here, then for each entry seven arguments, as for fanfare_ingest. Appends and
+-- moves the cursor, in one step. Returns nil, and appends nothing, if the cursor is another one.
+local function feed(keys, args)
+  local field = 'cursor:' .. args[3]
+  if (redis.call('HGET', keys[2], field) or '') ~= args[4] then return false end
+  local ids = append_from(6, 7, keys, args)
+  if not ids.err then redis.call('HSET', keys[2], field, args[5]) end
+  return ids
+end
+
 -- What pub/sub carries is appended by one node, the leader. The state has its token, <node>/<session>, and until when
 -- no other node may take the lead. Redis compares the token in the same step in which it appends: so a token must be
 -- unique, and need not rise. The time decides only when another node may take the lead: a leader whose time is over
@@ -297,5 +311,6 @@ redis.register_function('fanfare_check', check)
 redis.register_function('fanfare_hold', hold)
 redis.register_function('fanfare_open', open)
 redis.register_function('fanfare_lead', lead)
+redis.register_function('fanfare_feed', feed)
 redis.register_function('fanfare_ingest', ingest)
 redis.register_function('fanfare_resign', resign)

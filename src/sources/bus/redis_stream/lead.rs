@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, RedisError};
 
-use crate::event::Topic;
 use crate::redis_address::connection::RedisConnection;
 use crate::redis_address::replies::ReplyLimits;
 use crate::sources::bus::lead::{Claim, Lead, LeadEngine};
+use crate::sources::bus::stored_gap::write_topics;
 use crate::sources::bus::{Content, EngineError, Receipt};
 
-use super::{StreamSettings, TIMEOUT, explain, read_receipts, unexpected, write};
+use super::{StreamSettings, TIMEOUT, explain, read_receipts, unexpected, write_with_gap};
 
 /// No message comes on this connection.
 const LIMITS: ReplyLimits = ReplyLimits { payload_bytes_max: 0 };
@@ -70,17 +70,7 @@ impl LeadEngine for RedisLead {
         let mut call = self.settings.call("fanfare_ingest");
         call.arg(self.settings.entries_max).arg(self.settings.id_memory.as_millis() as u64);
         call.arg(token).arg(lease.as_millis() as u64);
-        for content in contents {
-            match content {
-                Content::Gap { reason, topics } => {
-                    call.arg("").arg(write_topics(topics)).arg(&["", "", "", "", reason.as_str()])
-                }
-                content => {
-                    write(content, &mut call);
-                    call.arg("")
-                }
-            };
-        }
+        contents.iter().for_each(|content| write_with_gap(content, &mut call));
         let ids: Vec<String> = self.ask(&call)?;
         read_receipts(&ids, contents.len())
     }
@@ -95,33 +85,5 @@ impl LeadEngine for RedisLead {
         let mut call = self.settings.call("fanfare_resign");
         call.arg(token).arg(if hands_over { "1" } else { "" });
         self.ask(&call)
-    }
-}
-
-/// The topics of a gap as its data; '' for all.
-fn write_topics(topics: &[Topic]) -> String {
-    match topics.is_empty() {
-        true => String::new(),
-        false => serde_json::Value::from_iter(topics.iter().map(Topic::as_str)).to_string(),
-    }
-}
-
-/// The topics in a gap's data; none: all, also where another version writes something else.
-pub(super) fn read_topics(data: &str) -> Vec<Topic> {
-    let names: Vec<String> = serde_json::from_str(data).unwrap_or_default();
-    names.iter().map(|name| Topic::new(name)).collect::<Result<_, _>>().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_topics_of_a_gap_are_read_as_they_are_written_or_are_all() {
-        let topics = ["a", "b \"c\"", "ä"].map(|name| Topic::new(name).unwrap());
-        assert_eq!(read_topics(&write_topics(&topics)), topics);
-        for all in [&write_topics(&[])[..], "[]", "{}", "[1]", "[\"a\",\"\"]", "a", "[\"fanfare:statistics\"]"] {
-            assert_eq!(read_topics(all), [], "{all}");
-        }
     }
 }

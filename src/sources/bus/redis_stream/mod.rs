@@ -4,6 +4,7 @@
 //! entries and runs the function's check, so entries and check are of the same time.
 
 mod check;
+mod cursor;
 mod hold;
 mod lead;
 mod rules;
@@ -20,8 +21,8 @@ use crate::protocol::disconnect::Disconnect;
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
 use crate::sources::bus::stored_event::{StoredEvent, refused};
+use crate::sources::bus::stored_gap;
 use crate::sources::bus::{BusBounds, Content, Engine, EngineError, Entry, Page, Receipt};
-use crate::sources::channel::GapReason;
 
 pub use hold::{HOLD_WAIT_MAX, Held, Opened};
 pub use lead::{RedisLead, marker_channel};
@@ -183,6 +184,16 @@ fn check_eviction(address: &RedisAddress, connection: &mut Connection) -> Result
     }
 }
 
+/// Adds the seven arguments of one entry that may be a gap.
+fn write_with_gap(content: &Content, call: &mut redis::Cmd) {
+    if let Content::Gap { reason, topics } = content {
+        call.arg("").arg(stored_gap::write_topics(topics)).arg(&["", "", "", "", reason.as_str()]);
+    } else {
+        write(content, call);
+        call.arg("");
+    }
+}
+
 /// Adds the arguments of one entry.
 fn write(content: &Content, call: &mut redis::Cmd) {
     let retry = |event: &Event| event.retry.map_or(String::new(), |retry| retry.as_millis().to_string());
@@ -262,9 +273,7 @@ fn read_content(fields: &[Value], limits: &PublishLimits) -> Content {
     let read = || -> Result<Content, String> {
         let data = text("d")?.ok_or("it has no field d")?;
         if let Some(reason) = text("gap")? {
-            let reason =
-                GapReason::ALL.into_iter().find(|known| known.as_str() == reason).ok_or("it is an unknown gap")?;
-            return Ok(Content::Gap { reason, topics: lead::read_topics(data) });
+            return stored_gap::read(reason, data);
         }
         if let Some(node) = text("n")? {
             let disconnect = Disconnect::parse_passed(data.as_bytes()).ok_or("it is no message that nodes exchange")?;

@@ -36,6 +36,10 @@ impl BusTools for RedisStream {
         self.with_connection(|connection| call.query(connection))
     }
 
+    fn set_notify(&mut self, _: bool) -> Result<(), EngineError> {
+        Err(EngineError("Redis wakes the nodes by itself: --notify is for a bus in PostgreSQL".to_owned()))
+    }
+
     fn status(&mut self) -> Result<Status, EngineError> {
         let (info, last) = self.read(redis::cmd("XINFO").arg("STREAM").arg(self.settings.stream_key()))?;
         let field = |name: &str| match &info {
