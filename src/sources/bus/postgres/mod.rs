@@ -197,7 +197,7 @@ impl Engine for PostgresBus {
             return;
         }
         let outcomes = DELETE.map(|statement| self.delete(statement));
-        let has_more = outcomes.iter().any(|outcome| *outcome == Ok(true));
+        let has_more = outcomes.contains(&Ok(true));
         self.delete_at = (!has_more).then(|| now + DELETE_INTERVAL);
         match outcomes.into_iter().find_map(Result::err) {
             None => self.delete_log.reset(),
