@@ -2,15 +2,13 @@
 //! nothing is lost without a gap or delivered twice when that node changes.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
+use support::numbers::{Publisher, check_numbers, read_through};
 use support::redis::{RedisServer, install_bus};
 use support::server::Server;
-use support::stream::{Block, Subscriber};
+use support::stream::{Subscriber, text_of};
 use support::wait::wait_until;
 
 mod support;
@@ -54,70 +52,6 @@ fn leader_and_standby(redis: &RedisServer) -> [Server; 2] {
 
 fn send(redis: &RedisServer, channel: &str, payload: &str) {
     let _: u64 = redis.command(&["PUBLISH", channel, payload]);
-}
-
-/// What a subscriber has received: data, or the reason of a gap.
-fn text_of(event: &Block) -> String {
-    match event.event_type() {
-        Some("gap") => format!("gap {}", event.gap()["reason"].as_str().unwrap()),
-        _ => event.data().unwrap(),
-    }
-}
-
-/// Reads through an event with this data.
-fn read_through(subscriber: &mut Subscriber, last: &str) -> Vec<(String, String)> {
-    let mut events = Vec::new();
-    while events.last().is_none_or(|(_, text)| text != last) {
-        let event = subscriber.event();
-        events.push((event.id().unwrap().to_owned(), text_of(&event)));
-    }
-    events
-}
-
-/// Publishes 0, 1, 2, … on a channel until it is stopped.
-struct Publisher {
-    is_stopped: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
-}
-
-impl Publisher {
-    fn start(redis: &RedisServer) -> Publisher {
-        let (is_stopped, mut connection) = (Arc::new(AtomicBool::new(false)), redis.connect());
-        let asked = Arc::clone(&is_stopped);
-        let thread = std::thread::spawn(move || {
-            let mut count = 0;
-            while !asked.load(Ordering::Relaxed) {
-                redis::cmd("PUBLISH").arg("news").arg(count).query::<u64>(&mut connection).unwrap();
-                count += 1;
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-            count
-        });
-        Publisher { is_stopped, thread }
-    }
-
-    /// How many were published.
-    fn stop(self) -> u64 {
-        self.is_stopped.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
-/// Checks what was received of the numbers below `count`: in order, none twice, and all but where a gap is. Returns the
-/// number of gaps.
-fn check_numbers(received: &[(String, String)], count: u64) -> usize {
-    let (mut next, mut gaps, mut is_after_gap) = (0, 0, false);
-    for (_, text) in received {
-        let Ok(number) = text.parse::<u64>() else {
-            assert!(text == "gap source_lost" || text == "last", "{text}");
-            (gaps, is_after_gap) = (gaps + usize::from(text != "last"), true);
-            continue;
-        };
-        assert!(number == next || is_after_gap && number > next, "{number} instead of {next}");
-        (next, is_after_gap) = (number + 1, false);
-    }
-    assert!(next == count || is_after_gap, "{next} of {count}");
-    gaps
 }
 
 #[test]
@@ -212,7 +146,7 @@ fn a_killed_leader_is_replaced_after_one_gap_that_names_its_topics() {
     let [leader, standby] = leader_and_standby(&redis);
     let mut subscriber = Subscriber::open(&standby, "/events?topic=news");
     let mut other = Subscriber::open(&standby, "/events?topic=other");
-    let publisher = Publisher::start(&redis);
+    let publisher = Publisher::start(&redis, 1);
     wait_until("some arrive", || text_of(&subscriber.event()) == "100");
     leader.kill();
     standby.wait_for_metric(LEADS, |leads| leads == 1.0);
@@ -232,7 +166,7 @@ fn a_leader_that_was_stopped_appends_nothing_after_another_took_over() {
     let redis = start();
     let [leader, standby] = leader_and_standby(&redis);
     let mut subscribers = [&leader, &standby].map(|node| Subscriber::open(node, "/events?topic=news"));
-    let publisher = Publisher::start(&redis);
+    let publisher = Publisher::start(&redis, 1);
     wait_until("some arrive", || text_of(&subscribers[1].event()) == "100");
     leader.signal("STOP");
     standby.wait_for_metric(LEADS, |leads| leads == 1.0);
@@ -271,7 +205,7 @@ fn a_shutdown_hands_over_without_a_gap() {
     let [mut leader, standby] = leader_and_standby(&redis);
     let third = node(&redis);
     let mut subscriber = Subscriber::open(&standby, "/events?topic=news");
-    let publisher = Publisher::start(&redis);
+    let publisher = Publisher::start(&redis, 1);
     wait_until("some arrive", || text_of(&subscriber.event()) == "100");
     leader.signal("TERM");
     assert_eq!(leader.wait_for_exit(), Some(0));
@@ -288,7 +222,7 @@ fn a_leader_whose_subscription_is_killed_goes_on_after_one_gap() {
     let redis = start();
     let [leader, standby] = leader_and_standby(&redis);
     let mut subscriber = Subscriber::open(&standby, "/events?topic=news");
-    let publisher = Publisher::start(&redis);
+    let publisher = Publisher::start(&redis, 1);
     wait_until("some arrive", || text_of(&subscriber.event()) == "100");
     let killed: u64 = redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     assert_eq!(killed, 2);
@@ -318,7 +252,7 @@ fn leaders_that_come_and_go_lose_nothing_without_a_gap() {
     let observer = node_with(&redis.url("redis", ""), &[]);
     let mut subscriber = Subscriber::open(&observer, "/events?topic=news");
     let reader = std::thread::spawn(move || read_through(&mut subscriber, "last"));
-    let publisher = Publisher::start(&redis);
+    let publisher = Publisher::start(&redis, 1);
     let leads = |node: &Server| node.metric(LEADS) == 1.0;
     let actions = ["cut", "TERM", "STOP", "TERM", "TERM", "cut", "KILL", "TERM"];
     let mut stopped = None;
@@ -384,7 +318,7 @@ fn a_redis_that_hangs_loses_and_repeats_nothing_without_a_gap() {
     let redis = start();
     let nodes = leader_and_standby(&redis);
     let mut subscriber = Subscriber::open(&nodes[1], "/events?topic=news");
-    let publisher = Publisher::start(&redis);
+    let publisher = Publisher::start(&redis, 1);
     wait_until("some arrive", || text_of(&subscriber.event()) == "100");
     redis.hang();
     nodes[0].wait_for_log(&["lost the lead of the ingest"]);

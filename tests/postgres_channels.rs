@@ -1,16 +1,13 @@
 //! Channels of Redis pub/sub on a bus in PostgreSQL: one node appends what all deliver, and nothing is lost without a gap or
 //! delivered twice when that node changes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-
 use serde_json::json;
 
+use support::numbers::{Publisher, check_numbers, read_through};
 use support::postgres::{PostgresServer, publishing};
 use support::redis::RedisServer;
 use support::server::Server;
-use support::stream::{Block, Subscriber};
+use support::stream::{Subscriber, text_of};
 use support::wait::wait_until;
 
 mod support;
@@ -44,72 +41,6 @@ fn wait_for_leader(postgres: &PostgresServer, nodes: &[&Server]) {
 
 fn send(redis: &RedisServer, payload: &str) {
     let _: u64 = redis.command(&["PUBLISH", "news", payload]);
-}
-
-/// What a subscriber has received: data, or the reason of a gap.
-fn text_of(event: &Block) -> String {
-    match event.event_type() {
-        Some("gap") => format!("gap {}", event.gap()["reason"].as_str().unwrap()),
-        _ => event.data().unwrap(),
-    }
-}
-
-/// Ids and texts through the event with the data `last`.
-fn read_through_last(mut subscriber: Subscriber) -> Vec<(String, String)> {
-    let mut events: Vec<(String, String)> = Vec::new();
-    while events.last().is_none_or(|(_, text)| text != "last") {
-        let event = subscriber.event();
-        events.push((event.id().unwrap().to_owned(), text_of(&event)));
-    }
-    events
-}
-
-/// Publishes 0, 1, 2, … on the channel until it is stopped.
-struct Publisher {
-    is_stopped: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
-}
-
-impl Publisher {
-    fn start(redis: &RedisServer) -> Publisher {
-        let (is_stopped, mut connection) = (Arc::new(AtomicBool::new(false)), redis.connect());
-        let asked = Arc::clone(&is_stopped);
-        let thread = std::thread::spawn(move || {
-            let mut count = 0;
-            while !asked.load(Ordering::Relaxed) {
-                redis::cmd("PUBLISH").arg("news").arg(count).query::<u64>(&mut connection).unwrap();
-                count += 1;
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
-            count
-        });
-        Publisher { is_stopped, thread }
-    }
-
-    /// Publishes `last`, too; returns how many numbers were published.
-    fn stop(self, redis: &RedisServer) -> u64 {
-        self.is_stopped.store(true, Ordering::Relaxed);
-        let count = self.thread.join().unwrap();
-        send(redis, "last");
-        count
-    }
-}
-
-/// Checks what was received of the numbers below `count`: in order, none twice, and all but where a gap is. Returns the
-/// number of gaps.
-fn check_numbers(received: &[(String, String)], count: u64) -> usize {
-    let (mut next, mut gaps, mut is_after_gap) = (0, 0, false);
-    for (_, text) in received {
-        let Ok(number) = text.parse::<u64>() else {
-            assert!(text == "gap source_lost" || text == "last", "{text}");
-            (gaps, is_after_gap) = (gaps + usize::from(text != "last"), true);
-            continue;
-        };
-        assert!(number == next || is_after_gap && number > next, "{number} instead of {next}");
-        (next, is_after_gap) = (number + 1, false);
-    }
-    assert!(next == count || is_after_gap, "{next} of {count}");
-    gaps
 }
 
 #[test]
@@ -153,9 +84,9 @@ fn a_leader_that_ends_is_replaced_and_each_loss_is_one_gap() {
     nodes.push(node(&redis, &postgres, &[]));
     let watcher = Server::start(&["--postgres-url", &postgres.url(), "--bus", "postgres", "--dev"]);
     wait_until("the watcher is ready", || watcher.get("/health/ready").status == 200);
-    let subscriber = Subscriber::open(&watcher, "/events?topic=news");
-    let reader = std::thread::spawn(|| read_through_last(subscriber));
-    let publisher = Publisher::start(&redis);
+    let mut subscriber = Subscriber::open(&watcher, "/events?topic=news");
+    let reader = std::thread::spawn(move || read_through(&mut subscriber, "last"));
+    let publisher = Publisher::start(&redis, 5);
     let mut paused = None;
     for action in ["TERM", "KILL", "STOP"] {
         let read = watcher.metric("fanfare_bus_offset");
@@ -173,7 +104,8 @@ fn a_leader_that_ends_is_replaced_and_each_loss_is_one_gap() {
     paused.signal("CONT");
     // Its append is refused, or was under way for too long.
     paused.wait_for_log(&["lost the lead of the ingest"]);
-    let count = publisher.stop(&redis);
+    let count = publisher.stop();
+    send(&redis, "last");
     assert_eq!(check_numbers(&reader.join().unwrap(), count), 2);
 }
 

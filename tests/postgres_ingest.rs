@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use support::postgres::{PostgresServer, checked, publishing};
 use support::redis::{RedisServer, install_bus};
 use support::server::Server;
-use support::stream::{Block, Subscriber};
+use support::stream::{Subscriber, text_of};
 use support::wait::{eventually, wait_until};
 
 mod support;
@@ -52,14 +52,6 @@ fn leader_and_standby(redis: &RedisServer, postgres: &PostgresServer) -> [Server
         wait_until("it has read the gap", || node.debug()["position"] == newest[0].0);
     }
     [leader, standby]
-}
-
-/// What a subscriber has received: data, or the reason of a gap.
-fn text_of(event: &Block) -> String {
-    match event.event_type() {
-        Some("gap") => format!("gap {}", event.gap()["reason"].as_str().unwrap()),
-        _ => event.data().unwrap(),
-    }
 }
 
 /// Reads through the event with the data `last`.

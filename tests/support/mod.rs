@@ -1,5 +1,5 @@
-//! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server, a PostgreSQL,
-//! an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and servers that misbehave in
+//! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server, a
+//! PostgreSQL, an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and servers that misbehave in
 //! chosen ways.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its own part")]
@@ -10,6 +10,7 @@ pub mod fake_redis;
 pub mod http;
 pub mod nginx;
 pub mod node;
+pub mod numbers;
 pub mod paused;
 pub mod postgres;
 pub mod process;

@@ -129,3 +129,11 @@ impl Block {
 pub fn stream_request(target: &str, header_lines: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{header_lines}\r\n")
 }
+
+/// What a subscriber has received: data, or the reason of a gap.
+pub fn text_of(event: &Block) -> String {
+    match event.event_type() {
+        Some("gap") => format!("gap {}", event.gap()["reason"].as_str().unwrap()),
+        _ => event.data().unwrap(),
+    }
+}
