@@ -147,6 +147,7 @@ every user of a host sees its arguments.";
 const DOCTOR_HELP: &str = "\
 Reads limits, sysctls, memory, cgroup limits, the unit of systemd and the queues of the network interfaces; changes \
 nothing. Exit codes: 0 nothing is short, 1 something is, 2 wrong usage, or a host that can't be read.
+What a durable bus needs of its engine is examined by fanfare bus check.
 
 Examples:
   fanfare doctor

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // How to reach a Redis is one decision for all publishers.
     ("redis_address", &[]),
     // Publishers can flood the log, and each entry, as well as strangers can: one limit for both.
-    ("sources", &["event", "protocol", "redis_address", "observe::log_limit", "observe::clip"]),
+    ("sources", &["event", "protocol", "redis_address", "observe::log_limit", "observe::clip", "observe::quiet"]),
     // Of the sources only the receiving end of their channel.
     // Options that the loop reads as they are have no second form in it.
     (
@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "observe",
             "sources::channel",
             "sources::bus_figures",
+            "sources::kafka_figures",
             "config::DeliveryConfig",
             "config::DrainConfig",
             "config::EndpointPath",

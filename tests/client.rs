@@ -1,8 +1,8 @@
 //! `fanfare subscribe` and `fanfare publish` against servers that play back prepared answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -299,6 +299,9 @@ fn a_unix_socket_serves_as_a_port_does() {
     assert_eq!((code, stderr), (1, format!("error: {url}: No such file or directory (os error 2)\n")));
 
     let listener = UnixListener::bind(&socket).unwrap();
+    socket2::SockRef::from(&listener).set_read_timeout(Some(DEADLINE)).unwrap();
+    // A drop alone may come late: a process that another test starts has all descriptors until it executes its program.
+    let end = |stream: UnixStream| stream.shutdown(Shutdown::Both).unwrap();
     let accept = || {
         let (mut stream, _) = listener.accept().unwrap();
         let request = read_request(&mut stream);
@@ -311,7 +314,7 @@ fn a_unix_socket_serves_as_a_port_does() {
     assert!(request.starts_with("GET /events?access_token=hunter2&topic=a HTTP/1.1\r\n"), "{request}");
     assert_eq!(header(&request, "host"), Some("localhost"));
     ending.write_all(format!("{STREAM_HEAD}retry: 1\ndata: one\nid: 7\n\n").as_bytes()).unwrap();
-    drop(ending);
+    end(ending);
     let (mut silent, request) = accept();
     assert_eq!(header(&request, "last-event-id"), Some("7"));
     silent.write_all(format!("{STREAM_HEAD}data: two\n\n").as_bytes()).unwrap();
@@ -343,7 +346,7 @@ fn a_unix_socket_serves_as_a_port_does() {
     let request = read_request(&mut stream);
     assert!(request.ends_with(r#"{"topic":"orders","data":"two"}"#), "on the same connection: {request}");
     stream.write_all(taken).unwrap();
-    drop(stream); // the next one finds it closed, and connects again
+    end(stream); // the next one finds it closed, and connects again
     assert_eq!(ids.next().unwrap().unwrap(), "1");
     lines.write_all(b"three\n").unwrap();
     let (mut stream, request) = accept();

@@ -94,8 +94,8 @@ fn prose(line: &str) -> String {
 #[test]
 fn documentation_and_comments_need_no_decoding() {
     let root = root();
-    let documents =
-        [root.join("README.md"), root.join("CHANGELOG.md")].into_iter().chain(files_below(&root.join("docs"), "md"));
+    let at_the_root = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root.join(name));
+    let documents = at_the_root.into_iter().chain(files_below(&root.join("docs"), "md"));
     // This file lists the phrases, so it is left out.
     let tests = files_below(&root.join("tests"), "rs").into_iter().filter(|path| !path.ends_with(file!()));
     let sources = files_below(&root.join("src"), "rs").into_iter().chain(tests);

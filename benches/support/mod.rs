@@ -20,6 +20,8 @@ pub mod cases;
 pub mod contest;
 pub mod document;
 pub mod floor;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod payload;
 pub mod peers;
 pub mod postgres;
@@ -42,6 +44,8 @@ pub fn play_role() -> bool {
                 "publisher" => publisher::play(&arguments),
                 "floor" => floor::play(&arguments),
                 "case" => cases::play(&arguments),
+                #[cfg(feature = "kafka")]
+                "kafka" => kafka::play(),
                 other => panic!("no such role: {other}"),
             }
             true

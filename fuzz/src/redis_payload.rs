@@ -1,6 +1,6 @@
 //! A message of Redis: a channel and a payload become events of that topic, or a refusal that says whose loss it is.
 
-use fanfare::sources::redis::payload::{Parsed, parse, parse_topic};
+use fanfare::sources::payload::{Parsed, parse, parse_topic};
 use fanfare::sources::redis::{Payload, bus};
 
 use super::publish::LIMITS;

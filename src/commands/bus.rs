@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::{UsageError, postgres};
+use super::{UsageError, kafka, postgres};
 use crate::cli::{BusAction, BusArgs, BusPlace, CheckArgs, HoldArgs};
 use crate::protocol::publish::PublishLimits;
 use crate::sources::bus::findings::{Finding, Verdict};
@@ -19,7 +19,10 @@ const OPEN_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: &BusArgs) -> anyhow::Result<ExitCode> {
     match &args.action {
-        BusAction::Install(args) if args.print => say(postgres::schema()?.trim_end())?,
+        BusAction::Install(args) if args.print && args.place.kafka.brokers.is_some() => {
+            say(&kafka::installation(&args.place)?)?;
+        }
+        BusAction::Install(args) if args.print => say(&postgres::installation(&args.place)?)?,
         BusAction::Install(args) => {
             let mut bus = bus_at(&args.place, 0)?;
             bus.install(args.force)?;
@@ -29,7 +32,10 @@ pub(super) fn run(args: &BusArgs) -> anyhow::Result<ExitCode> {
             if let Some(is_on) = args.notify {
                 bus.set_notify(is_on)?;
             }
-            say("the functions of the bus are installed")?;
+            say(match args.place.kafka.brokers {
+                Some(_) => "the topic of the bus is there",
+                None => "the functions of the bus are installed",
+            })?;
         }
         BusAction::Status(place) => say(&bus_at(place, 0)?.status()?.to_string())?,
         BusAction::Check(args) => return check(args),
@@ -61,14 +67,16 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 /// The bus that is to keep this number of entries.
 fn bus_at(place: &BusPlace, entries_max: u64) -> anyhow::Result<Box<dyn BusTools>> {
-    match &place.postgres_url {
-        Some(url) => postgres::bus_at(place, url, entries_max),
-        None => Ok(Box::new(stream_at(place, entries_max)?)),
+    match (&place.kafka.brokers, &place.postgres_url) {
+        (Some(brokers), _) => kafka::bus_at(place, brokers, entries_max),
+        (None, Some(url)) => postgres::bus_at(place, url.as_str(), entries_max),
+        (None, None) => Ok(Box::new(stream_at(place, entries_max)?)),
     }
 }
 
 fn stream_at(place: &BusPlace, entries_max: u64) -> anyhow::Result<RedisStream> {
-    let missing = || UsageError("give --redis-url or --postgres-url: it names the server that has the bus".to_owned());
+    let missing = "give --redis-url, --postgres-url or --kafka-brokers: it names the server that has the bus";
+    let missing = || UsageError(missing.to_owned());
     let url = place.redis_url.as_deref().ok_or_else(missing)?;
     Ok(RedisStream::new(StreamSettings {
         address: super::redis::redis_address(url, place.redis_password_file.as_deref())?,
@@ -84,8 +92,8 @@ fn stream_at(place: &BusPlace, entries_max: u64) -> anyhow::Result<RedisStream> 
 /// Holds the bus while the command runs, and until Redis is another process or another server.
 fn hold(args: &HoldArgs) -> anyhow::Result<()> {
     let (program, arguments) = args.command.split_first().ok_or(UsageError("no command is given".to_owned()))?;
-    if args.place.postgres_url.is_some() {
-        return Err(UsageError("a bus in PostgreSQL needs no hold: a restart is no gap".to_owned()).into());
+    if args.place.postgres_url.is_some() || args.place.kafka.brokers.is_some() {
+        return Err(UsageError("a bus in PostgreSQL or Kafka needs no hold: a restart is no gap".to_owned()).into());
     }
     let mut stream = stream_at(&args.place, 0)?;
     let random = || getrandom::u64().context("asking the kernel for random bits");

@@ -6,10 +6,16 @@
 mod bus;
 mod disconnect;
 mod doctor;
+#[cfg_attr(not(feature = "kafka"), path = "absent.rs")]
+#[allow(clippy::duplicate_mod, reason = "one stand-in for all features that are off")]
+mod kafka;
+#[cfg_attr(not(feature = "kafka"), path = "no_kafka_flows.rs")]
+mod kafka_flows;
 mod listeners;
 mod load;
 mod manual;
-#[cfg_attr(not(feature = "postgres"), path = "no_postgres.rs")]
+#[cfg_attr(not(feature = "postgres"), path = "absent.rs")]
+#[allow(clippy::duplicate_mod, reason = "one stand-in for all features that are off")]
 mod postgres;
 mod publish;
 mod redis;

@@ -1,4 +1,5 @@
-//! The PostgreSQL that has the bus of `fanfare serve` and `fanfare bus`, or publishes to it. Builds without it have `no_postgres.rs` instead.
+//! The PostgreSQL that has the bus of `fanfare serve` and `fanfare bus`, or publishes to it. Builds without it have
+//! `absent.rs` instead.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::config::{
 };
 use crate::protocol::publish::PublishLimits;
 use crate::redis_address::RedisAddress;
+use crate::sources::bus::cursor::CursorEngine;
 use crate::sources::bus::lead::LeadEngine;
 use crate::sources::bus::postgres::{PostgresAddress, PostgresBus, PostgresLead, PostgresSettings, SCHEMA};
 use crate::sources::bus::redis_stream::marker_channel;
@@ -21,8 +23,8 @@ use crate::sources::bus::tools::BusTools;
 use crate::sources::bus::{BusBounds, Engine};
 
 /// The SQL that installs the bus.
-pub(super) fn schema() -> anyhow::Result<&'static str> {
-    Ok(SCHEMA)
+pub(super) fn installation(_: &BusPlace) -> anyhow::Result<String> {
+    Ok(SCHEMA.trim_end().to_owned())
 }
 
 /// The bus at this place, which is to keep this number of entries.
@@ -52,6 +54,16 @@ pub(super) fn engines(
 ) -> anyhow::Result<Box<dyn Fn() -> Box<dyn Engine>>> {
     let settings = settings(config, postgres, bus, Arc::clone(bounds))?;
     Ok(Box::new(move || Box::new(PostgresBus::new(settings.clone()))))
+}
+
+/// An engine of a node that keeps cursors.
+pub(super) fn cursor_engine(
+    config: &Config,
+    postgres: &PostgresConfig,
+    bus: &DurableBusConfig,
+    bounds: &Arc<BusBounds>,
+) -> anyhow::Result<Box<dyn CursorEngine>> {
+    Ok(Box::new(PostgresBus::new(settings(config, postgres, bus, Arc::clone(bounds))?)))
 }
 
 /// What transactions publish, to go onto another bus.

@@ -59,6 +59,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
         fetcher: sources.fetcher.clone(),
         own_events: Arc::clone(&sequencer) as _,
         sources: sources.statuses.clone(),
+        kafka: sources.kafka.clone(),
         live,
         supervisor: Box::new(systemd),
         reloads: reloads.clone(),
@@ -78,7 +79,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
 fn warn_if_silent(config: &Config) {
     let security = &config.security;
     let may_publish = security.dev || security.jwt.is_some() || !security.publish_tokens.is_empty();
-    if config.redis.is_none() && config.postgres.is_none() && !may_publish {
+    if config.redis.is_none() && config.postgres.is_none() && config.kafka.is_none() && !may_publish {
         tracing::warn!(
             "nothing can be published: there is no source, and no token to publish with; give --redis-url, \
              --publish-token-file or --dev"

@@ -9,11 +9,14 @@ use serde_json::json;
 use crate::config::{ChannelTable, Config, DurableBusConfig, PostgresConfig, RedisConfig, RedisPayload};
 use crate::event::RunName;
 use crate::observe::live::Live;
+use crate::sources::bus::cursor::CursorEngine;
 use crate::sources::bus::lead::LeadEngine;
 use crate::sources::bus::redis_stream::{RedisLead, RedisStream, StreamSettings, marker_channel};
 use crate::sources::bus::{self, BusBounds, BusHandle, BusSettings, Engine};
 use crate::sources::channel::{FetchPage, Outlet, Publish, SourceStatus};
+use crate::sources::copying::{Copies, CopyingPublisher};
 use crate::sources::feed::{self, FeedSettings};
+use crate::sources::kafka_figures::{ConsumerFigures, KafkaFigures, ProducerFigures};
 use crate::sources::redis::{self, ChannelRule, Payload, RedisHandle, RedisSettings, RedisTiming};
 use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
@@ -30,6 +33,10 @@ pub(super) struct Sources {
     pub(super) publisher: Arc<dyn Publish + Send + Sync>,
     /// Fetches older events, if there is a durable bus.
     pub(super) fetcher: Option<Arc<dyn FetchPage + Send + Sync>>,
+    /// What is done with Kafka, if anything is.
+    pub(super) kafka: Option<Arc<KafkaFigures>>,
+    _copies: Option<SourceThread>,
+    _kafka_feeds: Option<SourceThread>,
     _redis: Option<RedisHandle>,
     _ingest: Option<SourceThread>,
     _feed: Option<SourceThread>,
@@ -45,8 +52,11 @@ impl Sources {
         live: &Arc<Live>,
     ) -> anyhow::Result<Sources> {
         let mut statuses = Vec::new();
+        let kafka = kafka_figures(config, &mut statuses);
+        let (copying, copies) = copies(config, &kafka)?;
         let mut publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(sequencer) as _;
         let (mut redis, mut bus, mut fetcher, mut ingest, mut feed) = (None, None, None, None, None);
+        let mut kafka_feeds = None;
         if let Some(durable) = config.durable_bus() {
             let status = SourceStatus::of_bus();
             statuses.push(Arc::clone(&status));
@@ -56,10 +66,11 @@ impl Sources {
             let engines = engines(config, &bounds)?;
             let bus_settings = bus_settings(config, node.clone(), Arc::clone(&bounds));
             let (handle, bus_publisher, page_requests) =
-                bus::spawn(bus_settings, engines, outlet, status).context("starting the bus")?;
+                bus::spawn(bus_settings, engines, copies, outlet, status).context("starting the bus")?;
             bus = Some(handle);
             fetcher = Some(Arc::new(page_requests) as _);
             publisher = Arc::new(bus_publisher);
+            kafka_feeds = start_kafka_feeds(config, &kafka, &bounds)?;
             if let Some(settings) = config.redis.as_ref().filter(|redis| redis.has_channels()) {
                 let status = SourceStatus::new("redis");
                 statuses.push(Arc::clone(&status));
@@ -78,8 +89,10 @@ impl Sources {
             statuses.push(Arc::clone(&status));
             let settings = redis_settings(config, settings);
             let handle = redis::spawn(settings, Arc::clone(sequencer), status).context("starting the Redis source")?;
-            publisher = Arc::new(handle.publisher(outlet));
+            publisher = Arc::new(handle.publisher(outlet, copies));
             redis = Some(handle);
+        } else if let Some(copies) = copies {
+            publisher = Arc::new(CopyingPublisher::new(publisher, copies));
         }
         let host = match config.security.dev {
             false => None,
@@ -96,6 +109,9 @@ impl Sources {
             statuses,
             publisher,
             fetcher,
+            kafka,
+            _copies: copying,
+            _kafka_feeds: kafka_feeds,
             _redis: redis,
             _ingest: ingest,
             _feed: feed,
@@ -103,6 +119,54 @@ impl Sources {
             _host: host,
         })
     }
+}
+
+/// The figures of what is done with Kafka beside the bus, with the states that health checks show.
+fn kafka_figures(config: &Config, statuses: &mut Vec<Arc<SourceStatus>>) -> Option<Arc<KafkaFigures>> {
+    let kafka = config.kafka.as_ref().filter(|kafka| !kafka.copies.is_empty() || kafka.feeds.is_some())?;
+    let mut figures = KafkaFigures::default();
+    if !kafka.copies.is_empty() {
+        let status = SourceStatus::new("kafka_copies");
+        statuses.push(Arc::clone(&status));
+        figures.producer = Some(ProducerFigures::new(status));
+    }
+    if let Some(feeds) = &kafka.feeds {
+        let status = SourceStatus::new("kafka");
+        statuses.push(Arc::clone(&status));
+        figures.consumer = Some(ConsumerFigures::new(status, feeds.group.clone()));
+    }
+    Some(Arc::new(figures))
+}
+
+/// Starts the copies to Kafka, if there are any.
+fn copies(config: &Config, figures: &Option<Arc<KafkaFigures>>) -> anyhow::Result<(Option<SourceThread>, Copies)> {
+    let kafka = config.kafka.as_ref().filter(|kafka| !kafka.copies.is_empty());
+    let (Some(kafka), Some(figures)) = (kafka, figures) else { return Ok((None, None)) };
+    let (thread, copier) = super::kafka_flows::start_copies(config, kafka, figures)?;
+    Ok((Some(thread), Some(Arc::new(copier))))
+}
+
+/// Starts reading topics of Kafka, if any are given.
+fn start_kafka_feeds(
+    config: &Config,
+    figures: &Option<Arc<KafkaFigures>>,
+    bounds: &Arc<BusBounds>,
+) -> anyhow::Result<Option<SourceThread>> {
+    let kafka = config.kafka.as_ref().filter(|kafka| kafka.feeds.is_some());
+    let (Some(kafka), Some(figures)) = (kafka, figures) else { return Ok(None) };
+    let engine = cursor_engine(config, bounds)?;
+    super::kafka_flows::start_feeds(config, kafka, engine, Arc::clone(bounds), figures).map(Some)
+}
+
+/// An engine of the bus that keeps cursors.
+fn cursor_engine(config: &Config, bounds: &Arc<BusBounds>) -> anyhow::Result<Box<dyn CursorEngine>> {
+    if let Some(postgres) = &config.postgres
+        && let Some(bus) = &postgres.bus
+    {
+        return super::postgres::cursor_engine(config, postgres, bus, bounds);
+    }
+    let (redis, stream) = stream_of(config).context("no server is given that has the bus")?;
+    Ok(Box::new(RedisStream::new(stream_settings(config, redis, stream, bounds))))
 }
 
 /// The Redis that has the bus.
@@ -148,6 +212,11 @@ fn engines(config: &Config, bounds: &Arc<BusBounds>) -> anyhow::Result<Box<dyn F
         && let Some(bus) = &postgres.bus
     {
         return super::postgres::engines(config, postgres, bus, bounds);
+    }
+    if let Some(kafka) = &config.kafka
+        && let Some(bus) = &kafka.bus
+    {
+        return super::kafka::engines(config, kafka, bus, bounds);
     }
     let (redis, stream) = stream_of(config).context("no server is given that has the bus")?;
     let settings = stream_settings(config, redis, stream, bounds);
@@ -202,7 +271,7 @@ fn channel_rule(table: &ChannelTable) -> ChannelRule {
     ChannelRule { pattern, topic, payload: format.map(payload) }
 }
 
-fn payload(format: RedisPayload) -> Payload {
+pub(super) fn payload(format: RedisPayload) -> Payload {
     match format {
         RedisPayload::Raw => Payload::Raw,
         RedisPayload::Envelope => Payload::Envelope,

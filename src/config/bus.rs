@@ -18,11 +18,11 @@ pub(super) struct BusOptions {
     #[arg(id = "bus-name", long, value_name = "NAME", default_value = "fanfare", value_parser = bus_name)]
     pub(super) name: String,
 
-    /// About how many entries a durable bus keeps
+    /// About how many entries a durable bus keeps; in Kafka, the retention of the topic decides
     #[arg(id = "bus-entries", long, value_name = "N", default_value = "1000000", value_parser = count_within(1, u32::MAX))]
     pub(super) entries: u32,
 
-    /// How long a durable bus recognizes an event that is published again under the same id
+    /// How long a durable bus recognizes an event that is published again under the same id; in Kafka, it never does
     #[arg(id = "bus-id-memory", long, value_name = "TIME", default_value = "10m",
           value_parser = duration_within(Duration::from_secs(1), Duration::from_secs(7 * 24 * 3600)))]
     pub(super) id_memory: Duration,
@@ -44,6 +44,8 @@ pub(super) enum BusKind {
     RedisStream,
     /// In a table of PostgreSQL, which all nodes read: a restart forgets nothing.
     Postgres,
+    /// In a topic of Kafka, which all nodes read: a restart forgets nothing.
+    Kafka,
 }
 
 /// A durable bus.

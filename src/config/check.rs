@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 
 use super::bus::BusKind;
+use super::kafka_flows;
 use super::options::{IoBackend, Options, RequiredSource};
 use crate::event::glob;
 use crate::io::listener::ListenAddress;
 
 use super::tables::{CHANNELS, Table};
 use super::{
-    ChannelTable, ConfigError, CorsOrigin, Environment, POSTGRES_PASSWORD_VARIABLE, REDIS_PASSWORD_VARIABLE, Settings,
-    Tables, TopicTable,
+    ChannelTable, ConfigError, CorsOrigin, Environment, KAFKA_PASSWORD_VARIABLE, POSTGRES_PASSWORD_VARIABLE,
+    REDIS_PASSWORD_VARIABLE, Settings, Tables, TopicTable, absent_feature,
 };
 
 /// Refuses options that contradict each other, or that ask for features that are not built.
@@ -82,6 +83,7 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
         return Err(ConfigError::Value { setting, reason: "no redis-url is given, so it would never be ready".into() });
     }
     bus(options, settings)?;
+    kafka_flows::check(options, settings)?;
     not_built_yet(options, settings)
 }
 
@@ -98,6 +100,7 @@ fn bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     }
     match (options.bus.kind, &options.redis.url) {
         (Some(BusKind::Postgres), _) => postgres_bus(options, settings),
+        (Some(BusKind::Kafka), _) => kafka_bus(options, settings),
         (Some(BusKind::Redis | BusKind::RedisStream), None) => Err(ConfigError::Value {
             setting: settings.get("bus").to_string(),
             reason: "no redis-url is given: it names the Redis that has the bus".into(),
@@ -127,9 +130,6 @@ fn channels_beside(options: &Options, settings: &Settings) -> Result<(), ConfigE
     }
 }
 
-const NO_POSTGRES: &str =
-    "this fanfare was built without the cargo feature postgres: build it with --features postgres";
-
 /// Checks that what transactions publish has a durable bus to go to.
 fn postgres(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let (bus, url) = (settings.get("bus"), settings.get("postgres-url"));
@@ -137,10 +137,14 @@ fn postgres(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     match options.bus.kind {
         Some(BusKind::Postgres | BusKind::RedisStream) if cfg!(feature = "postgres") => Ok(()),
         Some(BusKind::Postgres) => Ok(()),
-        Some(BusKind::RedisStream) => refused(NO_POSTGRES),
+        Some(BusKind::RedisStream) => refused(&absent_feature("postgres")),
         Some(BusKind::Local | BusKind::Redis) => refuse(
             (bus.to_string(), url.to_string()),
             "what transactions publish would be lost or repeated when a server restarts: use bus postgres or redis-stream",
+        ),
+        Some(BusKind::Kafka) => refuse(
+            (bus.to_string(), url.to_string()),
+            "this bus has no place for how far PostgreSQL was read: use bus postgres or redis-stream",
         ),
         None => refused("it needs a durable bus: add bus postgres, or bus redis-stream and redis-url"),
     }
@@ -151,7 +155,7 @@ fn postgres_bus(options: &Options, settings: &Settings) -> Result<(), ConfigErro
     let bus = settings.get("bus").to_string();
     let missing = |reason: &str| Err(ConfigError::Value { setting: bus.clone(), reason: reason.to_owned() });
     if !cfg!(feature = "postgres") {
-        return missing(NO_POSTGRES);
+        return missing(&absent_feature("postgres"));
     }
     if options.postgres.url.is_none() {
         return missing("no postgres-url is given: it names the PostgreSQL that has the bus");
@@ -161,6 +165,28 @@ fn postgres_bus(options: &Options, settings: &Settings) -> Result<(), ConfigErro
         return refuse(with("bus-name"), "the bus of a database is its schema fanfare: leave that out");
     }
     if options.redis.url.is_some() { channels_beside(options, settings) } else { Ok(()) }
+}
+
+/// Checks what a bus in Kafka needs, and what it excludes.
+fn kafka_bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let bus = settings.get("bus").to_string();
+    let missing = |reason: &str| Err(ConfigError::Value { setting: bus.clone(), reason: reason.to_owned() });
+    if !cfg!(feature = "kafka") {
+        return missing(&absent_feature("kafka"));
+    }
+    if options.kafka.brokers.is_none() {
+        return missing("no kafka-brokers are given: they have the bus");
+    }
+    let excluded = [
+        ("redis-url", "no channel of Redis is read beside this bus: leave out one of them"),
+        ("bus-name", "kafka-topic names the bus: leave that out"),
+        ("bus-entries", "the retention of the topic decides how much it keeps: leave that out"),
+        ("bus-id-memory", "Kafka does not recognize an event that is published again: leave that out"),
+    ];
+    match excluded.into_iter().find(|(name, _)| settings.get(name).is_explicit()) {
+        Some((name, reason)) => refuse((bus, settings.get(name).to_string()), reason),
+        None => Ok(()),
+    }
 }
 
 /// Refuses tables that contradict the options.
@@ -217,14 +243,33 @@ fn warn_if_hidden<T>(tables: &[Table<T>], pattern: impl Fn(&T) -> &str, warnings
 
 /// Warns about settings that are allowed but have no effect.
 pub(super) fn oddities(options: &Options, settings: &Settings, env: &Environment, warnings: &mut Vec<String>) {
-    if options.postgres.url.is_none() {
-        let names = ["postgres-password-file", "postgres-tls-ca"];
-        let given = names.into_iter().map(|name| settings.get(name)).filter(|setting| setting.is_explicit());
-        warnings.extend(given.map(|setting| format!("{setting} has no effect without postgres-url")));
-        if env.contains_key(POSTGRES_PASSWORD_VARIABLE) {
-            warnings.push(format!("{POSTGRES_PASSWORD_VARIABLE} has no effect without postgres-url"));
+    let kafka = ["kafka-brokers", "kafka-tls", "kafka-tls-ca", "kafka-user", "kafka-password-file", "kafka-sasl"];
+    let has_kafka = options.bus.kind == Some(BusKind::Kafka);
+    let of_engines = [
+        (
+            options.postgres.url.is_some(),
+            "postgres-url",
+            &["postgres-password-file", "postgres-tls-ca"][..],
+            Some(POSTGRES_PASSWORD_VARIABLE),
+        ),
+        (has_kafka, "bus kafka", &["kafka-topic", "kafka-accept-loss"][..], None),
+        (
+            has_kafka || options.kafka_flows.are_given(),
+            "bus kafka, kafka-publish or kafka-consume",
+            &kafka[..],
+            Some(KAFKA_PASSWORD_VARIABLE),
+        ),
+    ];
+    for (has_effect, what, names, variable) in of_engines {
+        if !has_effect {
+            let given = names.iter().map(|name| settings.get(name)).filter(|setting| setting.is_explicit());
+            warnings.extend(given.map(|setting| format!("{setting} has no effect without {what}")));
+            if let Some(variable) = variable.filter(|variable| env.contains_key(*variable)) {
+                warnings.push(format!("{variable} has no effect without {what}"));
+            }
         }
     }
+    kafka_flows::oddities(options, settings, warnings);
     if options.redis.url.is_some() {
         return without_channels(options, settings, warnings);
     }
@@ -285,7 +330,7 @@ fn not_built_yet(options: &Options, settings: &Settings) -> Result<(), ConfigErr
     Err(ConfigError::Value { setting: settings.get(name).to_string(), reason: reason.to_owned() })
 }
 
-fn refuse((first, second): (String, String), reason: &str) -> Result<(), ConfigError> {
+pub(super) fn refuse((first, second): (String, String), reason: &str) -> Result<(), ConfigError> {
     Err(ConfigError::Contradiction(format!("{first} and {second}: {reason}")))
 }
 

@@ -11,6 +11,8 @@ mod credentials;
 mod defaults;
 mod file;
 mod jwt;
+mod kafka;
+mod kafka_flows;
 mod layers;
 mod live;
 mod options;
@@ -28,6 +30,8 @@ use std::time::Duration;
 pub use bus::DurableBusConfig;
 pub use file::ConfigFile;
 pub use jwt::{JWT_SECRET_VARIABLE, JwtConfig};
+pub use kafka::{KafkaBrokers, KafkaBusConfig, KafkaConfig, KafkaSasl, kafka_topic};
+pub use kafka_flows::{KEY_PLACE, KafkaCopyRule, KafkaFeed, KafkaFeedsConfig};
 pub use layers::{Environment, Flags, Origin, Setting, Settings, variable};
 pub use options::{
     DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
@@ -52,16 +56,18 @@ pub const PUBLISH_TOKEN_VARIABLE: &str = "FANFARE_PUBLISH_TOKEN";
 pub const OPERATOR_TOKEN_VARIABLE: &str = "FANFARE_OPERATOR_TOKEN";
 /// Holds the password for Redis.
 pub const REDIS_PASSWORD_VARIABLE: &str = "FANFARE_REDIS_PASSWORD";
-
+/// Holds the password for Kafka.
+pub const KAFKA_PASSWORD_VARIABLE: &str = "FANFARE_KAFKA_PASSWORD";
 /// Holds the password for PostgreSQL.
 pub const POSTGRES_PASSWORD_VARIABLE: &str = "FANFARE_POSTGRES_PASSWORD";
 
 /// The variables that hold secrets themselves. No flag takes a secret: every user of a host can see its arguments.
-const SECRET_VARIABLES: [&str; 5] = [
+const SECRET_VARIABLES: [&str; 6] = [
     PUBLISH_TOKEN_VARIABLE,
     OPERATOR_TOKEN_VARIABLE,
     REDIS_PASSWORD_VARIABLE,
     POSTGRES_PASSWORD_VARIABLE,
+    KAFKA_PASSWORD_VARIABLE,
     JWT_SECRET_VARIABLE,
 ];
 
@@ -74,6 +80,8 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// The PostgreSQL that has its bus or publishes to it, if any.
     pub postgres: Option<PostgresConfig>,
+    /// The Kafka that has its bus, or topics that it copies to or reads, if any.
+    pub kafka: Option<KafkaConfig>,
     /// What subscribers get, and when.
     pub delivery: DeliveryConfig,
     /// What topics remember.
@@ -98,7 +106,9 @@ impl Config {
     /// The durable bus, if there is one.
     pub fn durable_bus(&self) -> Option<&DurableBusConfig> {
         let in_redis = self.redis.as_ref().and_then(|redis| redis.stream.as_ref());
-        in_redis.or(self.postgres.as_ref().and_then(|postgres| postgres.bus.as_ref()))
+        let in_postgres = self.postgres.as_ref().and_then(|postgres| postgres.bus.as_ref());
+        let in_kafka = self.kafka.as_ref().and_then(|kafka| kafka.bus.as_ref());
+        in_redis.or(in_postgres).or(in_kafka.map(|bus| &bus.durable))
     }
 }
 
@@ -237,6 +247,7 @@ fn resolve(
     Ok(Config {
         redis: options.redis.read(&options.bus, &tables.channels, &mut secrets)?,
         postgres: options.postgres.read(&options.bus, &mut secrets)?,
+        kafka: options.kafka.read(&options.bus, &options.kafka_flows, &mut secrets)?,
         topics: tables.topics.iter().map(|table| table.values.clone()).collect(),
         security: security_config(options.security, options.jwt, &mut secrets)?,
         tcp_user_timeout: options.io.user_timeout_beside(&options.delivery),
@@ -248,6 +259,11 @@ fn resolve(
         io: options.io,
         log: options.log,
     })
+}
+
+/// Why an option is refused whose cargo feature is not built in.
+pub fn absent_feature(feature: &str) -> String {
+    format!("this fanfare was built without the cargo feature {feature}: build it with --features {feature}")
 }
 
 fn security_config(

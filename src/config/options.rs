@@ -12,6 +12,8 @@ use clap::{ArgGroup, Args, Command, ValueEnum};
 
 use super::bus::BusOptions;
 use super::jwt::JwtOptions;
+use super::kafka::KafkaOptions;
+use super::kafka_flows::KafkaFlowOptions;
 use super::postgres::PostgresOptions;
 use super::secret::RedisUrl;
 use super::values::{
@@ -53,6 +55,10 @@ pub struct Options {
     pub(super) bus: BusOptions,
     #[command(flatten)]
     pub(super) postgres: PostgresOptions,
+    #[command(flatten)]
+    pub(super) kafka: KafkaOptions,
+    #[command(flatten)]
+    pub(super) kafka_flows: KafkaFlowOptions,
     #[command(flatten)]
     pub(super) delivery: DeliveryConfig,
     #[command(flatten)]

@@ -165,6 +165,23 @@ fn contradictions_name_both_sides() {
     } else {
         check(&in_postgres("bus-name", "fanfare"), &["--bus postgres", "cargo feature postgres"]);
     }
+    let in_kafka = |option, value| [("kafka-brokers", "h:1"), ("bus", "kafka"), (option, value)];
+    if cfg!(feature = "kafka") {
+        check(&[("bus", "kafka")], &["--bus kafka", "no kafka-brokers"]);
+        check(&in_kafka("redis-url", "redis://h"), &["--bus kafka", "--redis-url", "leave out one"]);
+        check(&in_kafka("bus-name", "a"), &["--bus kafka", "--bus-name a", "kafka-topic"]);
+        check(&in_kafka("bus-entries", "9"), &["--bus kafka", "--bus-entries 9", "retention"]);
+        check(&in_kafka("bus-id-memory", "1m"), &["--bus kafka", "--bus-id-memory 1m", "published again"]);
+        check(&in_kafka("kafka-tls-ca", "/no/such"), &["--kafka-tls-ca /no/such", "add kafka-tls"]);
+        check(&in_kafka("kafka-user", "u"), &["--kafka-user u", "no password"]);
+    } else {
+        check(&in_kafka("bus-name", "fanfare"), &["--bus kafka", "cargo feature kafka"]);
+        for name in ["kafka-publish", "kafka-consume"] {
+            check(&[("kafka-brokers", "h:1"), (name, "a")], &[&format!("--{name} a"), "cargo feature kafka"]);
+        }
+    }
+    check(&in_kafka("kafka-topic", "a/b"), &["--kafka-topic a/b", "letters, digits"]);
+    check(&[("kafka-brokers", "u:hunter2@h")], &["--kafka-brokers", "HOST:PORT"]);
     let beside = |bus| [("postgres-url", "postgres://h/d"), ("redis-url", "redis://h"), ("bus", bus)];
     check(&beside("redis"), &["--bus redis", "--postgres-url", "use bus postgres or redis-stream"]);
     check(&beside("local"), &["--bus local", "--postgres-url", "use bus postgres or redis-stream"]);
@@ -225,6 +242,9 @@ fn what_is_odd_is_allowed_with_a_warning() {
     check(&[("redis-tls-ca", "/no/such")], &[], "--redis-tls-ca /no/such has no effect");
     check(&[("postgres-tls-ca", "/no/such")], &[], "--postgres-tls-ca /no/such has no effect without postgres-url");
     check(&[], &[("FANFARE_POSTGRES_PASSWORD", "x")], "FANFARE_POSTGRES_PASSWORD has no effect without postgres-url");
+    check(&[("kafka-topic", "t")], &[], "--kafka-topic t has no effect without bus kafka");
+    check(&[("kafka-group", "g")], &[], "--kafka-group g has no effect without kafka-consume");
+    check(&[("kafka-user", "u")], &[("FANFARE_KAFKA_PASSWORD", "x")], "FANFARE_KAFKA_PASSWORD has no effect");
     check(&[("jwt-audience", "a")], &[], "--jwt-audience a has no effect without jwt-key-file");
     check(&[], &[("FANFARE_HEARTBEET", "1s")], "did you mean FANFARE_HEARTBEAT?");
     check(&[("redis-url", "redis://:***@h")], &[], "redis-password-file");

@@ -155,9 +155,10 @@ impl FromStr for EndpointPath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<EndpointPath, String> {
-        const TAKEN: [&str; 9] = [
+        const TAKEN: [&str; 10] = [
             "/",
             "/publish",
+            "/disconnect",
             "/metrics",
             "/dashboard",
             "/dashboard/debug",
@@ -369,7 +370,8 @@ mod tests {
         for bad in ["", "sse", "/a?b", "/a b", "/ä", "/a%20", "/a{b}", "http://host/sse"] {
             check(path, bad, Err("starts with a slash"));
         }
-        for taken in ["/", "/publish", "/health", "/health/live", "/topics/a", "/metrics", "/dashboard"] {
+        for taken in ["/", "/publish", "/disconnect", "/health", "/health/live", "/topics/a", "/metrics", "/dashboard"]
+        {
             check(path, taken, Err("server's own"));
         }
     }

@@ -23,6 +23,7 @@ use tracing_subscriber::{EnvFilter, reload};
 
 use super::log_line::Lines;
 use super::log_writer::{self, Counts, LastLines, Queue};
+use super::quiet;
 use crate::config::{LogConfig, LogFilter, LogFormat};
 
 /// The counts of the process's log, once there is one.
@@ -75,6 +76,9 @@ pub fn lost_lines() -> [(&'static str, u64); 2] {
 /// Without this, a thread that panics writes to standard error itself, and blocks where no process reads it.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
+        if quiet::is_expected() {
+            return;
+        }
         let thread = std::thread::current();
         let at = panic.location().map(ToString::to_string);
         let payload = panic.payload();

@@ -123,6 +123,8 @@ pub struct Gauges {
     pub sources: Vec<SourceGauges>,
     /// The durable bus, if there is one.
     pub bus: Option<BusGauges>,
+    /// What is done with Kafka.
+    pub kafka: KafkaGauges,
     /// Resident memory of the process, as last sampled.
     pub resident_bytes: Option<u64>,
     /// Open descriptors of the process, as last sampled.
@@ -144,6 +146,19 @@ pub struct BusGauges {
     pub pages: u64,
     /// Entries that were appended, by result.
     pub appended: [(&'static str, u64); 3],
+}
+
+/// What is done with Kafka.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaGauges {
+    /// Copies, by outcome.
+    pub copies: [(&'static str, u64); 3],
+    /// Copies that wait, and their bytes; none: nothing is copied.
+    pub waiting: Option<(usize, usize)>,
+    /// Partitions that this node reads, and their messages that it has not read, if that is known; none: no topic is read.
+    pub feeds: Option<(usize, Option<u64>)>,
+    /// Known brokers, by whether one of this node's clients is connected.
+    pub brokers: Vec<(&'static str, usize)>,
 }
 
 /// What a source's thread counts.
@@ -173,6 +188,7 @@ pub fn render(counters: &Counters, gauges: &Gauges) -> String {
     delivery(&mut page, counters, gauges);
     sources(&mut page, gauges);
     bus(&mut page, counters, gauges);
+    kafka(&mut page, &gauges.kafka);
     memory(&mut page, gauges);
     page.into_text()
 }
@@ -239,7 +255,7 @@ fn sources(page: &mut Page, gauges: &Gauges) {
     let help = "Reconnections of a source after it was lost.";
     page.by(Kind::Counter, "fanfare_source_reconnects_total", help, "source", reconnects);
     let copied = all.iter().map(|source| (source.name, source.copied));
-    let help = "Events published over HTTP that also went to a channel of --redis-publish.";
+    let help = "Events published over HTTP that also went to a channel of --redis-publish, or to Kafka.";
     page.by(Kind::Counter, "fanfare_source_copied_total", help, "source", copied);
     let refused: Vec<_> = all
         .iter()
@@ -274,6 +290,25 @@ fn bus(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     page.single(Kind::Counter, "fanfare_bus_fetching_streams_total", help, counters.fetching_streams);
     let (name, help) = ("fanfare_bus_appended_total", "Entries published over HTTP through this node, by result.");
     page.by(Kind::Counter, name, help, "result", bus.into_iter().flat_map(|bus| bus.appended));
+}
+
+fn kafka(page: &mut Page, kafka: &KafkaGauges) {
+    let (name, help) = ("fanfare_kafka_copies_total", "Copies of events for Kafka, by outcome.");
+    page.by(Kind::Counter, name, help, "result", kafka.copies);
+    let mut single = |name, help, value: Option<u64>| {
+        page.family(Kind::Gauge, name, help, value.map(|value| (&[][..], value)));
+    };
+    let waiting = kafka.waiting;
+    let help = "Copies that wait until Kafka has them.";
+    single("fanfare_kafka_copies_waiting", help, waiting.map(|(count, _)| count as u64));
+    let help = "Bytes of the copies that wait.";
+    single("fanfare_kafka_copies_waiting_bytes", help, waiting.map(|(_, bytes)| bytes as u64));
+    let help = "Partitions of Kafka that this node reads.";
+    single("fanfare_kafka_partitions", help, kafka.feeds.map(|(count, _)| count as u64));
+    let help = "Messages in these partitions that this node has not read.";
+    single("fanfare_kafka_lag_messages", help, kafka.feeds.and_then(|(_, lag)| lag));
+    let help = "Brokers of Kafka, by whether this node is connected.";
+    page.by(Kind::Gauge, "fanfare_kafka_brokers", help, "state", kafka.brokers.iter().copied());
 }
 
 fn memory(page: &mut Page, gauges: &Gauges) {

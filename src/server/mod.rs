@@ -45,6 +45,7 @@ use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
 use crate::protocol::response::Response;
 use crate::sources::channel::{Control, FetchPage, GapReason, Inbox, Message, Publish, SourceStatus};
+use crate::sources::kafka_figures::KafkaFigures;
 use api::Api;
 pub use api::routes::Route;
 use api::statistics::{Statistics, Watched};
@@ -91,6 +92,8 @@ pub struct Parts {
     pub own_events: Arc<dyn Publish + Send + Sync>,
     /// The sources, for health and metrics.
     pub sources: Vec<Arc<SourceStatus>>,
+    /// What this node does with Kafka, if anything.
+    pub kafka: Option<Arc<KafkaFigures>>,
     /// Where the loop leaves a few figures for other threads, and finds theirs about the process.
     pub live: Arc<Live>,
     /// Receives the reports that the server serves, lives and leaves.
@@ -123,14 +126,14 @@ impl<I: Io> Server<I> {
     /// Builds a server; it does nothing before its first turn.
     pub fn new(io: I, parts: Parts) -> Server<I> {
         let Parts { settings, mut hub, inbox, publisher, fetcher, own_events, sources, .. } = parts;
-        let Parts { live, supervisor, reloads, listeners, seed, .. } = parts;
+        let Parts { kafka, live, supervisor, reloads, listeners, seed, .. } = parts;
         let now = io.now();
         let node = Node::new(settings, new_counters(), seed, now);
         hub.set_rules(&node.settings.topic_rules);
         Server {
             transport: Transport::new(io, listeners, &node.settings),
             streams: Streams::new(fetcher),
-            api: Api::new(publisher, sources.clone(), Arc::clone(&live), &node),
+            api: Api::new(publisher, sources.clone(), kafka, Arc::clone(&live), &node),
             statistics: Statistics::new(own_events, sources, live),
             hub,
             intake: Intake::new(inbox),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::sources::channel::{Message, Outlet, PublishRefusal, Published, Ticket};
+use crate::sources::copying::DueCopies;
 
 /// Limits on the publishes without an answer.
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +28,19 @@ impl Default for QueueLimits {
 pub(super) struct Answer {
     outlet: Option<Outlet>,
     ticket: Ticket,
+    copies: Option<DueCopies>,
     _charge: Option<Charge>,
 }
 
 impl Answer {
     pub(super) fn new(outlet: Outlet, ticket: Ticket, charge: Option<Charge>) -> Answer {
-        Answer { outlet: Some(outlet), ticket, _charge: charge }
+        Answer { outlet: Some(outlet), ticket, copies: None, _charge: charge }
+    }
+
+    /// With what is copied once the publish is accepted.
+    pub(super) fn with_copies(mut self, copies: Option<DueCopies>) -> Answer {
+        self.copies = copies;
+        self
     }
 
     pub(super) fn give(mut self, outcome: Result<Published, PublishRefusal>) {
@@ -46,6 +54,8 @@ impl Answer {
 
     fn send(&mut self, outcome: Result<Published, PublishRefusal>) {
         if let Some(outlet) = self.outlet.take() {
+            let copies = self.copies.take().filter(|_| outcome.is_ok());
+            copies.into_iter().for_each(DueCopies::take);
             outlet.send(Message::Published { ticket: self.ticket, outcome });
         }
     }
@@ -58,10 +68,17 @@ impl Drop for Answer {
 }
 
 /// The publishes without an answer, counted.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Load {
     publishes: AtomicUsize,
     bytes: AtomicUsize,
+}
+
+impl Load {
+    /// Publishes that count now, and their bytes.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        (self.publishes.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
 }
 
 /// One publish's share of the load, given back when dropped.

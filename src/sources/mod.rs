@@ -10,8 +10,13 @@ pub mod thread;
 
 pub mod bus;
 pub mod bus_figures;
+pub mod copying;
 pub mod feed;
 pub mod host;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod kafka_figures;
+pub mod payload;
 pub mod redis;
 
 mod answer;

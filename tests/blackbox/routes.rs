@@ -221,7 +221,7 @@ fn the_operators_token_protects_the_reports_about_usage() {
             .request(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"))
             .status
     };
-    for target in ["/metrics", "/dashboard/debug", "/topics", "/topics/a"] {
+    for target in ["/metrics", "/dashboard/debug", "/topics", "/topics/a", "/kafka/status"] {
         let refused = server.get(target);
         assert_eq!(refused.status, 401, "{target}");
         assert_eq!(refused.header("www-authenticate"), Some("Bearer realm=\"operator\""));

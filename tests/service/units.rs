@@ -81,7 +81,7 @@ fn a_missing_secret_does_not_fail_the_start() {
     let unit = source("fanfare.service");
     let loaded = values(&unit, "LoadCredential");
     let defaults: Vec<_> = values(&unit, "SetCredential").iter().map(|value| value.split_once(':').unwrap()).collect();
-    assert_eq!(loaded.len(), 4);
+    assert_eq!(loaded.len(), 5);
     for credential in loaded {
         let (name, path) = credential.split_once(':').unwrap();
         assert_eq!(path, format!("/etc/fanfare/{name}"));

@@ -124,6 +124,7 @@ impl Plan {
             fetcher,
             own_events,
             sources: Vec::new(),
+            kafka: None,
             live: Arc::default(),
             supervisor: Box::new(()),
             reloads: Reloads::default(),

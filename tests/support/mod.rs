@@ -1,5 +1,5 @@
 //! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server, a
-//! PostgreSQL, an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and servers that misbehave in
+//! PostgreSQL, a Kafka, an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and servers that misbehave in
 //! chosen ways.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its own part")]
@@ -8,6 +8,14 @@ pub mod certificates;
 pub mod fake_host;
 pub mod fake_redis;
 pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "kafka")]
+pub mod kafka_client;
+#[cfg(feature = "kafka")]
+pub mod kafka_login;
+#[cfg(feature = "kafka")]
+pub mod mock_kafka;
 pub mod nginx;
 pub mod node;
 pub mod numbers;

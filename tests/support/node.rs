@@ -47,7 +47,7 @@ impl Node {
         let sequencer = Sequencer::new(run, vec![outlet.clone()]);
         let status = SourceStatus::new("redis");
         let handle = source::spawn(settings, sequencer, Arc::clone(&status)).unwrap();
-        Node { status, publisher: handle.publisher(outlet), inbox, answer: RefCell::default(), woken, handle }
+        Node { status, publisher: handle.publisher(outlet, None), inbox, answer: RefCell::default(), woken, handle }
     }
 
     /// One that is subscribed.

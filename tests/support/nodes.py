@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from kafka import TOPIC
 from stage import BINARY, Server, free_port, show, wait_for
 
 TOPICS = ["prices", "orders", "notices"]
@@ -37,13 +38,22 @@ backend nodes
 """
 
 
+def bus(url):
+    """The bus that the engine at this URL keeps."""
+    return {"postgres": "postgres", "kafka": "kafka"}.get(url.partition(":")[0], "redis-stream")
+
+
 def engine(url):
     """The options that name the engine of a bus."""
-    return ["--postgres-url" if url.startswith("postgres:") else "--redis-url", url]
+    if bus(url) == "kafka":
+        return ["--kafka-brokers", url.removeprefix("kafka://"), "--kafka-topic", TOPIC]
+    return ["--postgres-url" if bus(url) == "postgres" else "--redis-url", url]
 
 
 def install(url, binary=BINARY):
-    """Installs a bus."""
+    """Installs a bus. The mock cluster of Kafka can't create a topic for a client, and has it already."""
+    if bus(url) == "kafka":
+        return
     subprocess.run([binary, "bus", "install", *engine(url)], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -52,8 +62,9 @@ class Node:
 
     def __init__(self, url, *flags, binary=BINARY):
         self.address = f"127.0.0.1:{free_port()}"
-        bus = "postgres" if url.startswith("postgres:") else "redis-stream"
-        self.flags = ["--listen", self.address, *engine(url), "--bus", bus, *flags]
+        # The mock cluster of Kafka does not show the topic's settings, which say what may be lost.
+        accepted = ["--kafka-accept-loss"] if bus(url) == "kafka" else []
+        self.flags = ["--listen", self.address, *engine(url), "--bus", bus(url), *accepted, *flags]
         self.binary = binary
         self.start()
 

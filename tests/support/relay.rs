@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 /// A relay; it ends with the process.
 pub struct Relay {
     address: SocketAddr,
+    server: Arc<Mutex<SocketAddr>>,
     carried: Arc<Mutex<Vec<TcpStream>>>,
     valve: Arc<Valve>,
 }
@@ -28,8 +29,11 @@ impl Relay {
         let noted = Arc::clone(&carried);
         let valve = Arc::<Valve>::default();
         let shared = Arc::clone(&valve);
+        let server = Arc::new(Mutex::new(server));
+        let target = Arc::clone(&server);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                let server = *target.lock().unwrap();
                 let Ok(server) = connect(server) else { continue };
                 let ends = [(&client, &server), (&server, &client)];
                 let ends = ends.map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
@@ -40,7 +44,7 @@ impl Relay {
                 }
             }
         });
-        Relay { address, carried, valve }
+        Relay { address, server, carried, valve }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -49,6 +53,11 @@ impl Relay {
 
     pub fn url(&self, target: &str) -> String {
         format!("http://{}{target}", self.address)
+    }
+
+    /// Leads new connections to another server.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *self.server.lock().unwrap() = server;
     }
 
     /// Passes nothing on, from now on, and ends nothing.

@@ -1,8 +1,11 @@
 //! A subscriber that reads the wire block by block, with a reader of its own: were it the server's decoder, both could
 //! be wrong alike.
 
+use std::time::Instant;
+
 use super::http::{Answer, Client};
 use super::server::Server;
+use super::wait::DEADLINE;
 
 /// An open stream.
 pub struct Subscriber {
@@ -58,11 +61,13 @@ impl Subscriber {
     /// The next block that is not only a comment.
     #[track_caller]
     pub fn event(&mut self) -> Block {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let block = self.block();
             if !block.is_comment() {
                 return block;
             }
+            assert!(Instant::now() < deadline, "only heartbeats in {DEADLINE:?}");
         }
     }
 

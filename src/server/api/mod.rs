@@ -8,6 +8,7 @@
 pub(super) mod access;
 pub(super) mod context;
 mod disconnect;
+mod kafka;
 mod listing;
 pub(super) mod origins;
 mod page;
@@ -26,6 +27,7 @@ use crate::auth::denials::Denials;
 use crate::observe::live::Live;
 use crate::protocol::response::Response;
 use crate::sources::channel::{Publish, SourceStatus};
+use crate::sources::kafka_figures::KafkaFigures;
 use access::Access;
 use origins::RefusedOrigins;
 use publish_rate::PublishRates;
@@ -38,6 +40,7 @@ pub(super) struct Api {
     /// Where clients' events go.
     publisher: Arc<dyn Publish + Send + Sync>,
     sources: Vec<Arc<SourceStatus>>,
+    kafka: Option<Arc<KafkaFigures>>,
     live: Arc<Live>,
 }
 
@@ -45,6 +48,7 @@ impl Api {
     pub(super) fn new(
         publisher: Arc<dyn Publish + Send + Sync>,
         sources: Vec<Arc<SourceStatus>>,
+        kafka: Option<Arc<KafkaFigures>>,
         live: Arc<Live>,
         node: &Node,
     ) -> Api {
@@ -55,6 +59,7 @@ impl Api {
             publish_rates: PublishRates::new(node.settings.limits.publishes_per_second_max),
             publisher,
             sources,
+            kafka,
             live,
         }
     }

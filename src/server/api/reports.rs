@@ -13,7 +13,7 @@ use super::{Api, json};
 use crate::event::EventId;
 use crate::hub::{Hub, TopicInfo};
 use crate::io::Io;
-use crate::observe::metrics::{self, BusGauges, Gauges, SourceGauges};
+use crate::observe::metrics::{self, BusGauges, Gauges, KafkaGauges, SourceGauges};
 use crate::protocol::head::Method;
 use crate::protocol::response::{self, Response};
 use crate::server::node::Node;
@@ -21,13 +21,14 @@ use crate::server::transport::Transport;
 use crate::server::transport::connection::Phase;
 use crate::sources::bus_figures::BusFigures;
 use crate::sources::channel::{Leading, SourceStatus};
+use crate::sources::kafka_figures::{CopyOutcome, KafkaFigures, ProducerFigures};
 
 /// Topics in the debug view.
 const BUSIEST_MAX: usize = 20;
 /// Up to how many connections the debug view counts by phase: about 0.2 ms.
 const CONNECTIONS_COUNTED_MAX: usize = 1 << 16;
 /// The size of the metrics or the debug view, rounded up.
-const REPORT_BYTES: usize = 64 << 10;
+pub(super) const REPORT_BYTES: usize = 64 << 10;
 /// The content type of Prometheus's text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -174,6 +175,7 @@ impl Api {
             draining: node.leaving as u8,
             sources: self.sources.iter().map(source_gauges).chain([http]).collect(),
             bus: self.sources.iter().find_map(|source| source.bus()).map(bus_gauges),
+            kafka: kafka_gauges(self.kafka.as_deref()),
         }
     }
 }
@@ -187,6 +189,20 @@ fn bus_gauges(bus: &BusFigures) -> BusGauges {
         forks: bus.forks(),
         pages: bus.pages(),
         appended: bus.appends(),
+    }
+}
+
+fn kafka_gauges(kafka: Option<&KafkaFigures>) -> KafkaGauges {
+    let brokers = kafka.map(KafkaFigures::brokers).unwrap_or_default();
+    let up = brokers.iter().filter(|broker| broker.is_up()).count();
+    let producer = kafka.and_then(|kafka| kafka.producer.as_ref());
+    let consumer = kafka.and_then(|kafka| kafka.consumer.as_ref());
+    let counted = |outcome| producer.map_or(0, |producer| producer.counted(outcome));
+    KafkaGauges {
+        copies: CopyOutcome::ALL.map(|outcome| (outcome.as_str(), counted(outcome))),
+        waiting: producer.map(ProducerFigures::waiting),
+        feeds: consumer.map(|consumer| (consumer.partition_count(), consumer.lag())),
+        brokers: vec![("up", up), ("other", brokers.len() - up)],
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Route {
     Topics,
     /// One topic.
     Topic(String),
+    /// What is done with Kafka.
+    KafkaStatus,
     /// The Prometheus page.
     Metrics,
     /// A file of the live page.
@@ -73,6 +75,7 @@ impl Route {
             "/dashboard/debug" => Route::Debug,
             "/dashboard/data" => Route::Data,
             "/topics" => Route::Topics,
+            "/kafka/status" => Route::KafkaStatus,
             "/metrics" => Route::Metrics,
             _ => match page::find(path) {
                 Some(file) => Route::File(file),
@@ -95,7 +98,7 @@ impl Route {
 
     /// True for routes that reveal who uses a server and for what.
     fn is_for_operators(&self) -> bool {
-        matches!(self, Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_))
+        matches!(self, Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_) | Route::KafkaStatus)
     }
 
     fn methods(&self) -> &'static str {
@@ -158,12 +161,16 @@ impl Api {
             Route::Stream(topic) => self.subscribe(asked, topic, node)?,
             Route::Publish => self.publish(asked, body, grant, node)?,
             Route::Disconnect => self.disconnect(asked, body, node)?,
-            Route::Index => page::index(asked.head, &endpoints(&node.settings, asked.client.is_admin)).into(),
+            Route::Index => {
+                let endpoints = endpoints(&node.settings, asked.client.is_admin, self.kafka.is_some());
+                page::index(asked.head, &endpoints).into()
+            }
             Route::Health(probe) => self.health(probe, asked.transport.stream_count(), node).into(),
             Route::Debug => self.debug_view(asked, node)?.into(),
             Route::Data => self.snapshot(asked, node)?.into(),
             Route::Topics => self.topic_list(asked, node)?.into(),
             Route::Topic(name) => self.topic_view(&name, asked.hub).into(),
+            Route::KafkaStatus => self.kafka_status(asked, node)?.into(),
             Route::Metrics => self.metrics_page(asked, node)?.into(),
             Route::File(file) => file.response(asked.head).into(),
         })
@@ -209,7 +216,7 @@ fn route(client: &Client, head: &RequestHead, settings: &Settings) -> Result<Rou
 }
 
 /// The list of a listener's endpoints, for requests without a path.
-fn endpoints(settings: &Settings, is_admin: bool) -> serde_json::Value {
+fn endpoints(settings: &Settings, is_admin: bool, has_kafka: bool) -> serde_json::Value {
     let statistics = format!("/events?topic={STATISTICS_TOPIC}");
     let mut streams = vec!["/events?topic=NAME", "/dashboard/stream"];
     streams.extend(settings.delivery.stream_endpoint.as_ref().map(EndpointPath::as_str));
@@ -224,6 +231,7 @@ fn endpoints(settings: &Settings, is_admin: bool) -> serde_json::Value {
         "topics": ["/topics", "/topics/NAME"],
         "health": ["/health", "/health/live", "/health/ready"],
         "metrics": "/metrics",
+        "kafka": has_kafka.then_some("/kafka/status"),
         "debug": "/dashboard/debug",
         "client": ["/fanfare.js", "/fanfare.d.ts"],
     })

@@ -67,7 +67,10 @@ impl Fetcher {
     pub(super) fn run(&mut self, stop: &Stop) {
         while let Ok(key) = self.current.map_or_else(|| next(&self.requests, stop), |key| Ok(Some(key))) {
             self.engine.tidy();
-            let Some(key) = key else { continue };
+            let Some(key) = key else {
+                self.engine.rest();
+                continue;
+            };
             self.current = Some(key);
             match fetch_page(&mut *self.engine, key) {
                 Ok(page) => {
@@ -166,7 +169,7 @@ fn archived(position: Position, content: &Content, scratch: &mut Vec<u8>) -> Opt
             let topics: Vec<_> = topic.iter().cloned().collect();
             (topics.clone(), gap_frame(position, GapReason::Refused, &topics))
         }
-        Content::Disconnect(..) => return None,
+        Content::Disconnect(..) | Content::Nothing => return None,
     };
     Some(ArchivedEntry { position, topics, frame })
 }

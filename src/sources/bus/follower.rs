@@ -96,6 +96,7 @@ impl Follower {
             Content::Disconnect(disconnect, node) => steps.push(Step::Disconnect(disconnect, node)),
             Content::Refused { topic, reason } => self.push_gap(Loss::Refused(topic, reason), steps),
             Content::Gap { reason, topics } => self.push_gap(Loss::Announced(reason, topics), steps),
+            Content::Nothing => {}
             // What came before the first entry is before what this node remembers.
             Content::Fork { .. } if before_it.is_none() => {}
             Content::Fork { follows: Some(_) } if follows == before_it => {}
@@ -145,15 +146,16 @@ impl Follower {
 mod tests {
     use super::*;
 
-    /// Reads `7-1 7-2` as events, `9-0<` as a fork, `9-0<7-2` as one that follows 7-2, `9-3?` as a gap, `9-3!` as something
-    /// else.
+    /// Reads `7-1 7-2` as events, `9-0<` as a fork, `9-0<7-2` as one that follows 7-2, `9-3?` as a gap, `9-3_` as nothing,
+    /// `9-3!` as something else.
     fn page(entries: &str, last: &str) -> Page {
         let at = |text: &str| Position::parse(text).unwrap();
         let entry = |text: &str| {
-            let number = text.split(['<', '?', '!']).next().unwrap();
+            let number = text.split(['<', '?', '!', '_']).next().unwrap();
             let content = match &text[number.len()..] {
                 "" => Content::Event(Event::message(Topic::new("t").unwrap(), text)),
                 "?" => Content::Gap { reason: GapReason::SourceLost, topics: Vec::new() },
+                "_" => Content::Nothing,
                 "!" => Content::Refused { topic: None, reason: String::new() },
                 fork => Content::Fork { follows: Position::parse(&fork[1..]) },
             };
@@ -189,6 +191,7 @@ mod tests {
         assert_eq!(follow(&[("7-0< 7-1 7-2", "7-2"), ("", "7-2"), ("7-3", "7-3")]), "[7-0, 7-1, 7-2, 7-3");
         assert_eq!(follow(&[("7-5 7-6", "7-9"), ("7-7 7-8 7-9", "7-9")]), "[7-5, 7-5, 7-6, 7-7, 7-8, 7-9");
         assert_eq!(follow(&[("", "7-4"), ("7-5", "7-5")]), "[7-4, gap@7-4 Trimmed, 7-5");
+        assert_eq!(follow(&[("7-0_ 7-1", "7-1"), ("7-2_ 7-3_", "7-3"), ("7-4", "7-4")]), "[7-0, 7-1, 7-4");
     }
 
     #[test]

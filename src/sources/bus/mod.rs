@@ -16,6 +16,7 @@
 //! client that returns with an older id gets the rest from there.
 //!
 //! Invariants: offsets are dense in an epoch, so a page that does not continue where the last one ended shows a loss.
+//! An engine whose own offsets skip proves that nothing is there, and fills them ([`Content::Nothing`]).
 //! An engine that may have lost entries begins a new epoch with a fork, which is a gap at the same place for all nodes,
 //! unless the fork itself says that nothing was lost.
 //! An append is answered when the engine has it. Absent: any decision of one node that another node could make
@@ -24,12 +25,15 @@
 pub mod cursor;
 pub mod findings;
 pub mod follower;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod lead;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod redis_stream;
 pub mod tools;
 
+mod contents;
 mod fetcher;
 mod publisher;
 mod reader;
@@ -52,8 +56,10 @@ use crate::sources::backoff::BackoffLimits;
 use crate::sources::bus::fetcher::Fetcher;
 use crate::sources::bus::reader_thread::ReaderThread;
 use crate::sources::channel::{GapReason, Outlet, SourceStatus};
+use crate::sources::copying::Copies;
 use crate::sources::thread::SourceThread;
 
+pub use contents::Contents;
 pub use fetcher::{PageRequests, fetch_page};
 pub use publisher::{Appender, BusPublisher, Job};
 pub use reader::{Reader, Turn};
@@ -99,6 +105,9 @@ pub enum Content {
         /// Why.
         reason: String,
     },
+    /// Nothing for subscribers: a mark of the engine's own, or an offset that the engine has skipped, which is proven to
+    /// hold nothing.
+    Nothing,
 }
 
 /// Entries in order, and what else the engine holds at the same time.
@@ -126,8 +135,8 @@ pub struct EngineError(pub String);
 
 /// An engine that keeps the order. One instance serves one thread; every call is bounded in time.
 pub trait Engine: Send {
-    /// Appends events and disconnects, all or none, and returns a receipt for each. After an error they may be there all
-    /// the same.
+    /// Appends events and disconnects, and returns a receipt for each. After an error they may be there all the same; in
+    /// Kafka, perhaps only the first of them.
     fn append(&mut self, contents: &[Content]) -> Result<Vec<Receipt>, EngineError>;
 
     /// The oldest entries after a position, at most `entries_max`. If there are none, waits up to `wait` for one.
@@ -139,6 +148,10 @@ pub trait Engine: Send {
     /// Does what is due of the nodes' own part in keeping the engine small, such as a batch of deletions. The thread that
     /// calls it about once a second delivers no new events.
     fn tidy(&mut self) {}
+
+    /// Takes what a client library has collected. The threads that append and that fetch call it about once a second while they
+    /// have nothing to do.
+    fn rest(&mut self) {}
 }
 
 impl Content {
@@ -230,6 +243,7 @@ pub struct BusHandle {
 pub fn spawn(
     settings: BusSettings,
     engine: impl Fn() -> Box<dyn Engine>,
+    copies: Copies,
     outlet: Outlet,
     status: Arc<SourceStatus>,
 ) -> io::Result<(BusHandle, BusPublisher, PageRequests)> {
@@ -239,7 +253,7 @@ pub fn spawn(
     let backoff = settings.backoff;
     let mut fetcher = Fetcher::new(engine(), requests, outlet.clone(), Arc::clone(&status), backoff);
     let mut reader = ReaderThread::new(Reader::new(engine(), settings, outlet, Arc::clone(&status)), backoff);
-    let mut appender = Appender::new(engine(), jobs, Arc::clone(&status));
+    let mut appender = Appender::new(engine(), jobs, Arc::clone(&status)).with_copies(copies);
     let lost = {
         let status = Arc::clone(&status);
         move |error| status.set_down(error)

@@ -2,7 +2,7 @@
 //! together, so that a distant engine costs one round trip for many.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 
@@ -11,8 +11,12 @@ use crate::protocol::disconnect::Disconnect;
 use crate::sources::answer::{Answer, Charge, Load};
 use crate::sources::bus::{BusSettings, Content, Engine, Receipt, TOGETHER_BYTES_MAX, TOGETHER_MAX};
 use crate::sources::channel::{Accepted, Outlet, PassedOn, Publish, PublishRefusal, Published, SourceStatus, Ticket};
+use crate::sources::copying::Copies;
 use crate::sources::thread::Stop;
 use crate::sources::throttle::LogThrottle;
+
+/// How often the engine may rest while nothing is published.
+const REST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Access to the bus for the clients of one loop.
 pub struct BusPublisher {
@@ -73,13 +77,20 @@ pub struct Appender {
     engine: Box<dyn Engine>,
     jobs: Receiver<Job>,
     status: Arc<SourceStatus>,
+    copies: Copies,
     log: LogThrottle,
 }
 
 impl Appender {
     /// Appends what comes out of `jobs`.
     pub fn new(engine: Box<dyn Engine>, jobs: Receiver<Job>, status: Arc<SourceStatus>) -> Appender {
-        Appender { engine, jobs, status, log: LogThrottle::default() }
+        Appender { engine, jobs, status, copies: None, log: LogThrottle::default() }
+    }
+
+    /// Copies each new event, once it is appended.
+    pub(super) fn with_copies(mut self, copies: Copies) -> Appender {
+        self.copies = copies;
+        self
     }
 
     /// Appends until asked to stop.
@@ -91,6 +102,7 @@ impl Appender {
                     Ok(job) => self.append(job),
                     Err(_) => break,
                 },
+                default(REST_INTERVAL) => self.engine.rest(),
             }
         }
         // Dropping the waiting jobs refuses them.
@@ -115,7 +127,7 @@ impl Appender {
                 self.status.bus().inspect(|figures| figures.count_appended(new, duplicates));
                 let mut appended = std::iter::zip(contents, receipts);
                 for (answer, count) in answers {
-                    answer.give(Ok(published(appended.by_ref().take(count))));
+                    answer.give(Ok(published(appended.by_ref().take(count), &self.copies)));
                 }
             }
             // Dropping the answers refuses the publishes: the engine may have them, so clients repeat under their ids.
@@ -129,13 +141,20 @@ impl Appender {
     }
 }
 
-/// What a publisher is answered.
-fn published(appended: impl Iterator<Item = (Content, Receipt)>) -> Published {
+/// What a publisher is answered. What is new is copied.
+fn published(appended: impl Iterator<Item = (Content, Receipt)>, copies: &Copies) -> Published {
     let mut published = Published::default();
     for (content, Receipt { position, is_duplicate }) in appended {
         let Content::Event(event) = content else { continue };
         let id = position.id(event.id.as_ref());
-        if is_duplicate { published.duplicates.push(id) } else { published.ids.push(id) }
+        if is_duplicate {
+            published.duplicates.push(id);
+            continue;
+        }
+        if let Some(taker) = copies.as_ref().filter(|taker| taker.wants(&event.topic)) {
+            taker.take(event, &id);
+        }
+        published.ids.push(id);
     }
     published
 }

@@ -151,7 +151,8 @@ impl Reader {
     }
 
     fn take(&mut self, page: Page) {
-        page.entries.iter().for_each(|_| self.status.count_received());
+        let received = page.entries.iter().filter(|entry| entry.content != Content::Nothing);
+        received.for_each(|_| self.status.count_received());
         let mut steps = Vec::new();
         self.follower.take(page, &mut steps);
         self.steps.extend(steps);

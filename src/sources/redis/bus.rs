@@ -16,8 +16,8 @@ use crate::protocol::disconnect::Disconnect;
 use crate::protocol::envelope;
 use crate::protocol::publish::{self, PublishLimits};
 use crate::sources::channel::Refusal;
+use crate::sources::payload::{self, Refused};
 use crate::sources::redis::copies::ChannelCopy;
-use crate::sources::redis::payload::{self, Refused};
 
 /// What a node adds to an event's id, or the whole id with its field's name and punctuation.
 const EVENT_OVERHEAD_BYTES: usize = 64;

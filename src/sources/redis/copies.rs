@@ -11,8 +11,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::event::{Event, EventId, Topic};
+use crate::sources::payload::{self, Payload};
 use crate::sources::redis::bus::BusMessage;
-use crate::sources::redis::payload::{self, Payload};
 
 /// The channels to which events are copied, and their formats.
 pub(super) struct Copies(HashMap<String, Payload>);

@@ -28,7 +28,7 @@ use crate::event::{Event, Topic};
 use crate::observe::clip::clip;
 use crate::redis_address::replies::{Message, Reply, TooLong};
 use crate::sources::bus::lead::{Claim, Lead, LeadEngine, Marker};
-use crate::sources::bus::{BusBounds, Content, EngineError, TOGETHER_BYTES_MAX, TOGETHER_MAX};
+use crate::sources::bus::{BusBounds, Content, Contents, EngineError, TOGETHER_MAX};
 use crate::sources::channel::{Control, GapReason, Leading, Refusal, SourceStatus};
 use crate::sources::redis::RedisSettings;
 use crate::sources::redis::sink::Sink;
@@ -46,8 +46,6 @@ const MARKER_WAIT: Duration = Duration::from_secs(3);
 const KEPT_CONTENTS_MAX: usize = 16_384;
 /// Their bytes.
 const KEPT_BYTES_MAX: usize = 4 << 20;
-/// The most topics of one gap for refused messages.
-const GAP_TOPICS_MAX: usize = 64;
 /// The log message for an event that does not fit on the bus.
 const REFUSED: &str = "an event from Redis does not fit on the bus";
 
@@ -67,8 +65,7 @@ pub(super) struct Ingest {
     /// The token of this session.
     token: String,
     state: State,
-    contents: Vec<Content>,
-    bytes: usize,
+    contents: Contents,
     refused_log: RefusedLog,
 }
 
@@ -109,8 +106,7 @@ impl Ingest {
             status,
             token: String::new(),
             state: State::Lost("no session has begun".to_owned()),
-            contents: Vec::new(),
-            bytes: 0,
+            contents: Contents::default(),
             refused_log: RefusedLog::new(REFUSED),
         }
     }
@@ -179,19 +175,20 @@ impl Ingest {
     }
 
     fn add(&mut self, content: Content) {
-        self.bytes += content.bytes();
         self.contents.push(content);
+        self.note_added();
+    }
+
+    fn note_added(&mut self) {
         match &self.state {
-            State::Keeps { .. } if self.contents.len() > KEPT_CONTENTS_MAX || self.bytes > KEPT_BYTES_MAX => {
+            State::Keeps { .. }
+                if self.contents.len() > KEPT_CONTENTS_MAX || self.contents.bytes() > KEPT_BYTES_MAX =>
+            {
                 tracing::warn!("more arrived than this node keeps while no node leads the ingest");
                 self.clear();
                 self.set_state(State::StandsBy { claims_at: Instant::now() });
             }
-            State::Leads { .. } | State::Leaves { .. }
-                if self.contents.len() >= TOGETHER_MAX || self.bytes >= TOGETHER_BYTES_MAX =>
-            {
-                self.flush();
-            }
+            State::Leads { .. } | State::Leaves { .. } if self.contents.are_full() => self.flush(),
             _ => {}
         }
     }
@@ -216,8 +213,7 @@ impl Ingest {
     }
 
     fn clear(&mut self) {
-        self.contents.clear();
-        self.bytes = 0;
+        self.contents.take();
     }
 }
 
@@ -258,14 +254,8 @@ impl Sink for Ingest {
     }
 
     fn announce_refused(&mut self, topic: &Topic) {
-        match self.contents.last_mut() {
-            Some(Content::Gap { reason: GapReason::Refused, topics }) if topics.contains(topic) => {}
-            Some(Content::Gap { reason: GapReason::Refused, topics }) if topics.len() < GAP_TOPICS_MAX => {
-                self.bytes += topic.as_str().len();
-                topics.push(topic.clone());
-            }
-            _ => self.add(Content::Gap { reason: GapReason::Refused, topics: vec![topic.clone()] }),
-        }
+        self.contents.announce_refused(topic);
+        self.note_added();
     }
 
     fn announce_loss(&mut self) {
@@ -283,8 +273,7 @@ impl Sink for Ingest {
         if matches!(self.state, State::Keeps { .. }) {
             return;
         }
-        let contents = std::mem::take(&mut self.contents);
-        self.bytes = 0;
+        let contents = self.contents.take();
         for together in contents.chunks(TOGETHER_MAX) {
             if matches!(self.state, State::Leads { .. } | State::Leaves { .. }) {
                 self.append(together);

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::event::{Topic, glob};
-use crate::sources::redis::payload::{self, Payload};
+use crate::sources::payload::{self, Payload};
 use crate::sources::redis::{ChannelRule, RedisSettings};
 
 /// Room for the channels and topics of as many topics as a server has by default, 40 bytes each.

@@ -43,7 +43,6 @@
 //! error.
 
 pub mod bus;
-pub mod payload;
 
 mod copies;
 mod echo;
@@ -70,6 +69,8 @@ use crate::redis_address::replies::ReplyLimits;
 use crate::sources::bus::BusBounds;
 use crate::sources::bus::lead::LeadEngine;
 use crate::sources::channel::{Outlet, SourceStatus};
+use crate::sources::copying;
+pub use crate::sources::payload::Payload;
 use crate::sources::redis::copies::Copies;
 use crate::sources::redis::echo::Echoes;
 use crate::sources::redis::ingest::Ingest;
@@ -81,7 +82,6 @@ use crate::sources::sequencer::Sequencer;
 use crate::sources::thread::SourceThread;
 use crate::sources::{BackoffLimits, QueueLimits};
 
-pub use payload::Payload;
 pub use queue::RedisPublisher;
 
 /// Beyond this, a gap does not list the topics that channels give: it is one of all topics.
@@ -221,9 +221,9 @@ pub fn spawn_ingest(
 }
 
 impl RedisHandle {
-    /// Accepts publishes of one loop's clients for the bus; `outlet` receives the outcomes.
-    pub fn publisher(&self, outlet: Outlet) -> RedisPublisher {
-        RedisPublisher::new(self.queue.clone(), outlet)
+    /// Accepts publishes of one loop's clients for the bus; `outlet` receives the outcomes. What is accepted is copied.
+    pub fn publisher(&self, outlet: Outlet, copies: copying::Copies) -> RedisPublisher {
+        RedisPublisher::new(self.queue.clone(), outlet, copies)
     }
 
     /// Asks both threads to stop, without waiting, so that the drop that follows finds them ended.

@@ -9,6 +9,7 @@ use crate::event::{Event, RunName, Sequence, join};
 use crate::protocol::disconnect::Disconnect;
 use crate::sources::answer::{Answer, Charge, Load, QueueLimits};
 use crate::sources::channel::{Accepted, Outlet, PassedOn, Publish, PublishRefusal, Ticket};
+use crate::sources::copying::{self, DueCopies};
 use crate::sources::redis::bus;
 use crate::sources::redis::copies::{ChannelCopy, Copies};
 use crate::sources::redis::echo::Echoes;
@@ -18,11 +19,13 @@ use crate::sources::redis::echo::Echoes;
 pub struct RedisPublisher {
     queue: Queue,
     outlet: Outlet,
+    /// Where events are copied to beside Redis.
+    copies: copying::Copies,
 }
 
 impl RedisPublisher {
-    pub(super) fn new(queue: Queue, outlet: Outlet) -> RedisPublisher {
-        RedisPublisher { queue, outlet }
+    pub(super) fn new(queue: Queue, outlet: Outlet, copies: copying::Copies) -> RedisPublisher {
+        RedisPublisher { queue, outlet, copies }
     }
 }
 
@@ -37,23 +40,30 @@ impl Publish for RedisPublisher {
         let ids = events.iter_mut().map(&mut name).collect();
         let copies = copies.of(&events);
         let message: Arc<[u8]> = bus::write(&events, &copies).into_bytes().into();
-        self.enqueue(message, copies, ticket).map(|()| Accepted::Later(ids))
+        let due = DueCopies::of(&events, &self.copies);
+        self.enqueue(message, copies, ticket, due).map(|()| Accepted::Later(ids))
     }
 
     fn pass_on(&self, disconnect: &Disconnect, ticket: Ticket) -> Result<PassedOn, PublishRefusal> {
         if self.queue.echoes.session().is_none() {
             return Err(PublishRefusal::BrokerDown);
         }
-        self.enqueue(disconnect.passed().into_bytes().into(), Vec::new(), ticket).map(|()| PassedOn::Later)
+        self.enqueue(disconnect.passed().into_bytes().into(), Vec::new(), ticket, None).map(|()| PassedOn::Later)
     }
 }
 
 impl RedisPublisher {
-    fn enqueue(&self, message: Arc<[u8]>, copies: Vec<ChannelCopy>, ticket: Ticket) -> Result<(), PublishRefusal> {
+    fn enqueue(
+        &self,
+        message: Arc<[u8]>,
+        copies: Vec<ChannelCopy>,
+        ticket: Ticket,
+        due: Option<DueCopies>,
+    ) -> Result<(), PublishRefusal> {
         let Queue { load, limits, jobs, .. } = &self.queue;
         let bytes = message.len() + copies.iter().map(|copy| copy.payload.len()).sum::<usize>();
         let charge = Charge::take(load, *limits, bytes).ok_or(PublishRefusal::Busy)?;
-        let answer = Answer::new(self.outlet.clone(), ticket, Some(charge));
+        let answer = Answer::new(self.outlet.clone(), ticket, Some(charge)).with_copies(due);
         jobs.send(Job { message, copies, bytes, answer }).map_err(|refused| {
             refused.into_inner().answer.forget();
             PublishRefusal::BrokerDown
@@ -117,7 +127,7 @@ mod tests {
         let run = RunName::from_bits(3);
         let copies = Copies::new(&[], |_| Payload::Raw);
         let (queue, jobs) = Queue::new(run, limits, copies, Arc::clone(&echoes));
-        let publisher = RedisPublisher::new(queue, outlet);
+        let publisher = RedisPublisher::new(queue, outlet, None);
         let event = |bytes| Event::message(Topic::new("t").unwrap(), "x".repeat(bytes));
         let check = |events: Vec<Event>, expected: Result<&[EventId], PublishRefusal>| {
             let expected = expected.map(|ids| Accepted::Later(ids.to_vec()));

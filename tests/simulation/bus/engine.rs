@@ -181,6 +181,7 @@ fn what(content: &Content) -> What {
         Content::Fork { .. } => What::Fork,
         Content::Gap { .. } => unreachable!("there are no channels here"),
         Content::Refused { topic, .. } => What::Refused(topic.as_ref().map(ToString::to_string)),
+        Content::Nothing => unreachable!("this engine's offsets are dense"),
     }
 }
 

@@ -287,7 +287,9 @@ impl<'a> NewEntries<'a> {
             Content::Gap { reason, topics } => {
                 (None, Some(reason.as_str()), None, stored_gap::write_topics(topics).into())
             }
-            Content::Fork { .. } | Content::Refused { .. } => unreachable!("nodes append no such entries"),
+            Content::Fork { .. } | Content::Refused { .. } | Content::Nothing => {
+                unreachable!("nodes append no such entries")
+            }
         };
         let retry = |event: &Event| Some(i64::try_from(event.retry?.as_millis()).unwrap_or(i64::MAX));
         self.topics.push(event.map(|event| event.topic.as_str()));

@@ -208,7 +208,7 @@ fn write(content: &Content, call: &mut redis::Cmd) {
         Content::Disconnect(disconnect, node) => {
             call.arg("").arg(disconnect.passed()).arg("").arg("").arg("").arg(node)
         }
-        Content::Fork { .. } | Content::Gap { .. } | Content::Refused { .. } => {
+        Content::Fork { .. } | Content::Gap { .. } | Content::Refused { .. } | Content::Nothing => {
             unreachable!("nodes append no such entries")
         }
     };

@@ -1,4 +1,4 @@
-//! Converts Redis messages to events, and back. Pure.
+//! Converts messages of channels of Redis, and of topics of Kafka, to events, and back. Pure.
 //!
 //! - `raw`: the payload is the data, as it is, of an event of the channel's topic.
 //! - `envelope`: the payload is the publish JSON, one event or an array. Its topics must equal that of the channel, because
@@ -85,7 +85,7 @@ fn parse_envelope(topic: &Topic, payload: &[u8], limits: &PublishLimits) -> Resu
     match events.iter().find(|event| event.topic != *topic) {
         Some(other) => Err((
             Refusal::Malformed,
-            format!("it names the topic {:?}, which is not that of its channel", other.topic.as_str()),
+            format!("it names the topic {:?}, which is not that of its channel or topic", other.topic.as_str()),
         )),
         None => Ok(events),
     }
