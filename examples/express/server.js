@@ -21,7 +21,7 @@ app.use(express.static("public"));
 app.use(express.urlencoded());
 app.use(cookieSession({ secret: SESSION_SECRET, httpOnly: true, sameSite: "lax" })); // in production: secure
 
-// Against forged requests: what changes something comes from a page of this application.
+// Protects against forged requests: what changes something comes from a page of this application.
 app.use((request, response, next) => {
   const origin = request.get("Origin") ?? "";
   if (request.method === "GET" || origin.replace(/^https?:\/\//, "") === request.host) return next();
@@ -37,7 +37,7 @@ app.get("/", async (request, response) => {
 });
 
 app.post("/login", (request, response) => {
-  const { user } = request.body;
+  const user = String(request.body?.user ?? "");
   if (!/^[a-z0-9-]{1,32}$/.test(user)) return response.status(400).render("login");
   request.session.user = user; // a real application asks for more than a name
   response.redirect("/");
@@ -52,8 +52,8 @@ app.get("/orders", async (request, response) => {
 
 app.post("/orders", async (request, response) => {
   const { user } = request.session;
-  const { item } = request.body;
-  if (typeof item !== "string" || !/^.{1,200}$/u.test(item)) return response.sendStatus(400);
+  const item = String(request.body?.item ?? "");
+  if (!/^.{1,200}$/su.test(item)) return response.sendStatus(400);
   const order = { id: ++lastOrder, item };
   orders.set(user, [...(orders.get(user) ?? []), order]);
   // The order is safe without its event: pages then show it with their next state.
