@@ -146,7 +146,8 @@ class Application {
   static async start(name, settings) {
     const application = new Application();
     const file = new URL(`../../examples/${name}/start`, import.meta.url).pathname;
-    const env = { ...process.env, PORT: port, ...settings };
+    const { FANFARE_BIN, ...inherited } = process.env; // to Fanfare it would be an unknown option
+    const env = { ...inherited, PORT: port, ...settings };
     const child = spawn(file, [], { env, stdio: ["ignore", "pipe", "pipe"] });
     process.on("exit", () => child.kill("SIGTERM"));
     application.child = child;
