@@ -67,14 +67,21 @@ async function sharedFanfare(name, browser) {
   await slept.order(itemsOfBob[0]);
   await slept.shows(itemsOfBob);
 
-  step("an order between the rendering of a page and its stream shows once");
+  step("an order between the rendering of a page and its stream shows once, and so does one that is in both");
   const third = await Tab.open(alice, "alice's third tab", { "/events": "hold" });
+  await third.shows(items);
+  await third.is("connecting");
+  await third.holds("/events");
   items.push("Between");
   await first.order("Between");
   for (const tab of [first, second]) await tab.shows(items);
-  await third.holds("/events");
-  await third.is("connecting");
-  third.release("/events");
+  // From a position before the orders that were rendered, as if they had come after the application asked for it.
+  const earlier = new URL(second.streamUrl).searchParams.get("last_event_id");
+  const later = new URL(third.streamUrl);
+  assert.ok(earlier && later.searchParams.get("last_event_id"), "streams begin at the rendered position");
+  later.searchParams.set("last_event_id", earlier);
+  third.release("/events", { url: later.href });
+  await third.receives("Between");
   await third.shows(items);
   await third.is("live");
   for (const tab of [first, second, third, slept]) tab.hasNoComplaints();
@@ -97,6 +104,7 @@ async function sharedFanfare(name, browser) {
   for (const tab of [first, second, third, slept]) {
     await tab.is("live");
     assert.equal(await tab.refetches(), 0, `${tab.name}: nothing was missing`);
+    assert.equal(tab.refusedStreams > 0, tab === slept, `${tab.name}: pages that do not sleep renew their token in time`);
   }
 
   step("Fanfare restarts without its history: pages fetch their state");
@@ -108,7 +116,14 @@ async function sharedFanfare(name, browser) {
   await first.order("While Fanfare is away");
   await waitFor("the application logs that it could not publish", () => /fanfare/i.test(application.log.slice(logged)));
   await fourth.isNot("live");
+  third.answersLate = true;
   fanfare = await startFanfare(fanfare.port);
+  await third.waits("fetches its state", () => third.late.length > 0);
+  await Promise.all(third.late);
+  items.push("While the state is fetched");
+  await first.order("While the state is fetched");
+  await third.receives("While the state is fetched");
+  third.releaseLate();
   for (const tab of [first, second, third, fourth]) {
     await tab.shows(items);
     await tab.is("live");
@@ -174,12 +189,17 @@ class Application {
 /** A tab on the example's page. Its rules hold back or fail requests, by their path. */
 class Tab {
   held = [];
+  late = [];
+  received = "";
   refusedStreams = 0;
 
   static async open(context, name, rules = {}) {
     const tab = new Tab();
-    Object.assign(tab, { name, rules });
+    Object.assign(tab, { context, name, rules });
     tab.page = await open(context, ORIGIN, async (page) => {
+      const session = await page.createCDPSession();
+      await session.send("Network.enable");
+      session.on("Network.eventSourceMessageReceived", ({ data }) => (tab.received += data));
       await page.setRequestInterception(true);
       page.on("request", (request) => tab.#take(request));
       page.on("response", (response) => {
@@ -201,7 +221,9 @@ class Tab {
   #take(request) {
     if (pathOf(request) === "/events") this.streamUrl = request.url();
     const rule = this.rules[pathOf(request)];
+    const isFetch = request.method() === "GET" && ["fetch", "xhr"].includes(request.resourceType());
     if (rule === "hold") this.held.push(request);
+    else if (this.answersLate && isFetch && new URL(request.url()).origin === ORIGIN) this.late.push(this.#answer(request));
     else (rule === "fail" ? request.abort() : request.continue()).catch(() => {}); // its tab may be gone
   }
 
@@ -209,10 +231,29 @@ class Tab {
     await this.waits(`requests ${path}`, () => this.held.some((request) => pathOf(request) === path));
   }
 
-  release(path) {
+  release(path, changes = {}) {
     delete this.rules[path];
-    for (const request of this.held.filter((request) => pathOf(request) === path)) request.continue().catch(() => {});
+    for (const request of this.held.filter((request) => pathOf(request) === path)) request.continue(changes).catch(() => {});
     this.held = this.held.filter((request) => pathOf(request) !== path);
+  }
+
+  /** Asks the application now, for an answer that the page gets later. */
+  async #answer(request) {
+    const answer = await fetch(request.url(), { headers: { ...request.headers(), Cookie: await cookiesOf(this.context) } });
+    const { status } = answer;
+    const contentType = answer.headers.get("content-type");
+    const body = await answer.text();
+    return () => request.respond({ status, contentType, body });
+  }
+
+  releaseLate() {
+    this.answersLate = false;
+    for (const answer of this.late) answer.then((respond) => respond());
+  }
+
+  /** Waits until its stream has brought this text, whatever the page makes of it. */
+  async receives(text) {
+    await this.waits(`receives ${text}`, () => this.received.includes(text));
   }
 
   /** Places an order with the page's form, and waits until the application has answered. */
@@ -301,13 +342,16 @@ async function hasToken(context, user) {
 
 /** A page of another origin of the same site, which SameSite does not exclude, can place no order. */
 async function refusesOtherOrigins(context) {
-  const cookies = (await context.cookies()).map(({ name, value }) => `${name}=${value}`).join("; ");
-  const headers = { Cookie: cookies, Origin: "http://localhost:1" };
+  const headers = { Cookie: await cookiesOf(context), Origin: "http://localhost:1" };
   const answer = await fetch(`${ORIGIN}/orders`, { method: "POST", headers, body: new URLSearchParams({ item: "Forged" }) });
   assert.ok(answer.status >= 400, `a forged order was answered with ${answer.status}`);
 }
 
 // ---- the rest ----
+
+async function cookiesOf(context) {
+  return (await context.cookies()).map(({ name, value }) => `${name}=${value}`).join("; ");
+}
 
 function step(text) {
   console.log(text);
