@@ -20,60 +20,47 @@ document.getElementById("order").addEventListener("submit", async (event) => {
 
 // ---- the stream ----
 
-let lastId = position; // empty if Fanfare did not answer when the page was rendered
-let complete = true; // what the page shows and what the stream brings miss nothing
-
-// Events wait while the state is fetched, so that it does not overwrite what is newer.
-let work = Promise.resolve();
-const then = (step) => (work = work.then(step));
-
-function open() {
-  if (lastId === "") complete = false;
+// Continues after `lastId`, up to which the list is complete; empty if Fanfare did not say it.
+function open(lastId) {
   const query = new URLSearchParams({ topic, last_event_id: lastId });
-  const events = new EventSource(`${fanfareUrl}/events?${query}`, { withCredentials: true });
-  events.onopen = () => then(() => catchUp(events));
+  const events = new EventSource(`${fanfareUrl}/events?${query}`, { withCredentials: true }); // the cookie has the token
+  events.onopen = () => (lastId ? say("live") : refetch(events));
   events.onmessage = (event) => {
     lastId = event.lastEventId;
-    then(() => show(JSON.parse(event.data)));
+    show(JSON.parse(event.data));
   };
-  events.addEventListener("gap", (event) => {
-    lastId = event.lastEventId;
-    complete = false;
-    say("reconnecting");
-    then(() => catchUp(events));
-  });
+  events.addEventListener("gap", () => refetch(events));
   events.onerror = async () => {
     say("reconnecting");
     if (events.readyState !== EventSource.CLOSED) return; // it reconnects by itself
-    await renew(); // it was refused, as after a sleep longer than the token's life
-    setTimeout(open, 1000 + 1000 * Math.random());
+    await renew(); // Fanfare refused the token, as after a sleep longer than the token's life
+    await pause();
+    open(lastId);
   };
 }
 
-async function catchUp(events) {
-  if (!complete) {
-    complete = true; // unless another gap comes meanwhile
-    await refetch();
-  }
-  if (events.readyState === EventSource.OPEN) say("live");
+// Shows the whole state, and continues at its position: what came meanwhile comes again.
+async function refetch(events) {
+  events.close();
+  say("reconnecting");
+  const answer = await fetch("/orders").catch(() => null);
+  if (answer?.status === 401) return location.reload(); // to the login: the session has ended
+  const state = answer?.ok ? await answer.json() : null;
+  if (!state?.position) return pause().then(() => refetch(events));
+  list.replaceChildren();
+  state.orders.forEach(show);
+  document.body.dataset.refetches++;
+  open(state.position);
 }
 
-async function refetch() {
-  const answer = await fetch("/orders").catch(() => null);
-  if (answer?.status === 401) return location.reload();
-  if (!answer?.ok) return new Promise((resolve) => setTimeout(resolve, 1000)).then(refetch);
-  const { orders } = await answer.json();
-  list.replaceChildren();
-  orders.forEach(show);
-  document.body.dataset.refetches++;
-}
+const pause = () => new Promise((resolve) => setTimeout(resolve, 1000 + 1000 * Math.random()));
 
 // ---- the token ----
 
 async function renew() {
   const answer = await fetch("/token", { method: "POST" }).catch(() => null);
-  if (answer?.status === 401) location.reload(); // to the login: the session has ended
+  if (answer?.status === 401) location.reload();
 }
 
 setInterval(renew, tokenSeconds * 500); // when half of its life is over
-open();
+open(position);

@@ -391,5 +391,7 @@ async function freePort() {
   return port;
 }
 
+// What runs ends with this process.
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
 await main(process.argv[2]);
 process.exit();

@@ -21,59 +21,45 @@ document.getElementById("order").addEventListener("submit", async (event) => {
 // ---- the stream ----
 
 let stream;
-let complete = true; // what the page shows and what the stream brings miss nothing
-
-// Events wait while the state is fetched, so that it does not overwrite what is newer.
-let work = Promise.resolve();
-const then = (step) => (work = work.then(step));
 
 async function open() {
   const { subscribe } = await library();
   stream = subscribe(`${fanfareUrl}/events?${new URLSearchParams({ topic })}`, {
-    withCredentials: true, // the cookie with the token
+    withCredentials: true, // the cookie has the token
     lastEventId: position,
-    onEvent: ({ data }) => then(() => show(data)),
-    onGap() {
-      complete = false;
-      say("reconnecting");
-      then(catchUp);
-    },
+    onEvent: ({ data }) => show(data),
+    onGap: refetch,
     onState({ name }) {
-      if (name === "open") then(catchUp);
+      // A page that was rendered while Fanfare was away has no position, and begins with its state.
+      if (name === "open") stream.lastEventId ? say("live") : refetch();
       if (name === "waiting") {
         say("reconnecting");
-        if (Date.now() > renewAt) renew(); // after a sleep: a stream with an expired token is refused
+        if (Date.now() > renewAt) renew(); // Fanfare refuses the token after a sleep longer than the token's life
       }
     },
   });
 }
 
-async function catchUp() {
-  // Without an id, from a page that was rendered without Fanfare, a stream begins with what comes next.
-  if (!complete || stream.lastEventId === "") {
-    complete = true; // unless another gap comes meanwhile
-    await refetch();
-  }
-  if (stream.state.name === "open") say("live");
-}
-
+// Shows the whole state, and continues at its position: what came meanwhile comes again.
 async function refetch() {
+  say("reconnecting");
   const answer = await fetch("/orders").catch(() => null);
-  if (answer?.status === 401) return location.reload();
-  if (!answer?.ok) return sleep(1000).then(refetch);
-  const { orders } = await answer.json();
+  if (answer?.status === 401) return location.reload(); // to the login: the session has ended
+  const state = answer?.ok ? await answer.json() : null;
+  if (!state?.position) return pause().then(refetch);
   list.replaceChildren();
-  orders.forEach(show);
+  state.orders.forEach(show);
   document.body.dataset.refetches++;
+  stream.reconnect({ lastEventId: state.position });
 }
 
 // The query is new for each attempt, because browsers remember a module that failed to load.
 async function library(attempt = 0) {
-  const url = `${fanfareUrl}/fanfare.js${attempt ? `?${attempt}` : ""}`;
-  return import(url).catch(() => sleep(1000).then(() => library(attempt + 1)));
+  const module = `${fanfareUrl}/fanfare.js${attempt ? `?${attempt}` : ""}`;
+  return import(module).catch(() => pause().then(() => library(attempt + 1)));
 }
 
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const pause = () => new Promise((resolve) => setTimeout(resolve, 1000 + 1000 * Math.random()));
 
 // ---- the token ----
 
@@ -82,7 +68,7 @@ let renewAt = Date.now() + halfOfItsLife;
 
 async function renew() {
   const answer = await fetch("/token", { method: "POST" }).catch(() => null);
-  if (answer?.status === 401) location.reload(); // to the login: the session has ended
+  if (answer?.status === 401) location.reload();
   if (answer?.ok) renewAt = Date.now() + halfOfItsLife;
 }
 
