@@ -6,7 +6,7 @@ BINARY = $(or $(CARGO_TARGET_DIR),target)/release/fanfare
 # The cargo features of what is installed, beyond a default build: FEATURES= for none.
 FEATURES = $(shell cat packaging/features)
 
-.PHONY: test test-package setup lint lint-deps audit install uninstall deb
+.PHONY: test test-package setup lint lint-deps audit install uninstall deb npm
 
 test: setup lint
 	cargo test --all-features
@@ -46,6 +46,10 @@ uninstall: $(BINARY)
 deb:
 	cargo build --release --features "$(FEATURES)"
 	BINARY=$(BINARY) packaging/deb
+
+# Writes target/npm/fanfare-sse-VERSION.tgz.
+npm:
+	packaging/npm/pack
 
 $(BINARY):
 	cargo build --release --features "$(FEATURES)"
