@@ -100,7 +100,8 @@ impl EpollIo {
         // SAFETY: msghdr is plain data for which zero means absent.
         let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
         message.msg_iov = self.vector.as_mut_ptr();
-        message.msg_iovlen = self.vector.len();
+        // A size_t with glibc, an int with musl.
+        message.msg_iovlen = self.vector.len() as _;
         outcomes.extend(targets.map(|socket| {
             // SAFETY: the message points to the vector, and that into `run`; both outlive the call, which reads them.
             sent(unsafe { libc::sendmsg(socket.0, &message, FLAGS) })
