@@ -4,11 +4,11 @@
 //! for writability costs nothing until a socket is full, and no further call then.
 #![allow(unsafe_code)]
 
-use std::fs::File;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,7 +39,7 @@ pub struct EpollIo {
     listeners: Vec<Option<Listener>>,
     /// Inherited listeners that no longer accept: they stay open, so that new connections wait in their backlog.
     left_open: Vec<Listener>,
-    spare: Option<File>,
+    spare: Option<UnixDatagram>,
     started: Instant,
     joined: Vec<u8>,
     vector: Vec<libc::iovec>,
@@ -297,8 +297,9 @@ fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-fn open_spare() -> io::Result<File> {
-    File::open("/dev/null")
+/// A descriptor that needs no file: a container's root may have none.
+fn open_spare() -> io::Result<UnixDatagram> {
+    UnixDatagram::unbound()
 }
 
 fn peer(storage: &libc::sockaddr_storage) -> Peer {
