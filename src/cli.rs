@@ -7,6 +7,7 @@
 mod bus;
 mod disconnect;
 mod token;
+mod tune;
 
 use std::ffi::OsString;
 use std::num::ParseIntError;
@@ -27,6 +28,7 @@ use crate::io::listener::ListenAddress;
 pub use bus::{BusAction, BusArgs, BusPlace, CheckArgs, HoldArgs, InstallArgs};
 pub use disconnect::DisconnectArgs;
 pub use token::TokenArgs;
+pub use tune::TuneArgs;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -92,6 +94,8 @@ pub enum Command {
     /// List what this host is short of for many connections, and print each fix
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Raise this host's kernel settings for many connections
+    Tune(TuneArgs),
     /// Install and examine a durable bus in a Redis stream
     Bus(BusArgs),
     /// Print a shell's completions
@@ -153,7 +157,6 @@ Examples:
   fanfare doctor
   fanfare doctor --connections 1000000 --json
   fanfare doctor --listen 127.0.0.1:3001      a proxy on this host connects there
-  fanfare doctor --sysctl | sudo tee /etc/sysctl.d/60-fanfare.conf && sudo systemctl restart systemd-sysctl
   sudo nsenter --target PID --net fanfare doctor --root /proc/PID/root      a container, seen from its host";
 
 const COMPLETIONS_HELP: &str = "\

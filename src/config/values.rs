@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::event::{NameError, Topic};
 
 /// Largest allowed count: every count fits in a `u32` and in an `int` of the kernel.
-pub(super) const COUNT_MAX: u32 = i32::MAX as u32;
+pub const COUNT_MAX: u32 = i32::MAX as u32;
 
 const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 24 * 3_600_000)];
