@@ -18,6 +18,8 @@ use crate::doctor::profile::joined;
 use crate::doctor::sysctl_files::{OWN_FILE, SysctlFiles};
 use crate::doctor::tuning::{self, MODULE, MODULE_KEYS, MODULES_FILE, MODULES_TEXT, Tuning};
 
+/// A listener reads this key when it is opened, and not again.
+const LISTEN_QUEUE: &str = "net.core.somaxconn";
 /// As long as the longest key.
 const NAME_WIDTH: usize = 34;
 /// Where the packages keep the configuration, below the root of the host.
@@ -112,6 +114,12 @@ fn apply(root: &Path, tuning: &Tuning) -> anyhow::Result<ExitCode> {
                 writeln!(stderr(), "error: can't set {name} to {wanted}: {error}")?;
             }
         }
+    }
+    if tuning.changes.iter().any(|key| key.name == LISTEN_QUEUE) {
+        writeln!(
+            stdout(),
+            "Open listeners keep their backlog: stop fanfare.socket and fanfare.service, then start both."
+        )?;
     }
     writeln!(stdout(), "What else this host lacks: fanfare doctor --connections {}", tuning.connections)?;
     Ok(if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })

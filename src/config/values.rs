@@ -90,7 +90,10 @@ pub fn size_text(bytes: usize) -> String {
 }
 
 /// A reader of whole numbers from `min` to `max`, both included.
-pub fn count_within(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
+pub fn count_within<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: Copy + FromStr + PartialOrd + fmt::Display,
+{
     move |text| match text.parse() {
         Ok(count) if (min..=max).contains(&count) => Ok(count),
         _ => Err(format!("allowed is a whole number from {min} to {max}")),
