@@ -8,11 +8,11 @@ const SILENCE_MS_MAX = 90000; // the server sends a heartbeat after 30 s at most
 
 /** Subscribes to a stream; see fanfare.d.ts for the options. */
 export function subscribe(url, options = {}) {
-  const target = new URL(url, document.baseURI);
+  const target = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
   // With a durable bus, the last id keeps up in silence.
   target.searchParams.set("heartbeat", "position");
   const settings = { json: true, retryMax: RETRY_MS_MAX, silenceMax: SILENCE_MS_MAX, ...options };
-  return settings.share && globalThis.BroadcastChannel
+  return settings.share && globalThis.document && globalThis.BroadcastChannel
     ? new SharedSubscription(target.href, settings)
     : new Subscription(target.href, settings);
 }
@@ -29,7 +29,7 @@ class Subscription {
     this.#url = url;
     this.#options = options;
     this.lastEventId = options.lastEventId ?? "";
-    addEventListener("online", this.#wake);
+    globalThis.addEventListener?.("online", this.#wake); // node has none
     this.#connect();
   }
 
@@ -44,7 +44,7 @@ class Subscription {
 
   close() {
     this.#end();
-    removeEventListener("online", this.#wake);
+    globalThis.removeEventListener?.("online", this.#wake);
     this.#tell({ name: "closed" });
   }
 
@@ -57,8 +57,8 @@ class Subscription {
 
   #connect() {
     this.#tell({ name: "connecting" });
-    // Only fetch can send headers, and only it sees events of every type.
-    if (this.#options.headers || this.#options.fetch) this.#fetch();
+    // Only fetch can send headers, and only it sees events of every type. Node has no EventSource by default.
+    if (this.#options.headers || this.#options.fetch || !globalThis.EventSource) this.#fetch();
     else this.#listen();
   }
 

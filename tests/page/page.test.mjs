@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { open as openTab, serve } from "../clients/browser.mjs";
@@ -267,6 +268,36 @@ test("fanfare.js sends a cookie to another origin only with credentials", { time
   await context.close();
   await server.stop();
 });
+
+/** A page of another origin, as docs/client.md shows it: what stands before its module names the hash that the client must have. */
+const PINNED = {
+  script: (url, hash) => `<script type="module" src="${url}" integrity="${hash}"></script>`,
+  modulepreload: (url, hash) => `<link rel="modulepreload" href="${url}" integrity="${hash}">`,
+  "import map": (url, hash) => `<script type="importmap">{"integrity": {"${url}": "${hash}"}}</script>`,
+};
+
+for (const [way, element] of Object.entries(PINNED)) {
+  test(`a page that pins the client by ${way} runs it, and none with another hash`, { timeout: 4 * DEADLINE_MS }, async () => {
+    const server = await Server.start(["--dev"]);
+    const { client, client_integrity: right } = await (await fetch(server.url)).json();
+    const url = server.url + client.find((path) => /^\/fanfare-[^/]*\.js$/.test(path));
+    const script = Buffer.from(await (await fetch(url)).arrayBuffer());
+    assert.equal(right, `sha384-${createHash("sha384").update(script).digest("base64")}`);
+    const wrong = `sha384-${createHash("sha384").update("another script").digest("base64")}`;
+    for (const [hash, outcome] of [[right, "function"], [wrong, "nothing"]]) {
+      const origin = await serve(`<!doctype html><title>nothing</title>${element(url, hash)}<script type="module">
+        import { subscribe } from "${url}";
+        document.title = typeof subscribe;
+      </script>`);
+      const page = await openTab(browser, origin);
+      assert.equal(await page.title(), outcome, hash);
+      const isRefused = page.complaints.some((complaint) => complaint.includes("integrity"));
+      assert.equal(isRefused, hash === wrong, page.complaints.join("\n"));
+      await page.close();
+    }
+    await server.stop();
+  });
+}
 
 for (const scheme of ["light", "dark"]) {
   for (const width of [360, 1280, 2560]) {
