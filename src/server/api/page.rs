@@ -1,4 +1,5 @@
-//! The page's files, embedded and compressed at build time, and the client script that any page may use.
+//! The page's files, embedded and compressed at build time, the client script that any page may use, and the description of
+//! all routes (OpenAPI).
 //!
 //! Invariant: a browser runs only what this server serves; the policy permits no other origin and no inline code.
 
@@ -32,7 +33,7 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 9] = [
+static FILES: [File; 10] = [
     File { path: "/dashboard", ..file!("", "index.html", "text/html; charset=utf-8") },
     file!("/", "fanfare.js", "text/javascript; charset=utf-8"),
     file!("/", "fanfare.d.ts", "text/plain; charset=utf-8"),
@@ -42,11 +43,18 @@ static FILES: [File; 9] = [
     file!("/dashboard/page/", "inspector.js", "text/javascript; charset=utf-8"),
     file!("/dashboard/page/", "page.css", "text/css; charset=utf-8"),
     file!("/dashboard/page/", "icon.svg", "image/svg+xml"),
+    file!("/", "openapi.json", "application/json"),
 ];
 
 /// The file at a path.
 pub(super) fn find(path: &str) -> Option<&'static File> {
     FILES.iter().find(|file| file.path == path)
+}
+
+/// All files.
+#[cfg(test)]
+pub(super) fn files() -> impl Iterator<Item = &'static File> {
+    FILES.iter()
 }
 
 /// `GET /`: the page for browsers, `list` for other clients.
@@ -56,6 +64,18 @@ pub(super) fn index(head: &RequestHead, list: &serde_json::Value) -> Response {
 }
 
 impl File {
+    /// Where it is.
+    #[cfg(test)]
+    pub(super) fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// Its content.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &'static str {
+        std::str::from_utf8(self.plain).expect("all files are text")
+    }
+
     /// The file, or 304 if the client has it already.
     pub(super) fn response(&self, head: &RequestHead) -> Response {
         let (body, suffix) = if head.accepts_gzip { (self.gzip, "-gzip") } else { (self.plain, "") };
@@ -70,7 +90,7 @@ impl File {
         }
         response
             .with_header("ETag", tag)
-            // Requested each time and answered with 304: a new version of the server shows its new page at once.
+            // Requested each time and answered with 304: a new version of the server shows its new files at once.
             .with_header("Cache-Control", "no-cache")
             .with_header("Vary", "Accept-Encoding")
             .with_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
@@ -100,10 +120,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_stays_small_and_compresses() {
-        let sum = |bytes: fn(&File) -> usize| FILES.iter().map(bytes).sum::<usize>();
-        let (plain, gzip) = (sum(|file| file.plain.len()), sum(|file| file.gzip.len()));
-        assert!(plain < 60_000 && gzip < plain / 2, "{plain} bytes, compressed {gzip}");
+    fn the_page_and_the_description_stay_small_and_compress() {
+        let (page, description): (Vec<_>, Vec<_>) = FILES.iter().partition(|file| file.path != "/openapi.json");
+        for (files, bytes_max) in [(page, 60_000), (description, 90_000)] {
+            let sum = |bytes: fn(&&File) -> usize| files.iter().map(bytes).sum::<usize>();
+            let (plain, gzip) = (sum(|file| file.plain.len()), sum(|file| file.gzip.len()));
+            assert!(plain < bytes_max && gzip < plain / 2, "{plain} bytes, compressed {gzip}");
+        }
     }
 
     #[test]
