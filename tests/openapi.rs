@@ -118,11 +118,9 @@ fn an_answer_outside_of_the_description_is_found() {
     let server = Server::start(&["--dev"]);
     let (is_as_described, report) = schemathesis("dev.toml", &path, &server.url(""), "");
     assert!(!is_as_described);
-    for found in [
-        "Undocumented status code",
-        "not in web/openapi.json: ['cache-control']",
-        "\"Another title\" was expected",
-    ] {
+    for found in
+        ["Undocumented status code", "not in web/openapi.json: ['cache-control']", "\"Another title\" was expected"]
+    {
         assert!(report.contains(found), "{found}: {}", shorten(&report));
     }
 }
