@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use fanfare::sources::bus::redis_stream::FUNCTIONS;
+use support::bus::is_ready;
 use support::redis::RedisServer;
 use support::server::Server;
 use support::wait::wait_until;
@@ -35,10 +36,6 @@ fn start() -> RedisServer {
 fn node(redis: &RedisServer, options: &[&str]) -> Server {
     let url = redis.url("redis", "");
     Server::start(&[&["--redis-url", &url, "--bus", "redis-stream", "--dev"], options].concat())
-}
-
-fn is_ready(server: &Server) -> bool {
-    server.get("/health/ready").status == 200
 }
 
 /// Publishes an event of this size; returns the status of the answer.

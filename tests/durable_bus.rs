@@ -1,8 +1,9 @@
 //! A durable bus in a stream of a real redis-server: nodes that restart, clients that move between nodes, and a Redis
 //! that forgets.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use support::bus::{check_returns, fork_id, is_ready, position, publish};
 use support::redis::{RedisServer, bus_command, install_bus};
 use support::server::Server;
 use support::stream::Subscriber;
@@ -21,21 +22,8 @@ fn node(redis: &RedisServer, options: &[&str]) -> Server {
     let url = redis.url("redis", "");
     let bus = ["--redis-url", &url, "--bus", "redis-stream", "--dev"];
     let server = Server::start(&[&bus[..], options].concat());
-    wait_until("the node is ready", || server.get("/health/ready").status == 200);
+    wait_until("the node is ready", || is_ready(&server));
     server
-}
-
-/// Publishes, and returns the answer.
-fn publish(server: &Server, body: &Value) -> Value {
-    let answer = server.post(&body.to_string());
-    assert_eq!(answer.status, 202, "{answer}");
-    serde_json::from_slice(&answer.body).unwrap()
-}
-
-/// The position in an id: epoch and offset.
-fn position(id: &str) -> (u64, u64) {
-    let (epoch, offset) = id.split('~').next().unwrap().split_once('-').unwrap();
-    (epoch.parse().unwrap(), offset.parse().unwrap())
 }
 
 #[test]
@@ -213,21 +201,9 @@ fn check_fork(nodes: &[Server; 2], break_bus: impl FnOnce()) {
     wait_until("publishing works again", || {
         nodes[1].post(&json!({"topic": "a", "data": "after", "id": "once"}).to_string()).status == 202
     });
-    let gaps = subscribers.each_mut().map(|subscriber| {
-        let gap = subscriber.event();
-        assert_eq!(gap.gap()["reason"], "bus_forked");
-        subscriber.expect(&["after"]);
-        gap.id().unwrap().to_owned()
-    });
-    assert_eq!(gaps[0], gaps[1]);
-    assert!(position(&gaps[0]) > position(&last[0]));
-    // A client that returns with an id from before it gets the gap, too.
-    for server in nodes {
-        let mut resumed = Subscriber::resume(server, "/events?topic=a", &last[0]);
-        assert_eq!(resumed.event().gap()["reason"], "bus_forked");
-        resumed.expect(&["after"]);
-        Subscriber::resume(server, "/events?topic=a", &gaps[0]).expect(&["after"]);
-    }
+    let gaps = subscribers.each_mut().map(fork_id);
+    subscribers.iter_mut().for_each(|subscriber| subscriber.expect(&["after"]));
+    check_returns(nodes, &last[0], &gaps);
 }
 
 #[test]
@@ -360,7 +336,7 @@ fn a_bus_that_is_not_installed_is_named_and_streams_wait_for_it() {
     assert_eq!(server.get("/events?topic=a").status, 503);
     assert_eq!(server.post(r#"{"topic":"a","data":"x"}"#).status, 503);
     install_bus(&redis);
-    wait_until("the node is ready", || server.get("/health/ready").status == 200);
+    wait_until("the node is ready", || is_ready(&server));
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");
     publish(&server, &json!({"topic": "a", "data": "1"}));
     subscriber.expect(&["1"]);

@@ -11,11 +11,11 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
 
+use support::bus::{check_returns, fork_id, is_ready, position, publish};
 use support::certificates;
 use support::kafka::{KafkaBus, KafkaCluster, code, node, starting_node};
 use support::kafka_client::{Application, Received};
 use support::kafka_login::refuse_logins;
-use support::postgres::{is_ready, publish};
 use support::process::Lines;
 use support::relay::Relay;
 use support::server::{Server, publish_request};
@@ -23,12 +23,6 @@ use support::stream::Subscriber;
 use support::wait::{DEADLINE, wait_until};
 
 mod support;
-
-/// The position in an id: epoch and offset.
-fn position(id: &str) -> (u64, u64) {
-    let (epoch, offset) = id.split('~').next().unwrap().split_once('-').unwrap();
-    (epoch.parse().unwrap(), offset.parse().unwrap())
-}
 
 /// Publishes what is no duplicate; repeated until it is accepted.
 fn publish_at_last(server: &Server, data: &str) {
@@ -249,21 +243,11 @@ fn check_fork(nodes: &[Server; 2], break_bus: impl FnOnce()) {
         subscriber.event().id().unwrap().to_owned()
     });
     break_bus();
-    let gaps = subscribers.each_mut().map(|subscriber| {
-        let gap = subscriber.event();
-        assert_eq!(gap.gap()["reason"], "bus_forked");
-        gap.id().unwrap().to_owned()
-    });
-    assert_eq!(gaps[0], gaps[1]);
+    let gaps = subscribers.each_mut().map(fork_id);
     assert!(position(&gaps[0]).0 > position(&last[0]).0, "{gaps:?} {last:?}");
     publish_at_last(&nodes[1], "after");
     subscribers.iter_mut().for_each(|subscriber| subscriber.expect(&["after"]));
-    for server in nodes {
-        let mut resumed = Subscriber::resume(server, "/events?topic=a", &last[0]);
-        assert_eq!(resumed.event().gap()["reason"], "bus_forked");
-        resumed.expect(&["after"]);
-        Subscriber::resume(server, "/events?topic=a", &gaps[0]).expect(&["after"]);
-    }
+    check_returns(nodes, &last[0], &gaps);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use support::postgres::{GRANT_TO_NODE, PostgresServer, checked, is_ready, node, starting_node};
+use support::bus::is_ready;
+use support::postgres::{GRANT_TO_NODE, PostgresServer, checked, node, starting_node};
 use support::stream::Subscriber;
 use support::wait::wait_until;
 

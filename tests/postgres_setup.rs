@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
+use support::bus::{is_ready, publish};
 use support::certificates;
-use support::postgres::{GRANT_TO_NODE, PostgresServer, checked, is_ready, node, publish, publishing, starting_node};
+use support::postgres::{GRANT_TO_NODE, PostgresServer, checked, node, publishing, starting_node};
 use support::server::Server;
 use support::stream::Subscriber;
 use support::wait::wait_until;

@@ -85,7 +85,7 @@ fn stream_at(place: &BusPlace, entries_max: u64) -> anyhow::Result<RedisStream> 
         entries_max,
         // Nothing is appended or read.
         id_memory: Duration::ZERO,
-        limits: PublishLimits { topic_bytes_max: 0, data_bytes_max: 0, batch_max: 0 },
+        limits: PublishLimits::NONE,
     }))
 }
 

@@ -40,7 +40,7 @@ pub(super) fn bus_at(place: &BusPlace, brokers: &KafkaBrokers, _: u64) -> anyhow
         bounds: Arc::default(),
         shared: Arc::default(),
         // Nothing is published or delivered.
-        limits: PublishLimits { topic_bytes_max: 0, data_bytes_max: 0, batch_max: 0 },
+        limits: PublishLimits::NONE,
     })))
 }
 

@@ -41,7 +41,7 @@ pub(super) fn bus_at(place: &BusPlace, url: &str, entries_max: u64) -> anyhow::R
         entries_max,
         // Nothing is appended or read.
         id_memory: Duration::ZERO,
-        limits: PublishLimits { topic_bytes_max: 0, data_bytes_max: 0, batch_max: 0 },
+        limits: PublishLimits::NONE,
     })))
 }
 

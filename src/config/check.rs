@@ -120,9 +120,7 @@ fn channels_beside(options: &Options, settings: &Settings) -> Result<(), ConfigE
         ("redis-bus", "nodes exchange events through the durable bus: leave that out"),
         ("redis-publish", "the node that reads channels would take the copies for events: leave that out"),
     ];
-    if let Some((name, reason)) = excluded.into_iter().find(|(name, _)| settings.get(name).is_explicit()) {
-        return refuse(with(name), reason);
-    }
+    refuse_one("bus", &excluded, settings)?;
     let own = own_prefix(options);
     match options.redis.channels.iter().any(|channel| channel.as_str().starts_with(&own)) {
         true => refuse(with("redis-channel"), &format!("names that begin with {own} belong to the bus")),
@@ -183,10 +181,7 @@ fn kafka_bus(options: &Options, settings: &Settings) -> Result<(), ConfigError> 
         ("bus-entries", "the retention of the topic decides how much it keeps: leave that out"),
         ("bus-id-memory", "Kafka does not recognize an event that is published again: leave that out"),
     ];
-    match excluded.into_iter().find(|(name, _)| settings.get(name).is_explicit()) {
-        Some((name, reason)) => refuse((bus, settings.get(name).to_string()), reason),
-        None => Ok(()),
-    }
+    refuse_one("bus", &excluded, settings)
 }
 
 /// Refuses tables that contradict the options.
@@ -332,6 +327,14 @@ fn not_built_yet(options: &Options, settings: &Settings) -> Result<(), ConfigErr
 
 pub(super) fn refuse((first, second): (String, String), reason: &str) -> Result<(), ConfigError> {
     Err(ConfigError::Contradiction(format!("{first} and {second}: {reason}")))
+}
+
+/// Refuses the first of these options that is given beside the option `with`, with its reason.
+fn refuse_one(with: &str, excluded: &[(&str, &str)], settings: &Settings) -> Result<(), ConfigError> {
+    match excluded.iter().find(|(name, _)| settings.get(name).is_explicit()) {
+        Some((name, reason)) => refuse((settings.get(with).to_string(), settings.get(name).to_string()), reason),
+        None => Ok(()),
+    }
 }
 
 fn is_port_picked(address: &ListenAddress) -> bool {

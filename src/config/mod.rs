@@ -43,7 +43,7 @@ pub use secret::{PostgresUrl, REDACTED, RedisUrl, Secret, SecretError, SecretFil
 pub use tables::{ChannelTable, TABLES_MAX, Tables, TopicTable};
 pub use template::template;
 pub use values::{
-    CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration, duration_text,
+    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration, duration_text,
     duration_within, size, size_text, size_within, topic,
 };
 
@@ -233,6 +233,12 @@ impl Loaded {
         text.push_str(&self.tables.to_toml());
         text
     }
+}
+
+/// The limit on streams in a configuration file, whatever flags and environment say; none if it sets none.
+pub fn connections_max(file: &Path) -> Result<Option<u32>, ConfigError> {
+    let file = ConfigFile::read(file)?;
+    Ok(Settings::merge(&Flags::new(), &Environment::new(), Some(&file))?.read()?.limits.connections_max)
 }
 
 /// Turns options into the configuration: reads files of secrets, and groups the options about Redis under it.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::event::{NameError, Topic};
 
 /// Largest allowed count: every count fits in a `u32` and in an `int` of the kernel.
-pub(super) const COUNT_MAX: u32 = i32::MAX as u32;
+pub const COUNT_MAX: u32 = i32::MAX as u32;
 
 const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 24 * 3_600_000)];
@@ -90,7 +90,10 @@ pub fn size_text(bytes: usize) -> String {
 }
 
 /// A reader of whole numbers from `min` to `max`, both included.
-pub fn count_within(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
+pub fn count_within<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: Copy + FromStr + PartialOrd + fmt::Display,
+{
     move |text| match text.parse() {
         Ok(count) if (min..=max).contains(&count) => Ok(count),
         _ => Err(format!("allowed is a whole number from {min} to {max}")),
@@ -175,7 +178,8 @@ impl FromStr for EndpointPath {
         }
         let in_tree =
             |tree: &&str| text.strip_prefix(*tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if TAKEN.contains(&text) || TAKEN_TREES.iter().any(in_tree) {
+        let is_client = text.starts_with("/fanfare-") && text.ends_with(".js"); // of any version
+        if TAKEN.contains(&text) || TAKEN_TREES.iter().any(in_tree) || is_client {
             return Err("that path is the server's own; allowed is any other, such as /sse".into());
         }
         Ok(EndpointPath(text.to_owned()))
@@ -373,6 +377,9 @@ mod tests {
         for taken in ["/", "/publish", "/disconnect", "/health", "/health/live", "/topics/a", "/metrics", "/dashboard"]
         {
             check(path, taken, Err("server's own"));
+        }
+        for client in ["/fanfare.js", "/fanfare-0.0.7.js", "/fanfare.d.ts"] {
+            check(path, client, Err("server's own"));
         }
     }
 

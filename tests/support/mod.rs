@@ -1,9 +1,10 @@
-//! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, a redis-server, a
+//! What several integration tests share: the real binary, a client that speaks raw bytes, subscribers, durable buses, a redis-server, a
 //! PostgreSQL, a Kafka, an nginx that speaks TLS, the proxies of docs/proxies, a node without its server, and servers that misbehave in
 //! chosen ways.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its own part")]
 
+pub mod bus;
 pub mod certificates;
 pub mod fake_host;
 pub mod fake_redis;
@@ -22,6 +23,7 @@ pub mod numbers;
 pub mod paused;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod relay;

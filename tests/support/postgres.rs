@@ -9,9 +9,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
+use super::bus::is_ready;
 use super::server::Server;
 use super::wait::wait_until;
 
@@ -287,17 +287,6 @@ pub fn node(postgres: &PostgresServer, options: &[&str]) -> Server {
 
 pub fn starting_node(url: &str, options: &[&str]) -> Server {
     Server::start(&[&["--postgres-url", url, "--bus", "postgres", "--dev"], options].concat())
-}
-
-pub fn is_ready(server: &Server) -> bool {
-    server.get("/health/ready").status == 200
-}
-
-/// Publishes, and returns the answer.
-pub fn publish(server: &Server, body: &Value) -> Value {
-    let answer = server.post(&body.to_string());
-    assert_eq!(answer.status, 202, "{answer}");
-    serde_json::from_slice(&answer.body).unwrap()
 }
 
 /// The SQL that publishes this as an event of the topic `a`.
