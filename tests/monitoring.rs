@@ -1,14 +1,21 @@
-//! The alerts and the dashboard of docs/monitoring: what Prometheus' own tool thinks of them, and that every metric and
-//! label value they name, as the table in docs/operating.md, is one that a real server shows.
+//! What docs/monitoring has for Prometheus and Grafana: a real Prometheus scrapes a real server as the configurations say,
+//! and every metric and label value that alerts and the dashboard name, as the table in docs/operating.md, is one that a
+//! server shows.
 
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::process::Command;
 
 use serde_json::Value;
+use support::prometheus::Prometheus;
 use support::server::Server;
+use support::wait::eventually;
 
+const WITH_TOKEN: &str = include_str!("../docs/monitoring/prometheus.yml");
+const OF_ADMIN_LISTENERS: &str = include_str!("../docs/monitoring/prometheus-admin.yml");
+const HOW_TO: &str = include_str!("../docs/how-to/scrape-metrics.md");
 const RULES: &str = include_str!("../docs/monitoring/fanfare.rules.yml");
 const DASHBOARD: &str = include_str!("../docs/monitoring/grafana.json");
 const OPERATING: &str = include_str!("../docs/operating.md");
@@ -58,6 +65,75 @@ fn check_expression(expression: &str, page: &str) -> usize {
         }
     }
     found.len()
+}
+
+/// A configuration whose targets are this address, and whose other files are here. It scrapes every second, for the test.
+fn aimed_at(configuration: &str, target: &str, token_file: &str) -> String {
+    let replaced = [
+        ("[\"10.0.0.1:3001\", \"10.0.0.2:3001\"]", format!("[\"{target}\"]")),
+        ("[\"10.0.0.1:3002\", \"10.0.0.2:3002\"]", format!("[\"{target}\"]")),
+        ("/etc/prometheus/fanfare-operator-token", token_file.to_owned()),
+        (
+            "/etc/prometheus/fanfare.rules.yml",
+            format!("{}/docs/monitoring/fanfare.rules.yml", env!("CARGO_MANIFEST_DIR")),
+        ),
+        ("15s", "1s".to_owned()),
+    ];
+    replaced.iter().fold(configuration.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// The only target of the job that the alerts expect, when it has been scraped; checks that its health is `expected`.
+fn check_target(prometheus: &Prometheus, expected: &str) -> Value {
+    let target = eventually("a scrape", || {
+        let targets = prometheus.get("targets")["activeTargets"].as_array_mut()?.split_off(0);
+        let [target] = targets.try_into().ok()?;
+        (target["health"] != "unknown").then_some(target)
+    });
+    assert_eq!((&target["health"], &target["labels"]["job"]), (&expected.into(), &"fanfare".into()), "{target}");
+    target
+}
+
+/// Checks that samples of the server arrive, and that all alerts work with them.
+fn check_scraped(prometheus: &Prometheus) {
+    check_target(prometheus, "up");
+    let samples = prometheus.get("query?query=fanfare_streams_max{job=\"fanfare\"}");
+    assert_eq!(samples["result"].as_array().unwrap().len(), 1, "{samples}");
+    eventually("every alert is evaluated", || {
+        let groups = prometheus.get("rules")["groups"].as_array_mut()?.split_off(0);
+        let rules: Vec<_> = groups.iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
+        assert!(rules.len() >= 12 && rules.iter().all(|rule| rule["health"] != "err"), "{rules:#?}");
+        rules.iter().all(|rule| rule["health"] == "ok").then_some(())
+    });
+}
+
+#[test]
+fn prometheus_scrapes_with_the_operators_token_and_with_no_other() {
+    let mut token_file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(token_file, "an-operators-own-token").unwrap();
+    let token_file = token_file.path().to_str().unwrap();
+    let server = Server::start(&["--operator-token-file", token_file]);
+    let target = server.address().to_string();
+    check_scraped(&Prometheus::start(&aimed_at(WITH_TOKEN, &target, token_file)));
+
+    let mut other = tempfile::NamedTempFile::new().unwrap();
+    writeln!(other, "another-token").unwrap();
+    let stranger = Prometheus::start(&aimed_at(WITH_TOKEN, &target, other.path().to_str().unwrap()));
+    let refused = check_target(&stranger, "down");
+    assert!(refused["lastError"].as_str().unwrap().contains("401"), "{refused}");
+}
+
+#[test]
+fn prometheus_scrapes_the_admin_listener_without_a_token() {
+    let server = Server::start(&[]);
+    check_scraped(&Prometheus::start(&aimed_at(OF_ADMIN_LISTENERS, server.admin_address(), "")));
+}
+
+#[test]
+fn the_how_to_shows_the_configurations_as_they_are() {
+    let blocks: Vec<_> = HOW_TO.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let [with_token, of_admin_listeners] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    assert!(WITH_TOKEN.ends_with(with_token), "{with_token}");
+    assert!(OF_ADMIN_LISTENERS.ends_with(of_admin_listeners), "{of_admin_listeners}");
 }
 
 #[test]

@@ -9,9 +9,11 @@ use support::server::Server;
 use support::stream::Subscriber;
 
 const STATISTICS: &str = "/events?topic=fanfare:statistics";
-const FILES: [(&str, &str); 9] = [
+const VERSIONED_CLIENT: &str = concat!("/fanfare-", env!("CARGO_PKG_VERSION"), ".js");
+const FILES: [(&str, &str); 10] = [
     ("/dashboard", "text/html; charset=utf-8"),
     ("/fanfare.js", "text/javascript; charset=utf-8"),
+    (VERSIONED_CLIENT, "text/javascript; charset=utf-8"),
     ("/fanfare.d.ts", "text/plain; charset=utf-8"),
     ("/dashboard/page/page.js", "text/javascript; charset=utf-8"),
     ("/dashboard/page/charts.js", "text/javascript; charset=utf-8"),
@@ -35,7 +37,7 @@ fn every_file_comes_with_its_policy_and_only_once() {
         assert_eq!(plain.header("content-encoding"), None);
         let policy = plain.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-        bytes += plain.body.len();
+        bytes += if path == VERSIONED_CLIENT { 0 } else { plain.body.len() };
 
         let packed = get(&server, path, "Accept-Encoding: br, gzip\r\n");
         assert_eq!(packed.header("content-encoding"), Some("gzip"));
@@ -47,7 +49,36 @@ fn every_file_comes_with_its_policy_and_only_once() {
         assert_eq!((known.status, known.body.len(), known.header("etag")), (304, 0, Some(tag)));
         assert_eq!(get(&server, path, &format!("If-None-Match: {packed_tag}\r\n")).status, 200);
     }
-    assert!(bytes < 60_000, "{bytes} bytes in all");
+    assert!(bytes < 64_000, "{bytes} bytes in all");
+}
+
+#[test]
+fn a_version_of_the_client_is_kept_for_a_year_by_pages_of_every_origin() {
+    let server = Server::start(&[]);
+    let list = server.get("/").json();
+    assert!(list["client"].as_array().unwrap().contains(&VERSIONED_CLIENT.into()), "{list}");
+    let elsewhere = "Origin: https://elsewhere.example\r\n";
+    for header_lines in ["", elsewhere] {
+        let versioned = get(&server, VERSIONED_CLIENT, header_lines);
+        assert_eq!(versioned.status, 200, "{versioned}");
+        assert_eq!(versioned.header("cache-control"), Some("public, max-age=31536000, immutable"));
+        // The same for all: a cache may give an answer that it has for one origin, or for none, to another.
+        assert_eq!(versioned.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(versioned.header("vary"), Some("Accept-Encoding"));
+        let current = get(&server, "/fanfare.js", header_lines);
+        assert_eq!(current.header("cache-control"), Some("no-cache"));
+        assert_eq!(current.header("access-control-allow-origin"), Some("*"));
+        assert!(current.body == versioned.body && current.header("etag") == versioned.header("etag"));
+        assert_eq!(get(&server, "/dashboard", header_lines).header("access-control-allow-origin"), None);
+    }
+    let allowed = Server::start(&["--cors-origin", "https://elsewhere.example"]);
+    let versioned = get(&allowed, VERSIONED_CLIENT, elsewhere);
+    assert_eq!(versioned.head.to_ascii_lowercase().matches("access-control-allow-origin").count(), 1, "{versioned}");
+
+    let other = get(&server, "/fanfare-0.0.7.js", "");
+    assert_eq!((other.status, other.header("cache-control")), (404, Some("no-store")));
+    assert!(other.text().contains(VERSIONED_CLIENT), "{other}");
+    assert_eq!(get(&server, "/fanfare-", "").header("cache-control"), None);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-/** Types of fanfare.js, the browser's client of a Fanfare server. */
+/** Types of fanfare.js, the client of a Fanfare server for browsers and node. */
 
 /** One event of a stream. */
 export interface FanfareEvent {
@@ -48,11 +48,13 @@ export interface Options {
   json?: boolean;
   /** Sent with the request, such as `{ Authorization: "Bearer ..." }`; implies `fetch`. */
   headers?: Record<string, string>;
-  /** Use fetch instead of EventSource. */
+  /** Send cookies to another origin, too: its server must allow this page's origin by name. */
+  withCredentials?: boolean;
+  /** Use fetch instead of EventSource: the default where there is none, as in node. */
   fetch?: boolean;
   /** Resume after this id. */
   lastEventId?: string;
-  /** One connection for all tabs of this origin that subscribe to this URL. */
+  /** One connection for all tabs of this origin that subscribe to this URL; without effect outside of pages. */
   share?: boolean;
   /** With `share`: how many past events a tab that joins is given. */
   keep?: number;
@@ -71,5 +73,5 @@ export interface Subscription {
   close(): void;
 }
 
-/** Subscribes to the stream at `url`, which may be relative to the page. */
+/** Subscribes to the stream at `url`, which may be relative in a page or worker. */
 export function subscribe(url: string | URL, options?: Options): Subscription;

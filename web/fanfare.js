@@ -8,11 +8,11 @@ const SILENCE_MS_MAX = 90000; // the server sends a heartbeat after 30 s at most
 
 /** Subscribes to a stream; see fanfare.d.ts for the options. */
 export function subscribe(url, options = {}) {
-  const target = new URL(url, document.baseURI);
+  const target = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
   // With a durable bus, the last id keeps up in silence.
   target.searchParams.set("heartbeat", "position");
   const settings = { json: true, retryMax: RETRY_MS_MAX, silenceMax: SILENCE_MS_MAX, ...options };
-  return settings.share && globalThis.BroadcastChannel
+  return settings.share && globalThis.document && globalThis.BroadcastChannel
     ? new SharedSubscription(target.href, settings)
     : new Subscription(target.href, settings);
 }
@@ -29,7 +29,7 @@ class Subscription {
     this.#url = url;
     this.#options = options;
     this.lastEventId = options.lastEventId ?? "";
-    addEventListener("online", this.#wake);
+    globalThis.addEventListener?.("online", this.#wake); // node has none
     this.#connect();
   }
 
@@ -44,7 +44,7 @@ class Subscription {
 
   close() {
     this.#end();
-    removeEventListener("online", this.#wake);
+    globalThis.removeEventListener?.("online", this.#wake);
     this.#tell({ name: "closed" });
   }
 
@@ -57,15 +57,15 @@ class Subscription {
 
   #connect() {
     this.#tell({ name: "connecting" });
-    // Only fetch can send headers, and only it sees events of every type.
-    if (this.#options.headers || this.#options.fetch) this.#fetch();
+    // Only fetch can send headers, and only it sees events of every type. Node has no EventSource by default.
+    if (this.#options.headers || this.#options.fetch || !globalThis.EventSource) this.#fetch();
     else this.#listen();
   }
 
   #listen() {
     const url = new URL(this.#url);
     if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
-    const source = new EventSource(url);
+    const source = new EventSource(url, { withCredentials: this.#options.withCredentials });
     this.#stop = () => source.close();
     source.onopen = () => this.#opened();
     for (const type of new Set(["message", "gap", ...(this.#options.types ?? [])])) {
@@ -99,7 +99,8 @@ class Subscription {
       heard();
       const headers = { Accept: "text/event-stream", ...this.#options.headers };
       if (this.lastEventId) headers["Last-Event-ID"] = this.lastEventId;
-      const response = await fetch(this.#url, { headers, signal: abort.signal, cache: "no-store" });
+      const credentials = this.#options.withCredentials ? "include" : "same-origin";
+      const response = await fetch(this.#url, { headers, credentials, signal: abort.signal, cache: "no-store" });
       if (response.status !== 200) after = await refusal(response);
       else {
         this.#opened();

@@ -183,7 +183,8 @@ impl FromStr for EndpointPath {
         }
         let in_tree =
             |tree: &&str| text.strip_prefix(*tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if TAKEN.contains(&text) || TAKEN_TREES.iter().any(in_tree) {
+        let is_client = text.starts_with("/fanfare-") && text.ends_with(".js"); // of any version
+        if TAKEN.contains(&text) || TAKEN_TREES.iter().any(in_tree) || is_client {
             return Err("that path is the server's own; allowed is any other, such as /sse".into());
         }
         Ok(EndpointPath(text.to_owned()))
@@ -381,6 +382,9 @@ mod tests {
         for taken in ["/", "/publish", "/disconnect", "/health", "/health/live", "/topics/a", "/metrics", "/dashboard"]
         {
             check(path, taken, Err("server's own"));
+        }
+        for client in ["/fanfare.js", "/fanfare-0.0.7.js", "/fanfare.d.ts"] {
+            check(path, client, Err("server's own"));
         }
     }
 

@@ -83,7 +83,8 @@ impl Desk<'_> {
     }
 
     fn answer_with(&mut self, head: &RequestHead, response: Response, node: &mut Node) -> Answer {
-        Answer { response, cors: self.api.refused_origins.cors_headers(head, node) }
+        let cors = self.api.refused_origins.cors_headers_of(&response, head, node);
+        Answer { response, cors }
     }
 
     fn open_stream<I: Io>(

@@ -2,8 +2,10 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
+import { open as openTab, serve } from "../clients/browser.mjs";
 import { BINARY, DEADLINE_MS, Server, figure, launch, open } from "./stage.mjs";
 
 const AXE = new URL("../clients/node_modules/axe-core/axe.min.js", import.meta.url);
@@ -242,6 +244,60 @@ staged("fanfare.js works with EventSource and with fetch, and resumes what was m
   const expected = [...texts, ["message", "missed", "a~b"]];
   assert.deepEqual(await page.evaluate(() => [[...heard.fetch], [...heard.EventSource]]), [expected, expected]);
 });
+
+test("fanfare.js sends a cookie to another origin only with credentials", { timeout: 4 * DEADLINE_MS }, async () => {
+  const origin = await serve("<!doctype html><title>a page of an application</title>");
+  const env = { FANFARE_JWT_SECRET: "a-secret-of-the-page-test-that-is-long-enough" };
+  const server = await Server.start(["--cors-origin", origin], { env });
+  const token = execFileSync(BINARY, ["token", "--subscribe", "js"], { env, encoding: "utf8" }).trim();
+  const context = await browser.createBrowserContext();
+  await context.setCookie({ name: "fanfare_token", value: token, domain: "localhost", path: "/", httpOnly: true });
+  const page = await openTab(context, origin);
+  const states = await page.evaluate(async (url) => {
+    const { subscribe } = await import(`${url}/fanfare.js`);
+    const settled = (options) =>
+      new Promise((resolve) => {
+        const onState = ({ name }) => name !== "connecting" && resolve(name);
+        subscribe(`${url}/events?topic=js`, { ...options, onState });
+      });
+    const all = [];
+    for (const fetch of [false, true]) for (const withCredentials of [false, true]) all.push(settled({ fetch, withCredentials }));
+    return Promise.all(all);
+  }, `http://localhost:${server.port}`);
+  assert.deepEqual(states, ["waiting", "open", "refused", "open"]);
+  await context.close();
+  await server.stop();
+});
+
+/** A page of another origin, as docs/client.md shows it: what stands before its module names the hash that the client must have. */
+const PINNED = {
+  script: (url, hash) => `<script type="module" src="${url}" integrity="${hash}"></script>`,
+  modulepreload: (url, hash) => `<link rel="modulepreload" href="${url}" integrity="${hash}">`,
+  "import map": (url, hash) => `<script type="importmap">{"integrity": {"${url}": "${hash}"}}</script>`,
+};
+
+for (const [way, element] of Object.entries(PINNED)) {
+  test(`a page that pins the client by ${way} runs it, and none with another hash`, { timeout: 4 * DEADLINE_MS }, async () => {
+    const server = await Server.start(["--dev"]);
+    const { client, client_integrity: right } = await (await fetch(server.url)).json();
+    const url = server.url + client.find((path) => /^\/fanfare-[^/]*\.js$/.test(path));
+    const script = Buffer.from(await (await fetch(url)).arrayBuffer());
+    assert.equal(right, `sha384-${createHash("sha384").update(script).digest("base64")}`);
+    const wrong = `sha384-${createHash("sha384").update("another script").digest("base64")}`;
+    for (const [hash, outcome] of [[right, "function"], [wrong, "nothing"]]) {
+      const origin = await serve(`<!doctype html><title>nothing</title>${element(url, hash)}<script type="module">
+        import { subscribe } from "${url}";
+        document.title = typeof subscribe;
+      </script>`);
+      const page = await openTab(browser, origin);
+      assert.equal(await page.title(), outcome, hash);
+      const isRefused = page.complaints.some((complaint) => complaint.includes("integrity"));
+      assert.equal(isRefused, hash === wrong, page.complaints.join("\n"));
+      await page.close();
+    }
+    await server.stop();
+  });
+}
 
 for (const scheme of ["light", "dark"]) {
   for (const width of [360, 1280, 2560]) {

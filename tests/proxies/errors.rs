@@ -93,7 +93,8 @@ fn what_is_for_operators_is_not_passed_on(kind: Kind) {
     // Fanfare itself would answer every client: here the proxy does not ask it.
     let listen = ["--listen", "127.0.0.1:0", "--listen", &proxy.listen(), "--open-reports"];
     let server = Server::start(&listen);
-    for target in ["/dashboard/data?topic=a", "/fanfare.js", "/fanfare.d.ts"] {
+    let versioned = concat!("/fanfare-", env!("CARGO_PKG_VERSION"), ".js");
+    for target in ["/dashboard/data?topic=a", "/fanfare.js", versioned, "/fanfare.d.ts"] {
         assert_eq!(ask(&proxy, &[], target).0, 200, "{target}");
     }
     assert_eq!(ask(&proxy, &["--data", "{}"], "/publish").0, 401);

@@ -23,6 +23,7 @@ pub mod numbers;
 pub mod paused;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod relay;

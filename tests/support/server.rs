@@ -110,6 +110,11 @@ impl Server {
         self.public[0].parse().expect("the first listener is TCP")
     }
 
+    /// The admin listener's address: of TCP, or `unix:` and a path.
+    pub fn admin_address(&self) -> &str {
+        &self.admin[0]
+    }
+
     pub fn url(&self, target: &str) -> String {
         format!("http://{}{target}", self.public[0])
     }
@@ -148,9 +153,9 @@ impl Server {
     }
 
     pub fn connect_admin(&self) -> Client {
-        match self.admin[0].strip_prefix("unix:") {
+        match self.admin_address().strip_prefix("unix:") {
             Some(path) => Client::connect_unix(Path::new(path)),
-            None => Client::connect(self.admin[0].parse().unwrap()),
+            None => Client::connect(self.admin_address().parse().unwrap()),
         }
     }
 

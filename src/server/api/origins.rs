@@ -12,6 +12,9 @@ use crate::server::node::log_entries::LogEntry;
 use crate::server::settings::Settings;
 use crate::server::transport::clients::Client;
 
+/// The header that names the origin whose pages may read an answer.
+pub(super) const ALLOW_ORIGIN: &str = "Access-Control-Allow-Origin";
+
 /// Refused origins that are remembered, so that each is not logged again and again.
 const REFUSED_ORIGINS_MAX: usize = 100;
 
@@ -20,18 +23,31 @@ const REFUSED_ORIGINS_MAX: usize = 100;
 pub(crate) struct RefusedOrigins(VecDeque<String>);
 
 impl RefusedOrigins {
+    /// The CORS headers of an answer that does not say itself that all origins may read it.
+    pub(crate) fn cors_headers_of(
+        &mut self,
+        response: &Response,
+        head: &RequestHead,
+        node: &mut Node,
+    ) -> Vec<(&'static str, String)> {
+        match response.headers.iter().any(|(name, _)| *name == ALLOW_ORIGIN) {
+            true => Vec::new(),
+            false => self.cors_headers(head, node),
+        }
+    }
+
     /// The CORS headers for a page's origin; a refused origin is logged with the option that would permit it.
     pub(crate) fn cors_headers(&mut self, head: &RequestHead, node: &mut Node) -> Vec<(&'static str, String)> {
         let Some(origin) = &head.origin else { return Vec::new() };
         let exposed = ("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate".to_owned());
         if node.settings.cors.any {
             // Never with credentials: what every page may read must not depend on the client.
-            return vec![("Access-Control-Allow-Origin", "*".to_owned()), exposed];
+            return vec![(ALLOW_ORIGIN, "*".to_owned()), exposed];
         }
         let vary = ("Vary", "Origin".to_owned());
         if node.settings.cors.allows(origin) {
             let credentials = ("Access-Control-Allow-Credentials", "true".to_owned());
-            return vec![("Access-Control-Allow-Origin", origin.clone()), credentials, exposed, vary];
+            return vec![(ALLOW_ORIGIN, origin.clone()), credentials, exposed, vary];
         }
         if !is_same(origin, head) {
             self.log_refused(origin, node);

@@ -2,28 +2,63 @@
 //!
 //! Invariant: a browser runs only what this server serves; the policy permits no other origin and no inline code.
 
+use std::sync::LazyLock;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use ring::digest::{SHA384, digest};
+
 use super::json;
+use super::origins::ALLOW_ORIGIN;
 use crate::protocol::head::RequestHead;
-use crate::protocol::response::Response;
+use crate::protocol::response::{Response, problem};
 
 /// Everything comes from this server: no inline scripts or styles, no frames, no requests to other servers.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                                        connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Where the client is for as long as this version of it: its bytes never change.
+pub(super) const VERSIONED_CLIENT: &str = concat!("/fanfare-", env!("CARGO_PKG_VERSION"), ".js");
+
+/// What pages name in `integrity`, so that they run only this version of the client (W3C Subresource Integrity).
+pub(super) static CLIENT_INTEGRITY: LazyLock<String> =
+    LazyLock::new(|| format!("sha384-{}", BASE64_STANDARD.encode(digest(&SHA384, CLIENT.plain))));
+
 /// One embedded file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct File {
     path: &'static str,
+    origins: Origins,
+    lifetime: Lifetime,
     content_type: &'static str,
     plain: &'static [u8],
     gzip: &'static [u8],
     fingerprint: u64,
 }
 
+/// Whose pages may load a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Origins {
+    /// This server's, and those of --cors-origin.
+    Allowed,
+    /// Every origin's. The answer does not depend on the request's origin, so that a cache may give it to all of them.
+    All,
+}
+
+/// For how long a browser may use a file without a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Lifetime {
+    /// Not at all, and mostly it is answered with 304: a new version of the server shows its new page at once.
+    Request,
+    /// A year.
+    Version,
+}
+
 macro_rules! file {
     ($folder:literal, $name:literal, $content_type:literal) => {
         File {
             path: concat!($folder, $name),
+            origins: Origins::Allowed,
+            lifetime: Lifetime::Request,
             content_type: $content_type,
             plain: include_bytes!(concat!("../../../web/", $name)),
             gzip: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
@@ -32,10 +67,13 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 9] = [
+const CLIENT: File = File { origins: Origins::All, ..file!("/", "fanfare.js", "text/javascript; charset=utf-8") };
+
+static FILES: [File; 10] = [
     File { path: "/dashboard", ..file!("", "index.html", "text/html; charset=utf-8") },
-    file!("/", "fanfare.js", "text/javascript; charset=utf-8"),
-    file!("/", "fanfare.d.ts", "text/plain; charset=utf-8"),
+    CLIENT,
+    File { path: VERSIONED_CLIENT, lifetime: Lifetime::Version, ..CLIENT },
+    File { origins: Origins::All, ..file!("/", "fanfare.d.ts", "text/plain; charset=utf-8") },
     file!("/dashboard/page/", "page.js", "text/javascript; charset=utf-8"),
     file!("/dashboard/page/", "charts.js", "text/javascript; charset=utf-8"),
     file!("/dashboard/page/", "figures.js", "text/javascript; charset=utf-8"),
@@ -47,6 +85,16 @@ static FILES: [File; 9] = [
 /// The file at a path.
 pub(super) fn find(path: &str) -> Option<&'static File> {
     FILES.iter().find(|file| file.path == path)
+}
+
+/// The answer to a path without a file: for another version of the client, it names the version that is here.
+pub(super) fn not_found(path: &str) -> Response {
+    if !path.starts_with("/fanfare-") || !path.ends_with(".js") {
+        return problem(404, "Not found", &format!("nothing is at {path:?}; GET / lists what there is"));
+    }
+    let detail = format!("this server's version of fanfare.js is {}, at {VERSIONED_CLIENT}", env!("CARGO_PKG_VERSION"));
+    // During an upgrade of several nodes, one answers this and the next has the file: no cache may keep it.
+    problem(404, "Not found", &detail).with_header("Cache-Control", "no-store")
 }
 
 /// `GET /`: the page for browsers, `list` for other clients.
@@ -68,10 +116,16 @@ impl File {
         if head.accepts_gzip && !is_known {
             response = response.with_header("Content-Encoding", "gzip");
         }
+        if self.origins == Origins::All {
+            response = response.with_header(ALLOW_ORIGIN, "*");
+        }
+        let cache_control = match self.lifetime {
+            Lifetime::Request => "no-cache",
+            Lifetime::Version => "public, max-age=31536000, immutable",
+        };
         response
             .with_header("ETag", tag)
-            // Requested each time and answered with 304: a new version of the server shows its new page at once.
-            .with_header("Cache-Control", "no-cache")
+            .with_header("Cache-Control", cache_control)
             .with_header("Vary", "Accept-Encoding")
             .with_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
             .with_header("X-Content-Type-Options", "nosniff")
@@ -101,9 +155,10 @@ mod tests {
 
     #[test]
     fn the_page_stays_small_and_compresses() {
-        let sum = |bytes: fn(&File) -> usize| FILES.iter().map(bytes).sum::<usize>();
+        let files = || FILES.iter().filter(|file| file.path != VERSIONED_CLIENT); // the client's second path
+        let sum = |bytes: fn(&File) -> usize| files().map(bytes).sum::<usize>();
         let (plain, gzip) = (sum(|file| file.plain.len()), sum(|file| file.gzip.len()));
-        assert!(plain < 60_000 && gzip < plain / 2, "{plain} bytes, compressed {gzip}");
+        assert!(plain < 64_000 && gzip < plain / 2, "{plain} bytes, compressed {gzip}");
     }
 
     #[test]

@@ -203,10 +203,7 @@ fn route(client: &Client, head: &RequestHead, settings: &Settings) -> Result<Rou
     let stream_endpoint = stream_endpoint.as_ref().map(EndpointPath::as_str);
     let route = Route::of(path, stream_endpoint, dashboard_topic);
     let route = route.filter(|route| !client.is_admin || route.is_admin());
-    let Some(route) = route else {
-        let detail = format!("nothing is at {path:?}; GET / lists what there is");
-        return Err(response::problem(404, "Not found", &detail));
-    };
+    let Some(route) = route else { return Err(page::not_found(path)) };
     if !route.takes(method) {
         let detail = format!("{path:?} is not for {}", method.as_str());
         let problem = response::problem(405, "Method not allowed", &detail);
@@ -233,7 +230,8 @@ fn endpoints(settings: &Settings, is_admin: bool, has_kafka: bool) -> serde_json
         "metrics": "/metrics",
         "kafka": has_kafka.then_some("/kafka/status"),
         "debug": "/dashboard/debug",
-        "client": ["/fanfare.js", "/fanfare.d.ts"],
+        "client": ["/fanfare.js", page::VERSIONED_CLIENT, "/fanfare.d.ts"],
+        "client_integrity": &*page::CLIENT_INTEGRITY,
     })
 }
 
@@ -263,6 +261,7 @@ mod tests {
             "/events%2f",
             "/ss%65",
             "/%66anfare.js",
+            "/fanfare-0.0.7.js",
             "//metrics",
             "/metrics/",
             "/METRICS",
