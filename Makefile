@@ -44,6 +44,7 @@ uninstall: $(BINARY)
 
 # Writes target/debian/fanfare_VERSION_ARCHITECTURE.deb.
 deb:
+	packaging/build-setup
 	cargo build --release --features "$(FEATURES)"
 	BINARY=$(BINARY) packaging/deb
 
