@@ -87,8 +87,11 @@ class FreshHost:
     @contextmanager
     def page(self, token, topic, data):
         """Opens Fanfare's page in Chromium; its inspector watches a topic, and in the end has to show an event with this data."""
+        url = "http://localhost:3001/"
+        asks = self.outside("curl", "-sf", "-o", "/dev/null", url + "health/live")
+        wait_for("the server", lambda: subprocess.run(asks, check=False).returncode == 0, 60)
         program = ROOT / "tests" / "acceptance" / "inspector.mjs"
-        command = self.outside("node", program, "http://localhost:3001/", topic, data)
+        command = self.outside("node", program, url, topic, data)
         environment = {**os.environ, "OPERATOR_TOKEN": token}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as browser:
             try:
