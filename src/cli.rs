@@ -19,7 +19,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{COUNT_MAX, Flags, Options, RedisPayload, count_within, duration_within, topic};
+use crate::config::{COUNT_MAX, Flags, Options, RedisPayload, count_within, duration_within, number_within, topic};
 use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
 use crate::io::listener::ListenAddress;
@@ -286,7 +286,7 @@ pub struct SubscribeArgs {
     pub data_only: bool,
 
     /// Stop after this many events
-    #[arg(long, value_name = "N", value_parser = count_within(1, u64::MAX), help_heading = "Output")]
+    #[arg(long, value_name = "N", value_parser = number_within(1, u64::MAX), help_heading = "Output")]
     pub count: Option<u64>,
 
     /// Treat a stream as lost after this much silence, which must exceed the server's heartbeat. Unset: never

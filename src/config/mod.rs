@@ -44,7 +44,7 @@ pub use tables::{ChannelTable, TABLES_MAX, Tables, TopicTable};
 pub use template::template;
 pub use values::{
     COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration, duration_text,
-    duration_within, size, size_text, size_within, topic,
+    duration_within, number_within, size, size_text, size_within, topic,
 };
 
 use jwt::JwtOptions;

@@ -90,7 +90,12 @@ pub fn size_text(bytes: usize) -> String {
 }
 
 /// A reader of whole numbers from `min` to `max`, both included.
-pub fn count_within<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone
+pub fn count_within(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
+    number_within(min, max)
+}
+
+/// The same for numbers of another type, which `max` names.
+pub fn number_within<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: Copy + FromStr + PartialOrd + fmt::Display,
 {
