@@ -51,9 +51,9 @@ class FreshHost:
         self.commands = 0
         self.began = None
 
-    def download(self, source, name=None):
-        """Copies a file into the user's home."""
-        shutil.copy(source, f"{self.folder}{HOME}/{name or Path(source).name}")
+    def download(self, file):
+        """Copies a file of this machine into the user's home."""
+        shutil.copy(file, f"{self.folder}{HOME}/")
 
     def outside(self, *command):
         """A command of this machine that reaches the host's ports as localhost."""
