@@ -57,7 +57,9 @@ fn command() -> clap::Command {
         !arg.is_positional() && names.iter().any(|name| OF_NUMBERS.contains(&name.as_str()))
     };
     let with_hyphens = move |arg: Arg| if takes_number(&arg) { arg.allow_hyphen_values(true) } else { arg };
-    Cli::command().mut_subcommands(|command| command.mut_args(with_hyphens))
+    // The commands of fanfare bus are one level deeper.
+    let in_args = move |command: clap::Command| command.mut_args(with_hyphens);
+    Cli::command().mut_subcommands(move |command| in_args(command).mut_subcommands(in_args))
 }
 
 /// What to do.

@@ -163,7 +163,7 @@ impl FromStr for EndpointPath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<EndpointPath, String> {
-        const TAKEN: [&str; 10] = [
+        const TAKEN: [&str; 11] = [
             "/",
             "/publish",
             "/disconnect",
@@ -174,6 +174,7 @@ impl FromStr for EndpointPath {
             "/kafka/status",
             "/fanfare.js",
             "/fanfare.d.ts",
+            "/openapi.json",
         ];
         const TAKEN_TREES: [&str; 3] = ["/health", "/topics", "/dashboard/page"];
         if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#%\"<>^`{}".contains(&b)) {
