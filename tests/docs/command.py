@@ -64,7 +64,7 @@ def fanfare(arguments, environment):
 
 def python(arguments, environment):
     """A program that serves runs on; any other ends."""
-    if "import HTTPServer" in Path(arguments[0]).read_text():
+    if "serve_forever()" in Path(arguments[0]).read_text():
         keep("python3", [sys.executable, *arguments], environment, lambda log: b"http" in log or b"HTTP" in log)
     else:
         run([sys.executable, *arguments], environment)
