@@ -209,8 +209,8 @@ fn each_listener_lists_its_own_routes() {
             assert_eq!(status, if is_posted_to { 405 } else { 200 }, "{target}");
         }
     };
-    check(&|| server.connect(), 16);
-    check(&|| server.connect_admin(), 12);
+    check(&|| server.connect(), 17);
+    check(&|| server.connect_admin(), 13);
 }
 
 #[test]
