@@ -7,19 +7,18 @@
 mod bus;
 mod disconnect;
 mod token;
+mod tune;
 
 use std::ffi::OsString;
-use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
-use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{Flags, Options, RedisPayload, duration_within, topic};
+use crate::config::{COUNT_MAX, Flags, Options, RedisPayload, count_within, duration_within, number_within, topic};
 use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
 use crate::io::listener::ListenAddress;
@@ -27,6 +26,7 @@ use crate::io::listener::ListenAddress;
 pub use bus::{BusAction, BusArgs, BusPlace, CheckArgs, HoldArgs, InstallArgs};
 pub use disconnect::DisconnectArgs;
 pub use token::TokenArgs;
+pub use tune::TuneArgs;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -41,7 +41,7 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line.
     pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-        let matches = command().try_get_matches_from(args).map_err(explain_number)?;
+        let matches = command().try_get_matches_from(args)?;
         Cli::from_arg_matches(&matches)
     }
 }
@@ -55,20 +55,9 @@ fn command() -> clap::Command {
         !arg.is_positional() && names.iter().any(|name| OF_NUMBERS.contains(&name.as_str()))
     };
     let with_hyphens = move |arg: Arg| if takes_number(&arg) { arg.allow_hyphen_values(true) } else { arg };
-    Cli::command().mut_subcommands(|command| command.mut_args(with_hyphens))
-}
-
-/// Replaces Rust's error for a text that is not a number ("invalid digit found in string"): it names nothing that is
-/// allowed.
-fn explain_number(error: clap::Error) -> clap::Error {
-    let is_no_number = matches!(std::error::Error::source(&error), Some(source) if source.is::<ParseIntError>());
-    match (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue)) {
-        (Some(option), Some(value)) if is_no_number => {
-            let text = format!("{option} {value}: allowed is a whole number, written in digits alone, such as 10000");
-            Cli::command().error(ErrorKind::ValueValidation, text)
-        }
-        _ => error,
-    }
+    // The commands of fanfare bus are one level deeper.
+    let in_args = move |command: clap::Command| command.mut_args(with_hyphens);
+    Cli::command().mut_subcommands(move |command| in_args(command).mut_subcommands(in_args))
 }
 
 /// What to do.
@@ -92,6 +81,8 @@ pub enum Command {
     /// List what this host is short of for many connections, and print each fix
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Raise this host's kernel settings for many connections
+    Tune(TuneArgs),
     /// Install and examine a durable bus in a Redis stream
     Bus(BusArgs),
     /// Print a shell's completions
@@ -153,7 +144,6 @@ Examples:
   fanfare doctor
   fanfare doctor --connections 1000000 --json
   fanfare doctor --listen 127.0.0.1:3001      a proxy on this host connects there
-  fanfare doctor --sysctl | sudo tee /etc/sysctl.d/60-fanfare.conf && sudo systemctl restart systemd-sysctl
   sudo nsenter --target PID --net fanfare doctor --root /proc/PID/root      a container, seen from its host";
 
 const COMPLETIONS_HELP: &str = "\
@@ -294,7 +284,7 @@ pub struct SubscribeArgs {
     pub data_only: bool,
 
     /// Stop after this many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Output")]
+    #[arg(long, value_name = "N", value_parser = number_within(1, u64::MAX), help_heading = "Output")]
     pub count: Option<u64>,
 
     /// Treat a stream as lost after this much silence, which must exceed the server's heartbeat. Unset: never
@@ -388,7 +378,7 @@ fn event_type(text: &str) -> Result<EventType, String> {
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
     /// The subscribers that the host is to hold
-    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = count_within(1, COUNT_MAX))]
     pub connections: u32,
 
     /// Where the server listens, as for serve; on loopback a proxy needs a local port for each subscriber; repeatable

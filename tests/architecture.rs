@@ -64,8 +64,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // It looks at the host, and at nothing of the server.
     ("doctor", &[]),
-    // How an address is written is one decision, what a failed request means, whom the clients trust, and what of a
-    // URL is shown.
+    // How an address is written is one decision, what a failed request means, whom the clients trust, what of a URL is
+    // shown, and what a number may be.
     (
         "load",
         &[
@@ -80,6 +80,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "client::token",
             "client::trust",
             "config::redact_url",
+            "config::COUNT_MAX",
+            "config::count_within",
+            "config::number_within",
         ],
     ),
     // The flags of each command are declared by what it runs.

@@ -41,6 +41,7 @@ fn help_has_headings_and_examples() {
     check(&["publish", "--help"], &[], 0, &["--redis-url", "empty lines are left out", "Examples:"]);
     check(&["disconnect", "--help"], &[], 0, &["--token-id", "FANFARE_OPERATOR_TOKEN", "Exit codes", "Examples:"]);
     check(&["doctor", "--help"], &[], 0, &["--connections", "--json", "--sysctl", "[default: 100000]", "Examples:"]);
+    check(&["tune", "--help"], &[], 0, &["--connections", "--dry-run", "--remove", "or else 100000", "Examples:"]);
     check(&["--version"], &[], 0, &[env!("CARGO_PKG_VERSION")]);
 }
 
@@ -59,11 +60,26 @@ fn wrong_usage_exits_2() {
     check(&["publish", "t", "{", "--json"], &[], 2, &["not JSON"]);
     check(&["publish", "t", "-", "--id", "7"], &[], 2, &["--id"]);
     check(&["publish", "t", "x", "--event", "gap"], &[], 2, &["--event", "'gap'", "is reserved", "choose another"]);
-    let digits = "allowed is a whole number, written in digits alone";
-    check(&["load", "-n", "10k", "h"], &[], 2, &["--clients <N> 10k: ", digits]);
-    check(&["load", "-n", "-5", "h"], &[], 2, &["'--clients <N>'", "-5 is not in 0.."]);
-    check(&["subscribe", "h", "--count", "10k"], &[], 2, &["--count <N> 10k: ", digits]);
-    check(&["doctor", "--connections", "-5"], &[], 2, &["--connections <N>", "-5", "1.."]);
+    let number = |args: &[&str], value: &str, option: &str, range: &str| {
+        let said = format!("invalid value '{value}' for '{option}': allowed is a whole number from {range}");
+        check(&[args, &[value]].concat(), &[], 2, &[&said]);
+    };
+    for wrong in ["10k", "-5", "1.5", "1e5", "", "99999999999999999999"] {
+        number(&["load", "h", "-n"], wrong, "--clients <N>", "1 to 2147483647");
+        number(&["load", "h", "--payload-bytes"], wrong, "--payload-bytes <N>", "0 to 2147483647");
+        number(&["doctor", "--connections"], wrong, "--connections <N>", "1 to 2147483647");
+        number(&["tune", "--connections"], wrong, "--connections <N>", "1 to 2147483647");
+        number(&["bus", "check", "--entries"], wrong, "--entries <N>", "0 to ");
+    }
+    number(&["subscribe", "h", "--count"], "0", "--count <N>", "1 to ");
+    number(&["load", "h", "-n"], "0", "--clients <N>", "1 to ");
+    check(
+        &["load", "h", "--connect-rate", "x"],
+        &[],
+        2,
+        &["--connect-rate <N>", "'x'", "a number, such as 100 or 0.5"],
+    );
+    check(&["tune", "--remove", "--connections", "5"], &[], 2, &["--remove", "--connections"]);
     check(&["subscribe", "h", "--idle-timeout", "-5s"], &[], 2, &["--idle-timeout <TIME>", "-5s", "500ms, 3s"]);
     check(&["publish", "t", "x", "--redis-url", "redis://h", "--id", "7"], &[], 2, &["--redis-payload envelope"]);
 }
@@ -89,6 +105,19 @@ fn a_wrong_value_names_the_option_the_value_and_what_is_allowed_and_exits_2() {
     let (_held, path) = file("# where\nlisten = 127.0.0.1:40003 # here\n");
     let needs_quotes = "line 2: listen = 127.0.0.1:40003: a text needs quotes: listen = \"127.0.0.1:40003\"\n";
     check(&["--config", &path], &[], &[&path, needs_quotes]);
+    check(&["--dev=maybe"], &[], &["--dev maybe: allowed is true or false"]);
+    check(&["--publish-token-file", ""], &[], &["--publish-token-file : the value is empty"]);
+    let wrong_line = |text: &str, words: &str| {
+        let (_held, path) = file(text);
+        check(&["--config", &path], &[], &[&path, words]);
+    };
+    wrong_line("max-connections = 10k\n", "line 1: max-connections = 10k: allowed is a whole number, such as 10000");
+    wrong_line("max-connections = 99999999999999999999\n", "99999999999999999999: allowed is a whole number");
+    wrong_line("max-connections = -5\n", "max-connections = -5 in ");
+    wrong_line("dev = yes\n", "line 1: dev = yes: allowed is true or false");
+    wrong_line("log-level =\n", "line 1: log-level has no value: write one, or leave the line out");
+    wrong_line("[limits]\nmax-connections = 5\n", "unknown key limits; options stand above the first line [[...]]");
+    wrong_line("[[topics]]\npattern = \"a\"\nlatest = \"x\"\n", "latest = \"x\" in [[topics]] 1 of ");
     let (_held, path) = file("cors-origin = [https://a, https://b]");
     check(&["--config", &path], &[], &[&path, "line 1: ", "cors-origin = [\"https://a\", \"https://b\"]"]);
     let (_held, path) = file("redis-url = redis://me:hunter2@host");

@@ -48,6 +48,8 @@ export interface Options {
   json?: boolean;
   /** Sent with the request, such as `{ Authorization: "Bearer ..." }`; implies `fetch`. */
   headers?: Record<string, string>;
+  /** Send cookies to another origin, too: its server must allow this page's origin by name. */
+  withCredentials?: boolean;
   /** Use fetch instead of EventSource: the default where there is none, as in node. */
   fetch?: boolean;
   /** Resume after this id. */

@@ -65,7 +65,7 @@ class Subscription {
   #listen() {
     const url = new URL(this.#url);
     if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
-    const source = new EventSource(url);
+    const source = new EventSource(url, { withCredentials: this.#options.withCredentials });
     this.#stop = () => source.close();
     source.onopen = () => this.#opened();
     for (const type of new Set(["message", "gap", ...(this.#options.types ?? [])])) {
@@ -99,7 +99,8 @@ class Subscription {
       heard();
       const headers = { Accept: "text/event-stream", ...this.#options.headers };
       if (this.lastEventId) headers["Last-Event-ID"] = this.lastEventId;
-      const response = await fetch(this.#url, { headers, signal: abort.signal, cache: "no-store" });
+      const credentials = this.#options.withCredentials ? "include" : "same-origin";
+      const response = await fetch(this.#url, { headers, credentials, signal: abort.signal, cache: "no-store" });
       if (response.status !== 200) after = await refusal(response);
       else {
         this.#opened();

@@ -17,26 +17,16 @@ use crate::io::listener::{ListenAddress, Listener};
 use crate::server::ListenerRole;
 
 /// Warnings at start assume at most this many connections, unless the configuration names a number.
-const CONNECTIONS_ASSUMED_MAX: u64 = 100_000;
+const CONNECTIONS_ASSUMED_MAX: u32 = 100_000;
 
 /// Examines this host, or the one below `--root`.
 pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let is_this_host = args.root == Path::new("/");
-    // Below another root, /proc/self would mean this process, which is not there.
-    let process = if is_this_host { "self" } else { "1" };
-    let mut host = Host::read(&args.root, process, page_bytes())
-        .map_err(|error| UsageError(format!("--root {}: {error}", args.root.display())))?;
-    if is_this_host {
+    let mut host = examine(&args.root)?;
+    if is_this_host(&args.root) {
         ask_programs(&mut host, &args.unit);
     }
-    let connections = u64::from(args.connections);
-    let demand = Demand {
-        connections,
-        descriptors: descriptors_for(connections),
-        loopback_listeners: loopback_listeners(&args.listen),
-        backlog: None,
-        drain: args.drain,
-    };
+    let demand =
+        Demand { loopback_listeners: loopback_listeners(&args.listen), drain: args.drain, ..demand(args.connections) };
     if let Some(part) = args.sysctl {
         return print(&profile::text(part, &host, &demand), ExitCode::SUCCESS);
     }
@@ -47,6 +37,29 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     }
     let is_coloured = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     print(&(table::lines(&report, is_coloured).join("\n") + "\n"), code)
+}
+
+/// Reads the host below a root.
+pub(super) fn examine(root: &Path) -> Result<Host, UsageError> {
+    // Below another root, /proc/self would mean this process, which is not there.
+    let process = if is_this_host(root) { "self" } else { "1" };
+    Host::read(root, process, page_bytes()).map_err(|error| UsageError(format!("--root {}: {error}", root.display())))
+}
+
+pub(super) fn is_this_host(root: &Path) -> bool {
+    root == Path::new("/")
+}
+
+/// What this many connections need, wherever the server listens and however long it takes to leave.
+pub(super) fn demand(connections: u32) -> Demand {
+    let connections = u64::from(connections);
+    Demand {
+        connections,
+        descriptors: descriptors_for(connections),
+        loopback_listeners: 0,
+        backlog: None,
+        drain: Duration::ZERO,
+    }
 }
 
 fn print(text: &str, code: ExitCode) -> anyhow::Result<ExitCode> {
@@ -90,19 +103,19 @@ fn loopback_listeners<'a>(listeners: impl IntoIterator<Item = &'a ListenAddress>
 
 /// The short form at the server's start: logs a warning for each shortage.
 pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], roles: &[ListenerRole]) {
-    let asked = config.limits.connections_max.map(u64::from);
+    let asked = config.limits.connections_max;
     // With --dev, the server is only tried out, and does not need what a service needs.
     if asked.is_none() && config.security.dev {
         return;
     }
-    let connections = asked.unwrap_or((streams_max as u64).min(CONNECTIONS_ASSUMED_MAX));
+    let assumed = || u32::try_from(streams_max).unwrap_or(u32::MAX).min(CONNECTIONS_ASSUMED_MAX);
+    let connections = asked.unwrap_or_else(assumed);
     let public = listeners.iter().zip(roles).filter(|(_, role)| **role == ListenerRole::Public);
+    // Without the time to leave: the server can't see the stop timeout from here.
     let demand = Demand {
-        connections,
-        descriptors: descriptors_for(connections),
         loopback_listeners: loopback_listeners(public.map(|(listener, _)| listener.address())),
         backlog: Some(u64::from(config.listen.backlog)),
-        drain: Duration::ZERO, // the server can't see the stop timeout from here
+        ..demand(connections)
     };
     let host = match Host::read(Path::new("/"), "self", page_bytes()) {
         Ok(host) => host,

@@ -26,6 +26,7 @@ mod sources;
 mod subscribe;
 mod systemd;
 mod token;
+mod tune;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -56,6 +57,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Bus(args) => bus::run(&args),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::write_pages(&args.folder),

@@ -31,7 +31,7 @@ impl ConfigFile {
     pub fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
         let mut options = toml::from_str(text).map_err(|error: toml::de::Error| {
             let above = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
-            let advice = text.lines().nth(above).and_then(unquoted);
+            let advice = text.lines().nth(above).and_then(self::advice);
             refused(path, format!("line {}: {}", above + 1, advice.as_deref().unwrap_or(error.message())))
         })?;
         let mut take = |name| take_tables(&mut options, name).map_err(|reason| refused(path, reason));
@@ -90,6 +90,7 @@ impl Section<'_> {
         let advice = match nearest(key, names.iter().copied(), key.len().max(6) / 3) {
             Some(name) => format!("did you mean {name}?"),
             None if is_option => "options stand above the first table".to_owned(),
+            None if self.keys[key].is_table() => "options stand above the first line [[...]], in no table".to_owned(),
             None if matches!(self.origin, Origin::Table(_)) => format!("allowed are {}", names.join(", ")),
             None => "the keys are the flags' names: see fanfare serve --help".to_owned(),
         };
@@ -125,17 +126,25 @@ impl Section<'_> {
     }
 }
 
-/// Advice for a line whose text has no quotes: the option or key, its value, and how to write it.
-fn unquoted(line: &str) -> Option<String> {
+/// Advice for a line whose value is no value of TOML: the option or key, its value, and how to write it.
+fn advice(line: &str) -> Option<String> {
     let (name, value) = line.split_once('=')?;
     let (name, value) = (name.trim(), value.split(" #").next().unwrap_or_default().trim());
     let declared = [command(), tables::channel_keys(), tables::topic_keys()];
-    let is_known = declared.iter().flat_map(Command::get_arguments).any(|arg| arg.get_id() == name);
-    if !is_known || value.is_empty() || value.contains(['"', '\'']) {
+    let arg = declared.iter().flat_map(Command::get_arguments).find(|arg| arg.get_id() == name)?;
+    if value.is_empty() {
+        return Some(format!("{name} has no value: write one, or leave the line out"));
+    }
+    if value.contains(['"', '\'']) {
         return None;
     }
     if SECRET_OPTIONS.contains(&name) {
         return Some(format!("{name} needs quotes around its value")); // the value may hold the password
+    }
+    match arg.get_value_names().and_then(<[_]>::first).map(clap::builder::Str::as_str) {
+        Some("N") => return Some(format!("{name} = {value}: allowed is a whole number, such as 10000")),
+        Some("BOOL" | "true") => return Some(format!("{name} = {value}: allowed is true or false")),
+        _ => {}
     }
     let quoted: Vec<String> =
         value.trim_matches(['[', ']']).split(',').map(|text| format!("\"{}\"", text.trim())).collect();

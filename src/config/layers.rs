@@ -26,6 +26,9 @@ pub type Flags = BTreeMap<String, Vec<String>>;
 /// The word that unsets an option without a default, where a lower layer has set it.
 pub(super) const OFF: &str = "off";
 
+/// What clap says about a value that is neither true nor false.
+const NO_BOOLEAN: &str = "value was not a boolean";
+
 /// The options whose values may hold a secret.
 pub(super) const SECRET_OPTIONS: [&str; 2] = ["redis-url", "postgres-url"];
 
@@ -142,12 +145,13 @@ impl Settings {
             return ConfigError::Contradiction(error.to_string());
         };
         let reason = match (error.kind(), error.get(ContextKind::ValidValue)) {
-            (ErrorKind::InvalidValue, Some(ContextValue::Strings(allowed))) => {
+            (ErrorKind::InvalidValue, Some(ContextValue::Strings(allowed))) if !allowed.is_empty() => {
                 format!("allowed is {}", allowed.join(" or "))
             }
-            _ => match std::error::Error::source(error) {
-                Some(source) => source.to_string(),
-                None => "is not allowed".to_owned(),
+            _ => match std::error::Error::source(error).map(ToString::to_string) {
+                Some(reason) if reason == NO_BOOLEAN => "allowed is true or false".to_owned(),
+                Some(reason) => reason,
+                None => "the value is empty; allowed is a text, or to leave the option out".to_owned(),
             },
         };
         ConfigError::Value { setting: setting.to_string(), reason }

@@ -34,8 +34,8 @@ pub use kafka::{KafkaBrokers, KafkaBusConfig, KafkaConfig, KafkaSasl, kafka_topi
 pub use kafka_flows::{KEY_PLACE, KafkaCopyRule, KafkaFeed, KafkaFeedsConfig};
 pub use layers::{Environment, Flags, Origin, Setting, Settings, variable};
 pub use options::{
-    DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
-    Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
+    BATCH_MAX, DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig,
+    LogFormat, Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
 };
 pub use postgres::PostgresConfig;
 pub use redis::RedisConfig;
@@ -43,8 +43,8 @@ pub use secret::{PostgresUrl, REDACTED, RedisUrl, Secret, SecretError, SecretFil
 pub use tables::{ChannelTable, TABLES_MAX, Tables, TopicTable};
 pub use template::template;
 pub use values::{
-    CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration, duration_text,
-    duration_within, size, size_text, size_within, topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration, duration_text,
+    duration_within, number_within, size, size_text, size_within, topic,
 };
 
 use jwt::JwtOptions;
@@ -233,6 +233,12 @@ impl Loaded {
         text.push_str(&self.tables.to_toml());
         text
     }
+}
+
+/// The limit on streams in a configuration file, whatever flags and environment say; none if it sets none.
+pub fn connections_max(file: &Path) -> Result<Option<u32>, ConfigError> {
+    let file = ConfigFile::read(file)?;
+    Ok(Settings::merge(&Flags::new(), &Environment::new(), Some(&file))?.read()?.limits.connections_max)
 }
 
 /// Turns options into the configuration: reads files of secrets, and groups the options about Redis under it.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::event::{NameError, Topic};
 
 /// Largest allowed count: every count fits in a `u32` and in an `int` of the kernel.
-pub(super) const COUNT_MAX: u32 = i32::MAX as u32;
+pub const COUNT_MAX: u32 = i32::MAX as u32;
 
 const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 24 * 3_600_000)];
@@ -91,6 +91,14 @@ pub fn size_text(bytes: usize) -> String {
 
 /// A reader of whole numbers from `min` to `max`, both included.
 pub fn count_within(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
+    number_within(min, max)
+}
+
+/// The same for numbers of another type, which `max` names.
+pub fn number_within<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: Copy + FromStr + PartialOrd + fmt::Display,
+{
     move |text| match text.parse() {
         Ok(count) if (min..=max).contains(&count) => Ok(count),
         _ => Err(format!("allowed is a whole number from {min} to {max}")),
@@ -155,7 +163,7 @@ impl FromStr for EndpointPath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<EndpointPath, String> {
-        const TAKEN: [&str; 10] = [
+        const TAKEN: [&str; 11] = [
             "/",
             "/publish",
             "/disconnect",
@@ -166,6 +174,7 @@ impl FromStr for EndpointPath {
             "/kafka/status",
             "/fanfare.js",
             "/fanfare.d.ts",
+            "/openapi.json",
         ];
         const TAKEN_TREES: [&str; 3] = ["/health", "/topics", "/dashboard/page"];
         if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#%\"<>^`{}".contains(&b)) {

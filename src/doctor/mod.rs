@@ -3,17 +3,20 @@
 //! ```text
 //!  /proc, /sys, systemctl, tc ──▶ Host (a snapshot) ──▶ rules ──▶ Report ──▶ a table, JSON, or the server's log
 //!                                                  profile ──┘└──▶ the sysctl profile of this host
+//!                                            sysctl_files ────┴──▶ Tuning: what fanfare tune changes
 //! ```
 //!
-//! `host`, `unit` and `queue` read the host; the rules are pure. `profile` sets the values that `rules` checks and that
-//! `sysctl/` ships. Changes nothing on the host.
+//! `host`, `unit`, `queue` and `sysctl_files` read the host; the rules are pure. `profile` sets the values that `rules` checks
+//! and that `sysctl/` ships; `tuning` says which of them a host needs. Changes nothing on the host.
 
 pub mod host;
 pub mod profile;
 pub mod queue;
 pub mod rules;
 pub mod shortage;
+pub mod sysctl_files;
 pub mod table;
+pub mod tuning;
 pub mod unit;
 
 use std::time::Duration;

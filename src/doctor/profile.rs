@@ -2,7 +2,8 @@
 //!
 //! It has two parts. Settings that are the same on every host are files in `sysctl/`, which this code writes and a test
 //! compares with it. Settings that depend on a host are computed on it, and never lower its own values. The doctor's
-//! rules check the same keys, so the doctor reports none of these keys on a host with both parts.
+//! rules check the same keys, so the doctor reports none of these keys on a host with both parts. `tuning` decides which
+//! of them `fanfare tune` applies.
 
 use super::Demand;
 use super::host::Host;
@@ -163,11 +164,13 @@ fn tracked(demand: &Demand) -> u64 {
 
 /// The three numbers of [`TCP_MEM`] for a host: the middle one is a quarter of its memory, the others are in the
 /// kernel's ratio to it. No number is lower than the host's own.
-pub fn tcp_mem(host: &Host) -> [u64; 3] {
-    let pressure = host.memory_total_bytes / host.page_bytes / 4;
-    let wanted = [pressure / 4 * 3, pressure, pressure / 4 * 6];
-    let given = host.sysctls.get(TCP_MEM).and_then(|given| <[u64; 3]>::try_from(given.as_slice()).ok());
-    given.map_or(wanted, |given| std::array::from_fn(|index| wanted[index].max(given[index])))
+pub fn tcp_mem(host: &Host) -> Vec<u64> {
+    of_memory(host).at_least(host.sysctls.get(TCP_MEM)).values
+}
+
+/// True for the keys of the profile.
+pub fn has(name: &str) -> bool {
+    name == TCP_MEM || FIXED.iter().chain(OF_HOST).any(|key| key.name == name)
 }
 
 /// Which part of the profile is asked for.
@@ -181,7 +184,67 @@ pub enum Part {
     Host,
 }
 
-/// The profile as a file for sysctl.d.
+/// A sysctl and what it is to be set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, as sysctl writes it.
+    pub name: &'static str,
+    /// Its numbers.
+    pub values: Vec<u64>,
+    is_optional: bool,
+    bounds: &'static str,
+    consequence: &'static str,
+}
+
+impl Setting {
+    fn of(key: &Key, demand: &Demand) -> Setting {
+        let Key { name, is_optional, bounds, consequence, .. } = *key;
+        Setting { name, values: vec![(key.set)(demand)], is_optional, bounds, consequence }
+    }
+
+    /// The same without a number that is lower than the other value's.
+    pub fn at_least(mut self, other: Option<&Vec<u64>>) -> Setting {
+        if let Some(other) = other.filter(|other| other.len() == self.values.len()) {
+            self.values.iter_mut().zip(other).for_each(|(value, least)| *value = (*value).max(*least));
+        }
+        self
+    }
+
+    /// The setting as a file of sysctl.d has it, below its reason.
+    pub fn text(&self) -> String {
+        let prefix = if self.is_optional { "-" } else { "" };
+        let consequence = format!("Too low: {}.", self.consequence);
+        let reason = wrapped(self.bounds, 110).into_iter().chain(wrapped(&consequence, 110));
+        let comment = reason.fold("\n".to_owned(), |text, line| text + "# " + &line + "\n");
+        format!("{comment}{prefix}{} = {}\n", self.name, joined(&self.values))
+    }
+}
+
+/// The numbers of a sysctl as the kernel and sysctl write them.
+pub fn joined(values: &[u64]) -> String {
+    values.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// The settings of a part of the profile, whatever the host has already.
+pub fn settings(part: Part, host: &Host, demand: &Demand) -> Vec<Setting> {
+    let fixed = FIXED.iter().filter(|_| part != Part::Host);
+    let of_host = OF_HOST.iter().filter(|_| part != Part::Fixed);
+    let tcp_mem = (part != Part::Fixed).then(|| of_memory(host));
+    fixed.chain(of_host).map(|key| Setting::of(key, demand)).chain(tcp_mem).collect()
+}
+
+fn of_memory(host: &Host) -> Setting {
+    let pressure = host.memory_total_bytes / host.page_bytes / 4;
+    Setting {
+        name: TCP_MEM,
+        values: vec![pressure / 4 * 3, pressure, pressure / 4 * 6],
+        is_optional: false,
+        bounds: TCP_MEM_BOUNDS,
+        consequence: TCP_MEM_CONSEQUENCE,
+    }
+}
+
+/// The profile as a file for sysctl.d. Only the fixed part does not depend on the host, and may be lower than its values.
 pub fn text(part: Part, host: &Host, demand: &Demand) -> String {
     let connections = demand.connections;
     let mut text = match part {
@@ -189,36 +252,16 @@ pub fn text(part: Part, host: &Host, demand: &Demand) -> String {
         Part::Fixed => format!("# Fanfare: a host for {connections} connections.\n"),
         Part::Host => format!("# Fanfare: the settings for {connections} connections that depend on this host.\n"),
     };
-    let command = format!("fanfare doctor --connections {} --sysctl", demand.connections);
+    let command = format!("fanfare doctor --connections {connections} --sysctl");
     text += &match part {
         Part::All => format!("# Written by: {command}\n"),
         Part::Fixed => format!("# Written by: {command}=fixed\n# What depends on the host's memory: {command}=host\n"),
         Part::Host => format!("# Written by: {command}=host\n"),
     };
     text += "# Apply with: systemctl restart systemd-sysctl (sysctl -p fails at a key that the kernel lacks)\n";
-    if part != Part::Host {
-        FIXED.iter().for_each(|key| text += &entry(key, (key.set)(demand).max(floor(key, part, host))));
-    }
-    if part != Part::Fixed {
-        OF_HOST.iter().for_each(|key| text += &entry(key, (key.set)(demand).max(floor(key, part, host))));
-        let [low, pressure, high] = tcp_mem(host);
-        text += &comment(TCP_MEM_BOUNDS, TCP_MEM_CONSEQUENCE);
-        text += &format!("{TCP_MEM} = {low} {pressure} {high}\n");
+    for setting in settings(part, host, demand) {
+        let own = host.sysctls.get(setting.name).filter(|_| part != Part::Fixed);
+        text += &setting.at_least(own).text();
     }
     text
-}
-
-/// The host's own value, which the profile never lowers. The fixed part does not depend on a host.
-fn floor(key: &Key, part: Part, host: &Host) -> u64 {
-    host.sysctl(key.name).filter(|_| part != Part::Fixed).unwrap_or(0)
-}
-
-fn entry(key: &Key, value: u64) -> String {
-    let prefix = if key.is_optional { "-" } else { "" };
-    comment(key.bounds, key.consequence) + &format!("{prefix}{} = {value}\n", key.name)
-}
-
-fn comment(bounds: &str, consequence: &str) -> String {
-    let lines = wrapped(bounds, 110).into_iter().chain(wrapped(&format!("Too low: {consequence}."), 110));
-    lines.fold("\n".to_owned(), |text, line| text + "# " + &line + "\n")
 }

@@ -136,9 +136,10 @@ fn backlog(host: &Host, demand: &Demand) -> Option<Shortage> {
         match of_socket {
             Some((unit, _)) => {
                 let socket = unit.name.replace(".service", ".socket");
-                // systemd does not restart a socket while its service runs.
-                let restarted = format!("{socket} {}", unit.name);
-                shortage.fixed_by(drop_in(&socket, "Socket", &format!("Backlog={needs}"), &restarted))
+                let both = format!("{socket} {}", unit.name);
+                // A restart of both fails: systemd may start the socket while the service still runs.
+                let restart = format!("sudo systemctl stop {both} && sudo systemctl start {both}");
+                shortage.fixed_by(drop_in(&socket, "Socket", &format!("Backlog={needs}"), &restart))
             }
             None => shortage.fixed_by(format!("fanfare serve --backlog {needs}")),
         }
@@ -149,13 +150,14 @@ fn backlog(host: &Host, demand: &Demand) -> Option<Shortage> {
 fn tcp_mem(host: &Host, demand: &Demand) -> Option<Shortage> {
     let [_, pressure, _] = host.sysctls.get(TCP_MEM)?.as_slice() else { return None };
     (*pressure < demand.connections).then(|| {
-        let [low, wanted, high] = profile::tcp_mem(host);
+        let enough = profile::tcp_mem(host);
+        let wanted = enough[1];
         let shortage =
             Shortage::new(TCP_MEM, Measure::Pages, *pressure, demand.connections).consequence(TCP_MEM_CONSEQUENCE);
         // A larger share than a quarter would starve the server itself: then only more memory helps, or fewer
         // connections.
         shortage.fixed_by(match wanted < demand.connections {
-            false => format!("sudo sysctl -w {TCP_MEM}='{low} {wanted} {high}'"),
+            false => format!("sudo sysctl -w {TCP_MEM}='{}'", profile::joined(&enough)),
             true => format!("fanfare serve --max-connections {wanted}"),
         })
     })
@@ -233,19 +235,19 @@ fn interface_queues(host: &Host, demand: &Demand) -> Vec<Shortage> {
     shortages.collect()
 }
 
-/// The command that adds a line to a unit in a drop-in that overrides the others; `restarted` names the units to
-/// restart for it to take effect.
-fn drop_in(unit: &str, section: &str, line: &str, restarted: &str) -> String {
+/// The command that adds a line to a unit in a drop-in that overrides the others; with `restart` it takes effect.
+fn drop_in(unit: &str, section: &str, line: &str, restart: &str) -> String {
     let name = line.split('=').next().unwrap_or_default();
     format!(
         "printf '[{section}]\\n{line}\\n' | sudo install -Dm644 /dev/stdin /etc/systemd/system/{unit}.d/zz-{name}.conf && \
-         sudo systemctl daemon-reload && sudo systemctl restart {restarted}"
+         sudo systemctl daemon-reload && {restart}"
     )
 }
 
 /// The same for a service; only the line if no unit is known.
 fn in_service(unit: Option<&Unit>, line: &str) -> String {
-    unit.map_or_else(|| format!("{line} # in the unit"), |unit| drop_in(&unit.name, "Service", line, &unit.name))
+    let Some(Unit { name, .. }) = unit else { return format!("{line} # in the unit") };
+    drop_in(name, "Service", line, &format!("sudo systemctl restart {name}"))
 }
 
 #[cfg(test)]

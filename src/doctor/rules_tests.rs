@@ -106,7 +106,11 @@ fn a_drop_in_is_one_command() {
     let found = shortages(&host, &demand());
     let line = &found[0].fixes[0];
     assert!(
-        line.contains("'[Socket]\\nBacklog=65535\\n'") && line.ends_with("restart fanfare.socket fanfare.service"),
+        line.contains("'[Socket]\\nBacklog=65535\\n'")
+            && line.ends_with(
+                "daemon-reload && sudo systemctl stop fanfare.socket fanfare.service && \
+                 sudo systemctl start fanfare.socket fanfare.service"
+            ),
         "{line}"
     );
 }

@@ -1,6 +1,7 @@
 //! A report as text: an overview of what is short, then what each shortage means and the lines that fix it.
 
 use super::Report;
+use super::profile;
 use super::shortage::Shortage;
 
 /// Columns for text that is not to be copied.
@@ -24,12 +25,10 @@ pub fn lines(report: &Report, is_coloured: bool) -> Vec<String> {
             lines.extend(shortage.fixes.iter().map(|line| paint("32", &format!("    {line}"))));
         }
     }
-    if report.shortages.iter().flat_map(|shortage| &shortage.fixes).any(|line| line.starts_with("sudo sysctl ")) {
+    if report.shortages.iter().any(|shortage| profile::has(&shortage.what)) {
         lines.push(String::new());
-        lines.push("All sysctls of this host in one file, to keep them across reboots:".to_owned());
-        let file = "/etc/sysctl.d/60-fanfare.conf && sudo systemctl restart systemd-sysctl";
-        let command = format!("    fanfare doctor --connections {connections} --sysctl | sudo tee {file}");
-        lines.push(paint("32", &command));
+        lines.push("The sysctls of this host's profile at once, also after a reboot:".to_owned());
+        lines.push(paint("32", &format!("    sudo fanfare tune --connections {connections}")));
     }
     if !report.unread.is_empty() {
         lines.push(format!("Not checked, because it can't be read: {}.", report.unread.join(", ")));

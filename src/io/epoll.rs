@@ -4,11 +4,11 @@
 //! for writability costs nothing until a socket is full, and no further call then.
 #![allow(unsafe_code)]
 
-use std::fs::File;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,7 +39,7 @@ pub struct EpollIo {
     listeners: Vec<Option<Listener>>,
     /// Inherited listeners that no longer accept: they stay open, so that new connections wait in their backlog.
     left_open: Vec<Listener>,
-    spare: Option<File>,
+    spare: Option<UnixDatagram>,
     started: Instant,
     joined: Vec<u8>,
     vector: Vec<libc::iovec>,
@@ -100,7 +100,8 @@ impl EpollIo {
         // SAFETY: msghdr is plain data for which zero means absent.
         let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
         message.msg_iov = self.vector.as_mut_ptr();
-        message.msg_iovlen = self.vector.len();
+        // A size_t with glibc, an int with musl.
+        message.msg_iovlen = self.vector.len() as _;
         outcomes.extend(targets.map(|socket| {
             // SAFETY: the message points to the vector, and that into `run`; both outlive the call, which reads them.
             sent(unsafe { libc::sendmsg(socket.0, &message, FLAGS) })
@@ -296,8 +297,9 @@ fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-fn open_spare() -> io::Result<File> {
-    File::open("/dev/null")
+/// A descriptor that needs no file: a container's root may have none.
+fn open_spare() -> io::Result<UnixDatagram> {
+    UnixDatagram::unbound()
 }
 
 fn peer(storage: &libc::sockaddr_storage) -> Peer {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::threshold::Threshold;
+use crate::config::{COUNT_MAX, count_within, number_within};
 
 /// Opens very many SSE connections to a server, checks every message, and measures.
 #[derive(Args, Clone, Debug)]
@@ -21,7 +22,7 @@ pub struct LoadArgs {
     pub scenario: Option<Scenario>,
 
     /// How many clients (single: 1, others: 1000 unless given).
-    #[arg(short = 'n', long, env = "SSE_CLIENTS", value_name = "N")]
+    #[arg(short = 'n', long, env = "SSE_CLIENTS", value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub clients: Option<u32>,
 
     /// How long to hold the connections once all are open.
@@ -82,11 +83,11 @@ pub enum Scenario {
 #[command(next_help_heading = "Connecting")]
 pub struct ConnectArgs {
     /// Connections to open per second (ramp: a tenth of the clients; otherwise as fast as they are answered).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_rate)]
     pub connect_rate: Option<f64>,
 
     /// Connections that may be in progress at once.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count_within(1, COUNT_MAX))]
     pub connecting_max: u32,
 
     /// Give up on a connection that has not answered within this time.
@@ -111,11 +112,11 @@ pub struct ConnectArgs {
     pub ca: Option<PathBuf>,
 
     /// Processes to share the work; the first starts the others.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count_within(1, COUNT_MAX))]
     pub processes: u32,
 
     /// Threads per process, each with one event loop (as many as there are cores, over all processes).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count_within(1, COUNT_MAX))]
     pub threads: Option<u32>,
 }
 
@@ -160,11 +161,11 @@ pub struct BehaviourArgs {
     pub slow_share: Option<f64>,
 
     /// How fast slow clients read; 0 is not at all.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count_within(0, COUNT_MAX))]
     pub slow_bytes_per_second: u32,
 
     /// The receive buffer of a slow client, in bytes: the smaller, the sooner the server notices.
-    #[arg(long, value_name = "BYTES", default_value_t = 16 * 1024)]
+    #[arg(long, value_name = "BYTES", default_value_t = 16 * 1024, value_parser = number_within(0, COUNT_MAX as usize))]
     pub slow_receive_buffer: usize,
 
     /// Share of the clients that falls silent (blackhole: 10%).
@@ -205,11 +206,11 @@ pub struct PublishArgs {
     pub publish_rate: String,
 
     /// Stop after this many messages (default: when the duration is over).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count_within(0, COUNT_MAX))]
     pub publish_count: Option<u32>,
 
     /// Bytes of a message's data.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = number_within(0, COUNT_MAX as usize))]
     pub payload_bytes: usize,
 
     /// Topics to publish to, in turn (repeatable; unless given, those that every stream's address names with topic=,
@@ -218,7 +219,7 @@ pub struct PublishArgs {
     pub publish_topic: Vec<String>,
 
     /// Up to this many messages that are due may share one request.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count_within(1, COUNT_MAX))]
     pub publish_batch: u32,
 
     /// The request body: Fanfare's JSON with topic and data, or the bare payload for other servers.
@@ -252,7 +253,7 @@ pub enum PublishBody {
 #[command(next_help_heading = "Reporting")]
 pub struct ReportArgs {
     /// A process of the server, to measure its memory and CPU (repeatable).
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = count_within(0, COUNT_MAX))]
     pub server_pid: Vec<u32>,
 
     /// Write every figure to this file as one flat JSON object.
@@ -318,6 +319,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(format!("{text:?} is longer than a year"));
     }
     Ok(total)
+}
+
+/// A number per second; the plan knows its bounds.
+fn parse_rate(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "allowed is a number, such as 100 or 0.5".to_owned())
 }
 
 /// `5%` or `5`, as a fraction.

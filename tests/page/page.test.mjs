@@ -245,6 +245,30 @@ staged("fanfare.js works with EventSource and with fetch, and resumes what was m
   assert.deepEqual(await page.evaluate(() => [[...heard.fetch], [...heard.EventSource]]), [expected, expected]);
 });
 
+test("fanfare.js sends a cookie to another origin only with credentials", { timeout: 4 * DEADLINE_MS }, async () => {
+  const origin = await serve("<!doctype html><title>a page of an application</title>");
+  const env = { FANFARE_JWT_SECRET: "a-secret-of-the-page-test-that-is-long-enough" };
+  const server = await Server.start(["--cors-origin", origin], { env });
+  const token = execFileSync(BINARY, ["token", "--subscribe", "js"], { env, encoding: "utf8" }).trim();
+  const context = await browser.createBrowserContext();
+  await context.setCookie({ name: "fanfare_token", value: token, domain: "localhost", path: "/", httpOnly: true });
+  const page = await openTab(context, origin);
+  const states = await page.evaluate(async (url) => {
+    const { subscribe } = await import(`${url}/fanfare.js`);
+    const settled = (options) =>
+      new Promise((resolve) => {
+        const onState = ({ name }) => name !== "connecting" && resolve(name);
+        subscribe(`${url}/events?topic=js`, { ...options, onState });
+      });
+    const all = [];
+    for (const fetch of [false, true]) for (const withCredentials of [false, true]) all.push(settled({ fetch, withCredentials }));
+    return Promise.all(all);
+  }, `http://localhost:${server.port}`);
+  assert.deepEqual(states, ["waiting", "open", "refused", "open"]);
+  await context.close();
+  await server.stop();
+});
+
 /** A page of another origin, as docs/client.md shows it: what stands before its module names the hash that the client must have. */
 const PINNED = {
   script: (url, hash) => `<script type="module" src="${url}" integrity="${hash}"></script>`,

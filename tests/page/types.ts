@@ -21,7 +21,7 @@ const prices: Subscription = subscribe("/events?topic=prices", {
 prices.reconnect();
 prices.reconnect({ headers: { Authorization: "Bearer other" }, lastEventId: prices.lastEventId });
 prices.close();
-subscribe(new URL("https://events.example.com/events"), { fetch: true, json: false });
+subscribe(new URL("https://events.example.com/events"), { fetch: true, json: false, withCredentials: true });
 subscribe("/events");
 
 // @ts-expect-error: a stream has an address

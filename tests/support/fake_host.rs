@@ -1,6 +1,8 @@
 //! A host's /proc and /sys as files in a folder: what an untuned kernel shows, and what a test changes.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -50,6 +52,34 @@ impl FakeHost {
         let path = self.0.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    /// What a file holds, if it exists.
+    pub fn read(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.0.path().join(file)).ok()
+    }
+
+    /// Every file with its content, by name.
+    pub fn files(&self) -> BTreeMap<String, String> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![self.0.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let name = path.strip_prefix(self.0.path()).unwrap().to_str().unwrap().to_owned();
+                    files.insert(name, fs::read_to_string(&path).unwrap());
+                }
+            }
+        }
+        files
+    }
+
+    /// Lets every user read it, and only root write.
+    pub fn open_to_all(&self) {
+        fs::create_dir_all(self.0.path().join("etc/sysctl.d")).unwrap();
+        fs::set_permissions(self.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     pub fn set_descriptors(&self, hard: u64) {
