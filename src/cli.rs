@@ -18,7 +18,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{COUNT_MAX, Flags, Options, RedisPayload, count_within, duration_within, topic};
+use crate::config::{COUNT_MAX, Flags, Options, RedisPayload, count_within, duration_within, number_within, topic};
 use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
 use crate::io::listener::ListenAddress;
@@ -55,7 +55,9 @@ fn command() -> clap::Command {
         !arg.is_positional() && names.iter().any(|name| OF_NUMBERS.contains(&name.as_str()))
     };
     let with_hyphens = move |arg: Arg| if takes_number(&arg) { arg.allow_hyphen_values(true) } else { arg };
-    Cli::command().mut_subcommands(|command| command.mut_args(with_hyphens))
+    // The commands of fanfare bus are one level deeper.
+    let in_args = move |command: clap::Command| command.mut_args(with_hyphens);
+    Cli::command().mut_subcommands(move |command| in_args(command).mut_subcommands(in_args))
 }
 
 /// What to do.
@@ -282,7 +284,7 @@ pub struct SubscribeArgs {
     pub data_only: bool,
 
     /// Stop after this many events
-    #[arg(long, value_name = "N", value_parser = count_within(1, u64::MAX), help_heading = "Output")]
+    #[arg(long, value_name = "N", value_parser = number_within(1, u64::MAX), help_heading = "Output")]
     pub count: Option<u64>,
 
     /// Treat a stream as lost after this much silence, which must exceed the server's heartbeat. Unset: never
