@@ -6,6 +6,7 @@
 
 mod bus;
 mod disconnect;
+mod health;
 mod token;
 mod tune;
 
@@ -25,6 +26,7 @@ use crate::io::listener::ListenAddress;
 
 pub use bus::{BusAction, BusArgs, BusPlace, CheckArgs, HoldArgs, InstallArgs};
 pub use disconnect::DisconnectArgs;
+pub use health::HealthArgs;
 pub use token::TokenArgs;
 pub use tune::TuneArgs;
 
@@ -74,6 +76,8 @@ pub enum Command {
     Publish(PublishArgs),
     /// End streams by subject, token, topic or address
     Disconnect(DisconnectArgs),
+    /// Ask a server whether it works
+    Health(HealthArgs),
     /// Make a JSON Web Token for a subscriber, a publisher or an operator
     Token(TokenArgs),
     /// Measure a server under very many subscribers, and check every event
