@@ -6,7 +6,7 @@ BINARY = $(or $(CARGO_TARGET_DIR),target)/release/fanfare
 # The cargo features of what is installed, beyond a default build: FEATURES= for none.
 FEATURES = $(shell cat packaging/features)
 
-.PHONY: test test-package setup lint lint-deps audit install uninstall deb dist npm
+.PHONY: test test-package setup lint lint-deps audit install uninstall deb dist image npm
 
 test: setup lint
 	cargo test --all-features
@@ -44,12 +44,17 @@ uninstall: $(BINARY)
 
 # Writes target/debian/fanfare_VERSION_ARCHITECTURE.deb.
 deb:
+	packaging/build-setup
 	cargo build --release --features "$(FEATURES)"
 	BINARY=$(BINARY) packaging/deb
 
 # Writes target/dist: a tarball with a static binary for x86_64, one for aarch64, an SBOM of each, and SHA256SUMS.
 dist:
 	packaging/dist
+
+# Builds the container image fanfare from the tarball of make dist for this architecture.
+image:
+	packaging/image
 
 # Writes target/npm/fanfare-sse-VERSION.tgz.
 npm:

@@ -6,6 +6,7 @@
 
 mod bus;
 mod disconnect;
+mod health;
 mod token;
 mod tune;
 
@@ -18,13 +19,14 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{COUNT_MAX, Flags, Options, RedisPayload, count_within, duration_within, topic};
+use crate::config::{COUNT_MAX, Flags, Options, RedisPayload, count_within, duration_within, number_within, topic};
 use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
 use crate::io::listener::ListenAddress;
 
 pub use bus::{BusAction, BusArgs, BusPlace, CheckArgs, HoldArgs, InstallArgs};
 pub use disconnect::DisconnectArgs;
+pub use health::HealthArgs;
 pub use token::TokenArgs;
 pub use tune::TuneArgs;
 
@@ -55,7 +57,9 @@ fn command() -> clap::Command {
         !arg.is_positional() && names.iter().any(|name| OF_NUMBERS.contains(&name.as_str()))
     };
     let with_hyphens = move |arg: Arg| if takes_number(&arg) { arg.allow_hyphen_values(true) } else { arg };
-    Cli::command().mut_subcommands(|command| command.mut_args(with_hyphens))
+    // The commands of fanfare bus are one level deeper.
+    let in_args = move |command: clap::Command| command.mut_args(with_hyphens);
+    Cli::command().mut_subcommands(move |command| in_args(command).mut_subcommands(in_args))
 }
 
 /// What to do.
@@ -72,6 +76,8 @@ pub enum Command {
     Publish(PublishArgs),
     /// End streams by subject, token, topic or address
     Disconnect(DisconnectArgs),
+    /// Ask a server whether it works
+    Health(HealthArgs),
     /// Make a JSON Web Token for a subscriber, a publisher or an operator
     Token(TokenArgs),
     /// Measure a server under very many subscribers, and check every event
@@ -282,7 +288,7 @@ pub struct SubscribeArgs {
     pub data_only: bool,
 
     /// Stop after this many events
-    #[arg(long, value_name = "N", value_parser = count_within(1, u64::MAX), help_heading = "Output")]
+    #[arg(long, value_name = "N", value_parser = number_within(1, u64::MAX), help_heading = "Output")]
     pub count: Option<u64>,
 
     /// Treat a stream as lost after this much silence, which must exceed the server's heartbeat. Unset: never

@@ -82,6 +82,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config::redact_url",
             "config::COUNT_MAX",
             "config::count_within",
+            "config::number_within",
         ],
     ),
     // The flags of each command are declared by what it runs.

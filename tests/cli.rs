@@ -40,6 +40,7 @@ fn help_has_headings_and_examples() {
     check(&["subscribe", "--help"], &[], 0, &["--last-event-id", "Examples:"]);
     check(&["publish", "--help"], &[], 0, &["--redis-url", "empty lines are left out", "Examples:"]);
     check(&["disconnect", "--help"], &[], 0, &["--token-id", "FANFARE_OPERATOR_TOKEN", "Exit codes", "Examples:"]);
+    check(&["health", "--help"], &[], 0, &["/health/live", "--timeout", "Exit codes", "Examples:"]);
     check(&["doctor", "--help"], &[], 0, &["--connections", "--json", "--sysctl", "[default: 100000]", "Examples:"]);
     check(&["tune", "--help"], &[], 0, &["--connections", "--dry-run", "--remove", "or else 100000", "Examples:"]);
     check(&["--version"], &[], 0, &[env!("CARGO_PKG_VERSION")]);
@@ -55,6 +56,8 @@ fn wrong_usage_exits_2() {
     check(&["subscribe", "ftp://host"], &[], 2, &["ftp://host", "http://host", "unix:PATH"]);
     check(&["subscribe", "unix:"], &[], 2, &["unix:PATH"]);
     check(&["subscribe", "host", "--json", "--data-only"], &[], 2, &["--data-only"]);
+    check(&["health", "ftp://host"], &[], 2, &["ftp://host", "http://host", "unix:PATH"]);
+    check(&["health", "--timeout", "0s"], &[], 2, &["--timeout <TIME>", "0s", "500ms, 3s"]);
     check(&["disconnect"], &[], 2, &["--subject", "--token-id", "--topic", "--address"]);
     check(&["publish", "a\nb", "x"], &[], 2, &["TOPIC"]);
     check(&["publish", "t", "{", "--json"], &[], 2, &["not JSON"]);

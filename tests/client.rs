@@ -357,6 +357,34 @@ fn a_unix_socket_serves_as_a_port_does() {
 }
 
 #[test]
+fn health_is_what_the_server_answers_in_time() {
+    let server = Playback::new(&[
+        &answer("200 OK", "application/json", "{\"status\":\"ok\"}\n"),
+        &answer("200 OK", "application/json", "{\"status\":\"ready\"}"),
+        &answer("503 Service Unavailable", "application/json", "{\"status\":\"draining\"}"),
+    ]);
+    let (code, stdout, stderr) = run(&["health", &server.address]);
+    assert_eq!((code, stdout.as_str()), (0, "{\"status\":\"ok\"}\n"), "{stderr}");
+    assert!(server.request().starts_with("GET /health/live HTTP/1.1\r\n"));
+    let ready = format!("http://{}/health/ready", server.address);
+    assert_eq!(run(&["health", &ready]).0, 0);
+    assert!(server.request().starts_with("GET /health/ready HTTP/1.1\r\n"));
+    let (code, stdout, stderr) = run(&["health", &ready]);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.starts_with("error: 503 Service Unavailable"), "{stderr}");
+    let (code, _, stderr) = run(&["health", &server.address]);
+    assert_eq!(
+        (code, stderr),
+        (1, format!("error: nothing listens on {}: is the server running there?\n", server.address))
+    );
+
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap(); // the kernel accepts, and the program never answers
+    let address = hangs.local_addr().unwrap().to_string();
+    let (code, _, stderr) = run(&["health", &address, "--timeout", "200ms"]);
+    assert_eq!((code, stderr), (1, format!("error: {address}: no answer in time\n")));
+}
+
+#[test]
 fn an_event_is_published_over_http() {
     let server = Playback::new(&[&answer("202 Accepted", "application/json", "{\"id\":\"run-8\"}")]);
     let data = "{\"b\":1.0, \"a\":2}";

@@ -10,7 +10,7 @@ use support::stream::Subscriber;
 
 const STATISTICS: &str = "/events?topic=fanfare:statistics";
 const VERSIONED_CLIENT: &str = concat!("/fanfare-", env!("CARGO_PKG_VERSION"), ".js");
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("/dashboard", "text/html; charset=utf-8"),
     ("/fanfare.js", "text/javascript; charset=utf-8"),
     (VERSIONED_CLIENT, "text/javascript; charset=utf-8"),
@@ -21,6 +21,7 @@ const FILES: [(&str, &str); 10] = [
     ("/dashboard/page/inspector.js", "text/javascript; charset=utf-8"),
     ("/dashboard/page/page.css", "text/css; charset=utf-8"),
     ("/dashboard/page/icon.svg", "image/svg+xml"),
+    ("/openapi.json", "application/json"),
 ];
 
 fn get(server: &Server, target: &str, header_lines: &str) -> support::http::Answer {
@@ -37,7 +38,7 @@ fn every_file_comes_with_its_policy_and_only_once() {
         assert_eq!(plain.header("content-encoding"), None);
         let policy = plain.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-        bytes += if path == VERSIONED_CLIENT { 0 } else { plain.body.len() };
+        bytes += if [VERSIONED_CLIENT, "/openapi.json"].contains(&path) { 0 } else { plain.body.len() };
 
         let packed = get(&server, path, "Accept-Encoding: br, gzip\r\n");
         assert_eq!(packed.header("content-encoding"), Some("gzip"));

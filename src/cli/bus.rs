@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::config::{KafkaBrokers, KafkaSasl, bus_name, count_within, kafka_topic, size};
+use crate::config::{KafkaBrokers, KafkaSasl, bus_name, kafka_topic, number_within, size};
 
 const BUS_HELP: &str = "\
 FANFARE_REDIS_PASSWORD holds the password for Redis, FANFARE_POSTGRES_PASSWORD that for PostgreSQL, and FANFARE_KAFKA_PASSWORD \
@@ -162,7 +162,7 @@ pub struct CheckArgs {
     pub place: BusPlace,
 
     /// The entries that the bus is to keep: --bus-entries of its nodes
-    #[arg(long, value_name = "N", default_value = "1000000", value_parser = count_within(0, u64::MAX))]
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = number_within(0, u64::MAX))]
     pub entries: u64,
 
     /// Print the findings as JSON

@@ -6,6 +6,7 @@
 mod bus;
 mod disconnect;
 mod doctor;
+mod health;
 #[cfg_attr(not(feature = "kafka"), path = "absent.rs")]
 #[allow(clippy::duplicate_mod, reason = "one stand-in for all features that are off")]
 mod kafka;
@@ -54,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Disconnect(args) => disconnect::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -34,8 +34,8 @@ pub use kafka::{KafkaBrokers, KafkaBusConfig, KafkaConfig, KafkaSasl, kafka_topi
 pub use kafka_flows::{KEY_PLACE, KafkaCopyRule, KafkaFeed, KafkaFeedsConfig};
 pub use layers::{Environment, Flags, Origin, Setting, Settings, variable};
 pub use options::{
-    DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
-    Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
+    BATCH_MAX, DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig,
+    LogFormat, Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
 };
 pub use postgres::PostgresConfig;
 pub use redis::RedisConfig;
@@ -44,7 +44,7 @@ pub use tables::{ChannelTable, TABLES_MAX, Tables, TopicTable};
 pub use template::template;
 pub use values::{
     COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration, duration_text,
-    duration_within, size, size_text, size_within, topic,
+    duration_within, number_within, size, size_text, size_within, topic,
 };
 
 use jwt::JwtOptions;

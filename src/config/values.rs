@@ -90,7 +90,12 @@ pub fn size_text(bytes: usize) -> String {
 }
 
 /// A reader of whole numbers from `min` to `max`, both included.
-pub fn count_within<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone
+pub fn count_within(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
+    number_within(min, max)
+}
+
+/// The same for numbers of another type, which `max` names.
+pub fn number_within<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: Copy + FromStr + PartialOrd + fmt::Display,
 {
@@ -158,7 +163,7 @@ impl FromStr for EndpointPath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<EndpointPath, String> {
-        const TAKEN: [&str; 10] = [
+        const TAKEN: [&str; 11] = [
             "/",
             "/publish",
             "/disconnect",
@@ -169,6 +174,7 @@ impl FromStr for EndpointPath {
             "/kafka/status",
             "/fanfare.js",
             "/fanfare.d.ts",
+            "/openapi.json",
         ];
         const TAKEN_TREES: [&str; 3] = ["/health", "/topics", "/dashboard/page"];
         if !text.starts_with('/') || !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#%\"<>^`{}".contains(&b)) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::threshold::Threshold;
-use crate::config::{COUNT_MAX, count_within};
+use crate::config::{COUNT_MAX, count_within, number_within};
 
 /// Opens very many SSE connections to a server, checks every message, and measures.
 #[derive(Args, Clone, Debug)]
@@ -165,7 +165,7 @@ pub struct BehaviourArgs {
     pub slow_bytes_per_second: u32,
 
     /// The receive buffer of a slow client, in bytes: the smaller, the sooner the server notices.
-    #[arg(long, value_name = "BYTES", default_value_t = 16 * 1024, value_parser = count_within(0, COUNT_MAX as usize))]
+    #[arg(long, value_name = "BYTES", default_value_t = 16 * 1024, value_parser = number_within(0, COUNT_MAX as usize))]
     pub slow_receive_buffer: usize,
 
     /// Share of the clients that falls silent (blackhole: 10%).
@@ -210,7 +210,7 @@ pub struct PublishArgs {
     pub publish_count: Option<u32>,
 
     /// Bytes of a message's data.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count_within(0, COUNT_MAX as usize))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = number_within(0, COUNT_MAX as usize))]
     pub payload_bytes: usize,
 
     /// Topics to publish to, in turn (repeatable; unless given, those that every stream's address names with topic=,

@@ -5,14 +5,17 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Number;
 
+use super::number::whole;
 use crate::event::{STATISTICS_TOPIC, Topic};
 
 /// Longest subject or token id, in bytes: those in real tokens are far shorter.
-const NAME_BYTES_MAX: usize = 1024;
+pub(crate) const NAME_BYTES_MAX: usize = 1024;
 /// Ten years.
-const SECONDS_MAX: u64 = 10 * 366 * 24 * 3600;
+pub(crate) const SECONDS_MAX: u64 = 10 * 366 * 24 * 3600;
 
 /// Which streams are to end, and for how long the tokens that opened them stay denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +58,7 @@ pub struct DisconnectBody<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub address: Option<Cow<'a, str>>,
     /// For how long tokens stay denied.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "read_seconds", skip_serializing_if = "Option::is_none")]
     pub for_seconds: Option<u64>,
 }
 
@@ -161,6 +164,13 @@ impl Disconnect {
 /// How a message of another node begins, as [`Disconnect::passed`] writes it.
 const PASSED_PREFIX: &[u8] = b"{\"disconnect\":";
 
+fn read_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let number = Option::<Number>::deserialize(deserializer)?;
+    let seconds =
+        |number: Number| whole(&number).ok_or_else(|| Error::custom("for_seconds must be whole seconds, from 0"));
+    number.map(seconds).transpose()
+}
+
 fn name(text: Cow<'_, str>, field: &'static str) -> Result<String, DisconnectError> {
     match text.len() {
         1..=NAME_BYTES_MAX => Ok(text.into_owned()),
@@ -171,6 +181,10 @@ fn name(text: Cow<'_, str>, field: &'static str) -> Result<String, DisconnectErr
 fn topic(name: &str) -> Result<Topic, DisconnectError> {
     match name {
         STATISTICS_TOPIC => Ok(Topic::statistics()),
+        // No stream has such a topic: the request would end none, and say that it did.
+        name if Topic::looks_like_pattern(name) => {
+            Err(DisconnectError::Topic("has a *: names are exact, there are no patterns here".to_owned()))
+        }
         name => Topic::new(name).map_err(|error| DisconnectError::Topic(error.to_string())),
     }
 }
@@ -196,6 +210,7 @@ mod tests {
         for body in [
             r#"{"subject":"user-7"}"#,
             r#"{"subject":"user-7","for_seconds":3600}"#,
+            r#"{"subject":"user-7","for_seconds":3600.0}"#,
             r#"{"token_id":"a\"b\u0000","for_seconds":0}"#,
             r#"{"topic":"orders","address":"10.0.0.0/8","subject":"user-7"}"#,
             r#"{"address":"2001:db8::1"}"#,
@@ -250,13 +265,15 @@ mod tests {
         check(r#"{"subject":"a","subject":"b"}"#, "duplicate field `subject`");
         check(r#"{"subject":"a","token_id":"b"}"#, "not both");
         check(r#"{"subject":""}"#, "\"subject\" must have 1 to");
+        check(r#"{"topic":"orders.*"}"#, "\"topic\" has a *");
         check(&format!(r#"{{"token_id":"{}"}}"#, "x".repeat(1025)), "\"token_id\" must have 1 to");
         check(r#"{"topic":"fanfare:other"}"#, "\"topic\" is reserved");
         check(r#"{"address":"10.0.0.0/33"}"#, "\"address\" must be an address");
         check(r#"{"address":"unix"}"#, "\"address\" must be an address");
         check(r#"{"topic":"t","for_seconds":1}"#, "\"for_seconds\" sets how long");
         check(r#"{"subject":"a","topic":"t","for_seconds":1}"#, "not combined with a topic");
-        check(r#"{"subject":"a","for_seconds":-1}"#, "invalid value");
+        check(r#"{"subject":"a","for_seconds":-1}"#, "whole seconds, from 0");
+        check(r#"{"subject":"a","for_seconds":1.5}"#, "whole seconds, from 0");
         check(r#"{"subject":"a","for_seconds":999999999999}"#, "at most 316224000");
     }
 }

@@ -5,6 +5,7 @@
 //!            body ─▶ publish         what was sent: framing removed, then events
 //!            envelope                events as publishers send them: the reverse of publish
 //!            disconnect              which streams an operator ends
+//!            number                  whole numbers in their JSON
 //!            proxy_header, forwarded the client it is from, if proxies name it
 //!            error                   why a request is refused, as a status and two sentences
 //!  answer    response                heads, problem bodies, the head of a stream
@@ -20,6 +21,7 @@
 
 mod error;
 mod fields;
+mod number;
 
 pub mod body;
 pub mod decoder;

@@ -12,6 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::encoder;
+use super::number::whole;
 use crate::event::{Event, EventId, EventType, NameError, Topic};
 
 /// Limits on the content of one publish body; the body's own size is limited where it is read.
@@ -251,10 +252,11 @@ fn parse_name<T>(
 
 fn parse_retry(value: Option<&RawValue>) -> Result<Option<Duration>, EventProblem> {
     let Some(value) = present(value) else { return Ok(None) };
-    let retry_ms: Result<u32, _> = serde_json::from_str(value.get());
-    retry_ms
-        .map(|retry_ms| Some(Duration::from_millis(retry_ms.into())))
-        .map_err(|_| EventProblem::WrongType { field: "retry", expected: "whole milliseconds from 0 to 4294967295" })
+    let retry_ms = serde_json::from_str(value.get()).ok().and_then(|number| whole(&number));
+    match retry_ms.filter(|retry_ms| *retry_ms <= u32::MAX.into()) {
+        Some(retry_ms) => Ok(Some(Duration::from_millis(retry_ms))),
+        None => Err(EventProblem::WrongType { field: "retry", expected: "whole milliseconds from 0 to 4294967295" }),
+    }
 }
 
 /// Most serializers write `null` for an absent field.

@@ -44,6 +44,8 @@ fn every_field_is_taken() {
         ..event("tö", "x")
     };
     check(r#" {"retry":1500,"id":"i-1","event":"tick","data":"x","t\u006fpic":"t\u00f6"} "#, &[full]);
+    let retry = Some(Duration::from_millis(1500));
+    check(r#"{"topic":"t","data":"x","retry":1.5e3}"#, &[Event { retry, ..event("t", "x") }]);
     check(r#"{"topic":"t","data":"x","id":null,"event":null,"retry":null}"#, &[event("t", "x")]);
     check(r#"[{"topic":"a","data":1},{"topic":"b","data":"2"}]"#, &[event("a", "1"), event("b", "2")]);
 }

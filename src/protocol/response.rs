@@ -181,6 +181,12 @@ const STATUSES: [(u16, &str); 19] = [
     (505, "505 HTTP Version Not Supported"),
 ];
 
+/// Every status that the server answers.
+#[cfg(test)]
+pub(crate) fn statuses() -> impl Iterator<Item = u16> {
+    STATUSES.iter().map(|(status, _)| *status)
+}
+
 fn status_text(status: u16) -> &'static str {
     let found = STATUSES.iter().find(|(known, _)| *known == status);
     debug_assert!(found.is_some(), "{status} is answered, and not among the statuses");

@@ -175,6 +175,18 @@ fn a_stream_from_the_snapshots_position_loses_nothing() {
 }
 
 #[test]
+fn a_snapshot_refuses_the_names_that_a_stream_refuses() {
+    let server = Server::start(&[]);
+    let too_long = "t".repeat(257);
+    for name in ["", "a*", "fanfare:x", "%07", &too_long] {
+        for target in ["/dashboard/data", "/events"] {
+            let refused = server.get(&format!("{target}?topic=a&topic={name}"));
+            assert_eq!((refused.status, refused.problem().as_str()), (400, "Bad topic"), "{target} {name}");
+        }
+    }
+}
+
+#[test]
 fn the_admin_listener_serves_only_the_routes_for_operators() {
     let server = Server::start(&[]);
     for target in ["/health", "/health/live", "/health/ready", "/metrics", "/dashboard/debug", "/topics"] {
@@ -209,8 +221,8 @@ fn each_listener_lists_its_own_routes() {
             assert_eq!(status, if is_posted_to { 405 } else { 200 }, "{target}");
         }
     };
-    check(&|| server.connect(), 16);
-    check(&|| server.connect_admin(), 12);
+    check(&|| server.connect(), 18);
+    check(&|| server.connect_admin(), 14);
 }
 
 #[test]

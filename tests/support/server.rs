@@ -119,6 +119,11 @@ impl Server {
         format!("http://{}{target}", self.public[0])
     }
 
+    /// As [`Server::url`], at the admin listener.
+    pub fn admin_url(&self, target: &str) -> String {
+        format!("http://{}{target}", self.admin[0])
+    }
+
     /// As [`Server::url`], at another of its public listeners.
     pub fn url_of(&self, listener: usize, target: &str) -> String {
         format!("http://{}{target}", self.public[listener])

@@ -16,9 +16,9 @@ use crate::sources::kafka_figures::{
 };
 
 /// Partitions in one answer; the rest is only counted.
-const PARTITIONS_MAX: usize = 200;
+pub(super) const PARTITIONS_MAX: usize = 200;
 /// Brokers, likewise.
-const BROKERS_MAX: usize = 100;
+pub(super) const BROKERS_MAX: usize = 100;
 
 impl Api {
     pub(super) fn kafka_status<I: Io>(

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::access::{ReadGrant, deny_reading};
 use super::context::RequestContext;
 use super::reports::{TopicView, head_of_json};
-use super::subscribe::{check_exact, check_topic_count};
+use super::subscribe::{check_topic_count, named_topic};
 use super::{Api, json};
 use crate::event::{Frame, RESERVED_TOPIC_PREFIX};
 use crate::hub::Hub;
@@ -24,7 +24,7 @@ use crate::protocol::target::Target;
 use crate::server::node::Node;
 
 /// Topics on one page, at most and by default.
-const TOPICS_MAX: usize = 500;
+pub(super) const TOPICS_MAX: usize = 500;
 /// Places visited for one page, whether or not they hold a topic that may be shown.
 const PLACES_MAX: usize = 4096;
 /// Bytes on one page before decoding; a single event may be larger. About 0.2 ms of the loop.
@@ -146,7 +146,7 @@ fn topics_of_snapshot<'a, I: Io>(
     for name in asked.head.target.get_all("topic") {
         named.insert(name);
         check_topic_count(named.len(), node)?;
-        check_exact(name).map_err(|detail| response::problem(400, "Bad topic", &detail))?;
+        named_topic(name, node)?;
     }
     // What is reserved for operators is not shown here.
     let is_reserved = |name: &str| name.starts_with(RESERVED_TOPIC_PREFIX);

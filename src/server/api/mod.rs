@@ -10,6 +10,8 @@ pub(super) mod context;
 mod disconnect;
 mod kafka;
 mod listing;
+#[cfg(test)]
+mod openapi_tests;
 pub(super) mod origins;
 mod page;
 mod publish;

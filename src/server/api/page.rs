@@ -1,4 +1,5 @@
-//! The page's files, embedded and compressed at build time, and the client script that any page may use.
+//! The page's files, embedded and compressed at build time, the client script that any page may use, and the description of
+//! all routes (OpenAPI).
 //!
 //! Invariant: a browser runs only what this server serves; the policy permits no other origin and no inline code.
 
@@ -69,7 +70,7 @@ macro_rules! file {
 
 const CLIENT: File = File { origins: Origins::All, ..file!("/", "fanfare.js", "text/javascript; charset=utf-8") };
 
-static FILES: [File; 10] = [
+static FILES: [File; 11] = [
     File { path: "/dashboard", ..file!("", "index.html", "text/html; charset=utf-8") },
     CLIENT,
     File { path: VERSIONED_CLIENT, lifetime: Lifetime::Version, ..CLIENT },
@@ -80,11 +81,18 @@ static FILES: [File; 10] = [
     file!("/dashboard/page/", "inspector.js", "text/javascript; charset=utf-8"),
     file!("/dashboard/page/", "page.css", "text/css; charset=utf-8"),
     file!("/dashboard/page/", "icon.svg", "image/svg+xml"),
+    File { origins: Origins::All, ..file!("/", "openapi.json", "application/json") },
 ];
 
 /// The file at a path.
 pub(super) fn find(path: &str) -> Option<&'static File> {
     FILES.iter().find(|file| file.path == path)
+}
+
+/// All files.
+#[cfg(test)]
+pub(super) fn files() -> impl Iterator<Item = &'static File> {
+    FILES.iter()
 }
 
 /// The answer to a path without a file: for another version of the client, it names the version that is here.
@@ -104,6 +112,18 @@ pub(super) fn index(head: &RequestHead, list: &serde_json::Value) -> Response {
 }
 
 impl File {
+    /// Where it is.
+    #[cfg(test)]
+    pub(super) fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// Its content.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &'static str {
+        std::str::from_utf8(self.plain).expect("all files are text")
+    }
+
     /// The file, or 304 if the client has it already.
     pub(super) fn response(&self, head: &RequestHead) -> Response {
         let (body, suffix) = if head.accepts_gzip { (self.gzip, "-gzip") } else { (self.plain, "") };
@@ -154,11 +174,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_stays_small_and_compresses() {
-        let files = || FILES.iter().filter(|file| file.path != VERSIONED_CLIENT); // the client's second path
-        let sum = |bytes: fn(&File) -> usize| files().map(bytes).sum::<usize>();
-        let (plain, gzip) = (sum(|file| file.plain.len()), sum(|file| file.gzip.len()));
-        assert!(plain < 64_000 && gzip < plain / 2, "{plain} bytes, compressed {gzip}");
+    fn the_page_and_the_description_stay_small_and_compress() {
+        let files = FILES.iter().filter(|file| file.path != VERSIONED_CLIENT); // the client's second path
+        let (page, description): (Vec<_>, Vec<_>) = files.partition(|file| file.path != "/openapi.json");
+        for (files, bytes_max) in [(page, 64_000), (description, 96_000)] {
+            let sum = |bytes: fn(&&File) -> usize| files.iter().map(bytes).sum::<usize>();
+            let (plain, gzip) = (sum(|file| file.plain.len()), sum(|file| file.gzip.len()));
+            assert!(plain < bytes_max && gzip < plain / 2, "{plain} bytes, compressed {gzip}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::sources::channel::{Leading, SourceStatus};
 use crate::sources::kafka_figures::{CopyOutcome, KafkaFigures, ProducerFigures};
 
 /// Topics in the debug view.
-const BUSIEST_MAX: usize = 20;
+pub(super) const BUSIEST_MAX: usize = 20;
 /// Up to how many connections the debug view counts by phase: about 0.2 ms.
 const CONNECTIONS_COUNTED_MAX: usize = 1 << 16;
 /// The size of the metrics or the debug view, rounded up.

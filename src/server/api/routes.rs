@@ -3,8 +3,8 @@
 use super::context::{Outcome, RequestContext};
 use super::origins::{check_host, preflight};
 use super::{Api, page};
-use crate::config::{DeliveryConfig, EndpointPath};
-use crate::event::{STATISTICS_TOPIC, Topic};
+use crate::config::EndpointPath;
+use crate::event::STATISTICS_TOPIC;
 use crate::io::Io;
 use crate::observe::clip::clip;
 use crate::protocol::body::BodyFraming;
@@ -21,8 +21,10 @@ use crate::server::transport::clients::Client;
 pub enum Route {
     /// The page for browsers, the list of endpoints for others.
     Index,
-    /// A stream of one topic, or of those that the query names.
-    Stream(Option<Topic>),
+    /// A stream of the topics that the query names.
+    Stream,
+    /// A stream of `--dashboard-topic`.
+    DashboardStream,
     /// The endpoint for events.
     Publish,
     /// The endpoint where operators end streams.
@@ -56,44 +58,52 @@ pub enum Probe {
     Ready,
 }
 
+/// The paths that are whole; a file of the page has its own, and a topic is behind [`TOPIC_PREFIX`].
+static PATHS: [(&str, Route); 13] = [
+    ("/events", Route::Stream),
+    ("/dashboard/stream", Route::DashboardStream),
+    ("/publish", Route::Publish),
+    ("/health", Route::Health(Probe::Whole)),
+    ("/health/live", Route::Health(Probe::Live)),
+    ("/health/ready", Route::Health(Probe::Ready)),
+    ("/dashboard/data", Route::Data),
+    ("/metrics", Route::Metrics),
+    ("/topics", Route::Topics),
+    ("/disconnect", Route::Disconnect),
+    ("/dashboard/debug", Route::Debug),
+    ("/kafka/status", Route::KafkaStatus),
+    ("/", Route::Index),
+];
+/// What a topic's name follows.
+const TOPIC_PREFIX: &str = "/topics/";
+
 impl Route {
     /// The route of `path`, as it was sent; `stream_endpoint` is another path for the default stream. Only the name of
     /// a topic is decoded: a proxy's rules apply to the path as it was sent, too.
-    pub fn of(path: &str, stream_endpoint: Option<&str>, dashboard_topic: &Topic) -> Option<Route> {
+    pub fn of(path: &str, stream_endpoint: Option<&str>) -> Option<Route> {
         if stream_endpoint == Some(path) {
-            return Some(Route::Stream(None));
+            return Some(Route::Stream);
         }
-        Some(match path {
-            "/" => Route::Index,
-            "/events" => Route::Stream(None),
-            "/dashboard/stream" => Route::Stream(Some(dashboard_topic.clone())),
-            "/publish" => Route::Publish,
-            "/disconnect" => Route::Disconnect,
-            "/health" => Route::Health(Probe::Whole),
-            "/health/live" => Route::Health(Probe::Live),
-            "/health/ready" => Route::Health(Probe::Ready),
-            "/dashboard/debug" => Route::Debug,
-            "/dashboard/data" => Route::Data,
-            "/topics" => Route::Topics,
-            "/kafka/status" => Route::KafkaStatus,
-            "/metrics" => Route::Metrics,
-            _ => match page::find(path) {
-                Some(file) => Route::File(file),
-                None => {
-                    Route::Topic(path.strip_prefix("/topics/").filter(|name| !name.is_empty()).and_then(decode_path)?)
-                }
-            },
-        })
+        let whole = PATHS.iter().find(|(known, _)| *known == path).map(|(_, route)| route.clone());
+        let file = || page::find(path).map(Route::File);
+        let topic =
+            || Some(Route::Topic(decode_path(path.strip_prefix(TOPIC_PREFIX).filter(|name| !name.is_empty())?)?));
+        whole.or_else(file).or_else(topic)
+    }
+
+    /// The paths of all routes, as OpenAPI writes them, but for `--stream-endpoint`.
+    #[cfg(test)]
+    pub(super) fn paths() -> impl Iterator<Item = (String, Route)> {
+        let whole = PATHS.iter().map(|(path, route)| (path.to_string(), route.clone()));
+        let files = page::files().map(|file| (file.path().to_owned(), Route::File(file)));
+        whole.chain(files).chain([(format!("{TOPIC_PREFIX}{{topic}}"), Route::Topic(String::new()))])
     }
 
     /// True for what operators use to watch a server: the admin listener serves only these routes. Its only stream is
     /// that of the statistics, which is checked where topics are read.
-    fn is_admin(&self) -> bool {
+    pub(super) fn is_admin(&self) -> bool {
         self.is_for_operators()
-            || matches!(
-                self,
-                Route::Index | Route::Health(_) | Route::File(_) | Route::Stream(None) | Route::Disconnect
-            )
+            || matches!(self, Route::Index | Route::Health(_) | Route::File(_) | Route::Stream | Route::Disconnect)
     }
 
     /// True for routes that reveal who uses a server and for what.
@@ -101,7 +111,7 @@ impl Route {
         matches!(self, Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_) | Route::KafkaStatus)
     }
 
-    fn methods(&self) -> &'static str {
+    pub(super) fn methods(&self) -> &'static str {
         match self {
             Route::Publish | Route::Disconnect => "POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
@@ -158,7 +168,11 @@ impl Api {
             _ => {}
         }
         Ok(match route {
-            Route::Stream(topic) => self.subscribe(asked, topic, node)?,
+            Route::Stream => self.subscribe(asked, None, node)?,
+            Route::DashboardStream => {
+                let topic = node.settings.delivery.dashboard_topic.clone();
+                self.subscribe(asked, Some(topic), node)?
+            }
             Route::Publish => self.publish(asked, body, grant, node)?,
             Route::Disconnect => self.disconnect(asked, body, node)?,
             Route::Index => {
@@ -199,9 +213,8 @@ impl Api {
 fn route(client: &Client, head: &RequestHead, settings: &Settings) -> Result<Route, Response> {
     check_host(client, head, settings)?;
     let (path, method) = (&head.target.path, &head.method);
-    let DeliveryConfig { stream_endpoint, dashboard_topic, .. } = &settings.delivery;
-    let stream_endpoint = stream_endpoint.as_ref().map(EndpointPath::as_str);
-    let route = Route::of(path, stream_endpoint, dashboard_topic);
+    let stream_endpoint = settings.delivery.stream_endpoint.as_ref().map(EndpointPath::as_str);
+    let route = Route::of(path, stream_endpoint);
     let route = route.filter(|route| !client.is_admin || route.is_admin());
     let Some(route) = route else { return Err(page::not_found(path)) };
     if !route.takes(method) {
@@ -232,6 +245,7 @@ fn endpoints(settings: &Settings, is_admin: bool, has_kafka: bool) -> serde_json
         "debug": "/dashboard/debug",
         "client": ["/fanfare.js", page::VERSIONED_CLIENT, "/fanfare.d.ts"],
         "client_integrity": &*page::CLIENT_INTEGRITY,
+        "openapi": "/openapi.json",
     })
 }
 
@@ -241,12 +255,11 @@ mod tests {
 
     #[test]
     fn a_route_is_its_path_as_sent_and_only_a_topics_name_is_decoded() {
-        let board = Topic::new("board").unwrap();
         let check = |path: &str, expected: Option<Route>| {
-            assert_eq!(Route::of(path, Some("/sse"), &board), expected, "{path}");
+            assert_eq!(Route::of(path, Some("/sse")), expected, "{path}");
         };
         check("/metrics", Some(Route::Metrics));
-        check("/sse", Some(Route::Stream(None)));
+        check("/sse", Some(Route::Stream));
         check("/topics/a%2Fb", Some(Route::Topic("a/b".into())));
         check("/topics/caf%c3%a9", Some(Route::Topic("café".into())));
         for alias in [

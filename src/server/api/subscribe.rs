@@ -16,7 +16,7 @@ use crate::server::node::refusal::Refusal;
 use crate::server::streams::open::StreamParams;
 
 /// The longest `interval_ms` that a client may request.
-const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 /// The query's parameters other than topics.
 #[derive(Debug)]
@@ -91,10 +91,7 @@ fn named_topics<I: Io>(asked: &RequestContext<'_, I>, node: &mut Node) -> Result
             continue;
         }
         check_topic_count(known.len(), node)?;
-        topics.push(match name {
-            STATISTICS_TOPIC => Topic::statistics(),
-            name => check_topic(name, node).map_err(|detail| response::problem(400, "Bad topic", &detail))?,
-        });
+        topics.push(named_topic(name, node)?);
     }
     if topics.is_empty() {
         topics.push(node.settings.delivery.default_topic.clone());
@@ -104,6 +101,14 @@ fn named_topics<I: Io>(asked: &RequestContext<'_, I>, node: &mut Node) -> Result
         return Err(response::problem(403, "Not here", &detail));
     }
     Ok(topics)
+}
+
+/// The topic that a query names, which may be the server's statistics.
+pub(super) fn named_topic(name: &str, node: &mut Node) -> Result<Topic, Response> {
+    match name {
+        STATISTICS_TOPIC => Ok(Topic::statistics()),
+        name => check_topic(name, node).map_err(|detail| response::problem(400, "Bad topic", &detail)),
+    }
 }
 
 /// Refuses more topics than one stream may have.
