@@ -45,7 +45,6 @@ fn schemathesis(settings: &str, description: &str, url: &str, token: &str) -> (b
 fn check(settings: &str, url: &str, token: &str) {
     let (is_as_described, report) = schemathesis(settings, DESCRIPTION, url, token);
     assert!(is_as_described, "{}", shorten(&report));
-    println!("{report}");
 }
 
 /// A report with the beginnings of its lines: some hold a whole request.

@@ -53,7 +53,7 @@ pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     stdout().write_all(said.as_bytes())?;
     for (file, text) in texts {
         let Some(text) = text else { continue };
-        write(&args.root.join(file), &text).map_err(|error| explained(&format!("can't write /{file}"), error))?;
+        write(&args.root.join(file), &text).map_err(|error| explained(&format!("can't write /{file}"), &error))?;
         writeln!(stdout(), "Wrote /{file}.")?;
     }
     apply(&args.root, &tuning)
@@ -159,7 +159,7 @@ impl OwnFiles<'_> {
                 continue;
             }
             let removed = fs::remove_file(self.root.join(file));
-            removed.map_err(|error| explained(&format!("can't remove /{file}"), error))?;
+            removed.map_err(|error| explained(&format!("can't remove /{file}"), &error))?;
             writeln!(stdout(), "Removed /{file}.")?;
         }
         writeln!(
@@ -185,7 +185,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(next, path)
 }
 
-fn explained(what: &str, error: io::Error) -> anyhow::Error {
+fn explained(what: &str, error: &io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::PermissionDenied => {
             anyhow::anyhow!("{what}: {error}; fanfare tune needs root: use sudo, or --dry-run to change nothing")

@@ -41,7 +41,7 @@ impl SysctlFiles {
     pub fn read(root: &Path) -> io::Result<SysctlFiles> {
         let own_path = root.join(OWN_FILE);
         let own = match fs::read_to_string(&own_path) {
-            Ok(text) => lines(Path::new("/").join(OWN_FILE), &text),
+            Ok(text) => lines(&Path::new("/").join(OWN_FILE), &text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
@@ -49,7 +49,7 @@ impl SysctlFiles {
         let (mut earlier, mut later) = (Vec::new(), Vec::new());
         for (name, path) in by_name(root) {
             let text = fs::read_to_string(root.join(&path)).unwrap_or_default();
-            let found = lines(Path::new("/").join(path), &text);
+            let found = lines(&Path::new("/").join(path), &text);
             match name.as_os_str().cmp(own_name) {
                 std::cmp::Ordering::Less => earlier.extend(found),
                 std::cmp::Ordering::Equal => {}
@@ -79,13 +79,13 @@ fn by_name(root: &Path) -> BTreeMap<OsString, PathBuf> {
     files
 }
 
-fn lines(file: PathBuf, text: &str) -> Vec<Line> {
+fn lines(file: &Path, text: &str) -> Vec<Line> {
     let settings = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
     let parse = |line: &str| {
         let (key, value) = line.split_once('=')?;
         let key = key.trim().trim_start_matches('-').replace('/', ".");
         let values: Option<Vec<u64>> = value.split_whitespace().map(|number| number.parse().ok()).collect();
-        Some(Line { file: file.clone(), key, values: values.unwrap_or_default() })
+        Some(Line { file: file.to_owned(), key, values: values.unwrap_or_default() })
     };
     settings.filter_map(parse).collect()
 }

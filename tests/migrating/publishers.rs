@@ -1,4 +1,4 @@
-//! Publishers as Rails, Go and Node systems have them, unchanged: what they publish reaches Fanfare's subscribers.
+//! Publishers as Rails, Python, Go and Node systems have them, unchanged: what they publish reaches Fanfare's subscribers.
 
 use std::io::Write;
 use std::path::Path;
@@ -39,6 +39,13 @@ fn the_gem_redis_as_in_rails() {
     let mut ruby = Command::new("ruby");
     ruby.arg(format!("{FOLDER}/migrating/applications/rails.rb"));
     publishes_to_fanfare(ruby);
+}
+
+#[test]
+fn redis_py() {
+    let mut python = Command::new("/usr/bin/python3"); // Debian's, for Debian's package of the library
+    python.arg(format!("{FOLDER}/migrating/applications/python.py"));
+    publishes_to_fanfare(python);
 }
 
 #[test]
