@@ -80,7 +80,7 @@ impl Api {
         Ok(match self.publisher.publish(fresh, ticket(asked.client.token)) {
             Ok(Accepted::Now(ids)) => accept(&answer(ids), node).into(),
             Ok(Accepted::Later(ids)) => Outcome::Await(Awaited::Publish(answer(ids))),
-            Err(refusal) => refused(refusal).into(),
+            Err(refusal) => refused(refusal, self.publisher.fault()).into(),
         })
     }
 }
