@@ -20,6 +20,16 @@ fn every_block_runs_or_has_a_reason_and_every_reference_exists() {
     assert!(is_right, "{faults}");
 }
 
+#[test]
+fn a_page_that_renews_its_token_survives_an_application_that_is_away() {
+    let mut drive = Command::new("node");
+    drive
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/renew.mjs"))
+        .env("FANFARE_BIN", env!("CARGO_BIN_EXE_fanfare"));
+    let output = drive.output().expect("this test needs node and Chromium, which tests/setup installs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A checkout whose pages have a fault of every kind, and the beginnings of the lines that should report them, in order.
 #[test]
 fn every_kind_of_fault_is_found() {

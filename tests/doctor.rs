@@ -222,3 +222,15 @@ fn a_server_warns_of_its_host_when_it_starts() {
     assert_eq!(quiet.get("/health/live").status, 200);
     assert_eq!(quiet.log().find(&["RLIMIT_NOFILE"]), None);
 }
+
+#[test]
+fn a_server_warns_of_all_shortages_in_one_line() {
+    // Two of them on every host: descriptors, and memory for so many connections.
+    let server = Server::start_after("ulimit -n 1500", &["--max-connections", "1000000000"]);
+    server.wait_for_log(&[
+        "WARN",
+        "short for 1000000000 connections: ",
+        "RLIMIT_NOFILE) has 1500 and needs ",
+        "memory available has",
+    ]);
+}

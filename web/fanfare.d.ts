@@ -41,6 +41,7 @@ export interface Options {
   /** Every event; gaps too unless there is `onGap`. */
   onEvent?(event: FanfareEvent): void;
   onGap?(gap: Gap, event: FanfareEvent): void;
+  /** Every state, the first one after `subscribe` has returned. */
   onState?(state: State): void;
   /** Types to listen for besides `message` and `gap`; with fetch every type comes. */
   types?: string[];

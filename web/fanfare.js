@@ -15,9 +15,21 @@ export function subscribe(url, options = {}) {
   // With a durable bus, the last id keeps up in silence.
   target.searchParams.set("heartbeat", "position");
   const settings = { json: true, retryMax: RETRY_MS_MAX, silenceMax: SILENCE_MS_MAX, ...options };
+  if (options.onState) settings.onState = notBeforeReturn(options.onState);
   return settings.share && globalThis.document && globalThis.BroadcastChannel
     ? new SharedSubscription(target.href, settings)
     : new Subscription(target.href, settings);
+}
+
+/** A page may use the subscription in `onState`, so the first states wait until it has the subscription. */
+function notBeforeReturn(onState) {
+  const waiting = [];
+  let tell = (state) => waiting.push(state);
+  queueMicrotask(() => {
+    tell = onState;
+    waiting.forEach((state) => onState(state));
+  });
+  return (state) => tell(state);
 }
 
 class Subscription {

@@ -101,7 +101,7 @@ fn loopback_listeners<'a>(listeners: impl IntoIterator<Item = &'a ListenAddress>
     if listeners.contains(&false) { 0 } else { listeners.len() as u64 }
 }
 
-/// The short form at the server's start: logs a warning for each shortage.
+/// The short form at the server's start: logs one warning if the host is short of something.
 pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], roles: &[ListenerRole]) {
     let asked = config.limits.connections_max;
     // With --dev, the server is only tried out, and does not need what a service needs.
@@ -121,11 +121,8 @@ pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], 
         Ok(host) => host,
         Err(error) => return tracing::info!(%error, "the host can't be examined"),
     };
-    for shortage in Report::new(&host, &demand).shortages {
-        let (has, needs) = (shortage.measure.text(shortage.has), shortage.measure.text(shortage.needs));
-        tracing::warn!(
-            what = %shortage.what, has, needs,
-            "short for {connections} connections; fanfare doctor --connections {connections} prints the fix"
-        );
+    let report = Report::new(&host, &demand);
+    if !report.is_enough {
+        tracing::warn!("{}", table::summary(&report, asked.is_some()));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::doctor::queue::Queue;
+use crate::doctor::{Report, table};
 
 const CONNECTIONS: u64 = 100_000;
 
@@ -158,4 +159,20 @@ fn ports_limit_only_connections_from_this_host() {
     check(&host(), &with(4), &[]);
     let lines = &shortages(&host(), &with(1))[0].fixes;
     assert!(lines[1].contains(" --listen 127.0.0.4:3001 ") && !lines[1].contains("127.0.0.5"), "{lines:?}");
+}
+
+#[test]
+fn a_summary_says_where_a_number_comes_from_that_was_not_asked_for() {
+    let host = Host { descriptors_max: 10, ..host() };
+    let report = Report::new(&host, &demand());
+    let shortage = "limit on open files (RLIMIT_NOFILE) has 10 and needs 100320";
+    let fix = "fanfare doctor --connections 100000 prints the fix";
+    assert_eq!(table::summary(&report, true), format!("short for 100000 connections: {shortage}; {fix}"));
+    assert_eq!(
+        table::summary(&report, false),
+        format!(
+            "short for 100000 connections, which the limit on open files allows: {shortage}; --max-connections sets the \
+             number you need, and {fix}"
+        )
+    );
 }

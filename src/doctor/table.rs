@@ -36,6 +36,24 @@ pub fn lines(report: &Report, is_coloured: bool) -> Vec<String> {
     lines
 }
 
+/// A report with shortages as one line of a log. If the number of connections was not asked for, it is what the limit on
+/// open files allows.
+pub fn summary(report: &Report, is_asked: bool) -> String {
+    let connections = report.connections;
+    let origin = if is_asked { "" } else { ", which the limit on open files allows" };
+    let remedy = if is_asked { "" } else { "--max-connections sets the number you need, and " };
+    let shortages: Vec<String> = report.shortages.iter().map(brief).collect();
+    let shortages = shortages.join(", ");
+    format!(
+        "short for {connections} connections{origin}: {shortages}; {remedy}fanfare doctor --connections {connections} prints the fix"
+    )
+}
+
+fn brief(shortage: &Shortage) -> String {
+    let [has, needs] = [shortage.has, shortage.needs].map(|value| shortage.measure.text(value));
+    format!("{} has {has} and needs {needs}", shortage.what)
+}
+
 fn overview(shortages: &[Shortage]) -> Vec<String> {
     let head = ["", "has", "needs", "short by"].map(str::to_owned);
     let rows = shortages.iter().map(|shortage| {

@@ -36,7 +36,7 @@ def main(name, arguments):
     elif name == "curl":
         curl(arguments, environment)
     elif name == "python3":
-        keep("python3", [sys.executable, *arguments], environment, lambda log: b"http" in log or b"HTTP" in log)
+        python(arguments, environment)
     elif name == "redis-cli":
         run(["redis-cli", "-p", os.environ["SESSION_REDIS"], *arguments], environment)
 
@@ -60,6 +60,14 @@ def fanfare(arguments, environment):
         if command in ("publish", "disconnect") and not {"--url", "--redis-url"} & given:
             arguments = [*arguments, "--url", f"http://127.0.0.1:{SERVER}"]
         run([BINARY, *arguments], environment)
+
+
+def python(arguments, environment):
+    """A program that serves runs on; any other ends."""
+    if "serve_forever()" in Path(arguments[0]).read_text():
+        keep("python3", [sys.executable, *arguments], environment, lambda log: b"http" in log or b"HTTP" in log)
+    else:
+        run([sys.executable, *arguments], environment)
 
 
 def curl(arguments, environment):

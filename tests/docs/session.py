@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 # Commands that run as they are: they change only files of the folder.
-PLAIN = "bash cat cut date echo env false grep head id ls mkdir openssl printf sed sleep sort tail timeout tr true wc".split()
+PLAIN = "bash cat cut date echo env false grep head id ls mkdir node openssl printf sed sleep sort tail timeout tr true wc".split()
 # Commands that `command.py` runs in a way that suits a test.
 WRAPPED = "cargo curl fanfare python3 redis-cli sudo".split()
 # Names of hosts in the documentation that stand for this one.

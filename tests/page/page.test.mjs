@@ -227,7 +227,9 @@ staged("fanfare.js works with EventSource and with fetch, and resumes what was m
     for (const [name, list] of Object.entries(heard)) {
       const onEvent = ({ type, data, publisherId }) => list.push([type, data, publisherId ?? "no id"]);
       const options = { fetch: name === "fetch", types: ["price"], onEvent };
-      window[name + "Stream"] = subscribe("/events?topic=js", { ...options, onState: (state) => (list.state = state.name) });
+      // `onState` may use the subscription from its first call on.
+      const stream = subscribe("/events?topic=js", { ...options, onState: () => (list.state = stream.state.name) });
+      window[name + "Stream"] = stream;
     }
   });
   const both = (count) =>
