@@ -101,6 +101,9 @@ fn the_image_has_an_unprivileged_user_a_health_check_and_a_stop_signal() {
     assert!(check["Timeout"].as_u64().unwrap() > Duration::from_secs(5).as_nanos() as u64);
     let env: Vec<_> = config["Env"].as_array().unwrap().iter().map(|entry| entry.as_str().unwrap()).collect();
     assert!(env.contains(&"FANFARE_LISTEN=0.0.0.0:3001"), "{env:?}");
+    // Docker and podman kill after 10 s, unless they are configured.
+    let drain = env.iter().find_map(|entry| entry.strip_prefix("FANFARE_DRAIN=")).unwrap();
+    assert!(seconds(drain) + default_seconds("drain-notice") < Duration::from_secs(10));
     assert!(
         print_config(&[("FANFARE_LISTEN", "0.0.0.0:3001")]).contains("listen = [\"0.0.0.0:3001\"] # FANFARE_LISTEN\n")
     );

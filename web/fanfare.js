@@ -5,6 +5,9 @@
 const RETRY_MS = 3000; // until the server says otherwise
 const RETRY_MS_MAX = 30000;
 const SILENCE_MS_MAX = 90000; // the server sends a heartbeat after 30 s at most
+// An id that no event has: the server answers with a gap. EventSource hides the id at which a stream begins, so before the first
+// event nothing else tells where to resume.
+const UNKNOWN_ID = "unknown";
 
 /** Subscribes to a stream; see fanfare.d.ts for the options. */
 export function subscribe(url, options = {}) {
@@ -22,6 +25,7 @@ class Subscription {
   #options;
   #retry = RETRY_MS;
   #failures = 0;
+  #wasOpen;
   #stop = () => {};
   #timer;
 
@@ -29,6 +33,7 @@ class Subscription {
     this.#url = url;
     this.#options = options;
     this.lastEventId = options.lastEventId ?? "";
+    this.#wasOpen = options.wasOpen;
     globalThis.addEventListener?.("online", this.#wake); // node has none
     this.#connect();
   }
@@ -64,7 +69,8 @@ class Subscription {
 
   #listen() {
     const url = new URL(this.#url);
-    if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
+    const after = this.lastEventId || (this.#wasOpen ? UNKNOWN_ID : "");
+    if (after) url.searchParams.set("last_event_id", after);
     const source = new EventSource(url, { withCredentials: this.#options.withCredentials });
     this.#stop = () => source.close();
     source.onopen = () => this.#opened();
@@ -121,6 +127,7 @@ class Subscription {
 
   #opened() {
     this.#failures = 0;
+    this.#wasOpen = true;
     this.#tell({ name: "open" });
   }
 
@@ -213,6 +220,7 @@ class SharedSubscription {
   #own = null;
   #resign;
   #recent = [];
+  #wasOpen = false;
 
   constructor(url, options) {
     this.#url = url;
@@ -253,9 +261,10 @@ class SharedSubscription {
       this.#channel.postMessage({ event });
     };
     const { lastEventId } = this;
+    const wasOpen = this.#wasOpen; // by another tab that led
     const onEvent = ({ type, text, id, time }) => pass({ type, text, id, time });
     this.#own = new Subscription(this.#url, {
-      ...this.#options, json: false, lastEventId, onState, onEvent, onGap: undefined,
+      ...this.#options, json: false, lastEventId, wasOpen, onState, onEvent, onGap: undefined,
     });
   }
 
@@ -292,6 +301,7 @@ class SharedSubscription {
 
   #tell(state) {
     this.state = state;
+    this.#wasOpen ||= state.name === "open";
     this.#options.onState?.(state);
   }
 }

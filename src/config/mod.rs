@@ -34,8 +34,8 @@ pub use kafka::{KafkaBrokers, KafkaBusConfig, KafkaConfig, KafkaSasl, kafka_topi
 pub use kafka_flows::{KEY_PLACE, KafkaCopyRule, KafkaFeed, KafkaFeedsConfig};
 pub use layers::{Environment, Flags, Origin, Setting, Settings, variable};
 pub use options::{
-    BATCH_MAX, DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig,
-    LogFormat, Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
+    DeliveryConfig, DrainConfig, HistoryConfig, IoBackend, IoConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
+    Options, RedisPayload, RequiredSource, SlowPolicy, TOPICS_PER_SUBSCRIBER_MAX,
 };
 pub use postgres::PostgresConfig;
 pub use redis::RedisConfig;

@@ -36,7 +36,7 @@ const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
 /// Events in one publish.
-pub const BATCH_MAX: usize = 1000;
+pub(super) const BATCH_MAX: usize = 1000;
 
 /// Bounded, because each visit of a stream merges the logs of its topics.
 pub const TOPICS_PER_SUBSCRIBER_MAX: u32 = 500;

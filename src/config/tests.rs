@@ -330,3 +330,21 @@ fn the_template_names_every_option_and_loads_to_the_defaults() {
     );
     assert_eq!(tables.len(), 2 + channel_keys().get_arguments().count() + topic_keys().get_arguments().count());
 }
+
+#[test]
+fn the_bounds_in_the_description_of_the_routes_are_the_largest_that_options_may_set() {
+    let description: serde_json::Value = serde_json::from_str(include_str!("../../web/openapi.json")).unwrap();
+    let check = |pointer: &str, expected: usize| {
+        assert_eq!(
+            description.pointer(pointer).and_then(serde_json::Value::as_u64),
+            Some(expected as u64),
+            "{pointer}"
+        );
+    };
+    let publish = "/paths/~1publish/post/requestBody/content/application~1json";
+    check(&format!("{publish}/schema/oneOf/1/maxItems"), options::BATCH_MAX);
+    check("/components/schemas/Published/oneOf/1/properties/ids/maxItems", options::BATCH_MAX);
+    for topics in ["StreamTopics", "SnapshotTopics"] {
+        check(&format!("/components/parameters/{topics}/schema/maxItems"), TOPICS_PER_SUBSCRIBER_MAX as usize);
+    }
+}

@@ -13,7 +13,7 @@ await page.keyboard.press("Enter");
 await page.waitForFunction(() => document.querySelector("#server").textContent !== "");
 
 await page.type("#watch-topic", topic);
-await page.click("#watch");
+await page.keyboard.press("Enter");
 await page.waitForFunction(() => /^watching/i.test(document.querySelector("#watch-state").textContent));
 console.log("watching");
 

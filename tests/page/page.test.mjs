@@ -245,6 +245,29 @@ staged("fanfare.js works with EventSource and with fetch, and resumes what was m
   assert.deepEqual(await page.evaluate(() => [[...heard.fetch], [...heard.EventSource]]), [expected, expected]);
 });
 
+staged("fanfare.js reports a gap when it can't know where it was", ["--dev"], async (server, tab) => {
+  const page = await tab();
+  const subscribe = (options) =>
+    page.evaluate(async (options) => {
+      const { subscribe } = await import("/fanfare.js");
+      const heard = [];
+      window.heard = heard;
+      window.stream = subscribe("/events?topic=js", { ...options, onEvent: ({ data }) => heard.push(data.reason ?? data) });
+    }, options);
+  const isOpen = () => page.waitForFunction(() => stream.state.name === "open");
+  // With fetch it knows the id at which the stream began.
+  for (const [options, expected] of [[{}, ["unknown_id", "missed"]], [{ fetch: true }, ["missed"]]]) {
+    await subscribe(options);
+    await isOpen();
+    await page.evaluate(() => stream.close());
+    await server.publish("js", "missed");
+    await page.evaluate(() => stream.reconnect());
+    await page.waitForFunction((count) => heard.length === count, {}, expected.length);
+    assert.deepEqual(await page.evaluate(() => heard), expected);
+    await page.evaluate(() => stream.close());
+  }
+});
+
 test("fanfare.js sends a cookie to another origin only with credentials", { timeout: 4 * DEADLINE_MS }, async () => {
   const origin = await serve("<!doctype html><title>a page of an application</title>");
   const env = { FANFARE_JWT_SECRET: "a-secret-of-the-page-test-that-is-long-enough" };

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::routes::Route;
 use super::{kafka, listing, page, reports, subscribe};
-use crate::config::{BATCH_MAX, TOPICS_PER_SUBSCRIBER_MAX};
 use crate::event::{
     EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, GAP_EVENT_TYPE, PUBLISHER_ID_BYTES_MAX, STATISTICS_TOPIC, TOPIC_BYTES_MAX,
 };
@@ -160,13 +159,6 @@ fn bounds_in_the_description_are_those_of_the_source() {
         "Kafka > properties > consumer > anyOf > 1 > properties > partitions > maxItems",
         bound(kafka::PARTITIONS_MAX),
     );
-    schema("Published > oneOf > 1 > properties > ids > maxItems", bound(BATCH_MAX));
-    check(
-        "paths > /publish > post > requestBody > content > application/json > schema > oneOf > 1 > maxItems",
-        bound(BATCH_MAX),
-    );
-    parameter("StreamTopics > schema > maxItems", json!(TOPICS_PER_SUBSCRIBER_MAX));
-    parameter("SnapshotTopics > schema > maxItems", json!(TOPICS_PER_SUBSCRIBER_MAX));
     parameter("Interval > schema > maximum", json!(subscribe::INTERVAL_MAX.as_millis() as u64));
     parameter("Limit > schema > maximum", bound(listing::TOPICS_MAX));
     parameter("After > schema > maximum", json!(u64::MAX));
