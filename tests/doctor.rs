@@ -225,7 +225,7 @@ fn a_server_warns_of_its_host_when_it_starts() {
 
 #[test]
 fn a_server_warns_of_all_shortages_in_one_line() {
-    // Two of them on every host: descriptors, and memory for so many connections.
+    // Two of them on every host: descriptors, and memory for a billion connections.
     let server = Server::start_after("ulimit -n 1500", &["--max-connections", "1000000000"]);
     server.wait_for_log(&[
         "WARN",
