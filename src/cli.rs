@@ -66,7 +66,8 @@ fn command() -> clap::Command {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server
-    #[command(after_help = SERVE_HELP)]
+    // Else the usage under an error would name only the options that were typed.
+    #[command(after_help = SERVE_HELP, override_usage = "fanfare serve [OPTIONS]")]
     Serve(ServeArgs),
     /// Print a stream's events, reconnecting as a browser does
     #[command(after_help = SUBSCRIBE_HELP)]

@@ -51,6 +51,7 @@ fn wrong_usage_exits_2() {
     check(&[], &[], 2, &["Usage:"]);
     check(&["sreve"], &[], 2, &["serve"]);
     check(&["serve", "--hartbeat", "1s"], &[], 2, &["--heartbeat"]);
+    check(&["serve", "--dev", "--bind", "127.0.0.1:80"], &[], 2, &["--bind", "Usage: fanfare serve [OPTIONS]\n"]);
     check(&["serve", "--retry", "1s", "--retry", "2s"], &[], 2, &["--retry"]);
     check(&["subscribe"], &[], 2, &["<URL>"]);
     check(&["subscribe", "ftp://host"], &[], 2, &["ftp://host", "http://host", "unix:PATH"]);

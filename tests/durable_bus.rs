@@ -334,7 +334,9 @@ fn a_bus_that_is_not_installed_is_named_and_streams_wait_for_it() {
     server.wait_for_log(&["fanfare bus install"]);
     assert_eq!(server.get("/health/ready").status, 503);
     assert_eq!(server.get("/events?topic=a").status, 503);
-    assert_eq!(server.post(r#"{"topic":"a","data":"x"}"#).status, 503);
+    let refused = server.post(r#"{"topic":"a","data":"x"}"#);
+    assert_eq!(refused.status, 503, "{refused}");
+    assert!(refused.to_string().contains("the bus is not installed there; run fanfare bus install"), "{refused}");
     install_bus(&redis);
     wait_until("the node is ready", || is_ready(&server));
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");

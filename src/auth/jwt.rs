@@ -86,8 +86,7 @@ impl Verifier {
 
     /// Checks a token at `now` since 1970.
     pub fn verify(&self, token: &str, now: Duration) -> Result<Verified, Denied> {
-        let header =
-            decode_header(token).map_err(|_| Denied::Invalid("the token is malformed or of an unsupported kind"))?;
+        let header = decode_header(token).map_err(|error| Denied::Invalid(reason_of_header(error.kind())))?;
         if header.crit.is_some() {
             return Err(Denied::Invalid(
                 "the token's header requires an extension (crit) that this server does not support",
@@ -173,6 +172,15 @@ impl Claims {
     }
 }
 
+/// Why a token's header could not be read.
+fn reason_of_header(kind: &ErrorKind) -> &'static str {
+    match kind {
+        // A publish token, for example, which opens no stream.
+        ErrorKind::InvalidToken => "the token is not a JSON Web Token",
+        _ => "the token is malformed or of an unsupported kind",
+    }
+}
+
 /// Why a token could not be read.
 fn reason(kind: &ErrorKind) -> &'static str {
     match kind {
@@ -228,6 +236,17 @@ mod tests {
             }
         }
         assert!(accepted > 20, "{accepted}");
+    }
+
+    #[test]
+    fn what_is_no_token_and_what_is_one_of_another_kind_are_told_apart() {
+        let check = |token: &str, reason: &'static str| {
+            let refused = verifier(SECRETS[0], &[], &[]).verify(token, NOW).unwrap_err();
+            assert_eq!(refused, Denied::Invalid(reason), "{token}");
+        };
+        check("f81d4fae7dec11d0a76500a0c91e6bf6", "the token is not a JSON Web Token");
+        check("", "the token is not a JSON Web Token");
+        check("e30.e30.AA", "the token is malformed or of an unsupported kind"); // a header without an algorithm
     }
 
     #[test]

@@ -146,7 +146,7 @@ pub(super) struct RedisOptions {
     #[arg(id = "redis-channel", long, value_name = "NAME", default_value = "dashboard_updates", value_parser = exact_topic)]
     pub(super) channels: Vec<Topic>,
 
-    /// A pattern of channels to subscribe to, such as orders.*; repeatable
+    /// A pattern of channels to subscribe to, such as orders.*, beside --redis-channel and its default; repeatable
     #[arg(id = "redis-pattern", long, value_name = "GLOB", value_parser = topic)]
     pub(super) patterns: Vec<Topic>,
 

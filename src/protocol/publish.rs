@@ -48,7 +48,7 @@ pub enum PublishError {
     #[error("the body is not UTF-8 at byte {0}")]
     NotUtf8(usize),
     /// The body is not JSON; the text has line and column.
-    #[error("the body is not JSON: {0}")]
+    #[error("the body is not JSON, but must be a JSON object, or an array of objects: {0}")]
     NotJson(String),
     /// An array without events.
     #[error("the array is empty: at least one event is expected")]

@@ -89,9 +89,18 @@ fn refusals_name_the_mistake_its_place_and_what_is_allowed() {
         check(&body, "field \"retry\" must be whole milliseconds from 0 to 4294967295");
     }
     check("[]", "the array is empty: at least one event is expected");
-    check("", "the body is not JSON: EOF while parsing a value at line 1 column 0");
-    check("[{}]x", "the body is not JSON: trailing characters at line 1 column 5");
-    check("{\"topic\"}", "the body is not JSON: expected `:` at line 1 column 9");
+    check(
+        "",
+        "the body is not JSON, but must be a JSON object, or an array of objects: EOF while parsing a value at line 1 column 0",
+    );
+    check(
+        "[{}]x",
+        "the body is not JSON, but must be a JSON object, or an array of objects: trailing characters at line 1 column 5",
+    );
+    check(
+        "{\"topic\"}",
+        "the body is not JSON, but must be a JSON object, or an array of objects: expected `:` at line 1 column 9",
+    );
     check_refused(b"{\"a\xff", (400, "the body is not UTF-8 at byte 3"));
 }
 

@@ -184,6 +184,11 @@ pub trait Publish {
     /// Takes all the events or none. Never blocks.
     fn publish(&self, events: Vec<Event>, ticket: Ticket) -> Result<Accepted, PublishRefusal>;
 
+    /// Why it accepts nothing now, if it knows more than [`PublishRefusal::BrokerDown`] says.
+    fn fault(&self) -> Option<String> {
+        None
+    }
+
     /// Passes on to the other nodes which streams to end. Never blocks.
     fn pass_on(&self, disconnect: &Disconnect, ticket: Ticket) -> Result<PassedOn, PublishRefusal> {
         let _ = (disconnect, ticket);

@@ -69,6 +69,10 @@ impl Publish for CopyingPublisher {
         Ok(accepted)
     }
 
+    fn fault(&self) -> Option<String> {
+        self.publisher.fault()
+    }
+
     fn pass_on(&self, disconnect: &Disconnect, ticket: Ticket) -> Result<PassedOn, PublishRefusal> {
         self.publisher.pass_on(disconnect, ticket)
     }

@@ -97,6 +97,21 @@ fn an_invalid_event_is_answered_with_400() {
 }
 
 #[test]
+fn a_form_is_named() {
+    let server = Server::start(&[]);
+    let form = "topic=a&data=x";
+    let answer = server.request(&format!(
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Content-Type: application/x-www-form-urlencoded; charset=utf-8\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len(),
+    ));
+    assert_eq!(answer.status, 400, "{answer}");
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.starts_with("the body is not JSON, but must be a JSON object"), "{detail}");
+    assert!(detail.ends_with("(the request's Content-Type is application/x-www-form-urlencoded)"), "{detail}");
+}
+
+#[test]
 fn an_id_that_is_remembered_is_not_broadcast_again() {
     let server = Server::start(&["--history-events", "2"]);
     let mut subscriber = Subscriber::open(&server, "/events?topic=a&topic=b");

@@ -4,9 +4,11 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::redis::RedisServer;
+use crate::support::bus::is_ready;
+use crate::support::redis::{RedisServer, install_bus};
 use crate::support::server::Server;
 use crate::support::stream::Subscriber;
+use crate::support::wait::wait_until;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
 
@@ -46,6 +48,32 @@ fn redis_py() {
     let mut python = Command::new("/usr/bin/python3"); // Debian's, for Debian's package of the library
     python.arg(format!("{FOLDER}/migrating/applications/python.py"));
     publishes_to_fanfare(python);
+}
+
+/// The code in docs/scaling.md, in which only the address is another one.
+#[test]
+fn redis_py_appends_to_a_durable_bus() {
+    let redis = RedisServer::start();
+    let url = redis.url("redis", "");
+    install_bus(&redis);
+    let page = std::fs::read_to_string(Path::new(FOLDER).join("../docs/scaling.md")).unwrap();
+    let code = page.split("```python\n").skip(1).find(|block| block.contains("fanfare_append")).unwrap();
+    let code = code.split("```").next().unwrap().replace("redis://redis.internal:6379", &url);
+    let pay = |positions: &str| {
+        let mut python = Command::new("/usr/bin/python3");
+        let output = python.arg("-c").arg(format!("{code}\nprint(pay(17))")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.starts_with(positions), "{printed}");
+    };
+    pay("[b'1"); // while no Fanfare runs
+    let server = Server::start(&["--redis-url", &url, "--bus", "redis-stream", "--dev"]);
+    wait_until("the node is ready", || is_ready(&server));
+    let mut subscriber = Subscriber::open(&server, "/events?topic=orders&replay=all");
+    pay("[b'=1"); // the same event again
+    let event = subscriber.event();
+    assert_eq!((event.data().as_deref(), event.event_type()), (Some(r#"{"id": 17, "state": "paid"}"#), Some("paid")));
+    assert!(event.id().unwrap().ends_with("~order-17-paid"), "{event:?}");
 }
 
 #[test]

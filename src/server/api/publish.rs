@@ -14,7 +14,7 @@ use crate::event::{Event, EventId};
 use crate::hub::Hub;
 use crate::io::Io;
 use crate::protocol::head::RequestHead;
-use crate::protocol::publish;
+use crate::protocol::publish::{self, PublishError};
 use crate::protocol::response::{self, Response};
 use crate::server::grant::PublishGrant;
 use crate::server::node::Node;
@@ -40,7 +40,7 @@ impl Api {
             Ok(events) => events,
             Err(error) => {
                 error.reason().into_iter().for_each(|reason| node.counters.refused.count(reason));
-                return Err(response::problem(error.status(), "Bad publish body", &error.to_string()));
+                return Err(response::problem(error.status(), "Bad publish body", &explain(&error, asked.head)));
             }
         };
         if let Some(detail) = events.iter().find_map(|event| check_exact(event.topic.as_str()).err()) {
@@ -80,8 +80,18 @@ impl Api {
         Ok(match self.publisher.publish(fresh, ticket(asked.client.token)) {
             Ok(Accepted::Now(ids)) => accept(&answer(ids), node).into(),
             Ok(Accepted::Later(ids)) => Outcome::Await(Awaited::Publish(answer(ids))),
-            Err(refusal) => refused(refusal).into(),
+            Err(refusal) => refused(refusal, self.publisher.fault()).into(),
         })
+    }
+}
+
+/// The error's text, and for a form that it is one: a form's fields are not read.
+fn explain(error: &PublishError, head: &RequestHead) -> String {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let sends_form = head.content_type.as_deref().is_some_and(|sent| sent.starts_with(FORM));
+    match error {
+        PublishError::NotJson(_) if sends_form => format!("{error} (the request's Content-Type is {FORM})"),
+        _ => error.to_string(),
     }
 }
 

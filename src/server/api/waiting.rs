@@ -31,7 +31,7 @@ pub(crate) fn answer_of_broker(
                 answer.duplicates.extend(duplicates);
                 accept(&answer, node)
             }
-            Err(refusal) => refused(refusal),
+            Err(refusal) => refused(refusal, None),
         }),
         Awaited::Disconnect(answer) => {
             answer.passed_on = Some(outcome.map(drop));
@@ -43,7 +43,7 @@ pub(crate) fn answer_of_broker(
 /// The answer when the broker has not answered in time.
 pub(crate) fn answer_of_silence(awaited: &Awaited) -> Response {
     let response = match awaited {
-        Awaited::Publish(_) => refused(PublishRefusal::BrokerDown),
+        Awaited::Publish(_) => refused(PublishRefusal::BrokerDown, None),
         Awaited::Disconnect(DisconnectAnswer { disconnected, .. }) => {
             not_passed_on(*disconnected, PublishRefusal::BrokerDown)
         }
@@ -91,8 +91,10 @@ fn accepted(answer: &PublishAnswer) -> Response {
     json(202, &body)
 }
 
-pub(super) fn refused(refusal: PublishRefusal) -> Response {
-    let text = refusal.to_string();
+/// The answer to a publish that was refused. `fault` is why nothing can be published now, if that is known.
+pub(super) fn refused(refusal: PublishRefusal, fault: Option<String>) -> Response {
+    let fault = fault.filter(|_| refusal == PublishRefusal::BrokerDown);
+    let text = fault.unwrap_or_else(|| refusal.to_string());
     match refusal {
         PublishRefusal::TooLarge(..) => response::problem(413, "Event too large", &text),
         PublishRefusal::Busy | PublishRefusal::BrokerDown => {

@@ -66,6 +66,10 @@ impl Publish for BusPublisher {
         Ok(Accepted::Later(Vec::new()))
     }
 
+    fn fault(&self) -> Option<String> {
+        self.status.error()
+    }
+
     fn pass_on(&self, disconnect: &Disconnect, ticket: Ticket) -> Result<PassedOn, PublishRefusal> {
         let content = Content::Disconnect(disconnect.clone(), self.settings.node.clone());
         self.enqueue(vec![content], ticket).map(|()| PassedOn::Later)
