@@ -53,8 +53,7 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
         });
     }
     if let Some(twice) = first_repeated(listeners().filter(|address| !is_port_picked(address))) {
-        let reason = format!("{twice} can be listened on only once");
-        return refuse(pair("listen", "admin-listen"), &reason);
+        return listened_on_twice(&twice, options, settings);
     }
     user_timeout(options, settings)?;
     if options.history.bytes_max < options.limits.event_bytes_max {
@@ -118,7 +117,11 @@ fn channels_beside(options: &Options, settings: &Settings) -> Result<(), ConfigE
     let with = |name: &str| (settings.get("bus").to_string(), settings.get(name).to_string());
     let excluded = [
         ("redis-bus", "nodes exchange events through the durable bus: leave that out"),
-        ("redis-publish", "the node that reads channels would take the copies for events: leave that out"),
+        (
+            "redis-publish",
+            "the node that reads channels would take the copies for events: leave that out, or keep bus redis for as \
+             long as other servers need the copies",
+        ),
     ];
     refuse_one("bus", &excluded, settings)?;
     let own = own_prefix(options);
@@ -132,7 +135,7 @@ fn channels_beside(options: &Options, settings: &Settings) -> Result<(), ConfigE
 fn postgres(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
     let (bus, url) = (settings.get("bus"), settings.get("postgres-url"));
     let refused = |reason: &str| Err(ConfigError::Value { setting: url.to_string(), reason: reason.to_owned() });
-    match options.bus.kind {
+    match options.bus.kind.filter(|_| bus.is_explicit()) {
         Some(BusKind::Postgres | BusKind::RedisStream) if cfg!(feature = "postgres") => Ok(()),
         Some(BusKind::Postgres) => Ok(()),
         Some(BusKind::RedisStream) => refused(&absent_feature("postgres")),
@@ -339,6 +342,17 @@ fn refuse_one(with: &str, excluded: &[(&str, &str)], settings: &Settings) -> Res
 
 fn is_port_picked(address: &ListenAddress) -> bool {
     matches!(address, ListenAddress::Tcp(address) if address.port() == 0)
+}
+
+/// Refuses an address that is in both lists of listeners, or twice in one.
+fn listened_on_twice(twice: &str, options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let lists = [("listen", &options.listen.public), ("admin-listen", &options.listen.admin)];
+    let naming = lists.into_iter().filter(|(_, list)| list.iter().any(|address| address.to_string() == twice));
+    let named: Vec<String> = naming.map(|(name, _)| settings.get(name).with_only(twice).to_string()).collect();
+    match named.as_slice() {
+        [public, admin] => refuse((public.clone(), admin.clone()), "an address can be listened on only once"),
+        _ => Err(ConfigError::Value { setting: named.concat(), reason: "the address is given twice".into() }),
+    }
 }
 
 fn first_repeated<'a>(addresses: impl Iterator<Item = &'a ListenAddress>) -> Option<String> {

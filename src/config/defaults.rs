@@ -4,19 +4,20 @@
 //! Invariant: an option that any layer sets never changes. A value that can't be parsed is left for its option's parser
 //! to refuse.
 
-use super::layers::{Origin, Setting};
+use super::layers::{OFF, Origin, Setting};
 use super::values::{size, size_text};
 
 /// How the default of one option follows the value of another.
 struct Rule {
     option: &'static str,
     follows: &'static str,
-    /// The default, from the usual one and the followed value; none if the usual one fits.
+    /// The default, from the usual one (empty if there is none) and the followed value; none if the usual one fits.
     default: fn(usual: &str, followed: &str) -> Option<String>,
 }
 
 /// Applied in this order: a later rule sees the result of an earlier one.
-const RULES: [Rule; 4] = [
+const RULES: [Rule; 5] = [
+    Rule { option: "bus", follows: "redis-url", default: redis },
     Rule { option: "history-bytes", follows: "event-bytes", default: at_least },
     Rule { option: "history-bytes", follows: "history-bytes-total", default: at_most },
     Rule { option: "event-bytes", follows: "history-bytes", default: at_most },
@@ -33,7 +34,8 @@ pub(super) fn follow(settings: &mut [Setting]) {
         if usual.is_explicit() || leader.origin == Origin::Default {
             continue;
         }
-        let ([usual], [value]) = (&usual.texts[..], &leader.texts[..]) else { continue };
+        let [value] = &leader.texts[..] else { continue };
+        let usual = usual.texts.first().map_or("", String::as_str);
         if let Some(text) = (rule.default)(usual, value) {
             let setting = &mut settings[option];
             setting.written.clone_from(&text);
@@ -41,6 +43,10 @@ pub(super) fn follow(settings: &mut [Setting]) {
             setting.origin = Origin::Follows(rule.follows);
         }
     }
+}
+
+fn redis(_: &str, url: &str) -> Option<String> {
+    (url != OFF).then(|| "redis".to_owned())
 }
 
 fn at_least(usual: &str, followed: &str) -> Option<String> {
@@ -87,6 +93,14 @@ mod tests {
                 "event-bytes = \"100KiB\" # default, follows history-bytes",
             ],
         );
+    }
+
+    #[test]
+    fn the_bus_follows_the_redis_that_is_given() {
+        check(&[], &["# bus is not set"]);
+        check(&[("redis-url", "redis://h")], &["bus = \"redis\" # default, follows redis-url"]);
+        check(&[("redis-url", "redis://h"), ("bus", "redis-stream")], &["bus = \"redis-stream\" # --bus"]);
+        check(&[("redis-url", "off")], &["# bus is not set"]);
     }
 
     #[test]

@@ -170,6 +170,11 @@ impl Setting {
         self.name == other.name && self.texts_or_off() == other.texts_or_off()
     }
 
+    /// One value of a list, with the origin of the list.
+    pub(super) fn with_only(&self, value: &str) -> Setting {
+        Setting { written: value.to_owned(), texts: vec![value.to_owned()], ..self.clone() }
+    }
+
     /// True when any layer sets it.
     pub fn is_explicit(&self) -> bool {
         !matches!(self.origin, Origin::Default | Origin::Follows(_))

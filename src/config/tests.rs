@@ -129,6 +129,10 @@ fn contradictions_name_both_sides() {
     check(&[("dev", "true"), ("cors-origin", "*")], &["--cors-origin *"]);
     check(&[("cors-origin", "*"), ("cors-origin", "http://a")], &["--cors-origin *, http://a"]);
     check(&[("admin-listen", "127.0.0.1:3001")], &["listen 127.0.0.1:3001 (the default)", "--admin-listen"]);
+    let both =
+        [("listen", "127.0.0.1:1"), ("listen", "[::1]:2"), ("admin-listen", "[::1]:2"), ("admin-listen", "[::1]:3")];
+    check(&both, &["--listen [::1]:2 and --admin-listen [::1]:2: "]);
+    check(&[("listen", "[::1]:2"), ("listen", "[::1]:2")], &["--listen [::1]:2: the address is given twice"]);
     check(&[("proxy-protocol", "true")], &["--proxy-protocol", "trusted-proxy"]);
     let behind = ("trusted-proxy", "127.0.0.1");
     check(&[("dev", "true"), ("proxy-protocol", "true"), behind], &["--dev and ", "--proxy-protocol"]);

@@ -195,6 +195,8 @@ fn the_admin_listener_serves_only_the_routes_for_operators() {
     for target in ["/dashboard/stream", "/dashboard/data", "/publish"] {
         assert_eq!(server.get_admin(target).status, 404, "{target}");
     }
+    let refused = server.get_admin("/publish");
+    assert!(refused.text().contains("publish to one of --listen"), "{refused}");
     assert_eq!(server.get_admin("/events").status, 403, "but for the statistics");
 }
 

@@ -84,12 +84,15 @@ def ini(text, session):
 
 
 def nginx(text, session):
-    """Upstreams stand in `http`, everything else in a `server`, as in docs/proxies/nginx.conf."""
+    """Upstreams and maps stand in `http`, everything else in a `server`, as in docs/proxies/nginx.conf."""
     parts = re.findall(r"^( *)(\S.*?^\1\}$)", text, re.DOTALL | re.MULTILINE)
-    upstreams = "\n".join(part for _, part in parts if part.startswith("upstream"))
-    locations = "\n".join(part for _, part in parts if not part.startswith("upstream"))
+    of_http = ("upstream ", "map ")
+    upstreams = "\n".join(part for _, part in parts if part.startswith(of_http))
+    locations = "\n".join(part for _, part in parts if not part.startswith(of_http))
     known = "".join(f"upstream {name} {{ server 127.0.0.1:1; }}\n" for name in ["old", "fanfare"]
                     if f"upstream {name} " not in upstreams and f"http://{name}" in locations)
+    if "$connection_upgrade" in locations:
+        known += 'map $http_upgrade $connection_upgrade { default upgrade; "" ""; }\n'
     paths = f"pid {session.folder}/nginx.pid; error_log stderr;"
     server = f"server {{ listen unix:{session.folder}/nginx.sock;\n{locations}\n}}"
     whole = f"{paths} events {{}} http {{ access_log off;\n{known}{upstreams}\n{server}\n}}"

@@ -37,18 +37,18 @@ impl Drop for OldServer {
     }
 }
 
+/// The guide's code block that begins so.
+fn block(beginning: &str) -> &'static str {
+    let at = GUIDE.find(beginning).unwrap_or_else(|| panic!("the guide has no:\n{beginning}"));
+    let (block, _) = GUIDE[at..].split_once("```").expect("the block ends");
+    block
+}
+
 /// The changes to nginx.conf that the guide describes, with the old server's port of here.
 fn rest_to_old(old: &OldServer) -> Vec<(&'static str, String)> {
-    const UPSTREAM: &str = "    upstream old {\n        server 127.0.0.1:3000;\n    }\n";
-    const REST: &str = "        location / {\n            proxy_pass http://old;\n        }\n";
-    for snippet in [UPSTREAM, REST] {
-        assert!(GUIDE.contains(snippet), "the guide has no:\n{snippet}");
-    }
-    let upstreams = UPSTREAM.replace("3000", &old.port) + "    upstream fanfare {\n";
-    vec![
-        ("    upstream fanfare {\n", upstreams),
-        ("        location / {\n            return 404;\n        }\n", REST.to_owned()),
-    ]
+    let upstreams = block("    upstream old {\n").replace("3000", &old.port) + "    upstream fanfare {\n";
+    let rest = block("        location / {\n            proxy_pass http://old;\n").to_owned();
+    vec![("    upstream fanfare {\n", upstreams), ("        location / {\n            return 404;\n        }\n", rest)]
 }
 
 /// The same, and the streams too.
@@ -112,4 +112,31 @@ fn a_stream_moves_to_fanfare_and_back_under_an_open_page() {
     page.wait_for_message("rolled back");
     assert_eq!(page.received(), ["old alone", "both", "posted", "rolled back"]);
     page.never_closed();
+}
+
+#[test]
+fn what_has_not_moved_keeps_its_websockets_and_its_silent_streams() {
+    const SERVER: &str = "        client_max_body_size 1m;\n";
+    let redis = RedisServer::start();
+    let old = OldServer::start(&redis);
+    // In place of nginx's 60 s, and a path that has nothing else.
+    let short = "proxy_read_timeout 1s;\n location = /cut/stream { proxy_pass http://old; }\n";
+    let changes = [rest_to_old(&old), vec![(SERVER, format!("{SERVER}{short}"))]].concat();
+    let proxy = Proxy::start_with(Kind::Nginx, &borrowed(&changes));
+
+    let mut page = Watcher::start("page.mjs");
+    page.wait_for("ready", |_| true);
+    page.watch(&proxy.url("/other/stream"));
+    page.wait_for("open", |_| true);
+    // nginx ends this one for its silence, which began later.
+    assert_eq!(body(&proxy, "/cut/stream"), "retry: 200\n\n");
+    wait_until("the old server is told", || {
+        redis.command::<u64>(&["PUBLISH", "dashboard_updates", "after the silence"]) == 1
+    });
+    page.wait_for_message("after the silence");
+    assert_eq!(page.count("open"), 1);
+
+    let upgrade = ["--http1.1", "--include", "--header", "Connection: Upgrade", "--header", "Upgrade: websocket"];
+    let answer = String::from_utf8(proxy.curl(&upgrade, "/cable").output().unwrap().stdout).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("Upgrade: websocket\r\n"), "{answer}");
 }

@@ -1,12 +1,14 @@
 //! Publishers as Rails, Python, Go and Node systems have them, unchanged: what they publish reaches Fanfare's subscribers.
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::bus::is_ready;
+use crate::support::process::Lines;
 use crate::support::redis::{RedisServer, install_bus};
-use crate::support::server::Server;
+use crate::support::server::{Server, TOKEN};
 use crate::support::stream::Subscriber;
 use crate::support::wait::wait_until;
 
@@ -41,6 +43,36 @@ fn the_gem_redis_as_in_rails() {
     let mut ruby = Command::new("ruby");
     ruby.arg(format!("{FOLDER}/migrating/applications/rails.rb"));
     publishes_to_fanfare(ruby);
+}
+
+/// The guide's job: its first attempt meets a server that only hangs up, the next one Fanfare.
+#[test]
+fn a_job_of_rails_over_http() {
+    const GUIDE: &str = include_str!("../../docs/migrating.md");
+    let (_, block) = GUIDE.split_once("```ruby\nrequire \"net/http\"").expect("the guide has the job");
+    let folder = tempfile::tempdir().unwrap();
+    let job = folder.path().join("job.rb");
+    std::fs::write(&job, format!("require \"net/http\"{}", block.split_once("```").unwrap().0)).unwrap();
+    let away = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = away.local_addr().unwrap().to_string();
+
+    let mut ruby = Command::new("ruby");
+    ruby.arg(format!("{FOLDER}/migrating/applications/rails_http.rb")).arg(job);
+    ruby.env("FANFARE_URL", format!("http://{address}")).env("FANFARE_PUBLISH_TOKEN", TOKEN);
+    let mut ruby = ruby.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let printed = Lines::collect(ruby.stdout.take().expect("it is piped"));
+    drop(away.accept().unwrap());
+    drop(away);
+    printed.wait_for(&["retries"]);
+    let server = Server::start(&["--listen", "127.0.0.1:0", "--listen", &address]);
+    let mut subscriber = Subscriber::open(&server, "/events?topic=orders&replay=all");
+    let event = subscriber.event();
+    assert_eq!(
+        (event.event_type(), event.data().unwrap()),
+        (Some("changed"), r#"{"order":1,"state":"paid"}"#.to_owned())
+    );
+    drop(ruby.stdin.take());
+    assert!(ruby.wait().unwrap().success());
 }
 
 #[test]

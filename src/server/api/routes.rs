@@ -215,6 +215,13 @@ fn route(client: &Client, head: &RequestHead, settings: &Settings) -> Result<Rou
     let (path, method) = (&head.target.path, &head.method);
     let stream_endpoint = settings.delivery.stream_endpoint.as_ref().map(EndpointPath::as_str);
     let route = Route::of(path, stream_endpoint);
+    if client.is_admin && matches!(route, Some(Route::Publish)) {
+        return Err(response::problem(
+            404,
+            "Not found",
+            "this is an address of --admin-listen: publish to one of --listen",
+        ));
+    }
     let route = route.filter(|route| !client.is_admin || route.is_admin());
     let Some(route) = route else { return Err(page::not_found(path)) };
     if !route.takes(method) {
