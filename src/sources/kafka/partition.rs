@@ -103,10 +103,10 @@ impl FedPartition {
         (self.is_suspect, self.is_short) = (false, false);
     }
 
-    /// Kafka may no longer have what comes next.
-    pub(super) fn lose_place(&mut self) {
+    /// Kafka may no longer have what comes next. Its place is looked for from this time on.
+    pub(super) fn lose_place(&mut self, tries_at: Instant) {
         self.contents.take();
-        (self.cursor, self.is_suspect, self.tries_at) = (None, true, None);
+        (self.cursor, self.is_suspect, self.tries_at) = (None, true, Some(tries_at));
     }
 
     /// Adds it to what is read.
@@ -162,7 +162,7 @@ mod tests {
         partition.set_place(5);
         assert_eq!([4, 5, 5, 9, 8].map(|offset| partition.passes(offset)), [false, true, false, true, false]);
         assert_eq!(partition.position(), 10);
-        partition.lose_place();
+        partition.lose_place(Instant::now());
         assert!(!partition.passes(10) && partition.is_suspect);
     }
 }

@@ -17,6 +17,8 @@ use crate::sources::kafka::{ANSWER_TIMEOUT, text_of};
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the search for cursors may take before messages are looked at again.
 const SEARCH_MAX: Duration = Duration::from_secs(5);
+/// How long to wait for the other errors of an answer: it has one for each partition, and they come one by one.
+const SETTLE: Duration = Duration::from_millis(250);
 /// When to search again for the place of a partition whose leader gave no answer.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -66,7 +68,8 @@ impl Places {
 
     /// Kafka does not have what comes next in one of these partitions. The error does not say in which one.
     pub(super) fn suspect(&mut self, partitions: &mut [FedPartition]) {
-        partitions.iter_mut().for_each(FedPartition::lose_place);
+        let settled_at = Instant::now() + SETTLE;
+        partitions.iter_mut().for_each(|partition| partition.lose_place(settled_at));
         self.is_unexplained = true;
     }
 
