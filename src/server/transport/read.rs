@@ -254,9 +254,16 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Takes requests from what has arrived, until one needs more bytes or has to wait. False: there are more, but
+    /// Takes requests from what has arrived, and sends the small answers to them together. False: there are more, but
     /// other connections are served first.
     fn advance_requests(&mut self, slot: u32, service: &mut impl Service<I>, node: &mut Node) -> bool {
+        let done = self.take_requests(slot, service, node);
+        self.send_gathered(slot, node);
+        done || matches!(self.connections[slot as usize].phase, Phase::Responding(_) | Phase::Publishing(_))
+    }
+
+    /// Takes requests until one needs more bytes or has to wait.
+    fn take_requests(&mut self, slot: u32, service: &mut impl Service<I>, node: &mut Node) -> bool {
         for taken in 0..REQUESTS_PER_VISIT_MAX {
             if self.connections[slot as usize].flags.has(Flags::AWAITS_PROXY_HEADER)
                 && !self.take_proxy_header(slot, node)
