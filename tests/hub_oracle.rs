@@ -15,6 +15,8 @@ const TOPICS: usize = 4;
 const SLOTS: u32 = 6;
 /// A slot of its own for those that come only to ask where they would start.
 const VISITOR: Subscriber = Subscriber(100);
+/// One with several topics.
+const WANDERER: Subscriber = Subscriber(101);
 /// What an entry costs besides frame and id, as the hub says it.
 const OVERHEAD_BYTES: usize = 128;
 
@@ -767,6 +769,7 @@ proptest! {
         oracle.take(&Step::Append { topic: 0, own_id: false, bytes: 5 });
         let limits = RunLimits { frames_max, bytes_max: 300 };
         oracle.subscribe(VISITOR.0, &[0]);
+        oracle.subscribe(WANDERER.0, &[0, 1, 2]);
         oracle.take(&Step::Append { topic: 0, own_id: false, bytes: 5 });
         let mut slice = Vec::new();
         let topic = loop {
@@ -783,6 +786,16 @@ proptest! {
             prop_assert!(!oracle.hub.is_evicted(VISITOR, position));
             prop_assert_eq!(own.frames(), shared.frames(), "{}", position);
             prop_assert_eq!((own.through(), own.is_complete()), (shared.through(), shared.is_complete()));
+        }
+        // One of several topics shares it while the others have nothing for it.
+        for position in (0..=oracle.head).map(Sequence).filter(|position| shared.covers(*position)) {
+            if oracle.hub.has_news_only_of(topic, WANDERER, position) {
+                own.clear();
+                oracle.hub.run_for(WANDERER, position, oracle.hub.head(), limits, &mut own);
+                prop_assert!(!oracle.hub.is_evicted(WANDERER, position));
+                prop_assert_eq!(own.frames(), shared.frames(), "{}", position);
+                prop_assert_eq!((own.through(), own.is_complete()), (shared.through(), shared.is_complete()));
+            }
         }
         let is_gone = oracle.hub.is_evicted(VISITOR, Sequence(after));
         prop_assert_eq!(shared.covers(Sequence(after)), !is_gone && !shared.is_empty());
