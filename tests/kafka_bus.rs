@@ -265,6 +265,9 @@ fn a_fork_that_can_not_be_written_yet_is_written_later() {
     let nodes = [(); 2].map(|()| node(cluster.brokers(), &[]));
     check_fork(&nodes, || {
         cluster.fail("fetch", &[code::OFFSET_OUT_OF_RANGE]);
+        // Before it looks for the fork, a node waits for half a second. A node that fails earlier would forget the error.
+        let has_found = |node: &Server| node.log().find(&["has nothing at the next offset"]).is_some();
+        wait_until("a node reads the error", || nodes.iter().any(has_found));
         cluster.fail("offsets", &[code::TOPIC_AUTHORIZATION_FAILED; 8]);
     });
 }
