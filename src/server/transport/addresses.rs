@@ -11,17 +11,21 @@ use super::peer::AddressKey;
 use crate::server::shrink::shrink_map;
 
 const PARTS: usize = 256;
+/// Parts that one call shrinks.
+const SHRUNK_MAX: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Addresses {
     parts: Box<[HashMap<AddressKey, u32>]>,
     len: usize,
+    /// The part that is shrunk next.
+    next_shrunk: usize,
 }
 
 impl Default for Addresses {
     fn default() -> Addresses {
         // Not clones of one: a clone would have the same hash, and place what is in its part badly.
-        Addresses { parts: (0..PARTS).map(|_| HashMap::new()).collect(), len: 0 }
+        Addresses { parts: (0..PARTS).map(|_| HashMap::new()).collect(), len: 0, next_shrunk: 0 }
     }
 }
 
@@ -59,8 +63,10 @@ impl Addresses {
         self.len = 0;
     }
 
+    /// Frees memory that is not needed any more, of some parts in each call.
     pub(super) fn shrink(&mut self) {
-        self.parts.iter_mut().for_each(shrink_map);
+        self.parts[self.next_shrunk..][..SHRUNK_MAX].iter_mut().for_each(shrink_map);
+        self.next_shrunk = (self.next_shrunk + SHRUNK_MAX) % PARTS;
     }
 
     /// By a random hash. The parts have hashes of their own, so this one says nothing about places in them.
