@@ -64,12 +64,7 @@ impl Sender {
         self.joined = joined;
     }
 
-    fn send_bytes(
-        &mut self,
-        bytes: &[u8],
-        targets: impl ExactSizeIterator<Item = Socket>,
-        outcomes: &mut Vec<Sent>,
-    ) {
+    fn send_bytes(&mut self, bytes: &[u8], targets: impl ExactSizeIterator<Item = Socket>, outcomes: &mut Vec<Sent>) {
         if self.ring.is_some() && targets.len() >= BATCH_TARGETS_MIN && bytes.len() <= SEND_BYTES_MAX {
             self.send_batches(bytes, targets, outcomes);
         } else {
