@@ -5,9 +5,6 @@ use std::io;
 
 use super::{Sent, Socket};
 
-pub(super) const BATCH_MAX: usize = 0;
-pub(super) const SEND_BYTES_MAX: usize = 0;
-
 /// There is none.
 pub struct Ring(Infallible);
 

@@ -7,7 +7,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-use super::uring::{BATCH_MAX, Ring, SEND_BYTES_MAX};
+use super::uring::Ring;
 use super::{FRAMES_PER_SEND_MAX, Gone, Sent, Socket};
 use crate::event::Frame;
 
@@ -16,8 +16,12 @@ use crate::event::Frame;
 const JOINED_BYTES_MAX: usize = 64 << 10;
 const JOINED_TARGETS_MIN: usize = 4;
 
-/// For fewer sockets, system calls cost no more than a batch does.
+/// The most sends in one batch of a ring: as many as a slice of a walk has visits.
+pub(super) const BATCH_MAX: usize = 256;
+/// A batch of one saves no system call.
 const BATCH_TARGETS_MIN: usize = 2;
+/// The most bytes in a send of a batch. The kernel cuts longer ones (at 2 GiB) without a completion that says so.
+pub(super) const BATCH_BYTES_MAX: usize = 1 << 30;
 
 const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
@@ -65,7 +69,7 @@ impl Sender {
     }
 
     fn send_bytes(&mut self, bytes: &[u8], targets: impl ExactSizeIterator<Item = Socket>, outcomes: &mut Vec<Sent>) {
-        if self.ring.is_some() && targets.len() >= BATCH_TARGETS_MIN && bytes.len() <= SEND_BYTES_MAX {
+        if self.ring.is_some() && targets.len() >= BATCH_TARGETS_MIN && bytes.len() <= BATCH_BYTES_MAX {
             self.send_batches(bytes, targets, outcomes);
         } else {
             send_each(bytes, targets, outcomes);

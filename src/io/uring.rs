@@ -19,14 +19,8 @@ use std::os::unix::net::UnixStream;
 use io_uring::{IoUring, opcode, squeue, types};
 use socket2::SockRef;
 
-use super::send::not_sent;
+use super::send::{BATCH_BYTES_MAX, BATCH_MAX, not_sent};
 use super::{Gone, Sent, Socket};
-
-/// The most sends in one batch: as many as a slice of a walk has visits.
-pub(super) const BATCH_MAX: usize = 256;
-
-/// The most bytes in one send. The kernel cuts longer ones (MAX_RW_COUNT, 2 GiB) without a completion that says so.
-pub(super) const SEND_BYTES_MAX: usize = 1 << 30;
 
 /// A ring of this process; any thread may use it, one at a time.
 pub struct Ring(IoUring);
@@ -53,7 +47,7 @@ impl Ring {
     pub(super) fn send(&mut self, bytes: &[u8], targets: &[Socket], outcomes: &mut Vec<Sent>) -> io::Result<()> {
         // MSG_WAITALL makes a send that took fewer bytes a failure to io_uring, with that number as its result.
         const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        debug_assert!(bytes.len() <= SEND_BYTES_MAX && targets.len() <= BATCH_MAX);
+        debug_assert!(bytes.len() <= BATCH_BYTES_MAX && targets.len() <= BATCH_MAX);
         let mut entries = self.0.submission();
         for (place, socket) in targets.iter().enumerate() {
             let send = opcode::Send::new(types::Fd(socket.0), bytes.as_ptr(), bytes.len() as u32).flags(FLAGS);
