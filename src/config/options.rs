@@ -428,8 +428,7 @@ pub struct DrainConfig {
 pub struct IoConfig {
     /// How sends reach the kernel: epoll, one system call each; io_uring, one for each batch; auto is epoll
     ///
-    /// Where the kernel or a container forbids io_uring, epoll replaces it and the log says why. auto would select it
-    /// if it took at least 5 % less CPU than epoll.
+    /// Where the kernel or a container forbids io_uring, epoll replaces it and the log says why.
     #[arg(id = "io", long, value_name = "BACKEND", default_value = "auto")]
     pub backend: IoBackend,
 
