@@ -35,7 +35,6 @@ fn main() {
         .measurement_time(Duration::from_secs(4))
         .configure_from_args();
     cost(&mut criterion);
-    variants(&mut criterion);
     time_to_last();
     large();
     flat_out();
@@ -54,33 +53,12 @@ fn cost(criterion: &mut Criterion) {
             let start = || -> Contenders {
                 vec![
                     ("fanfare", Box::new(Fanfare::start(subscribers, payload_bytes, &[]))),
-                    ("floor", Box::new(Floor::start("send", subscribers, payload_bytes))),
+                    ("floor", Box::new(Floor::start(subscribers, payload_bytes))),
                 ]
             };
             run(&mut group, &format!("{subscribers}x{size}"), subscribers, &["fanfare", "floor"], start);
         }
     }
-    group.finish();
-}
-
-/// The same work in other ways: what io_uring saves of a send's cost, driven directly and through tokio-uring.
-fn variants(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("variants");
-    if !support::uring::is_allowed() {
-        println!("variants: io_uring is not allowed here");
-        return;
-    }
-    let (subscribers, payload_bytes) = (if support::is_smoke_test() { 100 } else { 10_000 }, 100);
-    let start = || -> Contenders {
-        vec![
-            ("fanfare_epoll", Box::new(Fanfare::start(subscribers, payload_bytes, &["--io", "epoll"]))),
-            ("io_uring_batch", Box::new(Floor::start("io_uring", subscribers, payload_bytes))),
-            ("tokio_uring", Box::new(Floor::start("tokio_uring", subscribers, payload_bytes))),
-            ("send_loop", Box::new(Floor::start("send", subscribers, payload_bytes))),
-        ]
-    };
-    let names = ["fanfare_epoll", "io_uring_batch", "tokio_uring", "send_loop"];
-    run(&mut group, &format!("{subscribers}x100B"), subscribers, &names, start);
     group.finish();
 }
 
@@ -112,7 +90,7 @@ fn time_to_last() {
     }
     let (subscribers, rounds) = if support::is_smoke_test() { (100, 2) } else { (10_000, 200) };
     let mut fanfare = Fanfare::start(subscribers, 100, &[]);
-    let mut floor = Floor::start("send", subscribers, 100);
+    let mut floor = Floor::start(subscribers, 100);
     let (mut of_fanfare, mut of_floor) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         of_fanfare.push(fanfare.broadcast() as f64 / 1e6);
@@ -134,7 +112,7 @@ fn large() {
     }
     let (subscribers, rounds) = if support::is_smoke_test() { (10, 2) } else { (1_000, 20) };
     let mut fanfare = Fanfare::start(subscribers, LARGEST_BYTES, &[]);
-    let mut floor = Floor::start("send", subscribers, LARGEST_BYTES);
+    let mut floor = Floor::start(subscribers, LARGEST_BYTES);
     // The kernel tunes the buffers of each connection with its first large event.
     let (_, _) = (fanfare.measure(1), floor.measure(1));
     let costs: Vec<_> = (0..rounds).map(|_| (fanfare.measure(1), floor.measure(1))).collect();

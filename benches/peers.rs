@@ -31,7 +31,7 @@ fn main() {
     process::pin_self();
     let (subscribers, rounds) = if is_smoke_test() { (50, 1) } else { (10_000, 40) };
     let mut peers: Vec<_> = start_all(subscribers);
-    let mut floor = Floor::start("send", subscribers, PAYLOAD_BYTES);
+    let mut floor = Floor::start(subscribers, PAYLOAD_BYTES);
     let mut costs = vec![Vec::new(); peers.len() + 1];
     for round in 0..rounds {
         for step in 0..=peers.len() {

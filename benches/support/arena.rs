@@ -56,7 +56,7 @@ impl Contender for Fanfare {
     }
 }
 
-/// A bare send loop with as many sockets, or the same by way of io_uring.
+/// A bare send loop with as many sockets.
 pub struct Floor {
     sink: Role,
     pub process: Role,
@@ -64,9 +64,9 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Starts it and connects everybody. `how` is `send`, `io_uring` or `tokio_uring`.
-    pub fn start(how: &str, subscribers: usize, payload_bytes: usize) -> Floor {
-        let mut process = Role::start("floor", &[&how, &subscribers, &payload_bytes], SERVER_CORE);
+    /// Starts it and connects everybody.
+    pub fn start(subscribers: usize, payload_bytes: usize) -> Floor {
+        let mut process = Role::start("floor", &[&subscribers, &payload_bytes], SERVER_CORE);
         let address = process.hear_about("listening");
         let sink = start_sink(address.parse().expect("an address"), "/", subscribers);
         process.hear_about("accepted");
@@ -75,11 +75,7 @@ impl Floor {
 
     /// Sends one frame to everybody and waits until they have it.
     pub fn broadcast(&mut self) -> u64 {
-        expect(&mut self.sink, 1);
-        let made = unix_ns();
-        self.process.tell("send");
-        self.process.hear_about("sent");
-        done(&mut self.sink).saturating_sub(made)
+        broadcast(&mut self.process, &mut self.sink)
     }
 }
 
@@ -89,6 +85,48 @@ impl Contender for Floor {
         let last_ns: u64 = (0..rounds).map(|_| self.broadcast()).sum();
         cost(sending_cpu_ns(self.process.pid()) - before, last_ns, rounds, self.subscribers)
     }
+}
+
+/// A server on tokio-uring.
+pub struct TokioUring {
+    sink: Option<Role>,
+    pub process: Role,
+    pub address: SocketAddr,
+    subscribers: usize,
+}
+
+impl TokioUring {
+    /// Starts it without subscribers.
+    pub fn start(payload_bytes: usize) -> TokioUring {
+        let mut process = Role::start("tokio_uring", &[&payload_bytes], SERVER_CORE);
+        let address = process.hear_about("listening").parse().expect("an address");
+        TokioUring { sink: None, process, address, subscribers: 0 }
+    }
+
+    /// Starts it and connects everybody.
+    pub fn with_subscribers(subscribers: usize, payload_bytes: usize) -> TokioUring {
+        let server = TokioUring::start(payload_bytes);
+        let sink = start_sink(server.address, "/", subscribers);
+        TokioUring { sink: Some(sink), subscribers, ..server }
+    }
+}
+
+impl Contender for TokioUring {
+    fn measure(&mut self, rounds: usize) -> Cost {
+        let sink = self.sink.as_mut().expect("it has subscribers");
+        let before = sending_cpu_ns(self.process.pid());
+        let last_ns: u64 = (0..rounds).map(|_| broadcast(&mut self.process, sink)).sum();
+        cost(sending_cpu_ns(self.process.pid()) - before, last_ns, rounds, self.subscribers)
+    }
+}
+
+/// Has a server send one frame to everybody, and waits until they have it.
+fn broadcast(server: &mut Role, sink: &mut Role) -> u64 {
+    expect(sink, 1);
+    let made = unix_ns();
+    server.tell("send");
+    server.hear_about("sent");
+    done(sink).saturating_sub(made)
 }
 
 /// The publish body of one event.

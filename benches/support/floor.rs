@@ -1,8 +1,7 @@
-//! The floor: the least that a broadcast over plain sockets can cost, one `send(2)` for each and nothing else; and
-//! the same work by way of io_uring.
+//! The floor: the least that a broadcast over plain sockets can cost, one `send(2)` for each and nothing else.
 //!
-//! Arguments: `send`, `io_uring` or `tokio_uring`; connections; payload bytes. It says `listening ADDR`, `accepted`
-//! once all are there, then for each `send` broadcasts one frame, of the size that Fanfare's has, and says `sent`.
+//! Arguments: connections; payload bytes. It says `listening ADDR`, `accepted` once all are there, then for each `send`
+//! broadcasts one frame, of the size that Fanfare's has, and says `sent`.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,8 +15,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
+use super::payload;
 use super::process::unix_ns;
-use super::{payload, uring};
 
 /// As `fanfare serve` sets by default (`--tcp-user-timeout`, `--backlog`). Bytes that wait are not bounded here: the floor
 /// takes whatever the kernel does.
@@ -26,24 +25,14 @@ const BACKLOG: i32 = 4096;
 
 /// Plays the role.
 pub fn play(arguments: &[String]) {
-    let [how, count, payload_bytes] = arguments else { panic!("floor: {arguments:?}") };
+    let [count, payload_bytes] = arguments else { panic!("floor: {arguments:?}") };
     let number = |text: &String| text.parse::<usize>().expect("a number");
     fanfare::io::limits::raise_descriptor_limit().expect("the limit on descriptors can be read");
     let streams = accept_all(number(count)).expect("connections can be accepted");
     let frame = frame(number(payload_bytes));
     println!("accepted");
-    match how.as_str() {
-        "send" => {
-            let mut rest = Rest::new(&streams).expect("epoll is there");
-            obey(|| send_to_all(&streams, &frame, &mut rest));
-        }
-        "io_uring" => {
-            let mut ring = uring::Ring::new().expect("io_uring is allowed here");
-            obey(|| ring.send_to_all(&streams, &frame));
-        }
-        "tokio_uring" => uring::with_tokio(streams, frame, obey),
-        _ => panic!("floor: {arguments:?}"),
-    }
+    let mut rest = Rest::new(&streams).expect("epoll is there");
+    obey(|| send_to_all(&streams, &frame, &mut rest));
 }
 
 /// Broadcasts whenever it is told to, until there is nobody to tell.
@@ -107,14 +96,14 @@ impl Rest {
 }
 
 /// A frame as Fanfare would write for such a payload.
-fn frame(payload_bytes: usize) -> Vec<u8> {
+pub fn frame(payload_bytes: usize) -> Vec<u8> {
     let topic = Topic::new("bench").expect("a topic");
     let event = Event::message(topic, payload::data(payload_bytes, unix_ns()));
     encoder::event(&event, &RunName::from_bits(1).id(Sequence(100))).bytes().to_vec()
 }
 
 /// A listening socket with the options that Fanfare's has.
-fn listen() -> io::Result<TcpListener> {
+pub fn listen() -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;

@@ -33,7 +33,9 @@ pub mod role;
 pub mod server;
 pub mod sink;
 pub mod stats;
-pub mod uring;
+pub mod tokio_uring;
+#[cfg(feature = "io-uring")]
+pub mod watching;
 
 /// Plays the role that the parent gave this process; false in the bench itself. First thing in every `main`.
 #[must_use]
@@ -44,6 +46,7 @@ pub fn play_role() -> bool {
                 "sink" => sink::play(&arguments),
                 "publisher" => publisher::play(&arguments),
                 "floor" => floor::play(&arguments),
+                "tokio_uring" => tokio_uring::play(&arguments),
                 "case" => cases::play(&arguments),
                 #[cfg(feature = "kafka")]
                 "kafka" => kafka::play(),

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use super::UsageError;
 use super::settings::descriptors_for;
+use super::{UsageError, backend};
 use crate::cli::DoctorArgs;
 use crate::config::Config;
 use crate::doctor::host::Host;
@@ -24,6 +24,7 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut host = examine(&args.root)?;
     if is_this_host(&args.root) {
         ask_programs(&mut host, &args.unit);
+        host.io_uring = Some(backend::io_uring_here());
     }
     let demand =
         Demand { loopback_listeners: loopback_listeners(&args.listen), drain: args.drain, ..demand(args.connections) };

@@ -3,6 +3,7 @@
 //! Only these commands print, and [`crate::load`] during a test. Exit codes: 0 done, 1 failed, 2 wrong usage or
 //! configuration.
 
+mod backend;
 mod bus;
 mod disconnect;
 mod doctor;

@@ -8,17 +8,16 @@ use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::doctor;
 use super::listeners::Listeners;
 use super::reload::{ReloadRequests, Reloader};
 use super::settings::{check_descriptors, hub, settings};
 use super::sources::Sources;
 use super::systemd::Systemd;
+use super::{backend, doctor};
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment, Loaded};
 use crate::event::RunName;
 use crate::io::allocator::{give_large_blocks_their_own_pages, return_free_pages};
-use crate::io::epoll::EpollIo;
 use crate::io::limits::{page_bytes, raise_descriptor_limit};
 use crate::observe::live::Live;
 use crate::observe::logging::FilterControl;
@@ -39,7 +38,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     doctor::warn(config, settings.streams_max, &listeners.opened, &listeners.roles);
     let announcements = listeners.announcements();
     let entrances = listeners.entrances();
-    let io = EpollIo::new(listeners.opened).context("setting up epoll")?;
+    let io = backend::open(config.io.backend, listeners.opened).context("setting up epoll")?;
     let (outlet, inbox) = channel(ChannelLimits::default(), io.wake());
     let run = RunName::from_bits(random_bits()?);
     let sequencer = match config.durable_bus() {

@@ -83,6 +83,7 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
     }
     bus(options, settings)?;
     kafka_flows::check(options, settings)?;
+    io_uring(options, settings)?;
     not_built_yet(options, settings)
 }
 
@@ -319,13 +320,19 @@ fn user_timeout(options: &Options, settings: &Settings) -> Result<(), ConfigErro
     Ok(())
 }
 
+fn io_uring(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    if options.io.backend != IoBackend::IoUring || cfg!(feature = "io-uring") {
+        return Ok(());
+    }
+    Err(ConfigError::Value { setting: settings.get("io").to_string(), reason: absent_feature("io-uring") })
+}
+
 fn not_built_yet(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
-    let (name, reason) = match (options.io.backend, options.io.loops) {
-        (IoBackend::IoUring, _) => ("io", "io_uring is not built yet; allowed is auto or epoll"),
-        (_, 2..) => ("loops", "several loops are not built yet; allowed is 1"),
-        _ => return Ok(()),
-    };
-    Err(ConfigError::Value { setting: settings.get(name).to_string(), reason: reason.to_owned() })
+    if options.io.loops == 1 {
+        return Ok(());
+    }
+    let reason = "several loops are not built yet; allowed is 1".to_owned();
+    Err(ConfigError::Value { setting: settings.get("loops").to_string(), reason })
 }
 
 pub(super) fn refuse((first, second): (String, String), reason: &str) -> Result<(), ConfigError> {

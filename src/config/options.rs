@@ -426,7 +426,9 @@ pub struct DrainConfig {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "IO")]
 pub struct IoConfig {
-    /// The kernel's interface for I/O; auto is epoll, and io_uring is not built yet
+    /// How sends reach the kernel: epoll, one system call each; io_uring, one for each batch; auto is epoll
+    ///
+    /// Where the kernel or a container forbids io_uring, epoll replaces it and the log says why.
     #[arg(id = "io", long, value_name = "BACKEND", default_value = "auto")]
     pub backend: IoBackend,
 
@@ -507,14 +509,14 @@ pub enum SlowPolicy {
     Skip,
 }
 
-/// The kernel's interface for I/O.
+/// How sends reach the kernel. Readiness comes from epoll in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IoBackend {
-    /// The best one that is built and works here.
+    /// The one that takes less CPU: epoll.
     Auto,
-    /// epoll.
+    /// A system call for each send.
     Epoll,
-    /// io_uring.
+    /// A system call for each batch of sends.
     #[value(name = "io_uring")]
     IoUring,
 }

@@ -107,7 +107,9 @@ fn a_refusal_names_the_option_as_written_its_value_and_what_is_allowed() {
     check(&[], &[], "history_bytes = 1", &["unknown key history_bytes", "did you mean history-bytes?"]);
     check(&[], &[], "[redis]\nurl = 1", &["unknown key redis; "]);
     check(&[], &[], "a = ", &["configuration file /", "line 1: "]);
-    check(&[("io", "io_uring")], &[], "", &["--io io_uring: ", "not built yet", "auto or epoll"]);
+    if cfg!(not(feature = "io-uring")) {
+        check(&[("io", "io_uring")], &[], "", &["--io io_uring: ", "cargo feature io-uring"]);
+    }
     check(&[("io", "kqueue")], &[], "", &["--io kqueue: ", "auto or epoll or io_uring"]);
     check(&[("loops", "2")], &[], "", &["--loops 2: ", "allowed is 1"]);
     check(&[("dev", "maybe")], &[], "", &["--dev maybe: "]);

@@ -34,6 +34,8 @@ pub struct Host {
     pub unit: Option<Unit>,
     /// What each network interface queues.
     pub queues: Vec<Queue>,
+    /// Whether io_uring can be used; if not, why. None: not asked.
+    pub io_uring: Option<Result<(), String>>,
     /// What could not be read.
     pub unread: Vec<String>,
 }

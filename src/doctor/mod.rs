@@ -50,6 +50,8 @@ pub struct Report {
     pub is_enough: bool,
     /// What is short, the most pressing first.
     pub shortages: Vec<Shortage>,
+    /// Whether `--io io_uring` can be used here; none: the host was read from files alone.
+    pub io_uring: Option<String>,
     /// What could not be read, so that no rule looked at it.
     pub unread: Vec<String>,
 }
@@ -62,6 +64,10 @@ impl Report {
             connections: demand.connections,
             is_enough: shortages.is_empty(),
             shortages,
+            io_uring: host.io_uring.as_ref().map(|usable| match usable {
+                Ok(()) => "can be used".to_owned(),
+                Err(why) => format!("can't be used, {why}"),
+            }),
             unread: host.unread.clone(),
         }
     }

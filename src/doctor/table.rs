@@ -30,6 +30,9 @@ pub fn lines(report: &Report, is_coloured: bool) -> Vec<String> {
         lines.push("The sysctls of this host's profile at once, also after a reboot:".to_owned());
         lines.push(paint("32", &format!("    sudo fanfare tune --connections {connections}")));
     }
+    if let Some(state) = &report.io_uring {
+        lines.push(format!("The server uses epoll by default; io_uring {state}."));
+    }
     if !report.unread.is_empty() {
         lines.push(format!("Not checked, because it can't be read: {}.", report.unread.join(", ")));
     }

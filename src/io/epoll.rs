@@ -1,7 +1,8 @@
-//! The IO contract over epoll, through mio: edge-triggered, one system call for each send.
+//! The IO contract over epoll, through mio: edge-triggered.
 //!
 //! Each connection is registered for reading and writing once, when it arrives. Readiness is edge-triggered, so watching
-//! for writability costs nothing until a socket is full, and no further call then.
+//! for writability costs nothing until a socket is full, and no further call then. With `--io io_uring` only the sends
+//! differ ([`Sender`]); docs/decisions/0009-sends-go-through-the-ring.md says why readiness stays with epoll.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -16,16 +17,13 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
 use super::listener::Listener;
-use super::{Accept, Close, FRAMES_PER_SEND_MAX, Gone, Io, ListenerIndex, Peer, Read, Readiness, Sent, Socket, Token};
+use super::send::{Sender, errno, gone};
+use super::uring::Ring;
+use super::{Accept, Close, Io, ListenerIndex, Peer, Read, Readiness, Sent, Socket, Token};
 use crate::event::Frame;
 
 /// The most events that one wait reports; the next wait reports the rest.
 const EVENTS_PER_WAIT_MAX: usize = 1024;
-
-/// Up to this size, a run of several small frames to many sockets is joined once and sent as one buffer: cheaper than a
-/// vector that the kernel walks for each socket.
-const JOINED_BYTES_MAX: usize = 64 << 10;
-const JOINED_TARGETS_MIN: usize = 4;
 
 /// Slots that are not connections, in the upper half of mio's token.
 const WAKER: mio::Token = mio::Token(usize::MAX);
@@ -41,16 +39,12 @@ pub struct EpollIo {
     left_open: Vec<Listener>,
     spare: Option<UnixDatagram>,
     started: Instant,
-    joined: Vec<u8>,
-    vector: Vec<libc::iovec>,
+    sender: Sender,
 }
 
-// SAFETY: `vector` holds pointers only within a call of `send`; it is empty whenever the value could be moved.
-unsafe impl Send for EpollIo {}
-
 impl EpollIo {
-    /// Watches `listeners`.
-    pub fn new(listeners: Vec<Listener>) -> io::Result<EpollIo> {
+    /// Watches `listeners`; sends through `ring`, if there is one.
+    pub fn new(listeners: Vec<Listener>, ring: Option<Ring>) -> io::Result<EpollIo> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         for (index, listener) in listeners.iter().enumerate() {
@@ -65,8 +59,7 @@ impl EpollIo {
             left_open: Vec::new(),
             spare: Some(open_spare()?),
             started: Instant::now(),
-            joined: Vec::new(),
-            vector: Vec::new(),
+            sender: Sender::new(ring),
         })
     }
 
@@ -76,41 +69,13 @@ impl EpollIo {
         // The eventfd's counter can't overflow with one wake outstanding, and the closure keeps its descriptor open.
         move || waker.wake().expect("an eventfd that is open takes a wake")
     }
-
-    fn send_joined(&self, bytes: &[u8], targets: impl Iterator<Item = Socket>, outcomes: &mut Vec<Sent>) {
-        const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        outcomes.extend(targets.map(|socket| {
-            // SAFETY: the pointer and length are those of a live slice, which the call only reads.
-            sent(unsafe { libc::send(socket.0, bytes.as_ptr().cast(), bytes.len(), FLAGS) })
-        }));
-    }
-
-    fn send_vector(
-        &mut self,
-        run: &[Frame],
-        skip_bytes: usize,
-        targets: impl Iterator<Item = Socket>,
-        outcomes: &mut Vec<Sent>,
-    ) {
-        const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        self.vector.extend(
-            unsent(run, skip_bytes)
-                .map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
-        );
-        // SAFETY: msghdr is plain data for which zero means absent.
-        let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-        message.msg_iov = self.vector.as_mut_ptr();
-        // A size_t with glibc, an int with musl.
-        message.msg_iovlen = self.vector.len() as _;
-        outcomes.extend(targets.map(|socket| {
-            // SAFETY: the message points to the vector, and that into `run`; both outlive the call, which reads them.
-            sent(unsafe { libc::sendmsg(socket.0, &message, FLAGS) })
-        }));
-        self.vector.clear();
-    }
 }
 
 impl Io for EpollIo {
+    fn backend(&self) -> &'static str {
+        self.sender.backend()
+    }
+
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -203,19 +168,7 @@ impl Io for EpollIo {
         targets: impl ExactSizeIterator<Item = Socket>,
         outcomes: &mut Vec<Sent>,
     ) {
-        debug_assert!(!run.is_empty() && run.len() <= FRAMES_PER_SEND_MAX);
-        if let [frame] = run {
-            return self.send_joined(&frame.bytes()[skip_bytes..], targets, outcomes);
-        }
-        let bytes: usize = run.iter().map(Frame::len).sum();
-        if targets.len() < JOINED_TARGETS_MIN || bytes > JOINED_BYTES_MAX {
-            return self.send_vector(run, skip_bytes, targets, outcomes);
-        }
-        let mut joined = std::mem::take(&mut self.joined);
-        unsent(run, skip_bytes).for_each(|bytes| joined.extend_from_slice(bytes));
-        self.send_joined(&joined, targets, outcomes);
-        joined.clear();
-        self.joined = joined;
+        self.sender.send(run, skip_bytes, targets, outcomes);
     }
 
     fn end(&mut self, socket: Socket) {
@@ -244,16 +197,6 @@ impl Io for EpollIo {
     }
 }
 
-/// The bytes of a run starting at `skip_bytes`, frame by frame.
-fn unsent(run: &[Frame], skip_bytes: usize) -> impl Iterator<Item = &[u8]> {
-    let mut skip = skip_bytes;
-    run.iter().filter_map(move |frame| {
-        let skipped = skip.min(frame.len());
-        skip -= skipped;
-        (skipped < frame.len()).then(|| &frame.bytes()[skipped..])
-    })
-}
-
 /// The meaning of an error of accept(2) other than no waiting connection and no descriptors.
 fn refused(error: i32) -> Accept {
     match error {
@@ -273,28 +216,6 @@ fn refused(error: i32) -> Accept {
         // EPERM, EINVAL, EBADF: an error of the listener itself would occur again at once.
         error => Accept::Failed(error),
     }
-}
-
-fn sent(result: isize) -> Sent {
-    if result >= 0 {
-        return Sent::Bytes(result as usize);
-    }
-    match errno() {
-        libc::EAGAIN => Sent::WouldBlock,
-        error => Sent::Gone(gone(error)),
-    }
-}
-
-fn gone(error: i32) -> Gone {
-    match error {
-        libc::ECONNRESET | libc::EPIPE => Gone::Reset,
-        libc::ETIMEDOUT => Gone::TimedOut,
-        error => Gone::Error(error),
-    }
-}
-
-fn errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
 /// A descriptor that needs no file: a container's root may have none.
@@ -353,19 +274,9 @@ mod tests {
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = Listener::open(&address, &options).unwrap();
         let descriptor = listener.as_raw_fd();
-        let mut io = EpollIo::new(vec![listener]).unwrap();
+        let mut io = EpollIo::new(vec![listener], None).unwrap();
         // SAFETY: no memory is involved. A listener that is shut down is none any more: accept says EINVAL.
         assert_eq!(unsafe { libc::shutdown(descriptor, libc::SHUT_RDWR) }, 0);
         assert_eq!(io.accept(ListenerIndex(0)), Accept::Failed(libc::EINVAL));
-    }
-
-    #[test]
-    fn unsent_is_the_run_without_what_was_sent() {
-        let run = ["ab", "c", "def"].map(|text| Frame::from(text.as_bytes()));
-        for skip in 0..=6 {
-            let rest: Vec<u8> = unsent(&run, skip).flatten().copied().collect();
-            assert_eq!(rest, &b"abcdef"[skip..]);
-            assert!(unsent(&run, skip).all(|bytes| !bytes.is_empty()));
-        }
     }
 }

@@ -1,8 +1,8 @@
 //! The IO contract and its implementations: the only home of mio, libc and unsafe.
 //!
 //! [`Io`] is the server's only access to the outside: readiness, the results of reads, sends and accepts, and the time.
-//! It has two implementations: [`epoll`] over mio, and [`simulated`], a seeded network in memory that runs the same
-//! server in deterministic tests.
+//! It has two implementations: [`epoll`] over mio, whose sends go through [`uring`] with `--io io_uring`, and
+//! [`simulated`], a seeded network in memory that runs the same server in deterministic tests.
 //!
 //! Guarantees of every implementation:
 //! - Readiness is edge-triggered: after [`Readiness::Readable`] no other is reported for that socket until a read would
@@ -12,12 +12,17 @@
 
 pub mod activation;
 pub mod allocator;
+#[cfg(test)]
+mod contract_tests;
 pub mod dialer;
 pub mod epoll;
 pub mod limits;
 pub mod listener;
+mod send;
 pub mod simulated;
 pub mod socket_options;
+#[cfg_attr(not(feature = "io-uring"), path = "no_uring.rs")]
+pub mod uring;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -139,6 +144,9 @@ pub enum Close {
 
 /// The operations that the server needs from the outside.
 pub trait Io {
+    /// What it is called in reports: `epoll`, `io_uring`, or `simulated`.
+    fn backend(&self) -> &'static str;
+
     /// The time since some fixed start; it never goes back.
     fn now(&self) -> Duration;
 

@@ -218,6 +218,10 @@ impl SimulatedIo {
 }
 
 impl Io for SimulatedIo {
+    fn backend(&self) -> &'static str {
+        "simulated"
+    }
+
     fn now(&self) -> Duration {
         self.now
     }

@@ -95,6 +95,8 @@ pub struct Counters {
 /// What the loop measures on request.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
+    /// The backend of the loop's IO.
+    pub io_backend: &'static str,
     /// Open connections, streams among them.
     pub connections: usize,
     /// Open streams.
@@ -324,6 +326,8 @@ fn memory(page: &mut Page, gauges: &Gauges) {
     page.single(Kind::Gauge, "fanfare_uptime_seconds", "Time since the start.", gauges.uptime.as_secs_f64());
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.family(Kind::Gauge, "fanfare_build_info", "Always 1.", [(&version[..], 1)]);
+    let (name, help) = ("fanfare_io_backend", "Event loops, by how their sends reach the kernel.");
+    page.by(Kind::Gauge, name, help, "backend", [(gauges.io_backend, 1)]);
     if let Some(bytes) = gauges.resident_bytes {
         page.single(Kind::Gauge, "process_resident_memory_bytes", "Resident memory.", bytes);
     }

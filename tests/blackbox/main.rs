@@ -7,6 +7,7 @@
 mod support;
 
 mod answers;
+mod backend;
 mod buffers;
 mod bursts;
 mod drain;

@@ -35,9 +35,11 @@ start_load() {
 }
 
 end_load() {
+  local code=0
   kill -INT "$load"
-  wait "$load" || fail "the load client: $(tail -n 5 "$scratch/$1.out" "$scratch/$1.err")"
+  wait "$load" || code=$?
   load=
+  [ "$code" = 130 ] || fail "the load client ended with $code: $(tail -n 5 "$scratch/$1.out" "$scratch/$1.err")"
 }
 
 figure() { sed -n "s/^ *\"$2\": \([^,]*\),\{0,1\}$/\1/p" "$scratch/$1.json"; }

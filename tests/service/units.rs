@@ -1,6 +1,7 @@
 //! The units themselves: systemd reads them without a warning, finds them as restricted as they claim, and the template
 //! is the service it is a template of.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -73,6 +74,24 @@ fn the_template_is_the_service_but_for_its_names() {
         text.replace("fanfare-%i", "fanfare").replace(" (%i)", "")
     };
     assert_eq!(settings(&named(source("fanfare@.service"))), settings(&source("fanfare.service")));
+}
+
+/// The system calls of a group, with those of the groups that it names.
+fn system_calls(group: &str) -> HashSet<String> {
+    let listed = analyze(&["syscall-filter"], Path::new(group));
+    let named = listed.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    named.flat_map(|name| if name.starts_with('@') { system_calls(name) } else { [name.to_owned()].into() }).collect()
+}
+
+#[test]
+fn a_service_may_use_io_uring() {
+    let unit = source("fanfare.service");
+    let [allowed, refused] = values(&unit, "SystemCallFilter")[..] else { panic!("what is allowed, and then less") };
+    let allowed = system_calls(allowed);
+    let refused: HashSet<_> = refused.strip_prefix('~').unwrap().split_whitespace().flat_map(system_calls).collect();
+    for call in ["io_uring_setup", "io_uring_enter", "epoll_wait", "accept4", "sendmsg"] {
+        assert!(allowed.contains(call) && !refused.contains(call), "{call}");
+    }
 }
 
 #[test]

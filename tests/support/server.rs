@@ -76,6 +76,9 @@ impl Server {
         mut then: impl FnMut(),
     ) -> Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        if let Some(backend) = io_under_test() {
+            command.env("FANFARE_IO", backend);
+        }
         let mut child = command.spawn().expect("the binary was built");
         drop(command); // with its own copy of what was passed on
         let log = child.stderr.take().map(Lines::collect).unwrap_or_default();
@@ -265,6 +268,11 @@ impl Drop for Server {
             eprintln!("the server's log:\n{}", self.log.text());
         }
     }
+}
+
+/// What each server is given as `--io`, unless its test names another: tests/on-io-uring sets it.
+pub fn io_under_test() -> Option<String> {
+    std::env::var("FANFARE_TEST_IO").ok()
 }
 
 /// A `POST /publish` with further header lines.

@@ -105,6 +105,7 @@ impl Api {
             "build": { "version": env!("CARGO_PKG_VERSION"), "run": hub.run().as_str() },
             "uptime_seconds": gauges.uptime.as_secs(),
             "draining": node.is_leaving(),
+            "io": gauges.io_backend,
             "connections": phases(transport),
             "lagging_subscribers": gauges.lagging,
             "catching_up": transport.catching_up_count(),
@@ -159,6 +160,7 @@ impl Api {
             refused: Vec::new(),
         };
         Gauges {
+            io_backend: transport.io_backend(),
             connections: transport.connection_count(),
             streams: transport.stream_count(),
             streams_max: node.settings.streams_max,

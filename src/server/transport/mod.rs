@@ -122,6 +122,11 @@ impl<I: Io> Transport<I> {
         }
     }
 
+    /// What reports call the backend of its IO.
+    pub(super) fn io_backend(&self) -> &'static str {
+        self.io.backend()
+    }
+
     // ---- time and readiness ----
 
     pub(super) fn now(&self) -> Duration {
