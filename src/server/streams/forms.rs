@@ -36,8 +36,7 @@ pub(crate) struct Forms {
     bytes: usize,
     /// Forms that were forgotten, and that the hub does not know of.
     forgotten: Vec<Frame>,
-    /// Bytes that this turn deflated.
-    deflated_bytes: usize,
+    budget: Budget,
 }
 
 /// Whose form, and whether it is the one for receivers that have the segment before it.
@@ -60,7 +59,7 @@ impl Kept {
 impl Forms {
     /// Gives the turn that begins its budget.
     pub(super) fn begin_turn(&mut self) {
-        self.deflated_bytes = 0;
+        self.budget = Budget::default();
     }
 
     /// Replaces the frames of a run, from `first` on, by their forms for a subscriber that has its segment or not.
@@ -104,13 +103,10 @@ impl Forms {
             Context::Segment(bytes) if follows && !has_window => *bytes as usize,
             _ => 0,
         };
-        let bytes = BEGINNING_BYTES + frame.len() + window_bytes;
-        let is_first = self.deflated_bytes == 0 && frame.len() <= DEFLATED_PER_TURN_MAX;
-        if !is_first && self.deflated_bytes + bytes > DEFLATED_PER_TURN_MAX {
+        if !self.budget.take(frame.len(), window_bytes) {
             node.counters.forms.count("stored");
             return gzip::stored(frame.bytes());
         }
-        self.deflated_bytes += bytes;
         let form = match (context, last) {
             (_, Some(last)) if has_window => self.deflater.deflate_after(frame, &[last]),
             (_, Some(_)) => {
@@ -164,9 +160,42 @@ impl Forms {
     }
 }
 
+/// What a turn has deflated.
+#[derive(Debug, Default)]
+struct Budget {
+    spent_bytes: usize,
+}
+
+impl Budget {
+    /// True if a frame may be deflated, after a window that has to be filled again. The turn's first may be as large as all of
+    /// the budget.
+    fn take(&mut self, frame_bytes: usize, window_bytes: usize) -> bool {
+        let bytes = BEGINNING_BYTES + frame_bytes + window_bytes;
+        let is_first = self.spent_bytes == 0 && frame_bytes <= DEFLATED_PER_TURN_MAX;
+        let may = is_first || self.spent_bytes + bytes <= DEFLATED_PER_TURN_MAX;
+        self.spent_bytes += if may { bytes } else { 0 };
+        may
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_deflates_up_to_its_budget_or_one_frame_as_large() {
+        const MAX: usize = DEFLATED_PER_TURN_MAX;
+        let check = |frames: &[(usize, usize)], expected: &[bool]| {
+            let mut budget = Budget::default();
+            let taken: Vec<_> = frames.iter().map(|(frame, window)| budget.take(*frame, *window)).collect();
+            assert_eq!(taken, expected, "{frames:?}");
+        };
+        check(&[(MAX, 0), (1, 0)], &[true, false]);
+        check(&[(MAX, 16 << 10)], &[true]);
+        check(&[(MAX + 1, 0), (1, 0)], &[false, true]);
+        check(&[(1, 0), (MAX, 0), (MAX - 1 - 2 * BEGINNING_BYTES, 0), (1, 0)], &[true, false, true, false]);
+        check(&[(1, 0), (MAX - 2 * BEGINNING_BYTES - 2, 1), (0, 0)], &[true, true, false]);
+    }
 
     fn kept(bytes: usize, made_at: Duration) -> (FormKey, Kept) {
         let frame = Frame::from(vec![b'x'; bytes / 2]);
