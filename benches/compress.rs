@@ -134,10 +134,6 @@ fn beside_nginx() {
     let nginx = start_nginx(server.address, folder.path());
     let (address, publisher) = (nginx.address, Requests::new(server.address));
     let nginx = Side::reading(address, ("gzip", &["bench"], subscribers), publisher, vec![server, nginx]);
-    for (name, side) in [("fanfare --compress", &gzip), ("nginx", &nginx)] {
-        let bytes = resident(side.pid).anonymous / subscribers as u64;
-        println!("nginx: {name} holds {bytes} bytes of anonymous memory for each stream");
-    }
     compare("nginx", &["fanfare --compress", "nginx"], vec![gzip, nginx], subscribers, events);
 }
 
@@ -157,6 +153,10 @@ fn start_nginx(upstream: SocketAddr, folder: &Path) -> Server {
 fn compare(what: &str, names: &[&str], mut sides: Vec<Side>, subscribers: usize, events: usize) {
     let mut costs = vec![Vec::new(); sides.len()];
     let mut bytes = vec![0; sides.len()];
+    for (name, side) in names.iter().zip(&sides) {
+        let idle = resident(side.pid).anonymous as f64 / subscribers as f64;
+        println!("{what} {name}: {idle:.0} bytes of anonymous memory per idle stream, the process included");
+    }
     let started = unix_ns();
     for name in SAMPLES {
         for (turn, data) in sample(name).iter().take(events).enumerate() {

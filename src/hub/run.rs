@@ -11,7 +11,7 @@ use crate::hub::MissedReason;
 /// What the receiver of a frame got immediately before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Context {
-    /// The frame is for this subscriber alone, or tells of a loss: it is in no log.
+    /// The frame is for this subscriber alone, or reports a loss: it is in no log.
     Private,
     /// An event, and before it anything.
     Any,
