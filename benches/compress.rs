@@ -133,7 +133,7 @@ fn beside_nginx() {
     let server = Server::start(&["--heartbeat", "1h"]);
     let nginx = start_nginx(server.address, folder.path());
     let (address, publisher) = (nginx.address, Requests::new(server.address));
-    let nginx = Side::reading(address, ("gzip", &["bench"], subscribers), publisher, vec![server, nginx]);
+    let nginx = Side::reading(address, ("each", &["bench"], subscribers), publisher, vec![server, nginx]);
     compare("nginx", &["fanfare --compress", "nginx"], vec![gzip, nginx], subscribers, events);
 }
 

@@ -1,6 +1,7 @@
 //! Readers: many streams of one topic, compressed or not, that all get the same bytes. The first of them is decoded.
 //!
-//! Arguments: address, path, connections, `gzip` or `identity`. They say `open` once every stream has begun, then obey:
+//! Arguments: address, path, connections, and `gzip` or `identity`; or `each`: gzip whose bytes differ from stream to
+//! stream, all of which are decoded. They say `open` once every stream has begun, then obey:
 //! - `read K`: `read BYTES`, once every connection has K events more than before: the bytes of them, on each.
 //!
 //! Absent: time. All but the first connection are read when the first one has everything, so that few sends wake a reader.
@@ -15,7 +16,7 @@ use flate2::{Decompress, FlushDecompress};
 const TIMEOUT: Duration = Duration::from_secs(60);
 const HEADER_BYTES: usize = 10;
 
-struct First {
+struct Reader {
     stream: TcpStream,
     inflate: Option<Decompress>,
 }
@@ -25,18 +26,22 @@ pub fn play(arguments: &[String]) {
     let [address, path, count, coding] = arguments else { panic!("readers: {arguments:?}") };
     fanfare::io::limits::raise_descriptor_limit().expect("the limit on descriptors can be read");
     let count: usize = count.parse().expect("a number");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept-Encoding: {coding}\r\n\r\n");
+    let accepted = if coding == "each" { "gzip" } else { coding };
+    // To HTTP/1.0 there are no chunks.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept-Encoding: {accepted}\r\n\r\n");
     let mut streams: Vec<_> = (0..count).map(|_| open(address, &request)).collect();
-    let mut bodies: Vec<_> = streams.iter_mut().map(|stream| begin(stream, coding == "gzip")).collect();
-    let stream = streams.remove(0);
-    let mut first = First { stream, inflate: (coding == "gzip").then(|| Decompress::new(false)) };
-    first.decode(&bodies.remove(0));
+    let decoded = streams.split_off(0).into_iter();
+    let mut decoded: Vec<_> = decoded.map(|stream| Reader::begin(stream, accepted == "gzip")).collect();
+    if coding != "each" {
+        streams = decoded.split_off(1).into_iter().map(|reader| reader.stream).collect();
+    }
     println!("open");
     let mut rest = Vec::new();
     for command in io::stdin().lock().lines() {
         let command = command.expect("a pipe can be read");
         let events = command.strip_prefix("read ").and_then(|events| events.parse().ok());
-        let bytes = first.read(events.unwrap_or_else(|| panic!("readers were told {command:?}")));
+        let events = events.unwrap_or_else(|| panic!("readers were told {command:?}"));
+        let bytes = decoded.iter_mut().map(|reader| reader.read(events)).max().expect("at least one");
         rest.resize(bytes, 0);
         streams.iter_mut().for_each(|stream| stream.read_exact(&mut rest).expect("all get the same"));
         println!("read {bytes}");
@@ -50,23 +55,24 @@ fn open(address: &str, request: &str) -> TcpStream {
     stream
 }
 
-/// Reads through the first frame; what of the body that was, without the gzip header.
-fn begin(stream: &mut TcpStream, is_gzip: bool) -> Vec<u8> {
-    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let read = stream.read(&mut buffer).expect("the server answers");
-        assert!(read > 0, "the server closed: {}", String::from_utf8_lossy(&bytes));
-        bytes.extend_from_slice(&buffer[..read]);
-        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let body = &bytes[end + 4..];
-        if body.ends_with(if is_gzip { b"\n\n\0\0\0\xff\xff" } else { b"\n\n" }) {
-            assert_eq!(is_gzip, bytes[..end].windows(22).any(|window| window == b"Content-Encoding: gzip"));
-            return body[if is_gzip { HEADER_BYTES } else { 0 }..].to_vec();
+impl Reader {
+    /// Reads through the first frame.
+    fn begin(mut stream: TcpStream, is_gzip: bool) -> Reader {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).expect("the server answers");
+            head.push(byte[0]);
         }
+        assert_eq!(is_gzip, head.windows(22).any(|window| window == b"Content-Encoding: gzip"));
+        let mut reader = Reader { stream, inflate: is_gzip.then(|| Decompress::new(false)) };
+        if is_gzip {
+            reader.stream.read_exact(&mut [0; HEADER_BYTES]).expect("the gzip header comes");
+        }
+        reader.read(1);
+        // The empty block that ends the frame.
+        reader
     }
-}
 
-impl First {
     /// Reads so many events; the bytes that they took.
     fn read(&mut self, events: usize) -> usize {
         let (mut bytes, mut text, mut buffer) = (0, Vec::new(), vec![0; 1 << 16]);

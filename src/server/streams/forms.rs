@@ -21,9 +21,9 @@ const BYTES_MAX: usize = 8 << 20;
 const OVERHEAD_BYTES: usize = 192;
 /// Replays of older events are rare: their forms are made again.
 const AGE_MAX: Duration = Duration::from_secs(60);
-/// Bytes deflated in one turn, about 3 ms. What exceeds it, or is a larger frame, is stored.
-const DEFLATED_PER_TURN_MAX: usize = 256 << 10;
-/// What beginning a form takes, as the bytes that could be deflated in that time.
+/// Bytes deflated in one turn, at most 5 ms. What exceeds it, or is a larger frame, is stored.
+const DEFLATED_PER_TURN_MAX: usize = 128 << 10;
+/// What beginning a form takes, as the bytes that could be deflated in that time: about 10 us.
 const BEGINNING_BYTES: usize = 256;
 
 /// The forms of frames that were sent recently.
