@@ -3,8 +3,8 @@
 //! Nearly all subscribers are at the same position, so one run serves a whole batch of sockets. A subscriber that does
 //! not fit (it has several topics, a pace, or a half-written frame) gets its own run, or is left to catch up.
 
+use super::Streams;
 use super::transmit::RUN_LIMITS;
-use super::{Batches, Streams};
 use crate::hub::{Hub, Run, Subscriber, TopicKey};
 use crate::io::{Io, Sent, Socket};
 use crate::server::node::Node;
@@ -57,7 +57,7 @@ impl Streams {
     ) {
         let mut run = std::mem::take(&mut self.scratch.run);
         run.clear();
-        let mut batches = std::mem::take(&mut self.scratch.batches);
+        let mut batch = std::mem::take(&mut self.scratch.batch);
         let head = hub.head();
         for &Subscriber(slot) in slice {
             let Connection { flags, socket, phase, .. } = transport.at(slot);
@@ -67,25 +67,34 @@ impl Streams {
                 continue;
             }
             if flags.has(Flags::BEHIND) || mode.has(StreamMode::SPECIAL) {
-                self.send_batches(&run, &mut batches, transport, hub, node);
+                self.send_batch(&run, &mut batch, transport, node);
+                self.send_compressed(&run, transport, hub, node);
                 self.scratch.run = run;
                 self.visit_special(slot, transport, hub, node);
                 run = std::mem::take(&mut self.scratch.run);
                 continue;
             }
             if !run.covers(position) {
-                self.send_batches(&run, &mut batches, transport, hub, node);
+                self.send_batch(&run, &mut batch, transport, node);
+                self.send_compressed(&run, transport, hub, node);
                 hub.run_for_topic(topic, position, RUN_LIMITS, &mut run);
             }
             if run.covers(position) {
-                batches.of(mode).push((slot, socket));
+                match mode.has(StreamMode::COMPRESSED) {
+                    false => batch.push((slot, socket)),
+                    true => {
+                        let has_segment = usize::from(mode.has(StreamMode::HAS_SEGMENT));
+                        self.scratch.compressed[has_segment].push((slot, socket));
+                    }
+                }
             } else if hub.is_evicted(Subscriber(slot), position) {
                 // Its next event is evicted, perhaps all it needs: the slow policy must decide.
                 transport.queue_catching_up(slot);
             }
         }
-        self.send_batches(&run, &mut batches, transport, hub, node);
-        self.scratch.batches = batches;
+        self.send_batch(&run, &mut batch, transport, node);
+        self.send_compressed(&run, transport, hub, node);
+        self.scratch.batch = batch;
         run.clear();
         self.scratch.run = run;
     }
@@ -107,23 +116,17 @@ impl Streams {
         }
     }
 
-    /// Sends the run to the gathered subscribers, compressed to those that get gzip.
-    fn send_batches<I: Io>(
-        &mut self,
-        run: &Run,
-        batches: &mut Batches,
-        transport: &mut Transport<I>,
-        hub: &Hub,
-        node: &mut Node,
-    ) {
-        self.send_batch(run, &mut batches.plain, transport, node);
-        for (batch, had) in batches.compressed.iter_mut().zip([false, true]) {
-            let Some(&(slot, _)) = batch.first() else { continue };
+    /// Sends the run, compressed, to the gathered subscribers that get gzip.
+    fn send_compressed<I: Io>(&mut self, run: &Run, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
+        for (index, had) in [false, true].into_iter().enumerate() {
+            let Some(&(slot, _)) = self.scratch.compressed[index].first() else { continue };
+            let mut batch = std::mem::take(&mut self.scratch.compressed[index]);
             let mut run = run.clone();
             self.forms.compress(&mut run, 0, (Subscriber(slot), had), hub, node);
             let has = run.completes_segment(0..run.frames().len(), had);
             let changed = if has == had { Vec::new() } else { batch.clone() };
-            self.send_batch(&run, batch, transport, node);
+            self.send_batch(&run, &mut batch, transport, node);
+            self.scratch.compressed[index] = batch;
             for (slot, _) in changed {
                 // What was sent in part is recorded already.
                 if transport.outbox(slot).is_none()
@@ -182,16 +185,6 @@ impl Streams {
         let sending = Sending { frames: run.frames(), unlogged: 0, is_event: |_| true };
         if let Some(progress) = transport.record_send_result(slot, Outbox::new(node.now), &sending, sent, node) {
             self.note_progress(slot, run, 0, &progress, transport, node);
-        }
-    }
-}
-
-impl Batches {
-    #[inline]
-    fn of(&mut self, mode: StreamMode) -> &mut Vec<(u32, Socket)> {
-        match mode.has(StreamMode::COMPRESSED) {
-            false => &mut self.plain,
-            true => &mut self.compressed[usize::from(mode.has(StreamMode::HAS_SEGMENT))],
         }
     }
 }

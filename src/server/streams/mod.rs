@@ -68,18 +68,13 @@ pub(super) struct Streams {
 struct Scratch {
     slice: Vec<Subscriber>,
     run: Run,
-    batches: Batches,
+    /// The connections that one run is sent to, by slot, and their sockets.
+    batch: Vec<(u32, Socket)>,
+    /// Compressed ones, without and with the segment that precedes the run.
+    compressed: [Vec<(u32, Socket)>; 2],
     outcomes: Vec<Sent>,
     /// Where a slice's shortest run ended that did not reach the newest event.
     cut_at: Option<Sequence>,
-}
-
-/// The connections that one run is sent to, by slot, and their sockets.
-#[derive(Default)]
-struct Batches {
-    plain: Vec<(u32, Socket)>,
-    /// Compressed, without and with the segment that precedes the run.
-    compressed: [Vec<(u32, Socket)>; 2],
 }
 
 impl Streams {
