@@ -12,6 +12,7 @@ test: setup lint
 	cargo test --all-features
 	tests/with-network-namespaces
 	cargo bench --bench instructions
+	cargo bench --bench million
 
 # Root only: installs the package on a copy of this machine.
 test-package: setup

@@ -17,7 +17,7 @@ use super::systemd::Systemd;
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment, Loaded};
 use crate::event::RunName;
-use crate::io::allocator::give_large_blocks_their_own_pages;
+use crate::io::allocator::{give_large_blocks_their_own_pages, return_free_pages};
 use crate::io::epoll::EpollIo;
 use crate::io::limits::{page_bytes, raise_descriptor_limit};
 use crate::observe::live::Live;
@@ -47,7 +47,8 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
         None => Sequencer::new(run, vec![outlet.clone()]),
     };
     let live = Arc::<Live>::default();
-    process::sample_into(Arc::clone(&live), page_bytes()).context("starting the thread for the process's figures")?;
+    process::sample_into(Arc::clone(&live), page_bytes(), return_free_pages)
+        .context("starting the thread for the process's figures")?;
     let reloads = Reloads::default();
     let sources = Sources::start(config, outlet, &sequencer, &live)?;
     let (systemd, reloaded) = Systemd::new();

@@ -79,9 +79,10 @@ impl Statistics {
 
     /// Stores the figures that other threads read.
     pub(crate) fn leave_figures<I: Io>(&self, watched: &Watched<'_, I>) {
-        let (live, Watched { transport, node, .. }) = (&self.live, watched);
+        let (live, Watched { transport, hub, node, .. }) = (&self.live, watched);
         live.connections.set(transport.connection_count() as u64);
         live.streams.set(transport.stream_count() as u64);
+        live.held.set((transport.connection_count() + hub.topic_count() + hub.retained_events()) as u64);
         live.broadcasts.set(node.counters.broadcasts);
         live.delivered_events.set(node.counters.delivered_events);
         live.sent_bytes.set(node.counters.sent_bytes);

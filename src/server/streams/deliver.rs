@@ -1,7 +1,7 @@
 //! Live delivery: walks over the subscribers of topics with new events, in slices.
 //!
 //! Nearly all subscribers are at the same position, so one run serves a whole batch of sockets. A subscriber that does
-//! not fit (it has several topics, a pace, or a half-written frame) gets its own run, or is left to catch up.
+//! not fit (it has news of several topics, a pace, or a half-written frame) gets its own run, or is left to catch up.
 
 use super::Streams;
 use super::transmit::RUN_LIMITS;
@@ -66,7 +66,13 @@ impl Streams {
             if position >= head {
                 continue;
             }
-            if flags.has(Flags::BEHIND) || mode.has(StreamMode::SPECIAL) {
+            // A compressed stream of several topics never has a segment, and its batch would believe that it has.
+            let shares_runs = || {
+                !mode.has(StreamMode::APART)
+                    && !mode.has(StreamMode::COMPRESSED)
+                    && hub.has_news_only_of(topic, Subscriber(slot), position)
+            };
+            if flags.has(Flags::BEHIND) || (mode.has(StreamMode::SPECIAL) && !shares_runs()) {
                 self.send_batch(&run, &mut batch, transport, node);
                 self.send_compressed(&run, transport, hub, node);
                 self.scratch.run = run;

@@ -104,7 +104,7 @@ impl<I: Io> Transport<I> {
     /// True when one more stream of this client would be over its address's limit.
     pub(crate) fn is_over_address_limit(&self, client: &Client, settings: &Settings) -> bool {
         let Some(limit) = settings.limits.connections_per_ip_max else { return false };
-        let count = self.addresses.get(&client.address.key()).copied().unwrap_or(0);
+        let count = self.addresses.count(client.address.key());
         match self.at(client.token.slot).flags.has(Flags::COUNTED) {
             true => count > limit,
             false => count >= limit && settings.proxies.trusted.trusts(client.peer.ip()),
@@ -121,20 +121,14 @@ impl<I: Io> Transport<I> {
         connection.peer = client.address;
         if settings.limits.connections_per_ip_max.is_some() {
             connection.flags.set(Flags::COUNTED);
-            *self.addresses.entry(client.address.key()).or_insert(0) += 1;
+            self.addresses.add(client.address.key());
         }
     }
 
     /// Stops counting a connection that has ended.
     pub(super) fn forget_address(&mut self, peer: CompactPeer, flags: Flags) {
-        if !flags.has(Flags::COUNTED) {
-            return;
-        }
-        if let Some(count) = self.addresses.get_mut(&peer.key()) {
-            *count -= 1;
-            if *count == 0 {
-                self.addresses.remove(&peer.key());
-            }
+        if flags.has(Flags::COUNTED) {
+            self.addresses.remove(peer.key());
         }
     }
 
@@ -151,7 +145,7 @@ impl<I: Io> Transport<I> {
             connection.flags.clear(Flags::COUNTED);
             if has_limit && counts && !connection.flags.has(Flags::ADMIN) {
                 connection.flags.set(Flags::COUNTED);
-                *self.addresses.entry(peer.key()).or_insert(0) += 1;
+                self.addresses.add(peer.key());
             }
         }
     }
@@ -163,11 +157,10 @@ impl<I: Io> Transport<I> {
         if peer.ip().is_none() || settings.proxies.trusted.trusts(peer.ip()) {
             return Ok(());
         }
-        let count = self.addresses.entry(peer.key()).or_insert(0);
-        if *count >= limit.saturating_add(REFUSALS_PER_ADDRESS_MAX) {
+        if self.addresses.count(peer.key()) >= limit.saturating_add(REFUSALS_PER_ADDRESS_MAX) {
             return Err(Refusal::AddressLimit);
         }
-        *count += 1;
+        self.addresses.add(peer.key());
         flags.set(Flags::COUNTED);
         Ok(())
     }

@@ -15,6 +15,7 @@
 
 mod accept;
 pub(super) mod acceptor;
+mod addresses;
 pub(super) mod answers;
 pub(super) mod clients;
 pub(super) mod connection;
@@ -29,7 +30,7 @@ mod request;
 pub(super) mod respond;
 mod send;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use slab::Slab;
@@ -44,11 +45,11 @@ use crate::event::{Frame, Sequence};
 use crate::hub::HoldChange;
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
 use acceptor::{Acceptor, Entrance};
+use addresses::Addresses;
 use answers::WaitingAnswers;
 use connection::{CloseReason, Connection, Flags, Phase, Stream};
 use date::Date;
 use outbox::Outbox;
-use peer::AddressKey;
 use reading_queue::ReadingQueue;
 
 /// The size of one read; all connections share the buffer.
@@ -64,7 +65,7 @@ pub(super) struct Transport<I: Io> {
     acceptor: Acceptor,
     /// A buffer that every wait reuses.
     ready: Vec<Readiness>,
-    addresses: HashMap<AddressKey, u32>,
+    addresses: Addresses,
     /// Connections that may have more to read.
     readable: ReadingQueue,
     read_buffer: Box<[u8]>,
@@ -101,7 +102,7 @@ impl<I: Io> Transport<I> {
             streams: 0,
             acceptor: Acceptor::new(listeners, settings.limits.accepts_per_second_max),
             ready: Vec::new(),
-            addresses: HashMap::new(),
+            addresses: Addresses::default(),
             readable: ReadingQueue::default(),
             read_buffer: vec![0; READ_BYTES].into(),
             visit_until: Duration::ZERO,
@@ -346,7 +347,7 @@ impl<I: Io> Transport<I> {
     /// Frees the memory that departed connections took.
     pub(super) fn shrink(&mut self) {
         shrink_map(&mut self.outboxes);
-        shrink_map(&mut self.addresses);
+        self.addresses.shrink();
         self.readable.shrink();
         if self.catching_up.is_empty() && self.catching_up.capacity() > 1024 {
             self.catching_up.shrink_to(1024);
