@@ -10,6 +10,8 @@ mod bus;
 mod census;
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/coding.rs"]
+mod coding;
 #[path = "simulation/fairness.rs"]
 mod fairness;
 #[path = "simulation/feed.rs"]

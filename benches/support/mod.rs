@@ -28,6 +28,7 @@ pub mod peers;
 pub mod postgres;
 pub mod process;
 pub mod publisher;
+pub mod readers;
 pub mod redis;
 pub mod role;
 pub mod server;
@@ -45,6 +46,7 @@ pub fn play_role() -> bool {
             match name.as_str() {
                 "sink" => sink::play(&arguments),
                 "publisher" => publisher::play(&arguments),
+                "readers" => readers::play(&arguments),
                 "floor" => floor::play(&arguments),
                 "tokio_uring" => tokio_uring::play(&arguments),
                 "case" => cases::play(&arguments),

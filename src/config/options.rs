@@ -196,6 +196,17 @@ pub struct DeliveryConfig {
           value_parser = duration_within(SECOND, HOUR))]
     pub heartbeat_interval: Duration,
 
+    /// Compress streams with gzip for clients that accept it; each event once, for all of them
+    ///
+    /// The length of what is sent then depends on its content: an attacker who chooses a part of a topic's events, and sees
+    /// how long they become, learns about the rest (CRIME, BREACH).
+    #[arg(
+        id = "compress", group = RELOADABLE, long, action = clap::ArgAction::Set, value_name = "BOOL", num_args = 0..=1,
+        require_equals = true, default_value = "false", default_missing_value = "true", hide_default_value = true,
+        hide_possible_values = true, value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub compress: bool,
+
     /// A subscriber that accepts no byte for this long is slow
     #[arg(id = "stall-timeout", group = RELOADABLE, long, value_name = "TIME", default_value = "30s",
           value_parser = duration_within(SECOND, HOUR))]

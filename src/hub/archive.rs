@@ -12,7 +12,7 @@ use crate::event::archive::{ArchivedEntry, Page, PageKey};
 use crate::event::timeline::{Place, Position, SEQUENCES_PER_POSITION};
 use crate::event::{Frame, Sequence};
 use crate::hub::topics::TopicEntry;
-use crate::hub::{Hub, MissedGap, MissedReason, Run, RunLimits, Subscriber};
+use crate::hub::{Context, Hub, MissedGap, MissedReason, Run, RunLimits, Subscriber};
 
 /// Bytes of pages in memory.
 const BYTES_MAX: usize = 32 << 20;
@@ -163,7 +163,7 @@ impl Hub {
                 continue;
             }
             let is_due = |entry: &TopicEntry| topics.is_empty() || topics.contains(&entry.name);
-            if self.entries_of(subscriber).any(is_due) && !run.push(frame, sequence, limits) {
+            if self.entries_of(subscriber).any(is_due) && !run.push(frame, sequence, Context::Any, limits) {
                 return (reached, false);
             }
             reached = sequence;

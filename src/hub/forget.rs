@@ -98,6 +98,11 @@ impl Hub {
         changes.into_iter().for_each(|change| self.holds.apply(change));
     }
 
+    /// Records that frames are no longer kept where subscribers share them, though some may be half written.
+    pub fn note_unshared(&mut self, frames: impl IntoIterator<Item = Frame>) {
+        frames.into_iter().for_each(|frame| self.holds.note_evicted(&frame));
+    }
+
     /// True when `frame_bytes` more would pass the bound over all topics while pinned frames count towards it: then the
     /// connections that hold them are closed before anything is evicted.
     pub fn is_pinned_over(&self, frame_bytes: usize) -> bool {

@@ -8,9 +8,14 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::event::{EventId, Frame, Naming, Sequence};
+use crate::hub::Context;
 
 /// What an entry costs in addition to its frame and id: its place here and in the index of ids.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
+/// Bytes after which a segment ends: less than a half of deflate's window.
+const SEGMENT_BYTES: u32 = 16 << 10;
+/// Silence after which a segment ends. Heartbeats may have come in between, so few subscribers have all of it.
+const SEGMENT_SILENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -18,9 +23,27 @@ pub(super) struct Entry {
     pub(super) naming: Naming,
     pub(super) frame: Frame,
     pub(super) appended_at: Duration,
+    /// Bytes of the frames before it in its segment.
+    preceding_bytes: u32,
 }
 
 impl Entry {
+    pub(super) fn new(sequence: Sequence, naming: Naming, frame: Frame, appended_at: Duration) -> Entry {
+        Entry { sequence, naming, frame, appended_at, preceding_bytes: 0 }
+    }
+
+    /// What a subscriber that gets every event of this log got before it.
+    pub(super) fn context(&self) -> Context {
+        Context::Segment(self.preceding_bytes)
+    }
+
+    /// Bytes of its segment before the entry that follows it at `now`: none, if a segment begins there.
+    fn preceding_bytes_of_next(&self, now: Duration) -> u32 {
+        let bytes = self.preceding_bytes.saturating_add(u32::try_from(self.frame.len()).unwrap_or(u32::MAX));
+        let is_over = bytes >= SEGMENT_BYTES || now.saturating_sub(self.appended_at) >= SEGMENT_SILENCE;
+        if is_over { 0 } else { bytes }
+    }
+
     pub(super) fn cost_bytes(&self) -> usize {
         // An id is in the frame, and once more in entry and index, which may share it.
         let id_bytes = match &self.naming {
@@ -55,8 +78,9 @@ impl TopicLog {
         }
     }
 
-    pub(super) fn append(&mut self, entry: Entry) {
+    pub(super) fn append(&mut self, mut entry: Entry) {
         debug_assert!(entry.sequence > self.last(), "the channel keeps the sequencer's order");
+        entry.preceding_bytes = self.newest().map_or(0, |newest| newest.preceding_bytes_of_next(entry.appended_at));
         self.bytes += entry.cost_bytes();
         if let Some(alias) = entry.naming.alias() {
             self.aliases.insert(alias, entry.sequence);
@@ -141,6 +165,18 @@ impl TopicLog {
         self.entries.range(self.index_after(position)..)
     }
 
+    /// The frames of a segment before the entry at `position`, as far as they are remembered, the newest first.
+    pub(super) fn segment_before(&self, position: Sequence) -> impl Iterator<Item = &Frame> {
+        let index = self.index_after(position).saturating_sub(1);
+        let begins = |entry: &Entry| entry.preceding_bytes == 0;
+        let mut is_over = self.entries.get(index).is_none_or(begins);
+        self.entries.range(..index.min(self.entries.len())).rev().map_while(move |entry| {
+            let is_of_it = !is_over;
+            is_over |= begins(entry);
+            is_of_it.then_some(&entry.frame)
+        })
+    }
+
     pub(super) fn oldest(&self) -> Option<&Entry> {
         self.entries.front()
     }
@@ -194,12 +230,8 @@ mod tests {
     fn log(entries: &[(u64, Option<&str>)]) -> TopicLog {
         let mut log = TopicLog::new(Sequence(2));
         for (sequence, id) in entries {
-            log.append(Entry {
-                sequence: Sequence(*sequence),
-                naming: Naming::Here(id.map(|id| EventId::new(id).unwrap())),
-                frame: vec![b'x'].into(),
-                appended_at: Duration::ZERO,
-            });
+            let naming = Naming::Here(id.map(|id| EventId::new(id).unwrap()));
+            log.append(Entry::new(Sequence(*sequence), naming, vec![b'x'].into(), Duration::ZERO));
         }
         log
     }
@@ -238,13 +270,45 @@ mod tests {
         log.evict_oldest();
         let entry = log.entries[0].frame.clone();
         let id = EventId::new("a").ok();
-        log.append(Entry {
-            sequence: Sequence(9),
-            naming: Naming::Here(id),
-            frame: entry,
-            appended_at: Duration::ZERO,
-        });
+        log.append(Entry::new(Sequence(9), Naming::Here(id), entry, Duration::ZERO));
         assert_eq!(position_of(&log, "a"), Some(Sequence(3)));
+    }
+
+    #[test]
+    fn a_segment_ends_after_some_bytes_or_a_silence_and_is_known_as_far_as_it_is_remembered() {
+        let mut log = TopicLog::new(Sequence(0));
+        let append = |log: &mut TopicLog, bytes: u32, at_ms| {
+            let (sequence, frame) = (log.last().next(), vec![b'x'; bytes as usize].into());
+            log.append(Entry::new(sequence, Naming::Here(None), frame, Duration::from_millis(at_ms)));
+            log.newest().unwrap().preceding_bytes
+        };
+        let preceding = [
+            (SEGMENT_BYTES - 2, 0),
+            (1, 4_000),
+            (1, 4_000),
+            (7, 4_000),
+            (SEGMENT_BYTES + 1, 4_000),
+            (1, 4_000),
+            (1, 8_999),
+            (1, 13_999),
+        ]
+        .map(|(bytes, at_ms)| append(&mut log, bytes, at_ms));
+        assert_eq!(preceding, [0, SEGMENT_BYTES - 2, SEGMENT_BYTES - 1, 0, 7, 0, 1, 0]);
+        let check = |log: &TopicLog, position, expected: &[usize]| {
+            let before: Vec<_> = log.segment_before(Sequence(position)).map(Frame::len).collect();
+            assert_eq!(before, expected, "before {position}");
+        };
+        let first = SEGMENT_BYTES as usize - 2;
+        check(&log, 1, &[]);
+        check(&log, 3, &[1, first]);
+        check(&log, 4, &[]);
+        check(&log, 5, &[7]);
+        check(&log, 6, &[]);
+        check(&log, 7, &[1]);
+        check(&log, 8, &[]);
+        log.evict_oldest();
+        check(&log, 2, &[]);
+        check(&log, 3, &[1]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub use keys::{Subscriber, TopicKey};
 pub use replay::{MissedGap, MissedReason, Owed, Replay, Start, StartPoint};
 pub use report::TopicInfo;
 pub use rules::{TopicPace, TopicRule};
-pub use run::{Run, RunLimits};
+pub use run::{Context, Form, Run, RunLimits};
 pub use walk::{Pressure, Slice};
 
 use crate::event::{Broadcast, EventId, Frame, RunName, Sequence, Topic};
@@ -228,7 +228,7 @@ impl Hub {
             return Appended::Duplicate;
         }
         self.topics.note_published(key);
-        self.log(key, Entry { sequence, naming, frame, appended_at: now });
+        self.log(key, Entry::new(sequence, naming, frame, now));
         Appended::Logged
     }
 
@@ -316,7 +316,7 @@ impl Hub {
         let log = &entry.log;
         let first = log.index_after(after);
         let fitted = match self.losses.last() <= after {
-            true => log.after(after).all(|entry| run.push(&entry.frame, entry.sequence, limits)),
+            true => log.after(after).all(|entry| run.push(&entry.frame, entry.sequence, entry.context(), limits)),
             false => self.merge(&[entry], after, self.head, limits, run),
         };
         run.finish(fitted, after, self.head);
@@ -345,7 +345,7 @@ impl Hub {
                 let entry = self.topics.get(seat.topic);
                 let entries = entry.log.after(after.max(self.loss_forgotten_of(entry)));
                 let mut entries = entries.take_while(|entry| entry.sequence <= through);
-                entries.all(|entry| run.push(&entry.frame, entry.sequence, limits))
+                entries.all(|entry| run.push(&entry.frame, entry.sequence, entry.context(), limits))
             }
             _ => {
                 let topics: Vec<_> = self.entries_of(subscriber).collect();
@@ -376,17 +376,25 @@ impl Hub {
             let next = nexts.min_by_key(|(entry, _)| entry.sequence);
             let before = next.as_ref().map_or(through, |(entry, _)| entry.sequence.min(through));
             if let Some(loss) = losses.next_if(|loss| loss.sequence <= before) {
-                if !run.push(&loss.frame, loss.sequence, limits) {
+                if !run.push(&loss.frame, loss.sequence, Context::Private, limits) {
                     return false;
                 }
                 continue;
             }
             let Some((entry, index)) = next.filter(|(entry, _)| entry.sequence <= through) else { return true };
-            if !run.push(&entry.frame, entry.sequence, limits) {
+            // Between two events of a log there may be one of another.
+            let context = if topics.len() == 1 { entry.context() } else { Context::Any };
+            if !run.push(&entry.frame, entry.sequence, context, limits) {
                 return false;
             }
             *index += 1;
         }
+    }
+
+    /// The frames of a log's segment before the one at `position`, as far as they are remembered, the newest first: what
+    /// the subscriber of a run got before the frame whose [`Context`] is that segment.
+    pub fn segment_before(&self, subscriber: Subscriber, position: Sequence) -> impl Iterator<Item = &Frame> {
+        self.entries_of(subscriber).take(1).flat_map(move |entry| entry.log.segment_before(position))
     }
 
     // ---- subscribers that come and go ----

@@ -14,7 +14,7 @@ use crate::event::timeline::Place;
 use crate::event::{EventId, Frame, Naming, Sequence, Topic};
 use crate::hub::keys::Subscriber;
 use crate::hub::topics::TopicEntry;
-use crate::hub::{Hub, Run, RunLimits};
+use crate::hub::{Context, Hub, Run, RunLimits};
 
 /// How much of the past a client asks for (`?replay=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -404,7 +404,7 @@ impl Hub {
         newest.dedup_by_key(|(sequence, _, is_gap)| (*sequence, *is_gap));
         let fitted = newest.iter().all(|(sequence, frame, is_gap)| match is_gap {
             true => run.push_gap(frame, (*sequence, MissedReason::Evicted), limits),
-            false => run.push(frame, *sequence, limits),
+            false => run.push(frame, *sequence, Context::Any, limits),
         });
         run.finish(fitted, after, self.head());
     }

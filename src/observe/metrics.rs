@@ -82,6 +82,14 @@ pub struct Counters {
     pub skipped_blocked: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,
+    /// Streams started that are compressed.
+    pub compressed_streams: u64,
+    /// Forms of events that compressed streams share, by kind.
+    pub forms: Labelled,
+    /// Bytes of events before and after they were deflated, once for each form.
+    pub compressed_bytes: Labelled,
+    /// Forms that were forgotten because newer ones needed the memory.
+    pub forms_evicted: u64,
     /// Streams that began with older entries of a durable bus.
     pub fetching_streams: u64,
     /// From appending an event to the end of the walk that visited its subscribers.
@@ -229,6 +237,15 @@ fn delivery(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     let help = "Visits that attempted no send because the socket awaits writability.";
     page.single(Kind::Counter, "fanfare_skipped_blocked_total", help, counters.skipped_blocked);
     page.single(Kind::Counter, "fanfare_heartbeats_total", "Heartbeats sent.", counters.heartbeats);
+    let help = "Streams started that are compressed.";
+    page.single(Kind::Counter, "fanfare_compressed_streams_total", help, counters.compressed_streams);
+    let help = "Forms of events made for compressed streams, which share them: deflated alone, deflated after other events, \
+                or stored as they are because the turn's budget was used up.";
+    page.by(Kind::Counter, "fanfare_compressed_forms_total", help, "kind", counters.forms.iter());
+    let help = "Bytes of events before and after they were deflated, once for each form.";
+    page.by(Kind::Counter, "fanfare_compressed_bytes_total", help, "stage", counters.compressed_bytes.iter());
+    let help = "Forms that were forgotten because newer ones needed the memory.";
+    page.single(Kind::Counter, "fanfare_compressed_forms_evicted_total", help, counters.forms_evicted);
     let help = "Connections whose last send the kernel took only in part, or not at all: \
                 subscribers, and clients that read an answer.";
     page.single(Kind::Gauge, "fanfare_lagging_subscribers", help, gauges.lagging);

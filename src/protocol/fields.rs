@@ -12,6 +12,41 @@ pub(super) fn accepts(value: &str, media_type: &str) -> bool {
     })
 }
 
+/// Whether an `Accept-Encoding` field allows gzip, and does not prefer an answer without a coding (RFC 9110, 12.5.3).
+pub(super) fn prefers_gzip(value: &str) -> bool {
+    let (mut gzip, mut any, mut identity) = (None, None, None);
+    for coding in value.split(',') {
+        let (name, parameters) = coding.split_once(';').map_or((coding, ""), |(name, rest)| (name, rest));
+        let place = match trim(name).to_ascii_lowercase().as_str() {
+            // The same coding (RFC 9110, 8.4.1.3).
+            "gzip" | "x-gzip" => &mut gzip,
+            "*" => &mut any,
+            "identity" => &mut identity,
+            _ => continue,
+        };
+        *place = Some(weight(parameters));
+    }
+    let gzip = gzip.or(any).unwrap_or(0);
+    gzip > 0 && gzip >= identity.unwrap_or(0)
+}
+
+/// A weight in thousandths: 1000 without one, and 0 for what is none, which refuses (RFC 9110, 12.4.2).
+fn weight(parameters: &str) -> u16 {
+    let Some((name, text)) = trim(parameters).split_once('=') else {
+        return if trim(parameters).is_empty() { 1000 } else { 0 };
+    };
+    let (whole, decimals) = trim(text).split_once('.').unwrap_or((trim(text), ""));
+    let is_weight = trim(name).eq_ignore_ascii_case("q")
+        && decimals.len() <= 3
+        && decimals.bytes().all(|digit| digit.is_ascii_digit());
+    let thousandths = || format!("{decimals:0<3}").parse().unwrap_or(0);
+    match whole {
+        "0" if is_weight => thousandths(),
+        "1" if is_weight && thousandths() == 0 => 1000,
+        _ => 0,
+    }
+}
+
 /// Whether a comma-separated field such as `Connection` holds `token`.
 pub(super) fn has_token(value: &str, token: &str) -> bool {
     value.split(',').any(|part| trim(part).eq_ignore_ascii_case(token))
@@ -114,6 +149,29 @@ mod tests {
         check("application/json;x=\"a,text/event-stream,b\"", false);
         check("application/json;x=\"\\\",text/event-stream,\"", false);
         check("text/html;q=\"unclosed, text/event-stream", false);
+    }
+
+    #[test]
+    fn gzip_is_sent_to_clients_that_allow_it_and_prefer_it_to_no_coding() {
+        let check = |value: &str, expected: bool| assert_eq!(prefers_gzip(value), expected, "{value:?}");
+        for gzip in
+            ["gzip", "GZip", "x-gzip", "br, gzip", "gzip;q=0.001", "gzip ; Q = 1.000", "gzip, deflate, br, zstd"]
+        {
+            check(gzip, true);
+        }
+        for gzip in ["*", "br;q=1, *;q=0.1", "gzip, identity", "identity;q=0.5, gzip;q=0.5", "identity;q=0, *"] {
+            check(gzip, true);
+        }
+        for plain in ["", "br", "gzip;q=0", "gzip;q=0.000", "*;q=0", "*, gzip;q=0", "identity", "identity;q=0"] {
+            check(plain, false);
+        }
+        for plain in
+            ["identity, gzip;q=0.9", "gzip;q=2", "gzip;q=1.001", "gzip;q=-1", "gzip;q=", "gzip;level=9", "gzip;q"]
+        {
+            check(plain, false);
+        }
+        check("gzip2", false);
+        check("not-gzip", false);
     }
 
     #[test]

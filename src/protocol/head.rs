@@ -8,7 +8,9 @@ use std::fmt;
 use memchr::{memchr, memchr_iter};
 
 use super::body::BodyFraming;
-use super::fields::{accepts, content_length, has_token, is_host, is_token_byte, transfer_encoding, trim};
+use super::fields::{
+    accepts, content_length, has_token, is_host, is_token_byte, prefers_gzip, transfer_encoding, trim,
+};
 use super::forwarded::ForwardedFor;
 use super::target::{Target, split_absolute};
 use super::{Parsed, RequestError};
@@ -69,7 +71,7 @@ pub struct RequestHead {
     pub accepts_event_stream: bool,
     /// `Accept` names `text/html`, as browsers do.
     pub accepts_html: bool,
-    /// `Accept-Encoding` names `gzip`.
+    /// `Accept-Encoding` allows gzip, and does not prefer an answer without a coding.
     pub accepts_gzip: bool,
     /// `Content-Type`.
     pub content_type: Option<String>,
@@ -317,7 +319,7 @@ fn assemble(
         framing,
         accepts_event_stream: accepts(accept, "text/event-stream"),
         accepts_html: accepts(accept, "text/html"),
-        accepts_gzip: accepts(fields.accept_encoding.as_deref().unwrap_or(""), "gzip"),
+        accepts_gzip: prefers_gzip(fields.accept_encoding.as_deref().unwrap_or("")),
         method,
         target,
         host: authority.or(fields.host),

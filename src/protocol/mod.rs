@@ -10,6 +10,7 @@
 //!            error                   why a request is refused, as a status and two sentences
 //!  answer    response                heads, problem bodies, the head of a stream
 //!            encoder                 an event as a frame: formatted once, sent to every subscriber
+//!            gzip                    a frame as deflate blocks: compressed once, shared in the same way
 //!  client    decoder                 decodes the same stream, by WHATWG HTML 9.2.6
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod disconnect;
 pub mod encoder;
 pub mod envelope;
 pub mod forwarded;
+pub mod gzip;
 pub mod head;
 pub mod proxy_header;
 pub mod publish;

@@ -16,9 +16,9 @@ use super::transport::respond::Answer;
 use crate::event::Frame;
 use crate::hub::Hub;
 use crate::io::Io;
-use crate::protocol::encoder;
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::{self, Response};
+use crate::protocol::{encoder, gzip};
 use crate::sources::channel::Inbox;
 
 /// What requests may change, apart from their own connection.
@@ -52,8 +52,9 @@ impl<I: Io> Service<I> for Desk<'_> {
             Outcome::Answer(response) => self.respond(&client, head, response, transport, node),
             Outcome::OpenStream(params) => self.open_stream(&client, head, *params, transport, node),
             Outcome::StreamHead => {
-                let cors = self.api.refused_origins.cors_headers(head, node);
-                let bytes = transport.stream_head(head, &cors, true);
+                let is_compressed = node.settings.compresses_for(head);
+                let headers = self.stream_headers(head, is_compressed, node);
+                let bytes = transport.stream_head(head, &headers, true);
                 transport.write_last(slot, bytes, CloseReason::Answered, node);
             }
             Outcome::Await(awaited) => transport.await_answer(slot, head, awaited, node),
@@ -87,6 +88,23 @@ impl Desk<'_> {
         Answer { response, cors }
     }
 
+    /// The headers of a stream that not every stream has.
+    fn stream_headers(
+        &mut self,
+        head: &RequestHead,
+        is_compressed: bool,
+        node: &mut Node,
+    ) -> Vec<(&'static str, String)> {
+        let mut headers = self.api.refused_origins.cors_headers(head, node);
+        if node.settings.delivery.compress {
+            headers.push(("Vary", "Accept-Encoding".into()));
+        }
+        if is_compressed {
+            headers.push(("Content-Encoding", "gzip".into()));
+        }
+        headers
+    }
+
     fn open_stream<I: Io>(
         &mut self,
         client: &Client,
@@ -98,8 +116,12 @@ impl Desk<'_> {
         if let Some(refusal) = refusal(client, transport, node) {
             return self.refuse_stream(client, head, refusal, transport, node);
         }
-        let cors = self.api.refused_origins.cors_headers(head, node);
-        let response_head = Frame::from(transport.stream_head(head, &cors, false));
+        let headers = self.stream_headers(head, params.is_compressed, node);
+        let mut bytes = transport.stream_head(head, &headers, false);
+        if params.is_compressed {
+            bytes.extend_from_slice(gzip::HEADER);
+        }
+        let response_head = Frame::from(bytes);
         match self.streams.open(client.token.slot, response_head, params, transport, self.hub, node) {
             Ok(()) => transport.give_to_client(client, &node.settings),
             Err(refusal) => self.refuse_stream(client, head, refusal, transport, node),
@@ -118,8 +140,8 @@ impl Desk<'_> {
         node.count_refusal(refusal);
         let retry = node.jitter.around(node.settings.delivery.retry);
         if head.accepts_event_stream {
-            let cors = self.api.refused_origins.cors_headers(head, node);
-            let mut bytes = transport.stream_head(head, &cors, true);
+            let headers = self.stream_headers(head, false, node);
+            let mut bytes = transport.stream_head(head, &headers, true);
             bytes.extend_from_slice(encoder::retry_only(retry).bytes());
             return transport.write_last(client.token.slot, bytes, CloseReason::Refused, node);
         }

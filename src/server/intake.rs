@@ -60,7 +60,6 @@ impl Intake {
     pub(super) fn take_events<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
         self.inbox.note_asks(hub.asks());
         self.backpressure.look_again();
-        hub.apply_holds(transport.take_hold_changes());
         for _ in 0..MESSAGES_PER_TURN_MAX {
             let message = self.held.take().map(Message::Broadcast).or_else(|| self.inbox.next());
             match message {

@@ -229,6 +229,8 @@ impl<I: Io> Server<I> {
                 }
             }
         }
+        self.hub.apply_holds(self.transport.take_hold_changes());
+        self.hub.note_unshared(self.streams.forms.take_forgotten());
         self.intake.take_events(&mut self.transport, &mut self.hub, &mut self.node);
     }
 
@@ -300,7 +302,7 @@ impl<I: Io> Server<I> {
         statistics.leave_figures(&watched);
         statistics.publish(&watched);
         transport.shrink();
-        streams.shrink();
+        streams.shrink(node.now);
     }
 
     /// Applies the new settings, if there are any. The supervisor receives a report either way.
@@ -415,6 +417,10 @@ fn new_counters() -> Counters {
         short_sends: 0,
         skipped_blocked: 0,
         heartbeats: 0,
+        compressed_streams: 0,
+        forms: Labelled::new(["alone", "after_others", "stored"]),
+        compressed_bytes: Labelled::new(["before", "after"]),
+        forms_evicted: 0,
         fetching_streams: 0,
         broadcast_duration: Default::default(),
         delivery_duration: Default::default(),

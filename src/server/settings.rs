@@ -45,6 +45,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// True when a stream that this request opens is compressed.
+    pub(super) fn compresses_for(&self, head: &RequestHead) -> bool {
+        self.delivery.compress && head.accepts_gzip
+    }
+
     /// True under `--dev`.
     pub(super) fn is_dev(&self) -> bool {
         matches!(self.publishing, Publishing::Loopback(_))

@@ -13,6 +13,8 @@ pub(crate) struct Census {
     pub(crate) streams: u64,
     /// Those among them that were asked for with an id.
     pub(crate) resumes: u64,
+    /// Those among them that are compressed.
+    pub(crate) compressed: u64,
     /// Connections that were cut while they received.
     pub(crate) cuts: u64,
     pub(crate) restarts: u64,
@@ -40,6 +42,7 @@ impl Census {
         self.connections += other.connections;
         self.streams += other.streams;
         self.resumes += other.resumes;
+        self.compressed += other.compressed;
         self.cuts += other.cuts;
         self.restarts += other.restarts;
         self.reused_ids += other.reused_ids;
@@ -51,6 +54,7 @@ impl Census {
     pub(crate) fn never(&self) -> Vec<&'static str> {
         let counts = [
             ("resume", self.resumes),
+            ("compressed stream", self.compressed),
             ("cut", self.cuts),
             ("restart", self.restarts),
             ("reused id", self.reused_ids),
@@ -64,10 +68,22 @@ impl Census {
 
 impl fmt::Display for Census {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Census { worlds, clients, connections, streams, resumes, cuts, restarts, reused_ids, events, gaps } = self;
+        let Census {
+            worlds,
+            clients,
+            connections,
+            streams,
+            resumes,
+            compressed,
+            cuts,
+            restarts,
+            reused_ids,
+            events,
+            gaps,
+        } = self;
         write!(
             f,
-            "{worlds} worlds, {clients} clients, {connections} connections, {streams} streams ({resumes} resumed), "
+            "{worlds} worlds, {clients} clients, {connections} connections, {streams} streams ({resumes} resumed, {compressed} compressed), "
         )?;
         write!(f, "{cuts} cuts, {restarts} restarts, {reused_ids} reused ids, {events} events received, gaps:")?;
         gaps.iter().try_for_each(|(reason, count)| write!(f, " {count} {reason}"))

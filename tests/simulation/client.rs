@@ -26,6 +26,7 @@ pub(crate) struct Subscriber {
     pub(crate) interval: Duration,
     pub(crate) id_in_query: bool,
     pub(crate) is_event_source: bool,
+    pub(crate) accepts_gzip: bool,
     /// How often, in a thousand, its connection is cut while it receives.
     pub(crate) cuts: u32,
     pub(crate) node: usize,
@@ -89,6 +90,7 @@ impl Subscriber {
             interval: Duration::ZERO,
             id_in_query: false,
             is_event_source: true,
+            accepts_gzip: false,
             cuts: 0,
             node: 0,
             link: Link::Away { until: Duration::ZERO },
@@ -121,7 +123,7 @@ impl Subscriber {
         self.asked_with.clone_from(&last_event_id);
         self.heard_before = feed.heard();
         self.note(format!("asks node {} for {target} with {last_event_id:?}", self.node));
-        let bytes = stream_request(target, &last_event_id, self.id_in_query, self.is_event_source);
+        let bytes = stream_request(target, &last_event_id, self.id_in_query, self.is_event_source, self.accepts_gzip);
         let request = Request {
             topics: self.topics.clone(),
             last_event_id,
@@ -160,7 +162,10 @@ impl Subscriber {
     pub(crate) fn receive(&mut self, bytes: &[u8], hearing: &mut Hearing<'_>) -> Result<(), String> {
         let mut reception = std::mem::take(&mut self.reception);
         let received = reception.receive(bytes, |arrived| match arrived {
-            Arrived::Preamble(id) => self.take_preamble(id, hearing),
+            Arrived::Preamble { id, is_compressed } => {
+                hearing.census.compressed += u64::from(is_compressed);
+                self.take_preamble(id, hearing)
+            }
             Arrived::Item(received) => self.take_item(received, hearing),
         });
         self.reception = reception;

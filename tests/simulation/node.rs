@@ -41,6 +41,7 @@ pub(crate) struct Plan {
     pub(crate) heartbeat: Duration,
     pub(crate) stall_timeout: Duration,
     pub(crate) interval_floor: Duration,
+    pub(crate) compress: bool,
 }
 
 impl Plan {
@@ -88,6 +89,7 @@ impl Plan {
             heartbeat: Duration::from_secs([2, 30][random.below(2)]),
             stall_timeout: Duration::from_secs([5, 30][random.below(2)]),
             interval_floor: if random.chance(50) { Duration::from_millis(200) } else { Duration::ZERO },
+            compress: false,
         }
     }
 
@@ -146,6 +148,7 @@ impl Plan {
                 stall_timeout: self.stall_timeout,
                 slow_policy: self.slow_policy,
                 interval_floor: self.interval_floor,
+                compress: self.compress,
             },
             topic_rules: Vec::new(),
             limits: LimitsConfig {

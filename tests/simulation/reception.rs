@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fanfare::protocol::decoder::{Decoder, Item};
 
+use super::coding::Coding;
 use super::ledger::{Received, must};
 use super::wire::find;
 
@@ -12,6 +13,7 @@ use super::wire::find;
 pub(crate) struct Reception {
     decoder: Decoder,
     reading: Reading,
+    coding: Coding,
 }
 
 /// Which part of the answer comes next, and what has arrived of it.
@@ -28,7 +30,10 @@ enum Reading {
 /// What has arrived complete.
 pub(crate) enum Arrived<'a> {
     /// The preamble of a stream, and its id.
-    Preamble(Option<&'a str>),
+    Preamble {
+        id: Option<&'a str>,
+        is_compressed: bool,
+    },
     Item(Received<'a>),
 }
 
@@ -67,7 +72,9 @@ impl Reception {
             rest = head.split_off(end + 4);
             let head = String::from_utf8_lossy(head).into_owned();
             self.take_head(&head)?;
+            self.coding = Coding::of_head(&head);
         }
+        let mut rest = self.coding.decode(rest)?;
         if let Reading::Preamble(preamble) = &mut self.reading {
             preamble.append(&mut rest);
             let Some(end) = find(preamble, b"\n\n") else { return Ok(()) };
@@ -76,7 +83,8 @@ impl Reception {
             self.decoder.feed(&preamble, |_| ()).map_err(|error| error.to_string())?;
             self.reading = Reading::Items;
             let has_id = preamble.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"id:"));
-            take(Arrived::Preamble(has_id.then_some(self.decoder.last_event_id())))?;
+            let id = has_id.then_some(self.decoder.last_event_id());
+            take(Arrived::Preamble { id, is_compressed: self.coding.is_gzip() })?;
         }
         if matches!(self.reading, Reading::Items) { self.take_items(&rest, take) } else { Ok(()) }
     }
@@ -112,6 +120,7 @@ pub(crate) fn stream_request(
     last_event_id: &str,
     in_query: bool,
     is_event_source: bool,
+    accepts_gzip: bool,
 ) -> Vec<u8> {
     if in_query && !last_event_id.is_empty() {
         target.push_str(&format!("&lastEventId={last_event_id}"));
@@ -119,6 +128,9 @@ pub(crate) fn stream_request(
     let mut head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n");
     if is_event_source {
         head.push_str("Accept: text/event-stream\r\n");
+    }
+    if accepts_gzip {
+        head.push_str("Accept-Encoding: gzip, deflate\r\n");
     }
     if !in_query && !last_event_id.is_empty() {
         head.push_str(&format!("Last-Event-ID: {last_event_id}\r\n"));

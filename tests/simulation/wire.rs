@@ -13,6 +13,7 @@ use std::time::Duration;
 use fanfare::io::simulated::PeerId;
 use fanfare::protocol::decoder::{Decoder, Item};
 
+use super::coding::Coding;
 use super::feed::Feed;
 use super::ledger::must;
 
@@ -46,6 +47,7 @@ pub(crate) struct Wire {
     /// Bytes of the head, or of the preamble, until they are whole.
     unparsed: Vec<u8>,
     stage: Stage,
+    coding: Coding,
     decoder: Decoder,
     has_item: bool,
     has_asked: bool,
@@ -97,6 +99,7 @@ impl Wire {
             checked: 0,
             unparsed: Vec::new(),
             stage: Stage::Head,
+            coding: Coding::default(),
             decoder: Decoder::new(),
             has_item: false,
             has_asked: false,
@@ -164,17 +167,19 @@ impl Wire {
     }
 
     fn take_bytes(&mut self, mut rest: Vec<u8>, turn: &Turn<'_>) -> Checked {
-        if matches!(self.stage, Stage::Head | Stage::Preamble) {
-            self.unparsed.append(&mut rest);
-        }
         if self.stage == Stage::Head {
+            self.unparsed.append(&mut rest);
             let Some(end) = find(&self.unparsed, b"\r\n\r\n") else { return Ok(()) };
             let head = String::from_utf8(self.unparsed.drain(..end + 4).collect()).map_err(|_| "a head in UTF-8")?;
             let streams = head.starts_with("HTTP/1.1 200 ") && head.contains("text/event-stream");
             must(head.starts_with("HTTP/1.1 "), || format!("no head: {head:?}"))?;
             self.stage = if streams && !head.contains("Connection: close") { Stage::Preamble } else { Stage::Refused };
+            self.coding = Coding::of_head(&head);
+            rest = std::mem::take(&mut self.unparsed);
         }
+        let mut rest = self.coding.decode(rest)?;
         if self.stage == Stage::Preamble {
+            self.unparsed.append(&mut rest);
             let Some(end) = find(&self.unparsed, b"\n\n") else { return Ok(()) };
             let preamble: Vec<u8> = self.unparsed.drain(..end + 2).collect();
             let _ = self.decoder.feed(&preamble, |_| ());

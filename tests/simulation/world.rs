@@ -45,7 +45,7 @@ impl World {
     /// The world of this seed, before anything has happened.
     pub(crate) fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
-        let plan = Plan::drawn(&mut random);
+        let plan = Plan { compress: !seed.is_multiple_of(2), ..Plan::drawn(&mut random) };
         let bus = (plan.nodes > 1 || random.chance(300)).then(Arc::<Bus>::default);
         let subscribers = 2 + random.below(12);
         let mut world = World {
@@ -65,6 +65,11 @@ impl World {
             census: Census { worlds: 1, clients: subscribers as u64, ..Census::default() },
             may_cut: true,
         };
+        if world.plan.compress {
+            // Some of its clients do not know gzip.
+            let clients = world.subscribers.iter_mut().enumerate();
+            clients.for_each(|(index, client)| client.accepts_gzip = index % 4 != 3);
+        }
         world.nodes = (0..world.plan.nodes).map(|index| world.start(index)).collect();
         world.connect_bus();
         world

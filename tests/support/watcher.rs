@@ -1,4 +1,4 @@
-//! An EventSource in a process of its own (tests/clients/*.mjs), which reports everything that happens to it.
+//! A client of a stream in a process of its own (tests/clients), which reports everything that happens to it.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -8,6 +8,8 @@ use tempfile::TempDir;
 
 use super::process::Lines;
 use super::wait::eventually;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 
 /// A script that watches one stream.
 pub struct Watcher {
@@ -34,16 +36,27 @@ impl Watcher {
     /// Runs a script of tests/clients.
     #[track_caller]
     pub fn start(script: &str) -> Watcher {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
-        assert!(
-            std::fs::exists(format!("{folder}/node_modules/.package-lock.json")).unwrap(),
-            "these tests need what tests/setup installs"
-        );
-        let temporary = tempfile::tempdir().unwrap();
         let mut command = Command::new("node");
-        command.arg(script).current_dir(folder).env("TMPDIR", temporary.path());
+        command.arg(script);
+        Watcher::run(command, "node_modules/.package-lock.json")
+    }
+
+    /// Reads with one of the clients of tests/clients/stream.py.
+    #[track_caller]
+    pub fn start_python(client: &str) -> Watcher {
+        let mut command = Command::new(format!("{FOLDER}/.venv/bin/python"));
+        command.args(["stream.py", client]);
+        Watcher::run(command, ".venv/installed")
+    }
+
+    #[track_caller]
+    fn run(mut command: Command, installed: &str) -> Watcher {
+        let is_installed = std::fs::exists(format!("{FOLDER}/{installed}")).unwrap();
+        assert!(is_installed, "these tests need what tests/setup installs");
+        let temporary = tempfile::tempdir().unwrap();
+        command.current_dir(FOLDER).env("TMPDIR", temporary.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("these tests need node on the PATH");
+        let mut child = command.spawn().expect("these tests need node on the PATH, and what tests/setup installs");
         let reports = Lines::collect(child.stdout.take().expect("it is piped"));
         let complaints = Lines::collect(child.stderr.take().expect("it is piped"));
         Watcher { child, reports, complaints, _temporary: temporary }

@@ -79,7 +79,17 @@ impl Api {
             return Ok(Outcome::StreamHead);
         }
         let last_event_id = last_event_id(asked.head).to_vec();
-        let params = StreamParams { topics, last_event_id, replay, interval, latest, position_heartbeats, credential };
+        let is_compressed = node.settings.compresses_for(asked.head);
+        let params = StreamParams {
+            topics,
+            last_event_id,
+            replay,
+            interval,
+            latest,
+            position_heartbeats,
+            is_compressed,
+            credential,
+        };
         Ok(Outcome::OpenStream(Box::new(params)))
     }
 }

@@ -24,6 +24,7 @@ impl Streams {
     /// Advances walks by one turn's worth.
     pub(crate) fn walk<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
         let mut visits = 0;
+        self.forms.begin_turn();
         let bytes_before = node.counters.sent_bytes;
         while visits < VISITS_PER_TURN_MAX && node.counters.sent_bytes - bytes_before < BYTES_PER_TURN_MAX as u64 {
             let mut slice = std::mem::take(&mut self.scratch.slice);
@@ -61,15 +62,19 @@ impl Streams {
         for &Subscriber(slot) in slice {
             let Connection { flags, socket, phase, .. } = transport.at(slot);
             let Phase::Streaming(stream) = phase else { continue };
-            let (position, socket) = (stream.delivered_through, *socket);
+            let (position, mode, socket) = (stream.delivered_through, stream.mode, *socket);
             if position >= head {
                 continue;
             }
-            let mode = stream.mode;
-            let shares_runs =
-                || !mode.has(StreamMode::APART) && hub.has_news_only_of(topic, Subscriber(slot), position);
+            // A compressed stream of several topics never has a segment, and its batch would believe that it has.
+            let shares_runs = || {
+                !mode.has(StreamMode::APART)
+                    && !mode.has(StreamMode::COMPRESSED)
+                    && hub.has_news_only_of(topic, Subscriber(slot), position)
+            };
             if flags.has(Flags::BEHIND) || (mode.has(StreamMode::SPECIAL) && !shares_runs()) {
                 self.send_batch(&run, &mut batch, transport, node);
+                self.send_compressed(&run, transport, hub, node);
                 self.scratch.run = run;
                 self.visit_special(slot, transport, hub, node);
                 run = std::mem::take(&mut self.scratch.run);
@@ -77,16 +82,24 @@ impl Streams {
             }
             if !run.covers(position) {
                 self.send_batch(&run, &mut batch, transport, node);
+                self.send_compressed(&run, transport, hub, node);
                 hub.run_for_topic(topic, position, RUN_LIMITS, &mut run);
             }
             if run.covers(position) {
-                batch.push((slot, socket));
+                match mode.has(StreamMode::COMPRESSED) {
+                    false => batch.push((slot, socket)),
+                    true => {
+                        let has_segment = usize::from(mode.has(StreamMode::HAS_SEGMENT));
+                        self.scratch.compressed[has_segment].push((slot, socket));
+                    }
+                }
             } else if hub.is_evicted(Subscriber(slot), position) {
                 // Its next event is evicted, perhaps all it needs: the slow policy must decide.
                 transport.queue_catching_up(slot);
             }
         }
         self.send_batch(&run, &mut batch, transport, node);
+        self.send_compressed(&run, transport, hub, node);
         self.scratch.batch = batch;
         run.clear();
         self.scratch.run = run;
@@ -106,6 +119,28 @@ impl Streams {
             }
         } else if !self.transmit(slot, transport, hub, node) && !transport.at(slot).flags.has(Flags::BLOCKED) {
             transport.queue_catching_up(slot);
+        }
+    }
+
+    /// Sends the run, compressed, to the gathered subscribers that get gzip.
+    fn send_compressed<I: Io>(&mut self, run: &Run, transport: &mut Transport<I>, hub: &Hub, node: &mut Node) {
+        for (index, had) in [false, true].into_iter().enumerate() {
+            let Some(&(slot, _)) = self.scratch.compressed[index].first() else { continue };
+            let mut batch = std::mem::take(&mut self.scratch.compressed[index]);
+            let mut run = run.clone();
+            self.forms.compress(&mut run, 0, (Subscriber(slot), had), hub, node);
+            let has = run.completes_segment(0..run.frames().len(), had);
+            let changed = if has == had { Vec::new() } else { batch.clone() };
+            self.send_batch(&run, &mut batch, transport, node);
+            self.scratch.compressed[index] = batch;
+            for (slot, _) in changed {
+                // What was sent in part is recorded already.
+                if transport.outbox(slot).is_none()
+                    && let Some(stream) = transport.at_mut(slot).stream_mut()
+                {
+                    stream.mode.assign(StreamMode::HAS_SEGMENT, has);
+                }
+            }
         }
     }
 

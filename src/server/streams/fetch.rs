@@ -44,6 +44,7 @@ impl Streams {
         outbox.unsent().iter().for_each(|frame| run.push_unlogged(frame.clone(), after));
         let format = |gap: &MissedGap| gap_frame(hub, gap);
         let missing = hub.archived_run_for(subscriber, after, format, RUN_LIMITS, &mut run);
+        self.compress_run(slot, outbox.unsent().len(), &mut run, transport, hub, node);
         let is_empty = run.is_empty();
         self.send_run(slot, outbox, &run, transport, node);
         run.clear();

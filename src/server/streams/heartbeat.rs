@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Streams;
+use super::transmit::send_private;
 use crate::hub::{Hub, Subscriber};
 use crate::io::Io;
 use crate::protocol::encoder;
@@ -72,7 +73,7 @@ impl Streams {
                 true => encoder::position(&hub.id_of(hub.reach(Subscriber(slot), delivered_through))),
                 false => self.heartbeat.clone(),
             };
-            transport.send_frame(slot, frame, node);
+            send_private(slot, frame, transport, node);
         }
     }
 }

@@ -4,6 +4,7 @@
 //!  walk ─▶ a shared run to all subscribers at the same position (deliver)
 //!    └──▶ a subscriber with a pace, several topics, or a half-written frame ─▶ its own run (transmit)
 //!  writable again, or replaying ─▶ catch up, within a budget
+//!  compressed ─▶ the same runs, in the forms of their frames that all such subscribers share (forms)
 //!  older than the logs ─▶ pages of a durable bus (fetch), then catch up
 //! ```
 //!
@@ -19,6 +20,7 @@ mod deliver;
 mod eviction;
 mod fetch;
 mod fetch_queue;
+mod forms;
 mod heartbeat;
 pub(super) mod open;
 mod pace;
@@ -29,6 +31,7 @@ mod transmit;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::shrink::shrink_map;
 use super::slot_map::SlotMap;
@@ -39,6 +42,7 @@ use crate::protocol::encoder;
 use crate::sources::channel::FetchPage;
 use credentials::Credentials;
 use fetch_queue::Fetches;
+use forms::Forms;
 use pace::Paces;
 use preambles::Preambles;
 
@@ -52,6 +56,7 @@ pub(super) struct Streams {
     closing: VecDeque<Token>,
     fetches: Fetches,
     preambles: Preambles,
+    pub(super) forms: Forms,
     heartbeat: Frame,
     /// Heartbeats that this turn may still send.
     heartbeats_left: usize,
@@ -65,6 +70,8 @@ struct Scratch {
     run: Run,
     /// The connections that one run is sent to, by slot, and their sockets.
     batch: Vec<(u32, Socket)>,
+    /// Compressed ones, without and with the segment that precedes the run.
+    compressed: [Vec<(u32, Socket)>; 2],
     outcomes: Vec<Sent>,
     /// Where a slice's shortest run ended that did not reach the newest event.
     cut_at: Option<Sequence>,
@@ -80,6 +87,7 @@ impl Streams {
             closing: VecDeque::new(),
             fetches: Fetches::new(bus),
             preambles: Preambles::default(),
+            forms: Forms::default(),
             heartbeat: encoder::HEARTBEAT.into(),
             heartbeats_left: 0,
             scratch: Scratch::default(),
@@ -92,7 +100,7 @@ impl Streams {
     }
 
     /// When the next pace's interval ends.
-    pub(super) fn next_pace(&self) -> Option<std::time::Duration> {
+    pub(super) fn next_pace(&self) -> Option<Duration> {
         self.paces.next()
     }
 
@@ -111,7 +119,8 @@ impl Streams {
     }
 
     /// Frees the memory that departed streams took.
-    pub(super) fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self, now: Duration) {
+        self.forms.age(now);
         shrink_map(&mut self.owed);
         self.paces.shrink();
         self.credentials.shrink();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Streams;
 use super::age::retirement;
 use super::credentials::Credential;
-use super::transmit::gap_frame;
+use super::transmit::{gap_frame, private, send_private};
 use crate::event::{EventId, Frame, Sequence, Topic};
 use crate::hub::{Hub, MissedGap, Replay, Run, RunLimits, Start, StartPoint, Subscriber, TopicPace};
 use crate::io::Io;
@@ -29,6 +29,8 @@ pub(crate) struct StreamParams {
     pub(crate) latest: bool,
     /// Heartbeats carry the position.
     pub(crate) position_heartbeats: bool,
+    /// It gets gzip.
+    pub(crate) is_compressed: bool,
     /// The credential that admitted it, if it needed a token.
     pub(crate) credential: Option<Credential>,
 }
@@ -59,6 +61,9 @@ impl StreamParams {
         }
         if self.position_heartbeats {
             mode.set(StreamMode::POSITION_HEARTBEATS);
+        }
+        if self.is_compressed {
+            mode.set(StreamMode::COMPRESSED);
         }
         if self.latest || !self.interval.is_zero() {
             mode.set(StreamMode::PACED);
@@ -115,6 +120,7 @@ impl Streams {
         let stream = Stream { delivered_through: position, ends_at, mode };
         transport.start_stream(slot, stream, node.now);
         node.counters.streams += 1;
+        node.counters.compressed_streams += u64::from(params.is_compressed);
         transport.send_outbox(slot, outbox, node);
         // The rest of a replay is sent under the budget for catching up; a blocked connection waits for room.
         let connection = transport.at(slot);
@@ -134,13 +140,14 @@ impl Streams {
         hub: &Hub,
         node: &mut Node,
     ) -> Sequence {
-        self.push_preamble(outbox, &start, &params.last_event_id, hub, node);
+        let preamble = self.preamble(&start, &params.last_event_id, hub, node);
+        outbox.push(private(preamble, params.is_compressed));
         if let Some(opening) = &start.opening {
             node.counters.gaps.count(opening.reason.as_str());
-            outbox.push(gap_frame(hub, opening));
+            outbox.push(private(gap_frame(hub, opening), params.is_compressed));
         }
         if params.replay == Replay::Latest {
-            push_latest(outbox, Subscriber(slot), &start, hub, node);
+            outbox.extend(self.newest(Subscriber(slot), &start, params.is_compressed, hub, node));
             return hub.head();
         }
         if start.owed.through > start.position {
@@ -150,17 +157,10 @@ impl Streams {
     }
 
     /// The `retry:`, and the `id:` to resume from if the stream breaks before its first event.
-    fn push_preamble(
-        &mut self,
-        outbox: &mut Outbox,
-        start: &StartPoint,
-        last_event_id: &[u8],
-        hub: &Hub,
-        node: &mut Node,
-    ) {
+    fn preamble(&mut self, start: &StartPoint, last_event_id: &[u8], hub: &Hub, node: &mut Node) -> Frame {
         let retry = node.settings.delivery.retry;
         let named = std::str::from_utf8(last_event_id).ok().and_then(|id| EventId::new(id).ok());
-        let frame = match named.filter(|_| start.id_is_known) {
+        match named.filter(|_| start.id_is_known) {
             // The publisher's own id in it may be known on other nodes too, so the server's id does not replace it.
             Some(id) => encoder::preamble(node.jitter.around(retry), &id),
             // The gap's own id follows immediately.
@@ -169,8 +169,28 @@ impl Streams {
                 let id = hub.id_of(start.position);
                 self.preambles.get(start.position, &id, retry, &mut node.jitter)
             }
-        };
-        outbox.push(frame);
+        }
+    }
+
+    /// The newest event of each topic, all at once: live events follow.
+    fn newest(
+        &mut self,
+        subscriber: Subscriber,
+        start: &StartPoint,
+        is_compressed: bool,
+        hub: &Hub,
+        node: &mut Node,
+    ) -> Option<Frame> {
+        let mut run = Run::default();
+        let format = |gap: &MissedGap| gap_frame(hub, gap);
+        hub.latest_run_for(subscriber, start.position, &start.owed, format, RunLimits::NONE, &mut run);
+        run.gaps_among(0..run.frames().len()).for_each(|reason| node.counters.gaps.count(reason.as_str()));
+        if is_compressed {
+            self.forms.compress(&mut run, 0, (subscriber, false), hub, node);
+        }
+        // One frame, so that one send takes all of it, however many topics there are.
+        let bytes = || run.frames().iter().flat_map(Frame::bytes).copied().collect::<Vec<_>>();
+        (!run.is_empty()).then(|| bytes().into())
     }
 
     /// Sends one run of what a stream has not received yet, before it ends on purpose.
@@ -195,7 +215,7 @@ impl Streams {
         if transport.stream(slot).is_none() {
             return;
         }
-        transport.send_frame(slot, last_frame, node);
+        send_private(slot, last_frame, transport, node);
         if transport.stream(slot).is_none() {
             return;
         }
@@ -206,17 +226,5 @@ impl Streams {
             hub.unsubscribe(Subscriber(slot));
             transport.linger(slot, reason, node);
         }
-    }
-}
-
-/// The newest event of each topic, all at once: live events follow.
-fn push_latest(outbox: &mut Outbox, subscriber: Subscriber, start: &StartPoint, hub: &Hub, node: &mut Node) {
-    let mut run = Run::default();
-    let format = |gap: &MissedGap| gap_frame(hub, gap);
-    hub.latest_run_for(subscriber, start.position, &start.owed, format, RunLimits::NONE, &mut run);
-    run.gaps_among(0..run.frames().len()).for_each(|reason| node.counters.gaps.count(reason.as_str()));
-    // One frame, so that one send takes all of it, however many topics there are.
-    if !run.is_empty() {
-        outbox.push(run.frames().iter().flat_map(Frame::bytes).copied().collect::<Vec<_>>().into());
     }
 }

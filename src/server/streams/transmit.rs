@@ -5,7 +5,7 @@ use super::slow::{self, Fate, Lag};
 use crate::event::{EventId, Frame, Topic};
 use crate::hub::{Hub, MissedGap, Run, RunLimits, Subscriber};
 use crate::io::{FRAMES_PER_SEND_MAX, Io};
-use crate::protocol::encoder;
+use crate::protocol::{encoder, gzip};
 use crate::server::node::Node;
 use crate::server::transport::Transport;
 use crate::server::transport::connection::StreamMode;
@@ -41,10 +41,28 @@ impl Streams {
         }
         let mut run = std::mem::take(&mut self.scratch.run);
         self.build(slot, &outbox, fate, transport, hub, &mut run);
+        self.compress_run(slot, outbox.unsent().len(), &mut run, transport, hub, node);
         let done = self.send_run(slot, outbox, &run, transport, node);
         run.clear();
         self.scratch.run = run;
         done
+    }
+
+    /// Compresses what a run adds to the outbox, if the stream is compressed.
+    pub(super) fn compress_run<I: Io>(
+        &mut self,
+        slot: u32,
+        unlogged: usize,
+        run: &mut Run,
+        transport: &Transport<I>,
+        hub: &Hub,
+        node: &mut Node,
+    ) {
+        let mode = transport.stream(slot).map_or_else(StreamMode::default, |stream| stream.mode);
+        if mode.has(StreamMode::COMPRESSED) {
+            let receiver = (Subscriber(slot), mode.has(StreamMode::HAS_SEGMENT));
+            self.forms.compress(run, unlogged, receiver, hub, node);
+        }
     }
 
     pub(super) fn send_run<I: Io>(
@@ -89,6 +107,12 @@ impl Streams {
             stream.delivered_through = run.through();
         } else if progress.begun > unlogged {
             stream.delivered_through = run.position(progress.begun - 1);
+        }
+        if stream.mode.has(StreamMode::COMPRESSED) {
+            let had = stream.mode.has(StreamMode::HAS_SEGMENT);
+            stream
+                .mode
+                .assign(StreamMode::HAS_SEGMENT, run.completes_segment(unlogged..progress.begun.max(unlogged), had));
         }
         let position = stream.delivered_through;
         if self.owed.get(&slot).is_some_and(|owed| owed.through <= position) {
@@ -137,6 +161,19 @@ impl Streams {
             (_, None) => hub.run_for(subscriber, after, hub.head(), RUN_LIMITS, run),
         }
     }
+}
+
+/// Sends a frame that is for one stream alone.
+pub(super) fn send_private<I: Io>(slot: u32, frame: Frame, transport: &mut Transport<I>, node: &mut Node) {
+    let Some(stream) = transport.at_mut(slot).stream_mut() else { return };
+    let is_compressed = stream.mode.has(StreamMode::COMPRESSED);
+    stream.mode.clear(StreamMode::HAS_SEGMENT);
+    transport.send_frame(slot, private(frame, is_compressed), node);
+}
+
+/// What a stream sends for a frame that is for it alone.
+pub(super) fn private(frame: Frame, is_compressed: bool) -> Frame {
+    if is_compressed { gzip::stored(frame.bytes()) } else { frame }
 }
 
 /// A gap as an event of its own.

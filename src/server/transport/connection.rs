@@ -154,6 +154,12 @@ impl StreamMode {
     /// It needs what the logs no longer hold, and a durable bus has it.
     pub(crate) const FETCHING: StreamMode = StreamMode(1 << 5);
 
+    /// Its client gets gzip.
+    pub(crate) const COMPRESSED: StreamMode = StreamMode(1 << 6);
+
+    /// Compressed: the last that it was sent is its log's segment so far, with nothing in between.
+    pub(crate) const HAS_SEGMENT: StreamMode = StreamMode(1 << 7);
+
     /// Its runs are its own.
     pub(crate) const APART: StreamMode =
         StreamMode(StreamMode::PACED.0 | StreamMode::LATEST.0 | StreamMode::FETCHING.0);
@@ -172,6 +178,10 @@ impl StreamMode {
 
     pub(crate) fn clear(&mut self, mode: StreamMode) {
         self.0 &= !mode.0;
+    }
+
+    pub(crate) fn assign(&mut self, mode: StreamMode, is_set: bool) {
+        if is_set { self.set(mode) } else { self.clear(mode) }
     }
 }
 

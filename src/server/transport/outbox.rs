@@ -59,6 +59,11 @@ impl Outbox {
         self.unsent.push(frame);
     }
 
+    /// Adds a frame, if there is one.
+    pub(crate) fn extend(&mut self, frame: Option<Frame>) {
+        self.unsent.extend(frame);
+    }
+
     /// Bytes that are still to be sent.
     pub(crate) fn unsent_bytes(&self) -> usize {
         self.unsent.iter().map(Frame::len).sum::<usize>() - self.offset

@@ -25,6 +25,7 @@ pub(crate) struct Client {
     replays_all: bool,
     id_in_query: bool,
     wants_positions: bool,
+    pub(crate) accepts_gzip: bool,
     pub(crate) reception: Reception,
     pub(crate) life: Life,
     asked_with: String,
@@ -49,6 +50,7 @@ impl Client {
             replays_all: random.chance(300),
             id_in_query: random.chance(300),
             wants_positions: random.chance(400),
+            accepts_gzip: false,
             reception: Reception::default(),
             asked_with: String::new(),
             last_id: String::new(),
@@ -67,7 +69,7 @@ impl Client {
         }
         self.note(format!("asks node {} for {target} with {id:?}", self.node));
         self.reception.begin();
-        let request = stream_request(target, &id, self.id_in_query, true);
+        let request = stream_request(target, &id, self.id_in_query, true, self.accepts_gzip);
         self.asked_with = id;
         request
     }
@@ -84,7 +86,8 @@ impl Client {
     pub(crate) fn receive(&mut self, bytes: &[u8], known: Known<'_>, totals: &mut Totals) -> Checked {
         let mut reception = std::mem::take(&mut self.reception);
         let received = reception.receive(bytes, |arrived| match arrived {
-            Arrived::Preamble(id) => {
+            Arrived::Preamble { id, is_compressed } => {
+                totals.count_many("compressed", usize::from(is_compressed));
                 self.note(format!("preamble {id:?}"));
                 totals.count("streams");
                 totals.count_many("resumed", usize::from(!self.asked_with.is_empty()));

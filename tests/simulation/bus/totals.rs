@@ -12,13 +12,14 @@ pub(crate) struct Totals {
 }
 
 /// What is counted, in the order of the report.
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 26] = [
     "worlds",
     "nodes",
     "clients",
     "connections",
     "streams",
     "resumed",
+    "compressed",
     "moved to another node",
     "waited for a node",
     "cuts",

@@ -52,7 +52,8 @@ impl World {
     /// The world of this seed, before anything has happened.
     pub(crate) fn new(seed: u64) -> World {
         let mut random = Random::new(seed ^ 0xb05);
-        let plan = Plan::drawn(&mut random);
+        let mut plan = Plan::drawn(&mut random);
+        plan.of_node.compress = !seed.is_multiple_of(2);
         let topics = plan.of_node.topics.clone();
         let clients = 2 + random.below(7);
         let mut world = World {
@@ -71,6 +72,11 @@ impl World {
             totals: Totals::default(),
             is_settling: false,
         };
+        if world.plan.of_node.compress {
+            // Some of its clients do not know gzip.
+            let clients = world.clients.iter_mut().enumerate();
+            clients.for_each(|(index, client)| client.accepts_gzip = index % 4 != 3);
+        }
         world.nodes = (0..world.plan.of_node.nodes).map(|_| world.start()).collect();
         world.totals.count("worlds");
         world.totals.count_many("nodes", world.nodes.len());
