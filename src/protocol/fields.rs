@@ -16,13 +16,17 @@ pub(super) fn accepts(value: &str, media_type: &str) -> bool {
 pub(super) fn prefers_gzip(value: &str) -> bool {
     let (mut gzip, mut any, mut identity) = (None, None, None);
     for coding in value.split(',') {
-        let (name, parameters) = coding.split_once(';').map_or((coding, ""), |(name, rest)| (name, rest));
-        let place = match trim(name).to_ascii_lowercase().as_str() {
-            // The same coding (RFC 9110, 8.4.1.3).
-            "gzip" | "x-gzip" => &mut gzip,
-            "*" => &mut any,
-            "identity" => &mut identity,
-            _ => continue,
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let name = trim(name);
+        let place = if name == "*" {
+            &mut any
+        // The same coding (RFC 9110, 8.4.1.3).
+        } else if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
+            &mut gzip
+        } else if name.eq_ignore_ascii_case("identity") {
+            &mut identity
+        } else {
+            continue;
         };
         *place = Some(weight(parameters));
     }

@@ -66,6 +66,11 @@ impl Streams {
             if position >= head {
                 continue;
             }
+            let is_plain = !mode.has(StreamMode::SPECIAL) && !mode.has(StreamMode::COMPRESSED);
+            if is_plain && !flags.has(Flags::BEHIND) && run.covers(position) {
+                batch.push((slot, socket));
+                continue;
+            }
             // A compressed stream of several topics never has a segment, and its batch would believe that it has.
             let shares_runs = || {
                 !mode.has(StreamMode::APART)
@@ -73,16 +78,14 @@ impl Streams {
                     && hub.has_news_only_of(topic, Subscriber(slot), position)
             };
             if flags.has(Flags::BEHIND) || (mode.has(StreamMode::SPECIAL) && !shares_runs()) {
-                self.send_batch(&run, &mut batch, transport, node);
-                self.send_compressed(&run, transport, hub, node);
+                self.send_gathered(&run, &mut batch, transport, hub, node);
                 self.scratch.run = run;
                 self.visit_special(slot, transport, hub, node);
                 run = std::mem::take(&mut self.scratch.run);
                 continue;
             }
             if !run.covers(position) {
-                self.send_batch(&run, &mut batch, transport, node);
-                self.send_compressed(&run, transport, hub, node);
+                self.send_gathered(&run, &mut batch, transport, hub, node);
                 hub.run_for_topic(topic, position, RUN_LIMITS, &mut run);
             }
             if run.covers(position) {
@@ -98,8 +101,7 @@ impl Streams {
                 transport.queue_catching_up(slot);
             }
         }
-        self.send_batch(&run, &mut batch, transport, node);
-        self.send_compressed(&run, transport, hub, node);
+        self.send_gathered(&run, &mut batch, transport, hub, node);
         self.scratch.batch = batch;
         run.clear();
         self.scratch.run = run;
@@ -119,6 +121,21 @@ impl Streams {
             }
         } else if !self.transmit(slot, transport, hub, node) && !transport.at(slot).flags.has(Flags::BLOCKED) {
             transport.queue_catching_up(slot);
+        }
+    }
+
+    /// Sends the run to the subscribers that were gathered for it.
+    fn send_gathered<I: Io>(
+        &mut self,
+        run: &Run,
+        batch: &mut Vec<(u32, Socket)>,
+        transport: &mut Transport<I>,
+        hub: &Hub,
+        node: &mut Node,
+    ) {
+        self.send_batch(run, batch, transport, node);
+        if self.scratch.compressed.iter().any(|batch| !batch.is_empty()) {
+            self.send_compressed(run, transport, hub, node);
         }
     }
 
