@@ -49,14 +49,14 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     let live = Arc::<Live>::default();
     process::sample_into(Arc::clone(&live), page_bytes()).context("starting the thread for the process's figures")?;
     let reloads = Reloads::default();
-    let sources = Sources::start(config, outlet, &sequencer, &live)?;
+    let sources = Sources::start(config, vec![outlet], &sequencer, &live)?;
     let (systemd, reloaded) = Systemd::new();
     let parts = Parts {
         settings,
         hub: hub(run, config),
         inbox,
-        publisher: Arc::clone(&sources.publisher),
-        fetcher: sources.fetcher.clone(),
+        publisher: Arc::clone(&sources.of_loops[0].publisher),
+        fetcher: sources.of_loops[0].fetcher.clone(),
         own_events: Arc::clone(&sequencer) as _,
         sources: sources.statuses.clone(),
         kafka: sources.kafka.clone(),
