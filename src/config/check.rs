@@ -320,9 +320,8 @@ fn user_timeout(options: &Options, settings: &Settings) -> Result<(), ConfigErro
 }
 
 fn not_built_yet(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
-    let (name, reason) = match (options.io.backend, options.io.loops) {
-        (IoBackend::IoUring, _) => ("io", "io_uring is not built yet; allowed is auto or epoll"),
-        (_, 2..) => ("loops", "several loops are not built yet; allowed is 1"),
+    let (name, reason) = match options.io.backend {
+        IoBackend::IoUring => ("io", "io_uring is not built yet; allowed is auto or epoll"),
         _ => return Ok(()),
     };
     Err(ConfigError::Value { setting: settings.get(name).to_string(), reason: reason.to_owned() })

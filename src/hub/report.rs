@@ -33,6 +33,11 @@ impl Hub {
         self.topics.len()
     }
 
+    /// How many of them exist only because subscribers name them.
+    pub fn subscribed_topic_count(&self) -> usize {
+        self.topics.subscribed()
+    }
+
     /// Every topic, in no particular order.
     pub fn topics(&self) -> impl Iterator<Item = TopicInfo> {
         self.topics.iter().map(|(_, entry)| self.info(entry))

@@ -113,6 +113,11 @@ impl Topics {
         self.entries.len()
     }
 
+    /// How many only subscribers name.
+    pub(super) fn subscribed(&self) -> usize {
+        self.subscribed
+    }
+
     /// Reserves a place for a topic.
     pub(super) fn reserve(&mut self, name: &Topic) {
         self.reserved_names.insert(name.clone());

@@ -1,6 +1,7 @@
 //! The drain: first notice (unready, but still accepting), then the public listeners close, then the streams end one after
 //! the other over the time given, each with a reconnection time after which this server is gone. Streams of the server's
-//! own statistics close last, so that an operator can watch the others close.
+//! own statistics close last, so that an operator can watch the others close. Every loop of a node drains its own streams, and
+//! stays until those of all loops are closed.
 
 use std::time::Duration;
 
@@ -48,9 +49,13 @@ enum Pass {
 
 impl Drain {
     /// Begins to leave.
-    pub(super) fn new(streams: usize, node: &mut Node) -> Drain {
+    pub(super) fn new(node: &mut Node) -> Drain {
         let until = node.now + node.settings.drain.notice;
-        tracing::info!(streams, notice = ?node.settings.drain.notice, over = ?node.settings.drain.duration, "leaving");
+        let streams = node.common.streams();
+        if node.member.is_first() {
+            let (notice, over) = (node.settings.drain.notice, node.settings.drain.duration);
+            tracing::info!(streams, ?notice, ?over, "leaving");
+        }
         node.leaving = Leaving::Notice;
         Drain { stage: Stage::Notice { until }, next_step: node.now, at_once: false }
     }
@@ -76,7 +81,10 @@ impl Drain {
         let stays = !self.at_once && (node.now < self.next_step || self.step(streams, transport, hub, node));
         if !stays {
             transport.close_all(CloseReason::Drained, node);
-            tracing::info!("left");
+            match node.member.loop_count() {
+                1 => tracing::info!("left"),
+                _ => tracing::info!(r#loop = node.member.index(), "left"),
+            }
         }
         stays
     }
@@ -111,7 +119,7 @@ impl Drain {
                 }
                 if *closed < wanted && *next_slot < transport.slots_end() {
                     self.next_step = node.now;
-                } else if share >= 1.0 || transport.stream_count() == 0 {
+                } else if share >= 1.0 || node.common.streams() == 0 {
                     self.stage = Stage::LastAnswers { until: node.now + LAST_ANSWERS };
                 }
                 true

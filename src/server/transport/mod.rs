@@ -29,14 +29,13 @@ mod request;
 pub(super) mod respond;
 mod send;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use slab::Slab;
 
 use super::node::Node;
 use super::node::log_entries::LogEntry;
-use super::settings::Settings;
 use super::shrink::shrink_map;
 use super::slot_map::SlotMap;
 use super::wheel::{Tick, Wheel};
@@ -45,14 +44,17 @@ use crate::hub::HoldChange;
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
 use acceptor::{Acceptor, Entrance};
 use answers::WaitingAnswers;
+use clients::forget_address;
 use connection::{CloseReason, Connection, Flags, Phase, Stream};
 use date::Date;
 use outbox::Outbox;
-use peer::AddressKey;
 use reading_queue::ReadingQueue;
 
 /// The size of one read; all connections share the buffer.
 const READ_BYTES: usize = 64 << 10;
+
+/// While every place is taken: how soon to see whether another loop has given one back.
+const PLACE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Every socket, and the half-read and half-written data on it.
 pub(super) struct Transport<I: Io> {
@@ -64,7 +66,6 @@ pub(super) struct Transport<I: Io> {
     acceptor: Acceptor,
     /// A buffer that every wait reuses.
     ready: Vec<Readiness>,
-    addresses: HashMap<AddressKey, u32>,
     /// Connections that may have more to read.
     readable: ReadingQueue,
     read_buffer: Box<[u8]>,
@@ -93,15 +94,14 @@ pub(super) struct Transport<I: Io> {
 }
 
 impl<I: Io> Transport<I> {
-    pub(super) fn new(io: I, listeners: Vec<Entrance>, settings: &Settings) -> Transport<I> {
+    pub(super) fn new(io: I, listeners: Vec<Entrance>) -> Transport<I> {
         Transport {
             io,
             connections: Slab::new(),
             generation: 0,
             streams: 0,
-            acceptor: Acceptor::new(listeners, settings.limits.accepts_per_second_max),
+            acceptor: Acceptor::new(listeners),
             ready: Vec::new(),
-            addresses: HashMap::new(),
             readable: ReadingQueue::default(),
             read_buffer: vec![0; READ_BYTES].into(),
             visit_until: Duration::ZERO,
@@ -168,10 +168,11 @@ impl<I: Io> Transport<I> {
     }
 
     /// When work is due, whatever becomes ready.
-    pub(super) fn next_deadline(&self) -> Option<Duration> {
+    pub(super) fn next_deadline(&self, node: &Node) -> Option<Duration> {
         let deadline = self.deadlines.next_armed().map(Tick::time);
         let heavy_again_at = self.readable.has_heavy().then_some(self.heavy_again_at);
-        [deadline, heavy_again_at, self.acceptor.next_try()].into_iter().flatten().min()
+        let place = (self.acceptor.lacks_place && node.member.has_peers()).then(|| self.io.now() + PLACE_INTERVAL);
+        [deadline, heavy_again_at, self.acceptor.next_try(), place].into_iter().flatten().min()
     }
 
     // ---- connections ----
@@ -206,6 +207,11 @@ impl<I: Io> Transport<I> {
         self.connections.capacity()
     }
 
+    /// The slots that have a connection.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
+        self.connections.iter().map(|(slot, _)| slot as u32)
+    }
+
     pub(super) fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.connections.iter().map(|(_, connection)| connection)
     }
@@ -216,10 +222,6 @@ impl<I: Io> Transport<I> {
 
     pub(super) fn stream_count(&self) -> usize {
         self.streams
-    }
-
-    pub(super) fn address_count(&self) -> usize {
-        self.addresses.len()
     }
 
     pub(super) fn catching_up_count(&self) -> usize {
@@ -241,7 +243,7 @@ impl<I: Io> Transport<I> {
         self.acceptor.is_exposed()
     }
 
-    /// Makes the connection a stream.
+    /// Makes the connection a stream, which has its place among the node's streams.
     pub(super) fn start_stream(&mut self, slot: u32, stream: Stream, now: Duration) {
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Streaming(stream);
@@ -298,6 +300,7 @@ impl<I: Io> Transport<I> {
             Phase::Responding(answer) => self.answers.release(answer.account, answer.waiting_bytes),
             Phase::Streaming(stream) => {
                 self.streams -= 1;
+                node.common.give_back_stream();
                 position = stream.delivered_through;
             }
             _ => {}
@@ -329,7 +332,7 @@ impl<I: Io> Transport<I> {
     }
 
     /// Frees and returns the slots of closed connections. Last in the turn: until then no connection reuses them.
-    pub(super) fn reap(&mut self) -> Vec<u32> {
+    pub(super) fn reap(&mut self, node: &Node) -> Vec<u32> {
         let dead = std::mem::take(&mut self.dead);
         for &slot in &dead {
             let connection = self.connections.remove(slot as usize);
@@ -338,7 +341,8 @@ impl<I: Io> Transport<I> {
                 self.readable.forget_charge(slot);
             }
             self.outboxes.remove(&slot);
-            self.forget_address(connection.peer, connection.flags);
+            forget_address(connection.peer, connection.flags, node);
+            node.forget_connection();
         }
         dead
     }
@@ -346,16 +350,15 @@ impl<I: Io> Transport<I> {
     /// Frees the memory that departed connections took.
     pub(super) fn shrink(&mut self) {
         shrink_map(&mut self.outboxes);
-        shrink_map(&mut self.addresses);
         self.readable.shrink();
         if self.catching_up.is_empty() && self.catching_up.capacity() > 1024 {
             self.catching_up.shrink_to(1024);
         }
     }
 
-    /// Changes the rate of accepts.
-    pub(super) fn limit_accept_rate(&mut self, accepts_per_second_max: Option<u32>, now: Duration) {
-        self.acceptor.limit_rate(accepts_per_second_max, now);
+    /// The rate of accepts has changed.
+    pub(super) fn forget_accept_rate(&mut self) {
+        self.acceptor.forget_rate();
     }
 
     /// The outside world, as tests control it.

@@ -132,9 +132,10 @@ impl<I: Io> Transport<I> {
         self.arm_deadline(slot, node);
     }
 
-    /// Continues with the next request after an answer that had to wait.
+    /// Reads on after an answer that had to wait.
     pub(crate) fn resume_after_answer(&mut self, token: Token, node: &mut Node) {
-        if self.connection_mut(token).is_some_and(|connection| matches!(connection.phase, Phase::Requesting(_))) {
+        let goes_on = |phase: &Phase| matches!(phase, Phase::Requesting(_) | Phase::Streaming(_));
+        if self.connection_mut(token).is_some_and(|connection| goes_on(&connection.phase)) {
             self.resume_reading(token.slot, node);
         }
     }
@@ -179,7 +180,10 @@ impl<I: Io> Transport<I> {
         if connection.flags.has(Flags::ENDED) {
             return self.close(slot, reason, node);
         }
-        self.streams -= usize::from(connection.is_streaming());
+        if connection.is_streaming() {
+            self.streams -= 1;
+            node.common.give_back_stream();
+        }
         self.io.end(connection.socket);
         connection.phase = Phase::Lingering(reason);
         connection.since = Tick::of(node.now);
