@@ -88,9 +88,12 @@ impl Listeners {
         let mut others = Vec::new();
         for _ in 1..self.loops {
             let mut of_loop = LoopListeners { opened: Vec::new(), entrances: Vec::new() };
-            for (listener, role) in self.opened.iter_mut().zip(&self.roles).filter(|(_, role)| **role != ListenerRole::Admin) {
-                let listener =
-                    listener.for_another_loop(&self.options).map_err(|error| refused(listener.address(), *role, &error))?;
+            for (listener, role) in
+                self.opened.iter_mut().zip(&self.roles).filter(|(_, role)| **role != ListenerRole::Admin)
+            {
+                let listener = listener
+                    .for_another_loop(&self.options)
+                    .map_err(|error| refused(listener.address(), *role, &error))?;
                 of_loop.entrances.push(entrance(&listener, *role));
                 of_loop.opened.push(listener);
             }

@@ -81,10 +81,8 @@ impl Sources {
             let (handle, accesses) =
                 bus::spawn(bus_settings, engines, copies, outlets, status).context("starting the bus")?;
             bus = Some(handle);
-            let of_loop = |(publisher, fetcher)| LoopSources {
-                publisher: Arc::new(publisher),
-                fetcher: Some(Arc::new(fetcher)),
-            };
+            let of_loop =
+                |(publisher, fetcher)| LoopSources { publisher: Arc::new(publisher), fetcher: Some(Arc::new(fetcher)) };
             of_loops = accesses.into_iter().map(of_loop).collect();
             kafka_feeds = start_kafka_feeds(config, &kafka, &bounds)?;
             if let Some(settings) = config.redis.as_ref().filter(|redis| redis.has_channels()) {

@@ -17,8 +17,8 @@ use super::kafka_flows::KafkaFlowOptions;
 use super::postgres::PostgresOptions;
 use super::secret::RedisUrl;
 use super::values::{
-    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, Loops, channel, count_within, duration_within, exact_topic,
-    size_within, topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, Loops, channel, count_within, duration_within,
+    exact_topic, size_within, topic,
 };
 use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};

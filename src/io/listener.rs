@@ -119,7 +119,12 @@ impl Listener {
             socket.bind(&(*address).into())?;
             socket.listen(backlog(options))?;
             let descriptor = socket.into();
-            return Ok(Listener { descriptor, address: self.address.clone(), is_inherited: false, is_exclusive: false });
+            return Ok(Listener {
+                descriptor,
+                address: self.address.clone(),
+                is_inherited: false,
+                is_exclusive: false,
+            });
         }
         self.is_exclusive = true;
         let (descriptor, address) = (self.descriptor.try_clone()?, self.address.clone());

@@ -304,7 +304,8 @@ pub fn render(counters: &Counters, gauges: &Gauges) -> String {
 }
 
 fn connections(page: &mut Page, counters: &Counters, gauges: &Gauges) {
-    let kinds = [("stream", gauges.of_loops.streams), ("request", gauges.of_loops.connections - gauges.of_loops.streams)];
+    let kinds =
+        [("stream", gauges.of_loops.streams), ("request", gauges.of_loops.connections - gauges.of_loops.streams)];
     page.by(Kind::Gauge, "fanfare_connections", "Open connections.", "kind", kinds);
     let names: Vec<_> = (0..gauges.connections_by_loop.len()).map(|index| index.to_string()).collect();
     let by_loop = names.iter().map(String::as_str).zip(gauges.connections_by_loop.iter().copied());

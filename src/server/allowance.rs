@@ -65,7 +65,10 @@ mod tests {
         assert_eq!(allowance.take(1, 3, next), Ok(()));
         allowance.give_back(1, 3);
         assert_eq!(allowance.take(1, 3, next), Ok(()));
-        assert!(allowance.is_full(ms(60_000)) && allowance.take(4, 3, ms(60_000)).is_err(), "a second's worth is saved");
+        assert!(
+            allowance.is_full(ms(60_000)) && allowance.take(4, 3, ms(60_000)).is_err(),
+            "a second's worth is saved"
+        );
         assert_eq!(allowance.take(3, 3, ms(60_000)), Ok(()));
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Drain {
     stage: Stage,
     next_step: Duration,
     at_once: bool,
+    /// All streams of this loop are closed but those of statistics, and the node knows.
+    is_drained: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl Drain {
             tracing::info!(streams, ?notice, ?over, "leaving");
         }
         node.leaving = Leaving::Notice;
-        Drain { stage: Stage::Notice { until }, next_step: node.now, at_once: false }
+        Drain { stage: Stage::Notice { until }, next_step: node.now, at_once: false, is_drained: false }
     }
 
     /// Leaves at once, on a second request to leave.
@@ -106,7 +108,16 @@ impl Drain {
                 let share = if duration.is_zero() { 1.0 } else { passed.as_secs_f64() / duration.as_secs_f64() };
                 let wanted = if share >= 1.0 { usize::MAX } else { (*streams as f64 * share) as usize };
                 let due = wanted.min(*closed + CLOSES_PER_TURN_MAX);
+                let mut must_wait = false;
                 while *closed < due && *next_slot < transport.slots_end() {
+                    // Other loops may still close streams that are to close before; but a loop may hang.
+                    must_wait = *pass == Pass::Statistics
+                        && !node.common.is_drained()
+                        && self.is_drained
+                        && passed < duration + LAST_ANSWERS;
+                    if must_wait {
+                        break;
+                    }
                     let drain_left = duration.saturating_sub(passed);
                     if pass.covers(*next_slot as u32, transport, hub) {
                         send_away(*next_slot as u32, drain_left, of, transport, hub, node);
@@ -115,7 +126,16 @@ impl Drain {
                     *next_slot += 1;
                     if *pass == Pass::Others && *next_slot == transport.slots_end() {
                         (*pass, *next_slot) = (Pass::Statistics, 0);
+                        if !std::mem::replace(&mut self.is_drained, true) {
+                            node.common.note_drained();
+                        }
                     }
+                }
+                if transport.stream_count() == 0 && !std::mem::replace(&mut self.is_drained, true) {
+                    node.common.note_drained();
+                }
+                if must_wait {
+                    return true;
                 }
                 if *closed < wanted && *next_slot < transport.slots_end() {
                     self.next_step = node.now;

@@ -69,8 +69,8 @@ use streams::sweep::{Sweeps, Swept};
 use transport::Transport;
 use transport::acceptor::PauseReason;
 pub use transport::acceptor::{Entrance, ListenerRole, Reach};
-pub use transport::connection::CloseReason;
 use transport::clients::Client;
+pub use transport::connection::CloseReason;
 use transport::connection::{Awaited, Connection, Phase};
 use transport::deadlines::Due;
 

@@ -50,6 +50,11 @@ impl Window {
         Ok((window, after.map(|after| after >> PLACE_BITS)))
     }
 
+    /// True when so many items fit on one page.
+    pub(crate) fn holds(&self, items: usize) -> bool {
+        items <= self.limit
+    }
+
     /// Fills a page from the places below `end`; `take` returns the item at a place, and its bytes.
     pub(crate) fn page<T>(&self, end: usize, mut take: impl FnMut(usize) -> Option<(T, usize)>) -> Page<T> {
         let last = end.min(self.after.saturating_add(PLACES_MAX));

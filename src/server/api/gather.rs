@@ -31,7 +31,9 @@ pub(crate) fn reply<I: Io>(
             Reply::Figures
         }
         Question::Topics(TopicsAsked { names, .. }) => Reply::Topics(known(names, hub, node)),
-        Question::TopicPage(_, window) => Reply::TopicPage(topic_page(*window, hub)),
+        Question::FirstTopicPages(window) | Question::TopicPage(_, window) => {
+            Reply::TopicPage(topic_page(*window, hub))
+        }
         Question::LatestPage(_, window, grant) => Reply::LatestPage(latest_page(*window, grant, hub)),
         Question::Disconnect(_) => return None,
     })
@@ -54,11 +56,16 @@ impl Api {
         let outcome = match question {
             Question::Figures(report) => self.report(*report, asked, node).map(Outcome::from),
             Question::Topics(TopicsAsked { names, listed }) => {
-                let others: Vec<_> = replies.into_iter().filter_map(Reply::into_topics).collect();
+                let mut all: Vec<_> = replies.into_iter().filter_map(Reply::into_topics).collect();
+                all.push(known(names, asked.hub, node));
                 Ok(match listed {
-                    Some(listed) => answer_topics(listed.clone(), &others, asked.hub).into(),
-                    None => answer_topic(known(names, asked.hub, node), others).into(),
+                    Some(listed) => answer_topics(listed.clone(), all, asked.hub).into(),
+                    None => answer_topic(all).into(),
                 })
+            }
+            Question::FirstTopicPages(window) => {
+                let pages = replies.into_iter().filter_map(Reply::into_topic_page).collect();
+                Ok(self.first_topics(*window, pages, asked.hub, node))
             }
             Question::TopicPage(index, _) => match replies.into_iter().find_map(Reply::into_topic_page) {
                 Some(page) => Ok(self.complete_topics(*index, page, node)),
@@ -74,8 +81,8 @@ impl Api {
     }
 }
 
-fn answer_topic(own: TopicsKnown, others: Vec<TopicsKnown>) -> Response {
-    let infos: Vec<TopicInfo> = std::iter::once(own).chain(others).flat_map(|of| of.infos).flatten().collect();
+fn answer_topic(all: Vec<TopicsKnown>) -> Response {
+    let infos: Vec<TopicInfo> = all.into_iter().flat_map(|of| of.infos).flatten().collect();
     match merge_topics(infos.iter()).first() {
         Some(info) => json(200, &TopicView::of(info)),
         None => no_such_topic(),

@@ -22,7 +22,7 @@ use crate::protocol::head::Method;
 use crate::protocol::response::Response;
 use crate::server::grant::ReadGrant;
 use crate::server::node::Node;
-use crate::server::node::figures::merge;
+use crate::server::node::figures::{merge, merge_topics};
 use crate::server::node::letter::{LatestPage, Listed, Question, TopicsAsked, TopicsKnown};
 use crate::server::window::{PAGE_BYTES_MAX, Page, Window, place_in};
 
@@ -41,11 +41,31 @@ impl Api {
             return Ok(head_of_json().into());
         }
         asked.admit_answer(PAGE_BYTES_MAX, node)?;
-        let index = index.unwrap_or(0);
-        if index == node.member.index() {
-            return Ok(self.complete_topics(index, topic_page(window, asked.hub), node));
+        Ok(match index {
+            None => Outcome::Ask(Question::FirstTopicPages(window)),
+            Some(index) => self.topics_of_loop(index, window, asked.hub, node),
+        })
+    }
+
+    /// The list, if it fits on one page; otherwise its first page, which is of the first loop. `others`: the first pages of
+    /// the other loops.
+    pub(super) fn first_topics(&self, window: Window, others: Vec<Page<TopicInfo>>, hub: &Hub, node: &Node) -> Outcome {
+        let own = topic_page(window, hub);
+        let is_whole = own.next.is_none() && others.iter().all(|page| page.next.is_none());
+        let infos = own.items.iter().chain(others.iter().flat_map(|page| &page.items));
+        let topics = if is_whole { merge_topics(infos) } else { Vec::new() };
+        if !is_whole || !window.holds(topics.len()) {
+            return self.topics_of_loop(0, window, hub, node);
         }
-        Ok(Outcome::Ask(Question::TopicPage(index, window)))
+        let shown = topics.iter().map(TopicView::of).collect();
+        json(200, &TopicList { count: topics.len(), topics: shown, next: None }).into()
+    }
+
+    fn topics_of_loop(&self, index: usize, window: Window, hub: &Hub, node: &Node) -> Outcome {
+        match index == node.member.index() {
+            true => self.complete_topics(index, topic_page(window, hub), node),
+            false => Outcome::Ask(Question::TopicPage(index, window)),
+        }
     }
 
     /// Asks the other loops about the topics of a page of loop `index`.
@@ -114,8 +134,9 @@ pub(super) fn latest_page(window: Window, grant: &ReadGrant, hub: &Hub) -> Lates
     LatestPage { id: hub.id_of(hub.head()), page: latest_of_all(window, grant, hub) }
 }
 
-/// The list of topics, of a page and what the other loops know of them. A topic is listed by the first loop that has it.
-pub(super) fn answer_topics(listed: Listed, others: &[TopicsKnown], hub: &Hub) -> Response {
+/// The list of topics, of a page and what all loops know of them. A topic is listed by the first loop that has it.
+pub(super) fn answer_topics(listed: Listed, mut others: Vec<TopicsKnown>, hub: &Hub) -> Response {
+    others.retain(|of| of.index != listed.index);
     let is_earlier = |of: &&TopicsKnown| of.index < listed.index;
     let is_listed_before =
         |place: usize| others.iter().filter(is_earlier).any(|of| of.infos.get(place).is_some_and(Option::is_some));

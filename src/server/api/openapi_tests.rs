@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::routes::Route;
 use super::{kafka, page, reports, subscribe};
-use crate::server::window;
 use crate::event::{
     EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, GAP_EVENT_TYPE, PUBLISHER_ID_BYTES_MAX, STATISTICS_TOPIC, TOPIC_BYTES_MAX,
 };
@@ -15,6 +14,7 @@ use crate::protocol::RequestError;
 use crate::protocol::disconnect::{NAME_BYTES_MAX, SECONDS_MAX};
 use crate::protocol::response;
 use crate::server::node::refusal::Refusal;
+use crate::server::window;
 
 fn description() -> Value {
     let file = page::find("/openapi.json").expect("it is served");

@@ -51,12 +51,17 @@ impl Api {
         if probe == Probe::Live {
             return match hanging {
                 0 => json(200, &object!({ "status": "live" })),
-                _ => json(503, &object!({ "status": "hanging", "hanging_loops": hanging })),
+                _ => {
+                    let detail =
+                        format!("{hanging} of {} event loops have not turned for 10 s", node.member.loop_count());
+                    response::problem(503, "Hanging", &detail)
+                }
             };
         }
         let sources = self.sources.iter().map(|source| (source.name().to_owned(), source_health(source)));
         let sources: serde_json::Map<String, Value> = sources.collect();
-        let mut body = object!({ "status": state, "ready": ready, "sources": sources, "streams": node.common.streams() });
+        let mut body =
+            object!({ "status": state, "ready": ready, "sources": sources, "streams": node.common.streams() });
         if hanging > 0 {
             body["hanging_loops"] = hanging.into();
         }
@@ -134,7 +139,7 @@ impl Api {
                 "pinned_bytes": gauges.pinned_bytes,
             },
             "channel_messages": gauges.channel_messages,
-            "answer_bytes": figures.answer_bytes,
+            "answer_bytes": node.common.answers.public_bytes(),
             "sources": sources,
             "limits": {
                 "streams_max": settings.streams_max,
@@ -234,7 +239,6 @@ pub(super) fn figures_of<I: Io>(transport: &Transport<I>, hub: &Hub, inbox: &Inb
         },
         phases: phases(transport),
         catching_up: transport.catching_up_count(),
-        answer_bytes: transport.waiting_answer_bytes(),
         busiest: hub.busiest_topics(BUSIEST_MAX),
         watchers: hub.topic(STATISTICS_TOPIC).map_or(0, |topic| topic.subscribers),
     }

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use papaya::HashMap;
 
-use super::addresses::Addresses;
+use super::address_counts::AddressCounts;
 use super::figures::Figures;
 use super::publish_rates::PublishRates;
 use crate::server::allowance::Allowance;
+use crate::server::transport::answers::WaitingAnswers;
 
 /// A loop that has not turned for this long hangs. Each turns once a second at least.
 const HANGING_AFTER: Duration = Duration::from_secs(10);
@@ -27,11 +28,15 @@ pub(crate) struct Common {
     /// Connections of all loops, closed ones that are not reaped among them.
     connections: AtomicUsize,
     streams: AtomicUsize,
-    pub(crate) addresses: Addresses,
+    /// Connections by address, while that is limited.
+    pub(crate) addresses: AddressCounts,
+    pub(crate) answers: WaitingAnswers,
     /// Accepts of public listeners.
     pub(crate) accepts: Allowance,
     pub(crate) publish_rates: PublishRates,
     figures: HashMap<usize, Arc<Figures>>,
+    /// How many loops have closed, in a drain, all streams but those of statistics.
+    drained: AtomicUsize,
 }
 
 /// What all loops see of one.
@@ -50,7 +55,9 @@ impl Common {
             loops: (0..loops).map(|_| LoopState::default()).collect(),
             connections: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
-            addresses: Addresses::default(),
+            addresses: AddressCounts::default(),
+            answers: WaitingAnswers::default(),
+            drained: AtomicUsize::new(0),
             accepts: Allowance::default(),
             publish_rates: PublishRates::default(),
             figures: HashMap::new(),
@@ -133,6 +140,16 @@ impl Common {
     pub(crate) fn hanging_loops(&self, now: Duration) -> usize {
         let since = now.saturating_sub(HANGING_AFTER).as_millis() as u64;
         self.loops.iter().filter(|state| state.alive_at_ms.load(Ordering::Relaxed) < since).count()
+    }
+
+    /// A loop has closed all streams but those of statistics. Each reports that once.
+    pub(crate) fn note_drained(&self) {
+        self.drained.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// True once all loops have.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed) >= self.loops.len()
     }
 
     // ---- figures ----

@@ -17,8 +17,6 @@ pub(crate) struct Figures {
     /// Connections by phase; none: there are too many to look at each.
     pub(crate) phases: Option<Phases>,
     pub(crate) catching_up: usize,
-    /// Bytes of answers that wait for clients of public listeners.
-    pub(crate) answer_bytes: usize,
     /// The topics with the most subscribers.
     pub(crate) busiest: Vec<TopicInfo>,
     /// Subscribers of the statistics.
@@ -40,12 +38,11 @@ pub(crate) struct Phases {
 impl Figures {
     /// Adds those of another loop.
     pub(crate) fn add(&mut self, other: &Figures) {
-        let Figures { counters, gauges, phases, catching_up, answer_bytes, busiest, watchers } = other;
+        let Figures { counters, gauges, phases, catching_up, busiest, watchers } = other;
         self.counters.add(counters, is_seen_by_all);
         self.gauges.add(gauges);
         self.phases = self.phases.zip(*phases).map(|(own, phases)| own.and(phases));
         self.catching_up += catching_up;
-        self.answer_bytes += answer_bytes;
         self.busiest = merge_topics(self.busiest.iter().chain(busiest));
         self.watchers += watchers;
     }

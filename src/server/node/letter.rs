@@ -50,6 +50,8 @@ pub(crate) enum Question {
     Figures(Report),
     /// What all others know of some topics.
     Topics(TopicsAsked),
+    /// The beginning of the list of all other loops' topics.
+    FirstTopicPages(Window),
     /// A part of the list of this loop's topics.
     TopicPage(usize, Window),
     /// A part of this loop's snapshot.
@@ -125,7 +127,7 @@ impl Question {
     pub(crate) fn recipient(&self) -> Option<usize> {
         match self {
             Question::TopicPage(index, _) | Question::LatestPage(index, ..) => Some(*index),
-            Question::Figures(_) | Question::Topics(_) | Question::Disconnect(_) => None,
+            Question::Figures(_) | Question::Topics(_) | Question::FirstTopicPages(_) | Question::Disconnect(_) => None,
         }
     }
 }

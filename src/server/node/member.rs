@@ -40,7 +40,14 @@ impl Member {
     /// The only loop of a node.
     pub fn alone() -> Member {
         let (_, letters) = unbounded();
-        Member { common: Arc::new(Common::new(1)), index: 0, letters, peers: Vec::new(), reloading: 0, is_put_in_force: false }
+        Member {
+            common: Arc::new(Common::new(1)),
+            index: 0,
+            letters,
+            peers: Vec::new(),
+            reloading: 0,
+            is_put_in_force: false,
+        }
     }
 
     /// The loops behind these outlets, in their order.

@@ -3,7 +3,7 @@
 //!
 //! Not here: sockets, topics and requests.
 
-mod addresses;
+pub(super) mod address_counts;
 pub(super) mod common;
 pub(super) mod figures;
 pub(super) mod letter;

@@ -43,7 +43,6 @@ use crate::event::{Frame, Sequence};
 use crate::hub::HoldChange;
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
 use acceptor::{Acceptor, Entrance};
-use answers::WaitingAnswers;
 use clients::forget_address;
 use connection::{CloseReason, Connection, Flags, Phase, Stream};
 use date::Date;
@@ -85,7 +84,6 @@ pub(super) struct Transport<I: Io> {
     hold_changes: Vec<HoldChange>,
     /// Connections that have something to be sent after live delivery: replays, and what was half written.
     catching_up: VecDeque<Token>,
-    answers: WaitingAnswers,
     date: Date,
     continue_frame: Frame,
     deadlines: Wheel,
@@ -112,7 +110,6 @@ impl<I: Io> Transport<I> {
             outboxes: SlotMap::default(),
             hold_changes: Vec::new(),
             catching_up: VecDeque::new(),
-            answers: WaitingAnswers::default(),
             date: Date::default(),
             continue_frame: crate::protocol::response::CONTINUE.into(),
             deadlines: Wheel::new(),
@@ -233,11 +230,6 @@ impl<I: Io> Transport<I> {
         !self.outboxes.is_empty() || !self.catching_up.is_empty()
     }
 
-    /// Bytes of answers that wait for clients of the public listeners.
-    pub(super) fn waiting_answer_bytes(&self) -> usize {
-        self.answers.public_bytes()
-    }
-
     /// True when clients other than programs on this host reach a public listener.
     pub(super) fn is_exposed(&self) -> bool {
         self.acceptor.is_exposed()
@@ -297,7 +289,7 @@ impl<I: Io> Transport<I> {
         let peer = connection.peer;
         let mut position = Default::default();
         match std::mem::replace(&mut connection.phase, Phase::Dead) {
-            Phase::Responding(answer) => self.answers.release(answer.account, answer.waiting_bytes),
+            Phase::Responding(answer) => node.common.answers.release(answer.account, answer.waiting_bytes),
             Phase::Streaming(stream) => {
                 self.streams -= 1;
                 node.common.give_back_stream();

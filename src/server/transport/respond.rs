@@ -93,7 +93,8 @@ impl<I: Io> Transport<I> {
     }
 
     fn has_room_for_answer(&self, account: Account, bytes: usize, node: &Node) -> bool {
-        bytes <= SMALL_ANSWER_BYTES || self.answers.has_room(account, bytes, node.settings.limits.answer_bytes_max)
+        bytes <= SMALL_ANSWER_BYTES
+            || node.common.answers.has_room(account, bytes, node.settings.limits.answer_bytes_max)
     }
 
     fn write_answer(
@@ -111,15 +112,15 @@ impl<I: Io> Transport<I> {
         connection.since = Tick::of(node.now);
         self.send_frame(slot, Frame::from(bytes), node);
         self.finish_response(slot, node);
-        self.charge_if_waiting(slot, size);
+        self.charge_if_waiting(slot, size, node);
         self.arm_deadline(slot, node);
     }
 
     /// Charges an answer that the kernel did not take whole.
-    fn charge_if_waiting(&mut self, slot: u32, bytes: usize) {
+    fn charge_if_waiting(&mut self, slot: u32, bytes: usize, node: &Node) {
         if let Phase::Responding(responding) = &mut self.connections[slot as usize].phase {
             responding.waiting_bytes = bytes;
-            self.answers.charge(responding.account, bytes);
+            node.common.answers.charge(responding.account, bytes);
         }
     }
 
@@ -162,7 +163,7 @@ impl<I: Io> Transport<I> {
         match std::mem::replace(&mut connection.phase, Phase::Idle) {
             Phase::Responding(responding) => {
                 let Responding { request, last, account, waiting_bytes } = *responding;
-                self.answers.release(account, waiting_bytes);
+                node.common.answers.release(account, waiting_bytes);
                 connection.phase = Phase::Requesting(Box::new(request));
                 connection.since = Tick::of(node.now);
                 if let Some(reason) = last {

@@ -75,7 +75,8 @@ impl Fetcher {
 
     /// Answers requests until asked to stop.
     pub(super) fn run(&mut self, stop: &Stop) {
-        while let Ok(request) = self.current.clone().map_or_else(|| next(&self.requests, stop), |again| Ok(Some(again))) {
+        while let Ok(request) = self.current.clone().map_or_else(|| next(&self.requests, stop), |again| Ok(Some(again)))
+        {
             self.engine.tidy();
             let Some(request) = request else {
                 self.engine.rest();
