@@ -94,7 +94,7 @@ pub fn size_text(bytes: usize) -> String {
 pub enum Loops {
     /// One for each core that the process may use.
     Auto,
-    /// So many.
+    /// This number.
     Count(usize),
 }
 

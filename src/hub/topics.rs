@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use slab::Slab;
 
@@ -62,6 +63,8 @@ pub(super) struct Topics {
     reserved_names: HashSet<Topic>,
     reserved: usize,
     subscribed: usize,
+    /// The same of the hubs of all loops together: they share one bound.
+    subscribed_in_all: Arc<AtomicUsize>,
     floor: Sequence,
     /// The newest forgotten loss of topics that don't exist.
     losses_of_absent: HashMap<Topic, Sequence>,
@@ -78,6 +81,7 @@ impl Topics {
             reserved_names: HashSet::new(),
             reserved: 0,
             subscribed: 0,
+            subscribed_in_all: Arc::default(),
             floor: Sequence::ZERO,
             losses_of_absent: HashMap::new(),
         }
@@ -113,6 +117,16 @@ impl Topics {
         self.entries.len()
     }
 
+    /// Counts topics that only subscribers name together with other hubs. Called before there are any.
+    pub(super) fn share(&mut self, subscribed_in_all: Arc<AtomicUsize>) {
+        self.subscribed_in_all = subscribed_in_all;
+    }
+
+    fn forget_subscribed(&mut self) {
+        self.subscribed -= 1;
+        self.subscribed_in_all.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// How many only subscribers name.
     pub(super) fn subscribed(&self) -> usize {
         self.subscribed
@@ -130,8 +144,9 @@ impl Topics {
 
     /// True when a subscriber may name a topic that does not exist yet.
     pub(super) fn has_room_for_subscriber_of(&self, name: &str) -> bool {
+        let subscribed = self.subscribed_in_all.load(Ordering::Relaxed);
         let is_within =
-            self.subscribed < self.topics_max && self.published() + self.subscribed < self.topics_max.saturating_mul(2);
+            subscribed < self.topics_max && self.published() + subscribed < self.topics_max.saturating_mul(2);
         is_within || self.reserved_names.contains(name)
     }
 
@@ -202,7 +217,10 @@ impl Topics {
         match origin {
             Origin::Reserved => self.reserved += 1,
             Origin::Published => self.queue_unused(key),
-            Origin::Subscribed => self.subscribed += 1,
+            Origin::Subscribed => {
+                self.subscribed += 1;
+                self.subscribed_in_all.fetch_add(1, Ordering::Relaxed);
+            }
         }
         key
     }
@@ -212,7 +230,7 @@ impl Topics {
         let entry = &mut self.entries[key.0 as usize];
         if entry.origin == Origin::Subscribed {
             entry.origin = Origin::Published;
-            self.subscribed -= 1;
+            self.forget_subscribed();
         }
     }
 
@@ -225,7 +243,7 @@ impl Topics {
             // The end of its walk calls this again.
             Origin::Subscribed if entry.walk.is_some() => {}
             Origin::Subscribed => {
-                self.subscribed -= 1;
+                self.forget_subscribed();
                 self.remove(key);
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::api::Api;
 use super::api::context::{Outcome, RequestContext};
 use super::grant::PublishGrant;
+use super::late::LateStreams;
 use super::node::Node;
 use super::node::letter::{Asker, Inquiry, Question};
 use super::node::refusal::Refusal;
@@ -28,6 +29,7 @@ use crate::sources::channel::Inbox;
 pub(super) struct Desk<'a> {
     pub(super) api: &'a mut Api,
     pub(super) streams: &'a mut Streams,
+    pub(super) late: &'a mut LateStreams,
     pub(super) sweeps: &'a mut Sweeps,
     pub(super) hub: &'a mut Hub,
     pub(super) inbox: &'a Inbox,
@@ -139,7 +141,7 @@ impl Desk<'_> {
         let may_be_ahead = node.member.has_peers() && !params.last_event_id.is_empty() && !self.hub.follows_bus();
         if may_be_ahead && issued > self.hub.head() {
             transport.await_answer(client.token.slot, head, Awaited::Stream, node);
-            return self.streams.late.wait(client.token, params, issued);
+            return self.late.wait(client.token, params, issued);
         }
         self.open_stream(client, head, params, transport, node);
     }

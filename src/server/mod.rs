@@ -28,6 +28,7 @@ mod grant;
 mod hosts;
 mod intake;
 mod jitter;
+mod late;
 mod node;
 pub mod settings;
 mod share;
@@ -57,6 +58,7 @@ use api::waiting::{answer_of_broker, answer_of_silence, answer_of_sweep, ticket_
 use desk::Desk;
 use drain::Drain;
 use intake::Intake;
+use late::LateStreams;
 use node::Node;
 use node::letter::{Asker, Letter, Question, Reply};
 pub use node::member::Member;
@@ -122,6 +124,7 @@ pub struct Server<I: Io> {
     node: Node,
     transport: Transport<I>,
     streams: Streams,
+    late: LateStreams,
     api: Api,
     statistics: Statistics,
     hub: Hub,
@@ -141,9 +144,11 @@ impl<I: Io> Server<I> {
         let now = io.now();
         let node = Node::new(settings, new_counters(), member, seed, now);
         hub.set_rules(&node.settings.topic_rules);
+        hub.share_topic_bound(Arc::clone(&node.common.subscribed_topics));
         Server {
             transport: Transport::new(io, listeners),
             streams: Streams::new(fetcher),
+            late: LateStreams::default(),
             api: Api::new(publisher, sources.clone(), kafka, Arc::clone(&live), &node),
             statistics: Statistics::new(own_events, sources, live),
             hub,
@@ -210,8 +215,8 @@ impl<I: Io> Server<I> {
     // ---- the phases that involve several parts ----
 
     fn read(&mut self) {
-        let Server { transport, node, api, streams, sweeps, hub, intake, .. } = self;
-        let mut desk = Desk { api, streams, sweeps, hub, inbox: &intake.inbox };
+        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
         transport.read(&mut desk, node);
     }
 
@@ -295,8 +300,8 @@ impl<I: Io> Server<I> {
         let awaited = std::mem::replace(&mut publishing.answer, Awaited::Stream);
         let Awaited::Inquiry(inquiry) = awaited else { return };
         let client = self.transport.client(token.slot, &head, &self.node.settings);
-        let Server { transport, node, api, streams, sweeps, hub, intake, .. } = self;
-        let mut desk = Desk { api, streams, sweeps, hub, inbox: &intake.inbox };
+        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
         desk.conclude(inquiry, &client, &head, transport, node);
         transport.resume_after_answer(token, node);
     }
@@ -314,7 +319,7 @@ impl<I: Io> Server<I> {
 
     /// Opens the streams that waited for what this loop has appended now.
     fn open_late_streams(&mut self) {
-        for (token, params) in self.streams.late.take_due(self.hub.head()) {
+        for (token, params) in self.late.take_due(self.hub.head()) {
             self.with_waiting_stream(token, |desk, client, head, transport, node| {
                 desk.open_stream(client, head, params, transport, node);
             });
@@ -331,8 +336,8 @@ impl<I: Io> Server<I> {
         let Phase::Publishing(publishing) = &mut connection.phase else { return };
         let head = publishing.head.clone();
         let client = self.transport.client(token.slot, &head, &self.node.settings);
-        let Server { transport, node, api, streams, sweeps, hub, intake, .. } = self;
-        let mut desk = Desk { api, streams, sweeps, hub, inbox: &intake.inbox };
+        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
         act(&mut desk, &client, &head, transport, node);
         transport.resume_after_answer(token, node);
     }
@@ -344,8 +349,8 @@ impl<I: Io> Server<I> {
         let Some(response) = answer(&mut publishing.answer, &mut self.node) else { return };
         let head = publishing.head.clone();
         let client = self.transport.client(token.slot, &head, &self.node.settings);
-        let Server { transport, node, api, streams, sweeps, hub, intake, .. } = self;
-        let mut desk = Desk { api, streams, sweeps, hub, inbox: &intake.inbox };
+        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
         desk.respond(&client, &head, response, transport, node);
         transport.resume_after_answer(token, node);
     }
@@ -398,7 +403,7 @@ impl<I: Io> Server<I> {
             }
             Awaited::Inquiry(_) => self.conclude(token),
             Awaited::Stream => {
-                self.streams.late.give_up(token);
+                self.late.give_up(token);
                 self.with_waiting_stream(token, |desk, client, head, transport, node| {
                     desk.refuse_stream(client, head, Refusal::PositionUnknown, transport, node);
                 });

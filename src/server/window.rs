@@ -50,7 +50,7 @@ impl Window {
         Ok((window, after.map(|after| after >> PLACE_BITS)))
     }
 
-    /// True when so many items fit on one page.
+    /// True when this number of items fits on one page.
     pub(crate) fn holds(&self, items: usize) -> bool {
         items <= self.limit
     }

@@ -64,7 +64,8 @@ impl Lanes {
 
     /// Looks at every lane, so that each has its own time.
     fn all(&mut self, has_room: impl Fn(&Outlet) -> bool) -> bool {
-        self.0.iter_mut().fold(true, |all, lane| lane.check(has_room(&lane.outlet)) && all)
+        let waiting = self.0.iter_mut().filter_map(|lane| (!lane.check(has_room(&lane.outlet))).then_some(()));
+        waiting.count() == 0
     }
 
     /// Enqueues a broadcast that was admitted; `id` is that of its place. False: a loop has dropped it. Call

@@ -64,8 +64,8 @@ impl Api {
                 })
             }
             Question::FirstTopicPages(window) => {
-                let pages = replies.into_iter().filter_map(Reply::into_topic_page).collect();
-                Ok(self.first_topics(*window, pages, asked.hub, node))
+                let pages: Vec<_> = replies.into_iter().filter_map(Reply::into_topic_page).collect();
+                Ok(self.first_topics(*window, &pages, asked.hub, node))
             }
             Question::TopicPage(index, _) => match replies.into_iter().find_map(Reply::into_topic_page) {
                 Some(page) => Ok(self.complete_topics(*index, page, node)),

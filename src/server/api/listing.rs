@@ -49,7 +49,7 @@ impl Api {
 
     /// The list, if it fits on one page; otherwise its first page, which is of the first loop. `others`: the first pages of
     /// the other loops.
-    pub(super) fn first_topics(&self, window: Window, others: Vec<Page<TopicInfo>>, hub: &Hub, node: &Node) -> Outcome {
+    pub(super) fn first_topics(&self, window: Window, others: &[Page<TopicInfo>], hub: &Hub, node: &Node) -> Outcome {
         let own = topic_page(window, hub);
         let is_whole = own.next.is_none() && others.iter().all(|page| page.next.is_none());
         let infos = own.items.iter().chain(others.iter().flat_map(|page| &page.items));
@@ -134,7 +134,7 @@ pub(super) fn latest_page(window: Window, grant: &ReadGrant, hub: &Hub) -> Lates
     LatestPage { id: hub.id_of(hub.head()), page: latest_of_all(window, grant, hub) }
 }
 
-/// The list of topics, of a page and what all loops know of them. A topic is listed by the first loop that has it.
+/// The list of topics, of a page and what all loops have about them. A topic is listed by the first loop that has it.
 pub(super) fn answer_topics(listed: Listed, mut others: Vec<TopicsKnown>, hub: &Hub) -> Response {
     others.retain(|of| of.index != listed.index);
     let is_earlier = |of: &&TopicsKnown| of.index < listed.index;

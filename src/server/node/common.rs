@@ -34,6 +34,8 @@ pub(crate) struct Common {
     /// Accepts of public listeners.
     pub(crate) accepts: Allowance,
     pub(crate) publish_rates: PublishRates,
+    /// Topics that exist only because subscribers name them, in the hubs of all loops.
+    pub(crate) subscribed_topics: Arc<AtomicUsize>,
     figures: HashMap<usize, Arc<Figures>>,
     /// How many loops have closed, in a drain, all streams but those of statistics.
     drained: AtomicUsize,
@@ -60,6 +62,7 @@ impl Common {
             drained: AtomicUsize::new(0),
             accepts: Allowance::default(),
             publish_rates: PublishRates::default(),
+            subscribed_topics: Arc::default(),
             figures: HashMap::new(),
         }
     }

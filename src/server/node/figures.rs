@@ -68,7 +68,7 @@ impl Phases {
     }
 }
 
-/// Puts together what loops know of topics: each once, those with the most subscribers first.
+/// Puts together what loops have about topics: each once, those with the most subscribers first.
 pub(crate) fn merge_topics<'a>(infos: impl Iterator<Item = &'a TopicInfo>) -> Vec<TopicInfo> {
     let mut topics = BTreeMap::<Topic, TopicInfo>::new();
     for info in infos {
@@ -82,7 +82,7 @@ pub(crate) fn merge_topics<'a>(infos: impl Iterator<Item = &'a TopicInfo>) -> Ve
     topics
 }
 
-/// Adds what another loop knows of a topic. Its log holds the same events.
+/// Adds what another loop has about a topic. Its log holds the same events.
 pub(crate) fn merge(known: &mut TopicInfo, other: &TopicInfo) {
     known.subscribers += other.subscribers;
     known.retained_events = known.retained_events.max(other.retained_events);

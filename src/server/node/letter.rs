@@ -28,7 +28,7 @@ pub(crate) enum Letter {
 }
 
 /// A connection that was accepted, and nothing was read of it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Accepted {
     pub(crate) socket: Socket,
     pub(crate) peer: Peer,
@@ -48,7 +48,7 @@ pub(crate) struct Asker {
 pub(crate) enum Question {
     /// That all others leave their figures, for this report.
     Figures(Report),
-    /// What all others know of some topics.
+    /// What all others have about some topics.
     Topics(TopicsAsked),
     /// The beginning of the list of all other loops' topics.
     FirstTopicPages(Window),
@@ -94,7 +94,7 @@ pub(crate) struct Listed {
     pub(crate) next: Option<usize>,
 }
 
-/// What loop `index` knows of each topic that was named; none: it does not have it.
+/// What loop `index` has about each topic that was named; none: it does not have it.
 #[derive(Debug)]
 pub(crate) struct TopicsKnown {
     pub(crate) index: usize,

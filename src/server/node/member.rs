@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
 
 use super::common::Common;
 use super::figures::Figures;
@@ -79,7 +79,7 @@ impl Member {
         self.index
     }
 
-    /// True for the loop that reports for all: statistics, and what the supervisor is told.
+    /// True for the loop that reports for all: statistics, and to the supervisor.
     pub(crate) fn is_first(&self) -> bool {
         self.index == 0
     }
@@ -116,7 +116,7 @@ impl Member {
     /// Sends a letter to a loop; gives it back if that loop has ended.
     pub(crate) fn send(&self, index: usize, letter: Letter) -> Result<(), Letter> {
         let Some(peer) = self.peers.iter().find(|peer| peer.index == index) else { return Err(letter) };
-        peer.letters.send(letter).map_err(|unsent| unsent.into_inner())?;
+        peer.letters.send(letter).map_err(SendError::into_inner)?;
         peer.outlet.wake();
         Ok(())
     }

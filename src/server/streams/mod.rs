@@ -20,7 +20,6 @@ mod eviction;
 mod fetch;
 mod fetch_queue;
 mod heartbeat;
-pub(super) mod late;
 pub(super) mod open;
 mod pace;
 mod preambles;
@@ -40,7 +39,6 @@ use crate::protocol::encoder;
 use crate::sources::channel::FetchPage;
 use credentials::Credentials;
 use fetch_queue::Fetches;
-use late::LateStreams;
 use pace::Paces;
 use preambles::Preambles;
 
@@ -53,7 +51,6 @@ pub(super) struct Streams {
     /// Subscribers that will be closed for being slow, a few in each turn.
     closing: VecDeque<Token>,
     fetches: Fetches,
-    pub(super) late: LateStreams,
     preambles: Preambles,
     heartbeat: Frame,
     /// Heartbeats that this turn may still send.
@@ -82,7 +79,6 @@ impl Streams {
             credentials: Credentials::default(),
             closing: VecDeque::new(),
             fetches: Fetches::new(bus),
-            late: LateStreams::default(),
             preambles: Preambles::default(),
             heartbeat: encoder::HEARTBEAT.into(),
             heartbeats_left: 0,

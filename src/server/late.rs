@@ -1,7 +1,7 @@
 //! Late streams: those whose client may have received, through another loop, what this loop has not appended yet. They start
 //! once it has.
 
-use super::open::StreamParams;
+use super::streams::open::StreamParams;
 use crate::event::Sequence;
 use crate::io::Token;
 
