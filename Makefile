@@ -13,6 +13,7 @@ test: setup lint
 	tests/with-loops
 	tests/with-network-namespaces
 	cargo bench --bench instructions
+	cargo bench --bench million
 
 # Root only: installs the package on a copy of this machine.
 test-package: setup

@@ -6,25 +6,21 @@
 //! more subscribers cost, and what a broadcast costs besides is the rest.
 //!
 //! `cargo bench --bench instructions` fails when a figure has grown past its baseline by more than
-//! [`GROWTH_MAX`], or when a delivered event allocates; `-- --save` writes a new baseline. Without valgrind, or on
+//! 3 %, or when a delivered event allocates; `-- --save` writes a new baseline. Without valgrind, or on
 //! another processor than the baseline's x86-64, it says so and passes.
 #![allow(clippy::print_stdout, reason = "a bench's output")]
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use support::arena::{body, done, expect, start_sink};
+use support::baseline::{self, Figures};
 use support::server::{Requests, Server};
 use support::{cases, payload};
 
-/// How much more than its baseline a figure may be: what another minor version of the compiler makes of it.
-const GROWTH_MAX: f64 = 0.03;
-/// Figures this small may vary by this much, whatever share that is.
-const GROWTH_MIN: f64 = 2.0;
 /// Allocations for each delivered event that count as none: housekeeping allocates each second, and on a busy machine
 /// the same broadcasts take more of them.
 const ALLOCATIONS_MAX: f64 = 0.01;
@@ -32,9 +28,6 @@ const ALLOCATIONS_MAX: f64 = 0.01;
 const RUNS: usize = 3;
 /// Keeps glibc to the copies and comparisons that every x86-64 has, whichever processor counts.
 const GLIBC_TUNABLES: &str = "glibc.cpu.hwcaps=-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-EVEX,-ERMS,-FSRM";
-const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/baseline/instructions.toml");
-
-type Figures = BTreeMap<String, f64>;
 
 fn main() -> ExitCode {
     if support::play_role() {
@@ -58,15 +51,8 @@ fn main() -> ExitCode {
     if support::wants("server") {
         of_server(&mut figures);
     }
-    if std::env::args().any(|argument| argument == "--save") {
-        fs::write(BASELINE, written(&figures)).expect("the baseline can be written");
-        println!("{}", written(&figures));
-        return ExitCode::SUCCESS;
-    }
-    match compare(&figures, &read(Path::new(BASELINE))) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
+    let no_allocations = |name: &str| (name == "server.allocations_per_delivered_event").then_some(ALLOCATIONS_MAX);
+    baseline::hold("instructions", &figures, no_allocations)
 }
 
 // ---- the pure cases ----
@@ -92,16 +78,19 @@ fn of_server(figures: &mut Figures) {
     for (what, tool) in [("instructions", "callgrind"), ("allocations", "memcheck")] {
         const SUBSCRIBERS: [usize; 2] = [100, 1000];
         let [few, many] = SUBSCRIBERS.map(|subscribers| {
-            let runs = (0..RUNS).map(|_| per_broadcast(tool, subscribers));
+            let runs = (0..RUNS).map(|_| per_broadcast(tool, subscribers, "/events?topic=bench"));
             runs.fold(f64::INFINITY, f64::min)
         });
         let each = (many - few) / (SUBSCRIBERS[1] - SUBSCRIBERS[0]) as f64;
         figures.insert(format!("server.{what}_per_delivered_event"), each);
         figures.insert(format!("server.{what}_per_broadcast_besides"), few - each * SUBSCRIBERS[0] as f64);
     }
+    // Each has two more topics, which are quiet.
+    let of = |subscribers| per_broadcast("callgrind", subscribers, "/events?topic=bench&topic=quiet&topic=other");
+    figures.insert("server.instructions_per_event_of_3_topics".to_owned(), (of(600) - of(100)) / 500.0);
 }
 
-fn per_broadcast(tool: &str, subscribers: usize) -> f64 {
+fn per_broadcast(tool: &str, subscribers: usize, path: &str) -> f64 {
     // What opening a connection takes differs, as its request happens to arrive: among more broadcasts, that is too
     // little to count.
     const BROADCASTS: [usize; 2] = [20, 1020];
@@ -109,7 +98,7 @@ fn per_broadcast(tool: &str, subscribers: usize) -> f64 {
         let valgrind = Valgrind::new(tool);
         let (log, callgrind) = (valgrind.log.clone(), tool == "callgrind");
         let server = Server::start_under(valgrind.command, &["--drain", "0s"]);
-        let mut sink = start_sink(server.address, "/events?topic=bench", subscribers);
+        let mut sink = start_sink(server.address, path, subscribers);
         let mut requests = Requests::new(server.address);
         let body = body(&payload::data(100, 0));
         for _ in 0..broadcasts {
@@ -168,40 +157,4 @@ fn number_after(path: &Path, words: &str) -> f64 {
     let rest = text.split_once(words).unwrap_or_else(|| panic!("no {words:?} in {text}")).1;
     let number: String = rest.trim_start().chars().take_while(|c| c.is_ascii_digit() || *c == ',').collect();
     number.replace(',', "").parse().expect("a number")
-}
-
-// ---- the baseline ----
-
-fn read(path: &Path) -> Figures {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let lines = text.lines().filter_map(|line| line.split_once(" = "));
-    lines.map(|(name, value)| (name.replace('"', ""), value.parse().expect("a number"))).collect()
-}
-
-fn written(figures: &Figures) -> String {
-    let mut text =
-        "# Written by `cargo bench --bench instructions -- --save`; compared by the same without --save.\n".to_owned();
-    for (name, value) in figures {
-        // Plus zero: what rounds to nothing is not written as -0.
-        let value = (value * 1000.0).round() / 1000.0 + 0.0;
-        text += &format!("\"{name}\" = {value:.3}\n");
-    }
-    text
-}
-
-/// Prints what was counted beside its baseline; false when something grew too much.
-fn compare(figures: &Figures, baseline: &Figures) -> bool {
-    let mut fine = true;
-    for (name, value) in figures {
-        let allowed = match baseline.get(name) {
-            _ if name == "server.allocations_per_delivered_event" => ALLOCATIONS_MAX,
-            Some(known) => (known * (1.0 + GROWTH_MAX)).max(known + GROWTH_MIN),
-            None => f64::INFINITY,
-        };
-        let known = baseline.get(name).map_or("none".to_owned(), |known| format!("{known:.3}"));
-        let verdict = if *value <= allowed { "" } else { "  TOO MUCH" };
-        println!("{name}: {value:.3} (baseline {known}){verdict}");
-        fine &= *value <= allowed;
-    }
-    fine
 }

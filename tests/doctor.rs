@@ -156,6 +156,23 @@ fn shortages_that_no_sysctl_fixes_are_reported_alone_too() {
 }
 
 #[test]
+fn a_million_connections_fit_the_shipped_units_and_clients_on_the_same_host_need_36_addresses() {
+    let host = tuned("1000000");
+    for unit in [include_str!("../systemd/fanfare.service"), include_str!("../systemd/fanfare@.service")] {
+        let limit = unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")).unwrap();
+        host.set_descriptors(limit.parse().unwrap());
+        check(&host, &["--connections", "1000000"], &[]);
+    }
+    let addresses: Vec<_> = (1..=36).map(|last| format!("127.0.0.{last}:3001")).collect();
+    let listens: Vec<_> = addresses.iter().flat_map(|address| ["--listen", address]).collect();
+    check(&host, &[&["--connections", "1000000"], &listens[..]].concat(), &[]);
+    check(&host, &[&["--connections", "1000000"], &listens[2..]].concat(), &["net.ipv4.ip_local_port_range"]);
+    // Loopback traffic passes through this queue, whose size a kernel's default leaves at 1,000.
+    host.set("net.core.netdev_max_backlog", "1000");
+    check(&host, &["--connections", "1000000"], &["net.core.netdev_max_backlog"]);
+}
+
+#[test]
 fn a_limit_that_a_host_does_not_have_is_not_reported() {
     let host = tuned("100000");
     host.remove("net.netfilter.nf_conntrack_max");

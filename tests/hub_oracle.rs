@@ -15,6 +15,8 @@ const TOPICS: usize = 4;
 const SLOTS: u32 = 6;
 /// A slot of its own for those that come only to ask where they would start.
 const VISITOR: Subscriber = Subscriber(100);
+/// One with several topics.
+const WANDERER: Subscriber = Subscriber(101);
 /// What an entry costs besides frame and id, as the hub says it.
 const OVERHEAD_BYTES: usize = 128;
 
@@ -188,9 +190,17 @@ struct Twin {
     floor: u64,
     /// The newest loss of this topic that is forgotten.
     lost: u64,
+    /// It vanished before, and its last position was recorded.
+    is_back: bool,
 }
 
 impl Twin {
+    /// Of its last event nothing is left but its position.
+    fn is_forgotten(&self) -> bool {
+        let has_own_id = self.all.last().is_some_and(|record| record.own_id.is_some());
+        (self.is_back || !self.all.is_empty()) && self.held().is_empty() && !has_own_id
+    }
+
     fn held(&self) -> &[Record] {
         &self.all[self.gone..]
     }
@@ -223,6 +233,8 @@ struct Oracle {
     /// The topics in the order in which they came to be.
     order: Vec<usize>,
     floor: u64,
+    /// The last positions of topics that vanished when they were forgotten.
+    vanished: BTreeMap<usize, u64>,
     losses: Vec<Announced>,
     /// The newest loss of all topics that is forgotten.
     lost_of_all: u64,
@@ -258,6 +270,7 @@ impl Oracle {
             twins: BTreeMap::new(),
             order: Vec::new(),
             floor: 0,
+            vanished: BTreeMap::new(),
             losses: Vec::new(),
             lost_of_all: 0,
             lost_of_absent: BTreeMap::new(),
@@ -289,26 +302,45 @@ impl Oracle {
             Step::Reload { rules } => self.reload(rules),
             Step::Resume { topics, place, replay } => self.resume(topics, *place, *replay),
         }
-        self.note_vanished();
+        self.note_vanished(matches!(step, Step::Pass { .. }));
         self.check_logs();
     }
 
     /// What nothing was published to vanishes with its last subscriber; what was published, when another needs its place.
-    /// What they had, or missed, stays known as a floor for new topics.
-    fn note_vanished(&mut self) {
+    /// What they had, or missed, stays known as a floor for new topics. What is forgotten vanishes as time passes, and its
+    /// position stays known.
+    fn note_vanished(&mut self, by_age: bool) {
         for topic in self.order.clone() {
             let is_used = self.subscribers.values().any(|subscriber| subscriber.topics.contains(&topic));
-            if self.hub.topic(name(topic).as_str()).is_none() {
+            let is_forgotten = self.twins[&topic].is_forgotten();
+            if self.hub.topic(name(topic).as_str()).is_some() {
+                assert!(is_used || !is_forgotten || !by_age || self.hub.is_walking(), "{topic} did not vanish");
+            } else {
                 let twin = self.twins.remove(&topic).expect("it was there");
                 let is_for_another = self.order.len() >= self.limits.topics_max;
-                assert!(!is_used && (twin.all.is_empty() || is_for_another), "{topic} vanished");
+                let was_published = twin.is_back || !twin.all.is_empty();
+                assert!(!is_used && (!was_published || is_for_another || is_forgotten), "{topic} vanished");
                 self.order.retain(|other| *other != topic);
+                if is_forgotten {
+                    self.record_vanished(topic, twin.evicted_through().max(twin.lost));
+                    continue;
+                }
                 let last = twin.held().last().map_or(twin.evicted_through(), |record| record.sequence);
                 self.floor = self.floor.max(last);
                 if twin.lost > self.floor {
                     self.lost_of_absent.insert(topic, twin.lost);
                 }
             }
+        }
+    }
+
+    /// As many are recorded as there may be topics; of one more, the oldest is known only as a floor.
+    fn record_vanished(&mut self, topic: usize, position: u64) {
+        self.vanished.insert(topic, position);
+        if self.vanished.len() > self.limits.topics_max {
+            let oldest = self.vanished.iter().min_by_key(|(_, position)| **position).map(|(topic, _)| *topic);
+            let position = oldest.and_then(|oldest| self.vanished.remove(&oldest)).expect("there are some");
+            self.floor = self.floor.max(position);
         }
     }
 
@@ -332,12 +364,13 @@ impl Oracle {
             // A topic whose walk is not over can't make room either.
             let are_kept = self.order.iter().any(is_used) || self.hub.is_walking();
             assert!(!self.order.contains(&topic) && are_kept);
+            self.vanished.remove(&topic);
             self.floor = self.head;
             return;
         }
         assert_eq!(appended, Appended::Logged);
         assert!(self.hub.remembered(name(topic).as_str(), &EventId::new(&id).unwrap()).is_some());
-        self.note_vanished();
+        self.note_vanished(false);
         self.twin(topic);
         self.log(topic, Record { sequence: self.head, own_id, text, at: self.now });
     }
@@ -353,13 +386,16 @@ impl Oracle {
     }
 
     fn twin(&mut self, topic: usize) -> &mut Twin {
-        let floor = self.floor;
         if !self.order.contains(&topic) {
             self.order.push(topic);
         }
+        let (floor, vanished) = (self.floor, &mut self.vanished);
         let lost_of_absent = &mut self.lost_of_absent;
         let mut lost = || lost_of_absent.remove(&topic).unwrap_or(0);
-        self.twins.entry(topic).or_insert_with(|| Twin { floor, lost: lost(), ..Twin::default() })
+        self.twins.entry(topic).or_insert_with(|| {
+            let last = vanished.remove(&topic);
+            Twin { floor: last.unwrap_or(floor), lost: lost(), is_back: last.is_some(), ..Twin::default() }
+        })
     }
 
     /// Forgets what the bounds ask for, then holds the record.
@@ -463,7 +499,12 @@ impl Oracle {
         }
         let names: Vec<_> = topics.iter().copied().map(name).collect();
         if self.hub.subscribe(Subscriber(slot), &names).is_err() {
-            return self.check_exhausted(topics);
+            self.check_exhausted(topics);
+            // One that had vanished is back, and stays until it is looked at again.
+            let exists = |topic: &&usize| self.hub.topic(name(**topic).as_str()).is_some();
+            let back: Vec<_> = topics.iter().filter(exists).copied().collect();
+            back.into_iter().for_each(|topic| _ = self.twin(topic));
+            return;
         }
         topics.iter().for_each(|topic| drop(self.twin(*topic).clone()));
         self.subscribers.insert(slot, Expecting { topics: topics.to_vec(), position: self.head });
@@ -574,7 +615,12 @@ impl Oracle {
     fn resume(&mut self, topics: &[usize], place: Option<usize>, replay: Replay) {
         let names: Vec<_> = topics.iter().copied().map(name).collect();
         if self.hub.subscribe(VISITOR, &names).is_err() {
-            return self.check_exhausted(topics);
+            self.check_exhausted(topics);
+            // One that had vanished is back, and stays until it is looked at again.
+            let exists = |topic: &&usize| self.hub.topic(name(**topic).as_str()).is_some();
+            let back: Vec<_> = topics.iter().filter(exists).copied().collect();
+            back.into_iter().for_each(|topic| _ = self.twin(topic));
+            return;
         }
         topics.iter().for_each(|topic| drop(self.twin(*topic).clone()));
         let id = match place {
@@ -723,6 +769,7 @@ proptest! {
         oracle.take(&Step::Append { topic: 0, own_id: false, bytes: 5 });
         let limits = RunLimits { frames_max, bytes_max: 300 };
         oracle.subscribe(VISITOR.0, &[0]);
+        oracle.subscribe(WANDERER.0, &[0, 1, 2]);
         oracle.take(&Step::Append { topic: 0, own_id: false, bytes: 5 });
         let mut slice = Vec::new();
         let topic = loop {
@@ -739,6 +786,16 @@ proptest! {
             prop_assert!(!oracle.hub.is_evicted(VISITOR, position));
             prop_assert_eq!(own.frames(), shared.frames(), "{}", position);
             prop_assert_eq!((own.through(), own.is_complete()), (shared.through(), shared.is_complete()));
+        }
+        // One of several topics shares it while the others have nothing for it.
+        for position in (0..=oracle.head).map(Sequence).filter(|position| shared.covers(*position)) {
+            if oracle.hub.has_news_only_of(topic, WANDERER, position) {
+                own.clear();
+                oracle.hub.run_for(WANDERER, position, oracle.hub.head(), limits, &mut own);
+                prop_assert!(!oracle.hub.is_evicted(WANDERER, position));
+                prop_assert_eq!(own.frames(), shared.frames(), "{}", position);
+                prop_assert_eq!((own.through(), own.is_complete()), (shared.through(), shared.is_complete()));
+            }
         }
         let is_gone = oracle.hub.is_evicted(VISITOR, Sequence(after));
         prop_assert_eq!(shared.covers(Sequence(after)), !is_gone && !shared.is_empty());

@@ -265,6 +265,9 @@ fn a_fork_that_can_not_be_written_yet_is_written_later() {
     let nodes = [(); 2].map(|()| node(cluster.brokers(), &[]));
     check_fork(&nodes, || {
         cluster.fail("fetch", &[code::OFFSET_OUT_OF_RANGE]);
+        // Before it looks for the fork, a node waits for half a second. A node that fails earlier would forget the error.
+        let has_found = |node: &Server| node.log().find(&["has nothing at the next offset"]).is_some();
+        wait_until("a node reads the error", || nodes.iter().any(has_found));
         cluster.fail("offsets", &[code::TOPIC_AUTHORIZATION_FAILED; 8]);
     });
 }
@@ -342,8 +345,9 @@ fn what_retention_has_deleted_is_a_gap() {
     let cluster = KafkaCluster::with_topic("fanfare");
     let server = node(cluster.brokers(), &["--history-events", "3"]);
     let behind = node(cluster.brokers(), &["--history-events", "3"]);
+    let has_read = |node: &Server, events: f64| node.metric("fanfare_published_events_total{source=\"bus\"}") >= events;
     let ids = publish_many(&server);
-    wait_until("the other node has read", || behind.metric("fanfare_published_events_total{source=\"bus\"}") >= 200.0);
+    wait_until("the other node has read", || has_read(&behind, 200.0));
     let mut late = Subscriber::open(&behind, "/events?topic=a");
     behind.signal("STOP");
     // The mock broker keeps 5 MiB.
@@ -352,6 +356,7 @@ fn what_retention_has_deleted_is_a_gap() {
         publish(&server, &json!({"topic": "b", "data": large}));
     }
     publish(&server, &json!({"topic": "a", "data": "last"}));
+    wait_until("the node has read", || has_read(&server, 241.0));
     let mut subscriber = Subscriber::resume(&server, "/events?topic=a", &ids[5]);
     let gap = subscriber.event();
     assert_eq!(gap.gap()["reason"], "evicted");

@@ -16,6 +16,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench's output")]
 
 pub mod arena;
+pub mod baseline;
 pub mod cases;
 pub mod contest;
 pub mod document;

@@ -18,7 +18,7 @@ use super::systemd::Systemd;
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment, Loaded};
 use crate::event::RunName;
-use crate::io::allocator::give_large_blocks_their_own_pages;
+use crate::io::allocator::{give_large_blocks_their_own_pages, return_free_pages};
 use crate::io::limits::{page_bytes, raise_descriptor_limit};
 use crate::observe::live::Live;
 use crate::observe::logging::FilterControl;
@@ -47,7 +47,8 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
         None => Sequencer::new(run, outlets.clone()),
     };
     let live = Arc::<Live>::default();
-    process::sample_into(Arc::clone(&live), page_bytes()).context("starting the thread for the process's figures")?;
+    process::sample_into(Arc::clone(&live), page_bytes(), return_free_pages)
+        .context("starting the thread for the process's figures")?;
     let pinning = Arc::new(Pinning::begin(loop_count).context("giving event loops cores of their own")?);
     if loop_count > 1 {
         tracing::info!(loops = loop_count, pinned = pinning.is_on(), "several event loops share the connections");

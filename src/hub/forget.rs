@@ -16,6 +16,8 @@ use crate::hub::holds::HoldChange;
 
 /// Evictions per call: about 2 ms. Events that arrive in a burst also expire in a burst.
 const EVICTIONS_PER_AGING_MAX: usize = 8192;
+/// Topics that vanish per call: about 2 ms.
+const VANISHING_PER_AGING_MAX: usize = 2048;
 
 /// Which bound an entry was evicted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +62,7 @@ impl Hub {
         EvictionReason::ALL.into_iter().map(|reason| (reason.as_str(), self.evictions[reason as usize]))
     }
 
-    /// Evicts what is older than the age limit. False: there may be more that is too old.
+    /// Evicts what is older than the age limit, and removes topics of which nothing is left. False: there may be more.
     pub fn age(&mut self, now: Duration) -> bool {
         let mut budget = EVICTIONS_PER_AGING_MAX;
         while budget > 0
@@ -77,7 +79,7 @@ impl Hub {
         {
             self.forget_loss(loss);
         }
-        has_aged_all
+        has_aged_all && self.topics.remove_forgotten(VANISHING_PER_AGING_MAX)
     }
 
     /// Marks the topics that a loss touched as incomplete through its position.
@@ -125,6 +127,9 @@ impl Hub {
         let Some(evicted) = topic.log.evict_oldest() else { return false };
         let next = topic.log.oldest().map(|oldest| (oldest.sequence, key));
         self.oldest.replace(topic.limits.age_max, (evicted.sequence, key), next);
+        if next.is_none() {
+            self.topics.note_may_vanish(key);
+        }
         self.forgotten_ids.add(&self.topics.get(key).name, &evicted.naming);
         self.forget(&evicted, reason);
         true

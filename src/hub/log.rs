@@ -80,6 +80,11 @@ impl TopicLog {
         Some(entry)
     }
 
+    /// True when it remembers no event, and of the last one nothing but its position.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.entries.is_empty() && self.last_evicted.as_ref().is_none_or(|naming| naming.alias().is_none())
+    }
+
     /// What came at or before `position` is missing.
     pub(super) fn begin_after(&mut self, position: Sequence) {
         match self.entries.is_empty() {

@@ -26,6 +26,7 @@ mod keys;
 mod log;
 mod losses;
 mod oldest;
+mod places;
 mod replay;
 mod report;
 mod rules;
@@ -34,6 +35,7 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod vanished;
 mod walk;
 
 use std::collections::VecDeque;
@@ -215,7 +217,7 @@ impl Hub {
                 Err(TopicsExhausted) => {
                     // A client that resumes this topic later must get a gap, because it misses this event, or has it from
                     // another node.
-                    self.topics.raise_floor(sequence);
+                    self.topics.note_unlogged(&topic, sequence);
                     self.forgotten_ids.add(&topic, &naming);
                     return Appended::NoTopic;
                 }

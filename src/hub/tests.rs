@@ -179,6 +179,49 @@ fn an_unused_topic_is_evicted_even_if_it_was_published_to_recently() {
 }
 
 #[test]
+fn a_forgotten_topic_vanishes_and_only_beyond_the_bound_a_client_gets_a_gap_that_is_not_there() {
+    const TOPICS: u64 = 1000;
+    let mut stage = Stage::new(HubLimits { topics_max: TOPICS as usize, ..HubLimits::default() });
+    let age = |stage: &mut Stage| {
+        stage.now += Duration::from_secs(1000);
+        while !stage.hub.age(stage.now) {}
+    };
+    for n in 1..=TOPICS {
+        assert_eq!(stage.append(&n.to_string()), Appended::Logged);
+    }
+    age(&mut stage);
+    assert_eq!((stage.hub.topic_count(), stage.hub.topic_places()), (0, 0));
+    // Topic n had the event n. Each client stands before it, or at it.
+    for n in 1..=TOPICS {
+        stage.subscribe(0, &[&n.to_string()]).unwrap();
+        assert_eq!(stage.missed(0, n - 1), [(n, n.to_string())]);
+        assert_eq!(stage.missed(0, n), []);
+        stage.hub.unsubscribe(Subscriber(0));
+        age(&mut stage);
+    }
+    // What returns goes on where it was, and its place is another topic's again.
+    assert_eq!(stage.append("1"), Appended::Logged);
+    age(&mut stage);
+    // One more than are recorded: of the oldest, only a floor is known.
+    assert_eq!(stage.append("more"), Appended::Logged);
+    age(&mut stage);
+    stage.subscribe(0, &["2", "3"]).unwrap();
+    assert_eq!(stage.missed(0, 1), [(2, "2".into()), (3, "3".into())]);
+    stage.subscribe(1, &["never"]).unwrap();
+    assert_eq!((stage.missed(1, 1), stage.missed(1, 2)), (vec![(2, "never".into())], vec![]));
+}
+
+/// Its id is not a position, so its position must stay known with it.
+#[test]
+fn a_topic_whose_last_event_has_a_publishers_id_stays() {
+    let mut stage = Stage::new(HubLimits::default());
+    let (sequence, naming) = (stage.number(), Naming::Here(EventId::new("own").ok()));
+    stage.hub.append(Broadcast { sequence, topic: name("a"), naming, frame: b"a\n"[..].into() }, Duration::ZERO);
+    assert!(stage.hub.age(Duration::from_secs(1000)));
+    assert_eq!(stage.hub.topic_count(), 1);
+}
+
+#[test]
 fn topics_without_events_evict_no_other_topic_and_vanish_with_their_subscribers() {
     let mut stage = Stage::new(HubLimits { topics_max: 2, ..HubLimits::default() });
     stage.hub.reserve(&name("configured"));

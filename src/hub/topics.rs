@@ -4,21 +4,21 @@
 //! subscriber names it. The last kind has its own bound and is removed with its last subscriber, so that clients that
 //! name arbitrary topics take neither the place nor the history of a topic in use.
 //!
-//! A published topic without subscribers stays, so that its log can replay and its positions stay known, until another
-//! topic needs its place. The topic that is unused the longest is removed first, and its last sequence becomes the
-//! floor for new topics: a client that resumes from before the floor gets a gap, because the hub can't know that it
-//! missed nothing.
+//! A published topic without subscribers stays while its log remembers an event, or until another topic needs its place.
+//! The topic that is unused the longest is removed first, and its last sequence becomes the floor for new topics: a
+//! client that resumes from before the floor gets a gap, because the hub can't know that it missed nothing. A topic whose
+//! log has become empty vanishes, but its last position stays known ([`Vanished`]).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use slab::Slab;
-
 use crate::event::{Sequence, Topic};
 use crate::hub::keys::{Subscriber, TopicKey};
 use crate::hub::log::TopicLog;
+use crate::hub::places::Places;
 use crate::hub::rules::{Rules, TopicLimits};
+use crate::hub::vanished::Vanished;
 use crate::hub::walk::Walk;
 
 /// How many unused topics are examined for one without recent events, before any is taken.
@@ -26,6 +26,9 @@ const LOOKS_MAX: usize = 8;
 
 /// Topics that do not exist whose forgotten losses are kept individually; with more, every new topic counts as touched.
 const ABSENT_MAX: usize = 10_000;
+
+/// Tables up to this size keep their memory.
+const KEPT_MAX: usize = 1024;
 
 /// Why a topic exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +51,32 @@ pub(super) struct TopicEntry {
     /// Every subscriber has been visited since the event at this position was appended.
     pub(super) walked_through: Sequence,
     origin: Origin,
-    /// Set while it is in the queue of unused topics: the last sequence it had when it was queued.
-    queued: Option<Sequence>,
+    /// Set while it is in the queue of unused topics.
+    queued: Option<Queued>,
+    /// It is among the topics that may vanish.
+    may_vanish: bool,
+}
+
+/// A topic's place in the queue of unused topics.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    number: u64,
+    /// The last sequence it had when it was queued.
+    last: Sequence,
 }
 
 #[derive(Debug)]
 pub(super) struct Topics {
-    entries: Slab<TopicEntry>,
+    entries: Places<TopicEntry>,
     names: HashMap<Topic, TopicKey>,
-    unused: VecDeque<TopicKey>,
+    /// Published topics without subscribers, each with its number in the queue. A topic that vanished or was removed has none.
+    unused: VecDeque<(TopicKey, u64)>,
+    /// The next number in that queue, and how many topics have one.
+    next_number: u64,
+    queued: usize,
+    /// Topics whose last event may be forgotten, and that may have no subscriber.
+    may_vanish: Vec<TopicKey>,
+    vanished: Vanished,
     topics_max: usize,
     pub(super) rules: Rules,
     /// Names in the configuration: there is always a place for them.
@@ -73,9 +93,13 @@ pub(super) struct Topics {
 impl Topics {
     pub(super) fn new(topics_max: usize, rules: Rules) -> Topics {
         Topics {
-            entries: Slab::new(),
+            entries: Places::new(),
             names: HashMap::new(),
             unused: VecDeque::new(),
+            next_number: 0,
+            queued: 0,
+            may_vanish: Vec::new(),
+            vanished: Vanished::new(topics_max),
             topics_max,
             rules,
             reserved_names: HashSet::new(),
@@ -92,11 +116,11 @@ impl Topics {
     }
 
     pub(super) fn get(&self, key: TopicKey) -> &TopicEntry {
-        &self.entries[key.0 as usize]
+        self.try_get(key).expect("a key is of a topic that exists")
     }
 
     pub(super) fn get_mut(&mut self, key: TopicKey) -> &mut TopicEntry {
-        &mut self.entries[key.0 as usize]
+        self.entries.get_mut(key.0 as usize).expect("a key is of a topic that exists")
     }
 
     /// The topic at a place, if there is one.
@@ -106,11 +130,11 @@ impl Topics {
 
     /// How many places the table has, including free ones: every key is below.
     pub(super) fn places(&self) -> usize {
-        self.entries.capacity()
+        self.entries.end()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (TopicKey, &TopicEntry)> {
-        self.entries.iter().map(|(slot, entry)| (TopicKey(slot as u32), entry))
+        self.entries.iter().map(|(place, entry)| (TopicKey(place as u32), entry))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -156,22 +180,34 @@ impl Topics {
 
     /// True when some published topic has no subscriber.
     pub(super) fn has_unused(&mut self) -> bool {
-        while let Some(key) = self.unused.front() {
-            let entry = &mut self.entries[key.0 as usize];
-            if entry.subscribers.is_empty() {
-                return true;
+        while let Some(&place) = self.unused.front() {
+            if self.is_queued(place) {
+                if self.get(place.0).subscribers.is_empty() {
+                    return true;
+                }
+                // It is queued again when its last subscriber leaves.
+                self.leave_queue(place.0);
             }
-            // It is queued again when its last subscriber leaves.
-            entry.queued = None;
             self.unused.pop_front();
         }
         false
     }
 
+    /// True unless the topic that stood at this place of the queue has left it.
+    fn is_queued(&self, (key, number): (TopicKey, u64)) -> bool {
+        self.try_get(key).and_then(|entry| entry.queued).is_some_and(|queued| queued.number == number)
+    }
+
+    fn leave_queue(&mut self, key: TopicKey) -> Option<Queued> {
+        let queued = self.get_mut(key).queued.take();
+        self.queued -= usize::from(queued.is_some());
+        queued
+    }
+
     /// Records that the loss log has forgotten a loss of this topic.
     pub(super) fn note_forgotten_loss(&mut self, name: &Topic, position: Sequence) {
         match self.names.get(name.as_str()) {
-            Some(key) => self.entries[key.0 as usize].log.note_forgotten_loss(position),
+            Some(key) => self.get_mut(*key).log.note_forgotten_loss(position),
             None => self.note_loss_of_absent(name, position),
         }
     }
@@ -189,16 +225,29 @@ impl Topics {
         self.floor = self.floor.max(position);
     }
 
+    /// An event of a topic that doesn't exist found no room.
+    pub(super) fn note_unlogged(&mut self, name: &Topic, position: Sequence) {
+        self.vanished.take(name);
+        self.raise_floor(position);
+    }
+
     /// Every topic of the bus, now and later, lacks what came at or before `position`.
     pub(super) fn begin_after(&mut self, position: Sequence) {
-        self.raise_floor(position);
-        let of_bus = self.entries.iter_mut().filter(|(_, entry)| !entry.name.is_reserved());
-        of_bus.for_each(|(_, entry)| entry.log.begin_after(position));
+        let newest = self.vanished.clear();
+        self.raise_floor(position.max(newest));
+        let of_bus = self.entries.iter_mut().filter(|entry| !entry.name.is_reserved());
+        of_bus.for_each(|entry| entry.log.begin_after(position));
     }
 
     pub(super) fn insert(&mut self, name: &Topic, origin: Origin) -> TopicKey {
-        let origin = if self.reserved_names.contains(name) { Origin::Reserved } else { origin };
-        let mut log = TopicLog::new(self.floor);
+        let last = self.vanished.take(name);
+        let origin = match last {
+            _ if self.reserved_names.contains(name) => Origin::Reserved,
+            // Something was published to it before it vanished.
+            Some(_) => Origin::Published,
+            None => origin,
+        };
+        let mut log = TopicLog::new(last.unwrap_or(self.floor));
         if let Some(position) = self.losses_of_absent.remove(name.as_str()) {
             log.note_forgotten_loss(position);
         }
@@ -211,6 +260,7 @@ impl Topics {
             walked_through: Sequence::ZERO,
             origin,
             queued: None,
+            may_vanish: false,
         };
         let key = TopicKey(self.entries.insert(entry) as u32);
         self.names.insert(name.clone(), key);
@@ -227,7 +277,7 @@ impl Topics {
 
     /// Something is published to it: it counts as a published topic now.
     pub(super) fn note_published(&mut self, key: TopicKey) {
-        let entry = &mut self.entries[key.0 as usize];
+        let entry = self.get_mut(key);
         if entry.origin == Origin::Subscribed {
             entry.origin = Origin::Published;
             self.forget_subscribed();
@@ -236,24 +286,29 @@ impl Topics {
 
     /// Its last subscriber has left: it may give up its place to another topic, or is removed.
     pub(super) fn note_unused(&mut self, key: TopicKey) {
-        let entry = &self.entries[key.0 as usize];
+        let entry = self.get(key);
         match entry.origin {
             Origin::Reserved => {}
-            Origin::Published => self.queue_unused(key),
+            Origin::Published => {
+                self.queue_unused(key);
+                self.note_may_vanish(key);
+            }
             // The end of its walk calls this again.
             Origin::Subscribed if entry.walk.is_some() => {}
             Origin::Subscribed => {
                 self.forget_subscribed();
-                self.remove(key);
+                self.remove_and_raise_floor(key);
             }
         }
     }
 
     fn queue_unused(&mut self, key: TopicKey) {
-        let entry = &mut self.entries[key.0 as usize];
-        if entry.queued.is_none() {
-            entry.queued = Some(entry.log.last());
-            self.unused.push_back(key);
+        let queued = Queued { number: self.next_number, last: self.get(key).log.last() };
+        if self.get(key).queued.is_none() {
+            self.get_mut(key).queued = Some(queued);
+            self.unused.push_back((key, queued.number));
+            self.next_number += 1;
+            self.queued += 1;
         }
     }
 
@@ -262,9 +317,13 @@ impl Topics {
         let mut looks = 0;
         // Twice around: one must be found even if there are few topics, all published to lately.
         for _ in 0..2 * self.unused.len() {
-            let key = self.unused.pop_front()?;
-            let entry = &mut self.entries[key.0 as usize];
-            let queued = entry.queued.take().expect("what stands in the queue knows it");
+            let place = self.unused.pop_front()?;
+            if !self.is_queued(place) {
+                continue;
+            }
+            let key = place.0;
+            let queued = self.leave_queue(key).expect("what stands in the queue knows it");
+            let entry = self.get(key);
             if !entry.subscribers.is_empty() {
                 continue; // back in the queue when its last subscriber leaves
             }
@@ -273,22 +332,93 @@ impl Topics {
                 continue;
             }
             looks += 1;
-            if queued < entry.log.last() && looks < LOOKS_MAX {
+            if queued.last < entry.log.last() && looks < LOOKS_MAX {
                 self.queue_unused(key);
                 continue;
             }
-            return Some((key, self.remove(key)));
+            return Some((
+                key,
+                if entry.is_forgotten() { self.remove_and_record(key) } else { self.remove_and_raise_floor(key) },
+            ));
         }
         None
     }
 
-    fn remove(&mut self, key: TopicKey) -> TopicEntry {
-        let entry = self.entries.remove(key.0 as usize);
-        self.names.remove(&entry.name);
+    // ---- topics that vanish ----
+
+    /// Its log may have become empty, or its last subscriber has left.
+    pub(super) fn note_may_vanish(&mut self, key: TopicKey) {
+        let entry = self.get_mut(key);
+        if entry.is_forgotten() && !entry.may_vanish {
+            entry.may_vanish = true;
+            self.may_vanish.push(key);
+        }
+    }
+
+    /// Removes topics of which nothing is remembered, and that have no subscriber: at most as many as given. False: there
+    /// may be more.
+    pub(super) fn remove_forgotten(&mut self, topics_max: usize) -> bool {
+        for _ in 0..topics_max {
+            let Some(key) = self.may_vanish.pop() else { break };
+            let Some(entry) = self.entries.get_mut(key.0 as usize) else { continue };
+            entry.may_vanish = false;
+            if entry.is_forgotten() {
+                self.leave_queue(key);
+                self.remove_and_record(key);
+            }
+        }
+        self.shrink();
+        self.may_vanish.is_empty()
+    }
+
+    /// Frees the memory that vanished topics took.
+    fn shrink(&mut self) {
+        if self.unused.len() > KEPT_MAX && self.unused.len() > 4 * self.queued {
+            let mut unused = std::mem::take(&mut self.unused);
+            unused.retain(|place| self.is_queued(*place));
+            unused.shrink_to(2 * self.queued);
+            self.unused = unused;
+        }
+        if self.names.capacity() > KEPT_MAX && self.names.capacity() > 4 * self.names.len() {
+            self.names.shrink_to(2 * self.names.len());
+        }
+        if self.may_vanish.is_empty() {
+            self.may_vanish = Vec::new();
+        }
+    }
+
+    /// Removes a topic of which its last position is enough.
+    fn remove_and_record(&mut self, key: TopicKey) -> TopicEntry {
+        let entry = self.remove(key);
+        let position = entry.log.last().max(entry.log.loss_forgotten_at());
+        if let Some(oldest) = self.vanished.insert(&entry.name, position) {
+            self.raise_floor(oldest);
+        }
+        entry
+    }
+
+    /// Removes a topic whose position is not recorded.
+    fn remove_and_raise_floor(&mut self, key: TopicKey) -> TopicEntry {
+        let entry = self.remove(key);
         self.raise_floor(entry.log.last());
         if entry.log.loss_forgotten_at() > self.floor {
             self.note_loss_of_absent(&entry.name, entry.log.loss_forgotten_at());
         }
         entry
+    }
+
+    fn remove(&mut self, key: TopicKey) -> TopicEntry {
+        let entry = self.entries.remove(key.0 as usize).expect("a key is of a topic that exists");
+        self.names.remove(&entry.name);
+        entry
+    }
+}
+
+impl TopicEntry {
+    /// True when nothing needs it but clients that return, for which its last position is enough. An id of a publisher's,
+    /// or of another node's, is no position: the last event's must stay known.
+    fn is_forgotten(&self) -> bool {
+        let is_unused = self.subscribers.is_empty() && self.walk.is_none();
+        self.origin == Origin::Published && is_unused && self.log.is_forgotten()
     }
 }

@@ -1,4 +1,4 @@
-//! How the allocator places the few large tables that have an entry for every connection.
+//! How the allocator places the few large tables that have an entry for every connection, and when it returns memory.
 #![allow(unsafe_code)]
 
 /// Blocks of at least this size get pages of their own: they grow without a copy, and are returned to the kernel whole.
@@ -16,5 +16,15 @@ pub fn give_large_blocks_their_own_pages() {
         // SAFETY: only sets a parameter of the allocator.
         let taken = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES_FROM) };
         debug_assert_eq!(taken, 1, "the threshold is within the allocator's bounds");
+    }
+}
+
+/// Returns the pages of the heap that hold nothing any more to the kernel. By itself, glibc returns only those at the heap's
+/// end. Takes a few milliseconds after millions of small blocks were freed, while other threads that allocate wait.
+pub fn return_free_pages() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: only changes the allocator's own state, under its own locks.
+        unsafe { libc::malloc_trim(0) };
     }
 }

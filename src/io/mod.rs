@@ -32,6 +32,18 @@ pub const FRAMES_PER_SEND_MAX: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Socket(pub(in crate::io) i32);
 
+impl Socket {
+    /// A socket of another implementation of [`Io`], by its number there.
+    pub fn numbered(number: i32) -> Socket {
+        Socket(number)
+    }
+
+    /// Its number.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
 /// Identifies the connection whose readiness is reported: a slot, and which of its successive tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token {

@@ -18,6 +18,8 @@ pub struct Live {
     pub sent_bytes: Figure,
     /// Connections whose last send the kernel took only in part, or not at all.
     pub lagging_subscribers: Figure,
+    /// Connections, topics, and events in their logs: what most memory is for.
+    pub held: Figure,
     /// Bytes of memory that are resident; 0 where the kernel does not report them.
     pub resident_bytes: Figure,
     /// Open descriptors; 0 where that is not known.

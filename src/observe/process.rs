@@ -1,4 +1,5 @@
-//! The kernel's figures of this process, memory and descriptors, sampled by a separate thread.
+//! The kernel's figures of this process, memory and descriptors, sampled by a separate thread. It also returns free memory
+//! to the kernel, after much of what the loop held is gone.
 //!
 //! The event loop reads the samples and not /proc: while another thread maps memory, or the process has many
 //! descriptors, a read there takes milliseconds.
@@ -13,17 +14,45 @@ use super::live::Live;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Looking at each descriptor costs about a microsecond: more than these are not counted one by one.
 const DESCRIPTORS_COUNTED_MAX: u64 = 4096;
+/// Fewer connections, topics and events than these leave little memory behind: about 1 MB.
+const RELEASED_MIN: u64 = 1000;
 
-/// Takes the first sample, and then one a second in a separate thread, which ends with the process.
-pub fn sample_into(live: Arc<Live>, page_bytes: u64) -> io::Result<()> {
+/// Takes the first sample, and then one a second in a separate thread, which ends with the process. The thread calls
+/// `return_free_memory` when a time of many connections, topics or events is over.
+pub fn sample_into(live: Arc<Live>, page_bytes: u64, return_free_memory: fn()) -> io::Result<()> {
     sample(&live, page_bytes);
     let sample_on = move || {
+        let mut decline = Decline::default();
         loop {
             thread::sleep(INTERVAL);
+            if decline.is_over(live.held.get()) {
+                return_free_memory();
+            }
             sample(&live, page_bytes);
         }
     };
     thread::Builder::new().name("process-figures".to_owned()).spawn(sample_on).map(drop)
+}
+
+/// Finds the end of each decline of a figure by at least a quarter.
+#[derive(Debug, Default)]
+struct Decline {
+    /// The highest value since the last decline.
+    highest: u64,
+    last: u64,
+}
+
+impl Decline {
+    fn is_over(&mut self, held: u64) -> bool {
+        let is_falling = held < self.last - self.last / 64;
+        self.last = held;
+        self.highest = self.highest.max(held);
+        let is_over = !is_falling && self.highest - held >= (self.highest / 4).max(RELEASED_MIN);
+        if is_over {
+            self.highest = held;
+        }
+        is_over
+    }
 }
 
 fn sample(live: &Live, page_bytes: u64) {
@@ -56,6 +85,18 @@ fn open_descriptors(known: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_decline_is_over_once_when_what_was_held_falls_no_more() {
+        let over = |values: &[u64]| {
+            let mut decline = Decline::default();
+            values.iter().map(|held| decline.is_over(*held)).collect::<Vec<_>>()
+        };
+        assert_eq!(over(&[0, 100_000, 60_000, 9_000, 9_000, 9_000]), [false, false, false, false, true, false]);
+        assert_eq!(over(&[100_000, 80_000, 80_000, 75_000, 75_000]), [false, false, false, false, true]);
+        assert_eq!(over(&[1_500, 501, 501]), [false; 3], "too few are gone");
+        assert_eq!(over(&[1_500, 500, 500]), [false, false, true]);
+    }
 
     #[test]
     fn the_kernels_pages_are_of_the_size_that_it_says() {

@@ -25,6 +25,18 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// One of each.
+    pub const ALL: [RequestError; 8] = [
+        RequestError::Malformed(""),
+        RequestError::BodyTooLarge,
+        RequestError::TargetTooLong,
+        RequestError::ExpectationFailed,
+        RequestError::HeadTooLarge,
+        RequestError::TooManyHeaders,
+        RequestError::UnsupportedTransferCoding,
+        RequestError::UnsupportedVersion,
+    ];
+
     /// The status to answer.
     pub fn status(self) -> u16 {
         match self {
@@ -37,18 +49,6 @@ impl RequestError {
             RequestError::UnsupportedVersion => 505,
         }
     }
-
-    /// Every [`reason`](RequestError::reason) there is.
-    pub const REASONS: [&str; 8] = [
-        "malformed",
-        "body_bytes",
-        "target_bytes",
-        "expectation",
-        "head_bytes",
-        "headers",
-        "transfer_coding",
-        "version",
-    ];
 
     /// Its name in metrics.
     pub fn reason(self) -> &'static str {

@@ -242,16 +242,7 @@ mod tests {
             assert!(text.starts_with(&format!("{status} ")), "{status}: {text}");
             assert_eq!(status_label(status), status.to_string());
         }
-        for error in [
-            RequestError::Malformed(""),
-            RequestError::BodyTooLarge,
-            RequestError::TargetTooLong,
-            RequestError::ExpectationFailed,
-            RequestError::HeadTooLarge,
-            RequestError::TooManyHeaders,
-            RequestError::UnsupportedTransferCoding,
-            RequestError::UnsupportedVersion,
-        ] {
+        for error in RequestError::ALL {
             assert_eq!(status_label(error.status()), error.status().to_string());
         }
     }

@@ -57,10 +57,15 @@ pub(crate) fn is_address(authority: &str) -> bool {
 /// True for a name (RFC 6761, 6.3) or an address that never leaves this host, with any port or none.
 pub(crate) fn is_loopback(authority: &str) -> bool {
     let host = without_port(authority);
-    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
-        || in_brackets.is_some_and(|host| host.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()))
-        || host.rsplit('.').next().is_some_and(|domain| domain.eq_ignore_ascii_case("localhost"))
+    // The last byte tells which of the three it may be: each request is checked, and parsing an address takes longest.
+    match host.as_bytes().last() {
+        Some(b'0'..=b'9') => host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback()),
+        Some(b']') => {
+            let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            address.is_some_and(|host| host.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()))
+        }
+        _ => host.rsplit('.').next().is_some_and(|domain| domain.eq_ignore_ascii_case("localhost")),
+    }
 }
 
 #[cfg(test)]

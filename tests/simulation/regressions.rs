@@ -578,3 +578,35 @@ fn entries_that_any_client_can_cause_are_logged_a_few_times_and_then_counted() {
     });
     check_limited(&entries, "closed a connection that reads too slowly", 30);
 }
+
+#[test]
+fn the_answers_to_the_requests_of_one_read_are_one_write() {
+    let body = r#"{"topic":"a","data":"x"}"#;
+    let publish = format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let half = &publish[..publish.len() / 2];
+    for (says, answers, rest) in [
+        (publish.repeat(30), 30, ""),
+        // The last request is not complete: the answers before it do not wait for the rest.
+        (publish.repeat(30) + half, 30, &publish[half.len()..]),
+        // The last answer comes later, or is a stream's.
+        (publish.repeat(3) + "GET /events?topic=b HTTP/1.1\r\nHost: localhost\r\n\r\n", 4, ""),
+        // The last request is refused, and ends the connection.
+        (publish.repeat(3) + "nonsense\r\n\r\n", 4, ""),
+    ] {
+        let mut stage = Stage::new(|_| ());
+        let peer = stage.connect(Pace::Eager, &says);
+        let sends = |stage: &mut Stage| {
+            let trace = stage.node.io().trace();
+            let to_peer = |line: &&String| line.contains("send ") && line.contains(&format!("to peer {}", peer.0));
+            trace.iter().filter(to_peer).count()
+        };
+        let answered =
+            |stage: &mut Stage| String::from_utf8_lossy(stage.node.io().sent_to(peer)).matches("HTTP/1.1 ").count();
+        assert_eq!((sends(&mut stage), answered(&mut stage)), (1, answers), "{says}");
+        if !rest.is_empty() {
+            stage.node.io().peer_send(peer, rest.as_bytes());
+            stage.pass(Duration::from_millis(1));
+            assert_eq!((sends(&mut stage), answered(&mut stage)), (2, answers + 1), "{says}");
+        }
+    }
+}

@@ -83,19 +83,9 @@ fn the_description_is_of_this_version() {
 
 #[test]
 fn every_operation_has_the_answers_that_any_request_may_get_and_all_statuses_are_in_the_description() {
-    let errors = [
-        RequestError::Malformed(""),
-        RequestError::BodyTooLarge,
-        RequestError::TargetTooLong,
-        RequestError::ExpectationFailed,
-        RequestError::HeadTooLarge,
-        RequestError::TooManyHeaders,
-        RequestError::UnsupportedTransferCoding,
-        RequestError::UnsupportedVersion,
-    ];
     let refusals = [Refusal::HeadTimeout, Refusal::Pipelined, Refusal::AnswerBytes];
     let wrong_host = 421;
-    let of_any: BTreeSet<u16> = (errors.into_iter().map(RequestError::status))
+    let of_any: BTreeSet<u16> = (RequestError::ALL.into_iter().map(RequestError::status))
         .chain(refusals.into_iter().map(Refusal::status))
         .chain([wrong_host])
         .collect();

@@ -139,7 +139,11 @@ impl Api {
         let head = asked.head;
         tracing::trace!(peer = %asked.client.address, method = head.method.as_str(), path = &*clip(&head.target.path),
             "request");
-        let route = route(&asked.client, head, &node.settings);
+        // What has a grant was found to be a publish before its body was read.
+        let route = match grant {
+            Some(_) => Ok(Route::Publish),
+            None => route(&asked.client, head, &node.settings),
+        };
         if head.method == Method::Options {
             let methods = route.map_or("GET, HEAD, POST, OPTIONS", |route| route.methods());
             return preflight(head, methods, &node.settings).into();

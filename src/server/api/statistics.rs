@@ -95,12 +95,18 @@ impl Statistics {
     }
 
     /// Stores the figures of all loops that other threads read.
-    fn leave_figures<I: Io>(&self, Watched { transport, node, .. }: &Watched<'_, I>) {
+    fn leave_figures<I: Io>(&self, Watched { transport, hub, node, .. }: &Watched<'_, I>) {
         let (live, counters) = (&self.live, &node.counters);
         let others: Vec<_> = node.member.others_figures().collect();
         let sum = |own: u64, of: fn(&Figures) -> u64| own + others.iter().map(|figures| of(figures)).sum::<u64>();
         live.connections.set(node.common.connections_by_loop().into_iter().sum::<usize>() as u64);
         live.streams.set(node.common.streams() as u64);
+        let held = transport.connection_count() + hub.topic_count() + hub.retained_events();
+        let held_by = |figures: &Figures| {
+            let gauges = &figures.gauges;
+            (gauges.connections + gauges.topic_count() + gauges.retained_events) as u64
+        };
+        live.held.set(sum(held as u64, held_by));
         live.broadcasts.set(counters.broadcasts);
         live.delivered_events.set(sum(counters.delivered_events, |figures| figures.counters.delivered_events));
         live.sent_bytes.set(sum(counters.sent_bytes, |figures| figures.counters.sent_bytes));

@@ -1,5 +1,7 @@
 //! Requests that are answered later: when a broker has answered, or when streams have ended.
 
+use serde::Serialize;
+
 use super::json;
 use crate::event::EventId;
 use crate::io::Token;
@@ -87,15 +89,32 @@ pub(super) fn accept(answer: &PublishAnswer, node: &mut Node) -> Response {
 }
 
 fn accepted(answer: &PublishAnswer) -> Response {
-    let texts = |ids: &[EventId]| ids.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
-    let (ids, duplicates) = (texts(&answer.ids), texts(&answer.duplicates));
-    let body = match (answer.batch, &ids[..], &duplicates[..]) {
-        (false, [id], _) => serde_json::json!({ "id": id }),
-        (false, _, [id, ..]) => serde_json::json!({ "id": id, "duplicate": true }),
-        _ if duplicates.is_empty() => serde_json::json!({ "ids": ids }),
-        _ => serde_json::json!({ "ids": ids, "duplicates": duplicates }),
-    };
-    json(202, &body)
+    let PublishAnswer { ids, duplicates, batch } = answer;
+    match (batch, &ids[..], &duplicates[..]) {
+        (false, [id], _) => json(202, &OneAccepted { id: id.as_str(), duplicate: false }),
+        (false, _, [id, ..]) => json(202, &OneAccepted { id: id.as_str(), duplicate: true }),
+        _ => json(202, &Accepted { ids: texts(ids), duplicates: texts(duplicates) }),
+    }
+}
+
+/// The answer to a publish of one event.
+#[derive(Serialize)]
+struct OneAccepted<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+}
+
+/// The answer to a publish of several events.
+#[derive(Serialize)]
+struct Accepted<'a> {
+    ids: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    duplicates: Vec<&'a str>,
+}
+
+fn texts(ids: &[EventId]) -> Vec<&str> {
+    ids.iter().map(EventId::as_str).collect()
 }
 
 /// The answer to a publish that was refused. `fault` is why nothing can be published now, if that is known.

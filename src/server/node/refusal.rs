@@ -59,7 +59,11 @@ impl Refusal {
 
     /// The names of all refusals, including malformed heads and bodies.
     pub(crate) fn labels() -> impl Iterator<Item = &'static str> {
-        Refusal::ALL.into_iter().map(Refusal::as_str).chain(RequestError::REASONS).chain(PublishError::REASONS)
+        Refusal::ALL
+            .into_iter()
+            .map(Refusal::as_str)
+            .chain(RequestError::ALL.map(RequestError::reason))
+            .chain(PublishError::REASONS)
     }
 
     pub(crate) fn as_str(self) -> &'static str {

@@ -1,7 +1,7 @@
 //! Live delivery: walks over the subscribers of topics with new events, in slices.
 //!
 //! Nearly all subscribers are at the same position, so one run serves a whole batch of sockets. A subscriber that does
-//! not fit (it has several topics, a pace, or a half-written frame) gets its own run, or is left to catch up.
+//! not fit (it has news of several topics, a pace, or a half-written frame) gets its own run, or is left to catch up.
 
 use super::Streams;
 use super::transmit::RUN_LIMITS;
@@ -65,7 +65,10 @@ impl Streams {
             if position >= head {
                 continue;
             }
-            if flags.has(Flags::BEHIND) || stream.mode.has(StreamMode::SPECIAL) {
+            let mode = stream.mode;
+            let shares_runs =
+                || !mode.has(StreamMode::APART) && hub.has_news_only_of(topic, Subscriber(slot), position);
+            if flags.has(Flags::BEHIND) || (mode.has(StreamMode::SPECIAL) && !shares_runs()) {
                 self.send_batch(&run, &mut batch, transport, node);
                 self.scratch.run = run;
                 self.visit_special(slot, transport, hub, node);

@@ -100,7 +100,7 @@ impl Streams {
         if let Some(credential) = credential {
             self.credentials.insert(slot, credential);
         }
-        // A `100 Continue` may still be half written.
+        // Answers to earlier requests may wait in it, or a `100 Continue` be half written.
         let mut outbox = transport.take_outbox(slot, node.now);
         outbox.push(head);
         let position = self.push_start(slot, &mut outbox, &params, start, hub, node);

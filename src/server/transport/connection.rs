@@ -161,9 +161,13 @@ impl StreamMode {
     /// It needs what the logs no longer hold, and a durable bus has it.
     pub(crate) const FETCHING: StreamMode = StreamMode(1 << 5);
 
-    /// What differs from plain delivery: a walk sends a shared run to streams without these.
-    pub(crate) const SPECIAL: StreamMode =
-        StreamMode(StreamMode::PACED.0 | StreamMode::LATEST.0 | StreamMode::SEVERAL_TOPICS.0 | StreamMode::FETCHING.0);
+    /// Its runs are its own.
+    pub(crate) const APART: StreamMode =
+        StreamMode(StreamMode::PACED.0 | StreamMode::LATEST.0 | StreamMode::FETCHING.0);
+
+    /// What differs from plain delivery: a walk sends a shared run to streams without these, and to those of several topics
+    /// of which only one has news.
+    pub(crate) const SPECIAL: StreamMode = StreamMode(StreamMode::APART.0 | StreamMode::SEVERAL_TOPICS.0);
 
     pub(crate) fn has(self, any: StreamMode) -> bool {
         self.0 & any.0 != 0

@@ -254,10 +254,18 @@ impl<I: Io> Transport<I> {
         }
     }
 
-    /// Takes requests from what has arrived, until one needs more bytes or has to wait. False: there are more, but
+    /// Takes requests from what has arrived, and sends the small answers to them together. False: there are more, but
     /// other connections are served first.
     fn advance_requests(&mut self, slot: u32, service: &mut impl Service<I>, node: &mut Node) -> bool {
-        for taken in 0..REQUESTS_PER_VISIT_MAX {
+        let done = self.take_requests(slot, service, node);
+        self.send_gathered(slot, node);
+        done || matches!(self.connections[slot as usize].phase, Phase::Responding(_) | Phase::Publishing(_))
+    }
+
+    /// Takes requests until one needs more bytes or has to wait.
+    fn take_requests(&mut self, slot: u32, service: &mut impl Service<I>, node: &mut Node) -> bool {
+        let (mut steps, mut answered) = (0, 0);
+        while answered < REQUESTS_PER_VISIT_MAX {
             if self.connections[slot as usize].flags.has(Flags::AWAITS_PROXY_HEADER)
                 && !self.take_proxy_header(slot, node)
             {
@@ -270,9 +278,10 @@ impl<I: Io> Transport<I> {
                 connection.since = Tick::of(node.now);
                 return true;
             }
-            if taken > 0 && self.io.now() >= self.visit_until {
+            if steps > 0 && self.io.now() >= self.visit_until {
                 return false;
             }
+            steps += 1;
             match request.advance(&node.settings.limits) {
                 Ok(Progress::NeedMore) => return true,
                 Ok(Progress::Head(head)) => self.admit_body(slot, &head, service, node),
@@ -283,6 +292,7 @@ impl<I: Io> Transport<I> {
                 }
                 Ok(Progress::Complete { head, body, grant }) => {
                     self.connections[slot as usize].flags.clear(Flags::FRESH);
+                    answered += 1;
                     service.answer(self, slot, Arrived { head: &head, body: &body, grant }, node);
                 }
                 Err(error) => {

@@ -1,10 +1,11 @@
-//! Responses: encoded, written, and then the next request or the end. After its last answer a connection lingers, or the
-//! client could see a reset instead of the answer.
+//! Responses: encoded, written, and then the next request or the end. Small answers to requests that arrived together are
+//! written together. After its last answer a connection lingers, or the client could see a reset instead of the answer.
 
 use super::Transport;
 use super::answers::{Account, SMALL_ANSWER_BYTES};
 use super::clients::Client;
 use super::connection::{Awaited, CloseReason, Flags, Phase, Publishing, Responding};
+use super::outbox::Outbox;
 use crate::event::Frame;
 use crate::io::{Io, Token};
 use crate::protocol::head::{Method, RequestHead};
@@ -78,9 +79,13 @@ impl<I: Io> Transport<I> {
     /// Writes bytes that are a whole response, the last of the connection. Its peer is charged: the request may have
     /// been unreadable, and then no client is known.
     pub(crate) fn write_last(&mut self, slot: u32, bytes: Vec<u8>, reason: CloseReason, node: &mut Node) {
-        let connection = self.at(slot);
-        let account = Account::of(connection.flags.has(Flags::ADMIN), connection.peer, &node.settings);
+        let account = self.account_of_peer(slot, node);
         self.write_answer(slot, bytes, Some(reason), account, node);
+    }
+
+    fn account_of_peer(&self, slot: u32, node: &Node) -> Account {
+        let connection = self.at(slot);
+        Account::of(connection.flags.has(Flags::ADMIN), connection.peer, &node.settings)
     }
 
     /// Checks, before a large answer is built, whether there is room for it.
@@ -105,18 +110,60 @@ impl<I: Io> Transport<I> {
         account: Account,
         node: &mut Node,
     ) {
-        let size = bytes.len();
+        let is_small = bytes.len() <= SMALL_ANSWER_BYTES;
+        let mut outbox = self.take_outbox(slot, node.now);
+        outbox.push(Frame::from(bytes));
+        if is_small && last.is_none() && self.has_next_request(slot) {
+            self.put_back(slot, outbox);
+        } else {
+            self.send_answers(slot, outbox, last, account, node);
+        }
+    }
+
+    /// True when more arrived behind the request that is being answered. The visit in progress goes on with it, and ends with
+    /// [`Transport::send_gathered`].
+    fn has_next_request(&self, slot: u32) -> bool {
+        matches!(&self.at(slot).phase, Phase::Requesting(request) if !request.is_empty())
+    }
+
+    /// Sends the answers that waited for those to the requests behind them.
+    pub(super) fn send_gathered(&mut self, slot: u32, node: &mut Node) {
+        if !self.outboxes.contains_key(&slot) {
+            return;
+        }
+        let outbox = self.take_outbox(slot, node.now);
+        match self.at(slot).phase {
+            Phase::Requesting(_) => {
+                let account = self.account_of_peer(slot, node);
+                self.send_answers(slot, outbox, None, account, node);
+            }
+            // The answer to the newest request comes later.
+            Phase::Publishing(_) => _ = self.send_outbox(slot, outbox, node),
+            _ => self.put_back(slot, outbox),
+        }
+    }
+
+    /// Sends the answers in an outbox. What the kernel does not take is charged to the account of the newest one.
+    fn send_answers(
+        &mut self,
+        slot: u32,
+        outbox: Outbox,
+        last: Option<CloseReason>,
+        account: Account,
+        node: &mut Node,
+    ) {
         let connection = &mut self.connections[slot as usize];
         let responding = Responding { request: connection.take_request(), last, account, waiting_bytes: 0 };
         connection.phase = Phase::Responding(Box::new(responding));
         connection.since = Tick::of(node.now);
-        self.send_frame(slot, Frame::from(bytes), node);
+        let bytes = outbox.unsent_bytes();
+        self.send_outbox(slot, outbox, node);
         self.finish_response(slot, node);
-        self.charge_if_waiting(slot, size, node);
+        self.charge_if_waiting(slot, bytes, node);
         self.arm_deadline(slot, node);
     }
 
-    /// Charges an answer that the kernel did not take whole.
+    /// Charges answers that the kernel did not take whole.
     fn charge_if_waiting(&mut self, slot: u32, bytes: usize, node: &Node) {
         if let Phase::Responding(responding) = &mut self.connections[slot as usize].phase {
             responding.waiting_bytes = bytes;

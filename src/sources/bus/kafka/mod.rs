@@ -246,6 +246,7 @@ impl KafkaBus {
             };
         }
         if matches!(outcome, Err(ReadError::OutOfRange)) {
+            tracing::warn!(topic = self.settings.topic, position = %after, "the bus in Kafka has nothing at the next offset");
             // librdkafka says it once, so it outlasts an error of the next steps.
             self.is_cut = true;
             epoch = self.recover(partition, after)?;
