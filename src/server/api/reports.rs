@@ -54,7 +54,7 @@ impl Api {
                 _ => {
                     let detail =
                         format!("{hanging} of {} event loops have not turned for 10 s", node.member.loop_count());
-                    response::problem(503, "Hanging", &detail)
+                    response::problem(503, "Hanging", &detail).with_header("Retry-After", "10")
                 }
             };
         }

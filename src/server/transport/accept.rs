@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Transport;
 use super::acceptor::{ListenerRole, Listening, PauseReason, Reach};
-use super::clients::{admit_peer, forget_address};
+use super::clients::admit_peer;
 use super::connection::{CloseReason, Connection, Flags, Phase};
 use super::peer::CompactPeer;
 use crate::io::{Accept, Close, Io, ListenerIndex, Peer, Socket, Token};
@@ -266,7 +266,7 @@ impl<I: Io> Transport<I> {
             }
             node.counters.closed.count(CloseReason::SocketError.as_str());
             self.io.close(socket, Close::Reset);
-            forget_address(peer, flags, node);
+            Self::forget_address(peer, flags, node);
             node.forget_connection();
             return Err(NotWatched);
         }

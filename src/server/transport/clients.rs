@@ -108,6 +108,13 @@ impl<I: Io> Transport<I> {
         }
     }
 
+    /// Stops counting a connection that has ended.
+    pub(super) fn forget_address(peer: CompactPeer, flags: Flags, node: &Node) {
+        if flags.has(Flags::COUNTED) {
+            node.common.addresses.give_back(peer.key(), 1);
+        }
+    }
+
     /// Counts every connection again, for a limit that may be new.
     pub(crate) fn recount_addresses(&mut self, node: &Node) {
         let settings = &node.settings;
@@ -118,7 +125,7 @@ impl<I: Io> Transport<I> {
                 true => connection.is_streaming(),
                 false => peer.ip().is_some(),
             };
-            forget_address(peer, connection.flags, node);
+            Self::forget_address(peer, connection.flags, node);
             connection.flags.clear(Flags::COUNTED);
             if has_limit && counts && !connection.flags.has(Flags::ADMIN) {
                 connection.flags.set(Flags::COUNTED);
@@ -139,13 +146,6 @@ pub(super) fn admit_peer(peer: CompactPeer, flags: &mut Flags, node: &Node) -> R
     }
     flags.set(Flags::AWAITS_PROXY_HEADER);
     Ok(())
-}
-
-/// Stops counting a connection that has ended.
-pub(super) fn forget_address(peer: CompactPeer, flags: Flags, node: &Node) {
-    if flags.has(Flags::COUNTED) {
-        node.common.addresses.give_back(peer.key(), 1);
-    }
 }
 
 /// Counts a connection for its peer's address; an error if the address is so far over its limit that it gets no answer.

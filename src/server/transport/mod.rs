@@ -43,7 +43,6 @@ use crate::event::{Frame, Sequence};
 use crate::hub::HoldChange;
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
 use acceptor::{Acceptor, Entrance};
-use clients::forget_address;
 use connection::{CloseReason, Connection, Flags, Phase, Stream};
 use date::Date;
 use outbox::Outbox;
@@ -333,7 +332,7 @@ impl<I: Io> Transport<I> {
                 self.readable.forget_charge(slot);
             }
             self.outboxes.remove(&slot);
-            forget_address(connection.peer, connection.flags, node);
+            Self::forget_address(connection.peer, connection.flags, node);
             node.forget_connection();
         }
         dead
