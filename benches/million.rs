@@ -28,7 +28,7 @@ use fanfare::hub::{Hub, HubLimits};
 use fanfare::io::allocator::give_large_blocks_their_own_pages;
 use fanfare::io::{Accept, Close, Io, ListenerIndex, Peer, Read, Readiness, Sent, Socket, Token};
 use fanfare::server::settings::{Cors, Proxies, Publishing, Settings};
-use fanfare::server::{Entrance, ListenerRole, Parts, Reach, Reloads, Server};
+use fanfare::server::{Entrance, ListenerRole, Member, Parts, Reach, Reloads, Server};
 use fanfare::sources::channel::{ChannelLimits, channel};
 use fanfare::sources::sequencer::Sequencer;
 use support::baseline::{self, Figures};
@@ -181,6 +181,7 @@ impl Stage {
             settings: settings(subscribers),
             hub: Hub::new(run, HubLimits::default()),
             inbox,
+            member: Member::alone(),
             publisher: Arc::clone(&sequencer) as _,
             fetcher: None,
             own_events: Arc::clone(&sequencer) as _,

@@ -15,12 +15,22 @@ use crate::server::{Entrance, ListenerRole, Reach};
 pub(super) struct Listeners {
     pub(super) opened: Vec<Listener>,
     pub(super) roles: Vec<ListenerRole>,
+    options: SocketOptions,
+    /// How many loops listen.
+    loops: usize,
+}
+
+/// The listeners of one loop.
+pub(super) struct LoopListeners {
+    pub(super) opened: Vec<Listener>,
+    /// What the server needs to know about each.
+    pub(super) entrances: Vec<Entrance>,
 }
 
 impl Listeners {
     /// Takes the sockets that were passed, and opens the configured listeners that are not among them. A default
     /// listener is not opened if a public socket was passed.
-    pub(super) fn open(loaded: &Loaded) -> anyhow::Result<Listeners> {
+    pub(super) fn open(loaded: &Loaded, loops: usize) -> anyhow::Result<Listeners> {
         let config = &loaded.config;
         let options = SocketOptions {
             backlog: config.listen.backlog,
@@ -28,9 +38,9 @@ impl Listeners {
             unsent_bytes_max: config.io.unsent_bytes_max,
             patience: Patience::new(config.tcp_user_timeout),
         };
-        let mut listeners = Listeners { opened: Vec::new(), roles: Vec::new() };
+        let mut listeners = Listeners { opened: Vec::new(), roles: Vec::new(), options, loops };
         for passed in activation::take_passed().context("taking the sockets that were passed")? {
-            listeners.inherit(passed, &options, config.security.dev)?;
+            listeners.inherit(passed, config.security.dev)?;
         }
         let opens_public =
             loaded.settings.get("listen").is_explicit() || !listeners.roles.contains(&ListenerRole::Public);
@@ -38,15 +48,15 @@ impl Listeners {
             config.listen.public.iter().filter(|_| opens_public).map(|address| (address, ListenerRole::Public));
         let admin = config.listen.admin.iter().map(|address| (address, ListenerRole::Admin));
         for (address, role) in public.chain(admin) {
-            listeners.open_unless_inherited(address, role, &options)?;
+            listeners.open_unless_inherited(address, role)?;
         }
         Ok(listeners)
     }
 
-    fn inherit(&mut self, passed: Passed, options: &SocketOptions, is_dev: bool) -> anyhow::Result<()> {
+    fn inherit(&mut self, passed: Passed, is_dev: bool) -> anyhow::Result<()> {
         let Passed { descriptor, name } = passed;
         let role = role(&name)?;
-        let listener = Listener::inherit(descriptor, options).with_context(|| format!("the socket {name}"))?;
+        let listener = Listener::inherit(descriptor, &self.options).with_context(|| format!("the socket {name}"))?;
         if is_dev && !listener.address().is_local() {
             let reason = "--dev allows every client that reaches a listener to publish: listen only on loopback";
             return Err(UsageError(format!("the socket {name} on {}: {reason}", listener.address())).into());
@@ -55,17 +65,14 @@ impl Listeners {
         Ok(())
     }
 
-    fn open_unless_inherited(
-        &mut self,
-        address: &ListenAddress,
-        role: ListenerRole,
-        options: &SocketOptions,
-    ) -> anyhow::Result<()> {
+    fn open_unless_inherited(&mut self, address: &ListenAddress, role: ListenerRole) -> anyhow::Result<()> {
         let is_same =
             |(listener, its_role): (&Listener, &ListenerRole)| listener.address() == address && *its_role == role;
         let is_inherited = self.opened.iter().zip(&self.roles).any(is_same);
         if !is_inherited {
-            let listener = Listener::open(address, options).map_err(|error| refused(address, role, &error))?;
+            let is_shared = role == ListenerRole::Public && self.loops > 1;
+            let opened = Listener::open(address, &self.options, is_shared);
+            let listener = opened.map_err(|error| refused(address, role, &error))?;
             self.push(listener, role);
         }
         Ok(())
@@ -76,16 +83,24 @@ impl Listeners {
         self.roles.push(role);
     }
 
-    /// What the server needs to know about each listener.
-    pub(super) fn entrances(&self) -> Vec<Entrance> {
-        let reach = |address: &ListenAddress| match address {
-            ListenAddress::Unix(_) => Reach::UnixSocket,
-            ListenAddress::Tcp(_) if address.is_local() => Reach::Loopback,
-            ListenAddress::Tcp(_) => Reach::Network,
-        };
-        let entrance =
-            |(listener, role): (&Listener, &ListenerRole)| Entrance { role: *role, reach: reach(listener.address()) };
-        self.opened.iter().zip(&self.roles).map(entrance).collect()
+    /// The listeners of each loop. All loops have the public ones; operators' connections are those of the first loop.
+    pub(super) fn of_loops(mut self) -> anyhow::Result<Vec<LoopListeners>> {
+        let mut others = Vec::new();
+        for _ in 1..self.loops {
+            let mut of_loop = LoopListeners { opened: Vec::new(), entrances: Vec::new() };
+            for (listener, role) in
+                self.opened.iter_mut().zip(&self.roles).filter(|(_, role)| **role != ListenerRole::Admin)
+            {
+                let listener = listener
+                    .for_another_loop(&self.options)
+                    .map_err(|error| refused(listener.address(), *role, &error))?;
+                of_loop.entrances.push(entrance(&listener, *role));
+                of_loop.opened.push(listener);
+            }
+            others.push(of_loop);
+        }
+        let entrances = self.opened.iter().zip(&self.roles).map(|(listener, role)| entrance(listener, *role)).collect();
+        Ok(std::iter::once(LoopListeners { opened: self.opened, entrances }).chain(others).collect())
     }
 
     /// One line per listener; scripts wait for these lines.
@@ -96,6 +111,15 @@ impl Listeners {
         };
         self.opened.iter().zip(&self.roles).map(line).collect()
     }
+}
+
+fn entrance(listener: &Listener, role: ListenerRole) -> Entrance {
+    let reach = match listener.address() {
+        ListenAddress::Unix(_) => Reach::UnixSocket,
+        address @ ListenAddress::Tcp(_) if address.is_local() => Reach::Loopback,
+        ListenAddress::Tcp(_) => Reach::Network,
+    };
+    Entrance { role, reach }
 }
 
 /// A socket's role, by its unit's `FileDescriptorName`; a unit without one passes its own name.

@@ -15,6 +15,7 @@ mod kafka;
 mod kafka_flows;
 mod listeners;
 mod load;
+mod loops;
 mod manual;
 #[cfg_attr(not(feature = "postgres"), path = "absent.rs")]
 #[allow(clippy::duplicate_mod, reason = "one stand-in for all features that are off")]

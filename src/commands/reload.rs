@@ -1,12 +1,12 @@
 //! Reloading `fanfare serve`: what SIGHUP reads again, and where it goes.
 //!
 //! ```text
-//!  signals ──▶ ReloadRequests (one waits at most) ──▶ the thread "reload" reads files ──▶ the loop puts in force
+//!  signals ──▶ ReloadRequests (one waits at most) ──▶ the thread "reload" reads files ──▶ the loops put in force
 //!                                                             ▲                                │
 //!                                                             └────────── reloaded ────────────┘
 //! ```
 //!
-//! Invariants: neither the loop nor the handling of signals waits for a file. Only one reload is under way at a time,
+//! Invariants: neither a loop nor the handling of signals waits for a file. Only one reload is under way at a time,
 //! and the service manager is notified of its end before the start of the next one. A reload changes everything that it
 //! may change, or nothing.
 
@@ -34,8 +34,9 @@ pub(super) struct Reloader {
     pub(super) loaded: Loaded,
     pub(super) descriptors: u64,
     pub(super) log: FilterControl,
-    pub(super) reloads: Reloads,
-    /// Receives a message when the loop has finished a reload.
+    /// That of each loop.
+    pub(super) reloads: Vec<Reloads>,
+    /// Receives a message when all loops have finished a reload.
     pub(super) reloaded: Receiver<()>,
 }
 
@@ -60,7 +61,7 @@ impl Reloader {
                         "not reloaded: the previous configuration stays in force"
                     );
                 }
-                // After a failure too: the loop notifies the service manager that the reload is over.
+                // After a failure too: the first loop notifies the service manager that the reload is over.
                 sequencer.control(&Control::Reload);
                 let _ = self.reloaded.recv(); // without a loop there is nothing left to reload
                 is_under_way.store(false, Ordering::Relaxed);
@@ -70,14 +71,15 @@ impl Reloader {
         Ok(reload_requests)
     }
 
-    /// Hands new settings to the loop. Every step that can fail comes before the first change.
+    /// Hands new settings to the loops. Every step that can fail comes before the first change.
     fn reload(&mut self) -> anyhow::Result<()> {
         let loaded = self.read()?;
         self.log.set(&loaded.config.log.filter)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        self.reloads.put(settings(&loaded.config, self.descriptors));
+        let settings = settings(&loaded.config, self.descriptors);
+        self.reloads.iter().for_each(|reloads| reloads.put(settings.clone()));
         self.loaded = loaded;
         Ok(())
     }

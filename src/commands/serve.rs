@@ -1,4 +1,4 @@
-//! `fanfare serve`: assembles the server from its configuration, and runs its loop until it has shut down.
+//! `fanfare serve`: assembles the server from its configuration, and runs its loops until they have shut down.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,12 +8,13 @@ use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::doctor;
 use super::listeners::Listeners;
+use super::loops::{self, Loop, OtherLoops, Pinning};
 use super::reload::{ReloadRequests, Reloader};
 use super::settings::{check_descriptors, hub, settings};
 use super::sources::Sources;
 use super::systemd::Systemd;
-use super::{backend, doctor};
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment, Loaded};
 use crate::event::RunName;
@@ -22,8 +23,8 @@ use crate::io::limits::{page_bytes, raise_descriptor_limit};
 use crate::observe::live::Live;
 use crate::observe::logging::FilterControl;
 use crate::observe::process;
-use crate::server::{Parts, Reloads, Server};
-use crate::sources::channel::{ChannelLimits, Control, channel};
+use crate::server::{Parts, Reloads, Server, Supervisor};
+use crate::sources::channel::Control;
 use crate::sources::sequencer::Sequencer;
 
 /// Runs the server until it has shut down.
@@ -33,45 +34,62 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     let descriptors = raise_descriptor_limit().context("reading the limit on open files")?;
     check_descriptors(descriptors)?;
     let settings = settings(config, descriptors);
-    let listeners = Listeners::open(&loaded)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let loop_count = config.io.loops.count(cores);
+    let listeners = Listeners::open(&loaded, loop_count)?;
     warn_if_silent(config);
     doctor::warn(config, settings.streams_max, &listeners.opened, &listeners.roles);
     let announcements = listeners.announcements();
-    let entrances = listeners.entrances();
-    let io = backend::open(config.io.backend, listeners.opened).context("setting up epoll")?;
-    let (outlet, inbox) = channel(ChannelLimits::default(), io.wake());
+    let (made, outlets) = loops::make(config.io.backend, listeners.of_loops()?)?;
     let run = RunName::from_bits(random_bits()?);
     let sequencer = match config.durable_bus() {
-        Some(_) => Sequencer::local(run, vec![outlet.clone()]),
-        None => Sequencer::new(run, vec![outlet.clone()]),
+        Some(_) => Sequencer::local(run, outlets.clone()),
+        None => Sequencer::new(run, outlets.clone()),
     };
     let live = Arc::<Live>::default();
     process::sample_into(Arc::clone(&live), page_bytes(), return_free_pages)
         .context("starting the thread for the process's figures")?;
-    let reloads = Reloads::default();
-    let sources = Sources::start(config, outlet, &sequencer, &live)?;
+    let pinning = Arc::new(Pinning::begin(loop_count).context("giving event loops cores of their own")?);
+    if loop_count > 1 {
+        tracing::info!(loops = loop_count, pinned = pinning.is_on(), "several event loops share the connections");
+    }
+    let sources = Sources::start(config, outlets, &sequencer, &live)?;
     let (systemd, reloaded) = Systemd::new();
-    let parts = Parts {
-        settings,
-        hub: hub(run, config),
-        inbox,
-        publisher: Arc::clone(&sources.publisher),
-        fetcher: sources.fetcher.clone(),
-        own_events: Arc::clone(&sequencer) as _,
-        sources: sources.statuses.clone(),
-        kafka: sources.kafka.clone(),
-        live,
-        supervisor: Box::new(systemd),
-        reloads: reloads.clone(),
-        listeners: entrances,
-        seed: random_bits()?,
-    };
-    let mut server = Server::new(io, parts);
+    let mut supervisors = vec![Box::new(systemd) as Box<dyn Supervisor + Send>];
+    let (mut parts, mut reloads) = (Vec::new(), Vec::new());
+    for (Loop { io, inbox, member, entrances }, of_loop) in made.into_iter().zip(&sources.of_loops) {
+        let mailbox = Reloads::default();
+        reloads.push(mailbox.clone());
+        let of_loop = Parts {
+            settings: settings.clone(),
+            hub: hub(run, config),
+            inbox,
+            member,
+            publisher: Arc::clone(&of_loop.publisher),
+            fetcher: of_loop.fetcher.clone(),
+            own_events: Arc::clone(&sequencer) as _,
+            sources: sources.statuses.clone(),
+            kafka: sources.kafka.clone(),
+            live: Arc::clone(&live),
+            supervisor: supervisors.pop().unwrap_or_else(|| Box::new(())),
+            reloads: mailbox,
+            listeners: entrances,
+            seed: random_bits()?,
+        };
+        parts.push((io, of_loop));
+    }
+    let others = parts.split_off(1);
+    let (io, first) = parts.remove(0);
+    let mut server = Server::new(io, first);
     let reloader = Reloader { args, env, loaded, descriptors, log, reloads, reloaded };
     let reload_requests = reloader.start(&sequencer).context("starting the thread for reloads")?;
     pass_signals_on(&sequencer, reload_requests)?;
     announce(announcements).context("starting the thread for standard output")?;
+    let others = OtherLoops::start(others, &pinning, &sequencer).context("starting the threads of event loops")?;
+    loops::pin_first(&pinning);
     server.run().context("waiting for events")?;
+    drop(server);
+    others.join()?;
     Ok(ExitCode::SUCCESS)
 }
 

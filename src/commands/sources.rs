@@ -29,10 +29,8 @@ const QUEUE_LIMITS: QueueLimits = QueueLimits { publishes_max: 1024, bytes_max: 
 pub(super) struct Sources {
     /// For health checks and metrics.
     pub(super) statuses: Vec<Arc<SourceStatus>>,
-    /// Where events that clients publish over HTTP go: to Redis and back, or straight into the loop.
-    pub(super) publisher: Arc<dyn Publish + Send + Sync>,
-    /// Fetches older events, if there is a durable bus.
-    pub(super) fetcher: Option<Arc<dyn FetchPage + Send + Sync>>,
+    /// What each loop has of its own.
+    pub(super) of_loops: Vec<LoopSources>,
     /// What is done with Kafka, if anything is.
     pub(super) kafka: Option<Arc<KafkaFigures>>,
     _copies: Option<SourceThread>,
@@ -44,18 +42,33 @@ pub(super) struct Sources {
     _host: Option<SourceThread>,
 }
 
+/// What one loop has of the sources for its own clients.
+pub(super) struct LoopSources {
+    /// Where events that clients publish over HTTP go: to Redis and back, or straight into the loops.
+    pub(super) publisher: Arc<dyn Publish + Send + Sync>,
+    /// Fetches older events, if there is a durable bus.
+    pub(super) fetcher: Option<Arc<dyn FetchPage + Send + Sync>>,
+}
+
+impl LoopSources {
+    fn publishing_to(publisher: Arc<dyn Publish + Send + Sync>) -> LoopSources {
+        LoopSources { publisher, fetcher: None }
+    }
+}
+
 impl Sources {
+    /// Starts the sources for the loops behind `outlets`.
     pub(super) fn start(
         config: &Config,
-        outlet: Outlet,
+        outlets: Vec<Outlet>,
         sequencer: &Arc<Sequencer>,
         live: &Arc<Live>,
     ) -> anyhow::Result<Sources> {
         let mut statuses = Vec::new();
         let kafka = kafka_figures(config, &mut statuses);
         let (copying, copies) = copies(config, &kafka)?;
-        let mut publisher: Arc<dyn Publish + Send + Sync> = Arc::clone(sequencer) as _;
-        let (mut redis, mut bus, mut fetcher, mut ingest, mut feed) = (None, None, None, None, None);
+        let of_loops: Vec<LoopSources>;
+        let (mut redis, mut bus, mut ingest, mut feed) = (None, None, None, None);
         let mut kafka_feeds = None;
         if let Some(durable) = config.durable_bus() {
             let status = SourceStatus::of_bus();
@@ -65,11 +78,12 @@ impl Sources {
             let bounds = Arc::new(BusBounds::default());
             let engines = engines(config, &bounds)?;
             let bus_settings = bus_settings(config, node.clone(), Arc::clone(&bounds));
-            let (handle, bus_publisher, page_requests) =
-                bus::spawn(bus_settings, engines, copies, outlet, status).context("starting the bus")?;
+            let (handle, accesses) =
+                bus::spawn(bus_settings, engines, copies, outlets, status).context("starting the bus")?;
             bus = Some(handle);
-            fetcher = Some(Arc::new(page_requests) as _);
-            publisher = Arc::new(bus_publisher);
+            let of_loop =
+                |(publisher, fetcher)| LoopSources { publisher: Arc::new(publisher), fetcher: Some(Arc::new(fetcher)) };
+            of_loops = accesses.into_iter().map(of_loop).collect();
             kafka_feeds = start_kafka_feeds(config, &kafka, &bounds)?;
             if let Some(settings) = config.redis.as_ref().filter(|redis| redis.has_channels()) {
                 let status = SourceStatus::new("redis");
@@ -89,10 +103,15 @@ impl Sources {
             statuses.push(Arc::clone(&status));
             let settings = redis_settings(config, settings);
             let handle = redis::spawn(settings, Arc::clone(sequencer), status).context("starting the Redis source")?;
-            publisher = Arc::new(handle.publisher(outlet, copies));
+            let publisher = |outlet| Arc::new(handle.publisher(outlet, copies.clone())) as _;
+            of_loops = outlets.into_iter().map(publisher).map(LoopSources::publishing_to).collect();
             redis = Some(handle);
-        } else if let Some(copies) = copies {
-            publisher = Arc::new(CopyingPublisher::new(publisher, copies));
+        } else {
+            let publisher: Arc<dyn Publish + Send + Sync> = match copies {
+                Some(copies) => Arc::new(CopyingPublisher::new(Arc::clone(sequencer) as _, copies)),
+                None => Arc::clone(sequencer) as _,
+            };
+            of_loops = outlets.iter().map(|_| LoopSources::publishing_to(Arc::clone(&publisher))).collect();
         }
         let host = match config.security.dev {
             false => None,
@@ -107,8 +126,7 @@ impl Sources {
         };
         Ok(Sources {
             statuses,
-            publisher,
-            fetcher,
+            of_loops,
             kafka,
             _copies: copying,
             _kafka_feeds: kafka_feeds,

@@ -83,8 +83,7 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
     }
     bus(options, settings)?;
     kafka_flows::check(options, settings)?;
-    io_uring(options, settings)?;
-    not_built_yet(options, settings)
+    io_uring(options, settings)
 }
 
 /// What the names of a durable bus's own keys and channels begin with.
@@ -325,14 +324,6 @@ fn io_uring(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
         return Ok(());
     }
     Err(ConfigError::Value { setting: settings.get("io").to_string(), reason: absent_feature("io-uring") })
-}
-
-fn not_built_yet(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
-    if options.io.loops == 1 {
-        return Ok(());
-    }
-    let reason = "several loops are not built yet; allowed is 1".to_owned();
-    Err(ConfigError::Value { setting: settings.get("loops").to_string(), reason })
 }
 
 pub(super) fn refuse((first, second): (String, String), reason: &str) -> Result<(), ConfigError> {

@@ -43,8 +43,8 @@ pub use secret::{PostgresUrl, REDACTED, RedisUrl, Secret, SecretError, SecretFil
 pub use tables::{ChannelTable, TABLES_MAX, Tables, TopicTable};
 pub use template::template;
 pub use values::{
-    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, bus_name, channel, count_within, duration, duration_text,
-    duration_within, number_within, size, size_text, size_within, topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, Loops, bus_name, channel, count_within, duration,
+    duration_text, duration_within, number_within, size, size_text, size_within, topic,
 };
 
 use jwt::JwtOptions;

@@ -17,8 +17,8 @@ use super::kafka_flows::KafkaFlowOptions;
 use super::postgres::PostgresOptions;
 use super::secret::RedisUrl;
 use super::values::{
-    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, channel, count_within, duration_within, exact_topic,
-    size_within, topic,
+    COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, Loops, channel, count_within, duration_within,
+    exact_topic, size_within, topic,
 };
 use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};
@@ -443,9 +443,11 @@ pub struct IoConfig {
     #[arg(id = "io", long, value_name = "BACKEND", default_value = "auto")]
     pub backend: IoBackend,
 
-    /// Event loops; only 1 for now
-    #[arg(id = "loops", long, value_name = "N", default_value = "1", value_parser = count_within(1, 1024))]
-    pub loops: u32,
+    /// Event loops, each with a thread of its own; auto is one for each core that this process may use
+    ///
+    /// One loop serves most hosts. Several share the connections evenly, and each delivers to its own.
+    #[arg(id = "loops", long, value_name = "N", default_value = "1", value_parser = Loops::read)]
+    pub loops: Loops,
 
     /// Maximum unsent bytes per connection in the kernel (TCP_NOTSENT_LOWAT)
     ///

@@ -111,7 +111,9 @@ fn a_refusal_names_the_option_as_written_its_value_and_what_is_allowed() {
         check(&[("io", "io_uring")], &[], "", &["--io io_uring: ", "cargo feature io-uring"]);
     }
     check(&[("io", "kqueue")], &[], "", &["--io kqueue: ", "auto or epoll or io_uring"]);
-    check(&[("loops", "2")], &[], "", &["--loops 2: ", "allowed is 1"]);
+    for bad in ["0", "65", "all", "-1"] {
+        check(&[("loops", bad)], &[], "", &["--loops", bad, "auto or a number from 1 to 64"]);
+    }
     check(&[("dev", "maybe")], &[], "", &["--dev maybe: "]);
     check(&[("publish-token-file", "/no/such")], &[], "", &["--publish-token-file /no/such: No such file"]);
     check(&[], &[("FANFARE_PUBLISH_TOKEN", "a b")], "", &["FANFARE_PUBLISH_TOKEN: ", "visible ASCII"]);

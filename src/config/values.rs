@@ -89,6 +89,37 @@ pub fn size_text(bytes: usize) -> String {
     }
 }
 
+/// How many event loops there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loops {
+    /// One for each core that the process may use.
+    Auto,
+    /// This number.
+    Count(usize),
+}
+
+impl Loops {
+    /// Each takes some megabytes, and every event costs every loop something.
+    const MAX: usize = 64;
+
+    /// Reads `auto` or a number.
+    pub fn read(text: &str) -> Result<Loops, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Loops::Auto),
+            Ok(count) if (1..=Loops::MAX).contains(&count) => Ok(Loops::Count(count)),
+            _ => Err(format!("allowed is auto or a number from 1 to {}", Loops::MAX)),
+        }
+    }
+
+    /// The number, where the process may use this many cores.
+    pub fn count(self, cores: usize) -> usize {
+        match self {
+            Loops::Auto => cores.clamp(1, Loops::MAX),
+            Loops::Count(count) => count,
+        }
+    }
+}
+
 /// A reader of whole numbers from `min` to `max`, both included.
 pub fn count_within(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
     number_within(min, max)

@@ -1,5 +1,8 @@
 //! Reports about topics, for lists, snapshots and metrics. Changes nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 use super::keys::TopicKey;
 use super::topics::TopicEntry;
 use super::{Hub, Subscriber};
@@ -31,6 +34,16 @@ impl Hub {
     /// How many topics exist.
     pub fn topic_count(&self) -> usize {
         self.topics.len()
+    }
+
+    /// Shares the bound on topics that only subscribers name with the hubs of other loops. Called before there are any.
+    pub fn share_topic_bound(&mut self, subscribed_in_all: Arc<AtomicUsize>) {
+        self.topics.share(subscribed_in_all);
+    }
+
+    /// How many of them exist only because subscribers name them.
+    pub fn subscribed_topic_count(&self) -> usize {
+        self.topics.subscribed()
     }
 
     /// Every topic, in no particular order.

@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::event::{Sequence, Topic};
 use crate::hub::keys::{Subscriber, TopicKey};
@@ -82,6 +83,8 @@ pub(super) struct Topics {
     reserved_names: HashSet<Topic>,
     reserved: usize,
     subscribed: usize,
+    /// The same of the hubs of all loops together: they share one bound.
+    subscribed_in_all: Arc<AtomicUsize>,
     floor: Sequence,
     /// The newest forgotten loss of topics that don't exist.
     losses_of_absent: HashMap<Topic, Sequence>,
@@ -102,6 +105,7 @@ impl Topics {
             reserved_names: HashSet::new(),
             reserved: 0,
             subscribed: 0,
+            subscribed_in_all: Arc::default(),
             floor: Sequence::ZERO,
             losses_of_absent: HashMap::new(),
         }
@@ -137,6 +141,21 @@ impl Topics {
         self.entries.len()
     }
 
+    /// Counts topics that only subscribers name together with other hubs. Called before there are any.
+    pub(super) fn share(&mut self, subscribed_in_all: Arc<AtomicUsize>) {
+        self.subscribed_in_all = subscribed_in_all;
+    }
+
+    fn forget_subscribed(&mut self) {
+        self.subscribed -= 1;
+        self.subscribed_in_all.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many only subscribers name.
+    pub(super) fn subscribed(&self) -> usize {
+        self.subscribed
+    }
+
     /// Reserves a place for a topic.
     pub(super) fn reserve(&mut self, name: &Topic) {
         self.reserved_names.insert(name.clone());
@@ -149,8 +168,9 @@ impl Topics {
 
     /// True when a subscriber may name a topic that does not exist yet.
     pub(super) fn has_room_for_subscriber_of(&self, name: &str) -> bool {
+        let subscribed = self.subscribed_in_all.load(Ordering::Relaxed);
         let is_within =
-            self.subscribed < self.topics_max && self.published() + self.subscribed < self.topics_max.saturating_mul(2);
+            subscribed < self.topics_max && self.published() + subscribed < self.topics_max.saturating_mul(2);
         is_within || self.reserved_names.contains(name)
     }
 
@@ -247,7 +267,10 @@ impl Topics {
         match origin {
             Origin::Reserved => self.reserved += 1,
             Origin::Published => self.queue_unused(key),
-            Origin::Subscribed => self.subscribed += 1,
+            Origin::Subscribed => {
+                self.subscribed += 1;
+                self.subscribed_in_all.fetch_add(1, Ordering::Relaxed);
+            }
         }
         key
     }
@@ -257,7 +280,7 @@ impl Topics {
         let entry = self.get_mut(key);
         if entry.origin == Origin::Subscribed {
             entry.origin = Origin::Published;
-            self.subscribed -= 1;
+            self.forget_subscribed();
         }
     }
 
@@ -273,7 +296,7 @@ impl Topics {
             // The end of its walk calls this again.
             Origin::Subscribed if entry.walk.is_some() => {}
             Origin::Subscribed => {
-                self.subscribed -= 1;
+                self.forget_subscribed();
                 self.remove_and_raise_floor(key);
             }
         }

@@ -49,7 +49,10 @@ impl EpollIo {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         for (index, listener) in listeners.iter().enumerate() {
             let token = mio::Token(LISTENERS + index);
-            poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?;
+            match listener.is_exclusive() {
+                true => watch_exclusively(&poll, listener, token)?,
+                false => poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), token, Interest::READABLE)?,
+            }
         }
         Ok(EpollIo {
             poll,
@@ -197,6 +200,15 @@ impl Io for EpollIo {
     }
 }
 
+/// Watches a listener that other loops watch, too: a connection wakes one of those that wait.
+fn watch_exclusively(poll: &Poll, listener: &Listener, token: mio::Token) -> io::Result<()> {
+    let events = (libc::EPOLLIN | libc::EPOLLET | libc::EPOLLEXCLUSIVE) as u32;
+    let mut event = libc::epoll_event { events, u64: token.0 as u64 };
+    // SAFETY: the event is live, and the call only reads it; both descriptors are open.
+    let outcome = unsafe { libc::epoll_ctl(poll.as_raw_fd(), libc::EPOLL_CTL_ADD, listener.as_raw_fd(), &mut event) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The meaning of an error of accept(2) other than no waiting connection and no descriptors.
 fn refused(error: i32) -> Accept {
     match error {
@@ -272,7 +284,7 @@ mod tests {
             patience: Patience::new(Duration::from_secs(120)),
         };
         let address = "127.0.0.1:0".parse().unwrap();
-        let listener = Listener::open(&address, &options).unwrap();
+        let listener = Listener::open(&address, &options, false).unwrap();
         let descriptor = listener.as_raw_fd();
         let mut io = EpollIo::new(vec![listener], None).unwrap();
         // SAFETY: no memory is involved. A listener that is shut down is none any more: accept says EINVAL.

@@ -73,17 +73,20 @@ pub struct Listener {
     descriptor: OwnedFd,
     address: ListenAddress,
     is_inherited: bool,
+    is_exclusive: bool,
 }
 
 impl Listener {
-    /// Binds and listens.
-    pub fn open(address: &ListenAddress, options: &SocketOptions) -> io::Result<Listener> {
+    /// Binds and listens. With `is_shared`, [`Listener::for_another_loop`] can open more on the same address.
+    pub fn open(address: &ListenAddress, options: &SocketOptions, is_shared: bool) -> io::Result<Listener> {
         let socket = match address {
             ListenAddress::Tcp(address) => {
                 let socket = Socket::new(Domain::for_address(*address), Type::STREAM.nonblocking(), None)?;
                 socket.set_reuse_address(true)?;
                 options.set_on(&socket, Domain::for_address(*address))?;
+                // Only after the bind: it must fail while another server listens on this address.
                 socket.bind(&(*address).into())?;
+                socket.set_reuse_port(is_shared)?;
                 socket
             }
             ListenAddress::Unix(path) => {
@@ -97,12 +100,35 @@ impl Listener {
                 socket
             }
         };
-        socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+        socket.listen(backlog(options))?;
         let address = match socket.local_addr()?.as_socket() {
             Some(bound) => ListenAddress::Tcp(bound),
             None => address.clone(),
         };
-        Ok(Listener { descriptor: socket.into(), address, is_inherited: false })
+        Ok(Listener { descriptor: socket.into(), address, is_inherited: false, is_exclusive: false })
+    }
+
+    /// A listener on the same address for another loop. The kernel spreads connections over several TCP sockets; a unix
+    /// socket, or an inherited one, is shared, and each connection wakes one loop.
+    pub fn for_another_loop(&mut self, options: &SocketOptions) -> io::Result<Listener> {
+        if let (ListenAddress::Tcp(address), false) = (&self.address, self.is_inherited) {
+            let socket = Socket::new(Domain::for_address(*address), Type::STREAM.nonblocking(), None)?;
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            options.set_on(&socket, Domain::for_address(*address))?;
+            socket.bind(&(*address).into())?;
+            socket.listen(backlog(options))?;
+            let descriptor = socket.into();
+            return Ok(Listener {
+                descriptor,
+                address: self.address.clone(),
+                is_inherited: false,
+                is_exclusive: false,
+            });
+        }
+        self.is_exclusive = true;
+        let (descriptor, address) = (self.descriptor.try_clone()?, self.address.clone());
+        Ok(Listener { descriptor, address, is_inherited: self.is_inherited, is_exclusive: true })
     }
 
     /// Takes over a listening socket that the process manager opened and keeps open: its address and its backlog are
@@ -121,12 +147,17 @@ impl Listener {
         };
         socket.set_nonblocking(true)?;
         options.set_on(&socket, local.domain())?;
-        Ok(Listener { descriptor: socket.into(), address, is_inherited: true })
+        Ok(Listener { descriptor: socket.into(), address, is_inherited: true, is_exclusive: false })
     }
 
     /// True when the socket outlives this process.
     pub fn is_inherited(&self) -> bool {
         self.is_inherited
+    }
+
+    /// True when loops share the socket: a connection is to wake one of them (EPOLLEXCLUSIVE).
+    pub fn is_exclusive(&self) -> bool {
+        self.is_exclusive
     }
 
     /// Its address, with the actual port.
@@ -150,6 +181,10 @@ impl Drop for Listener {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+fn backlog(options: &SocketOptions) -> i32 {
+    i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
 
 /// Removes the socket file that a crashed server left behind; the file of a live server stays.
@@ -208,7 +243,7 @@ mod tests {
 
     #[test]
     fn port_zero_takes_a_free_port() {
-        let listener = Listener::open(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()), &OPTIONS).unwrap();
+        let listener = Listener::open(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()), &OPTIONS, false).unwrap();
         assert!(matches!(listener.address(), ListenAddress::Tcp(address) if address.port() != 0));
     }
 
@@ -224,7 +259,7 @@ mod tests {
     #[test]
     fn an_accepted_connection_has_the_options_of_its_listener() {
         let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-        let connection = accepted(&Listener::open(&any_port, &OPTIONS).unwrap());
+        let connection = accepted(&Listener::open(&any_port, &OPTIONS, false).unwrap());
         assert!(connection.tcp_nodelay().unwrap());
         assert_eq!(connection.tcp_notsent_lowat().unwrap(), 16 << 10);
         assert_eq!(connection.tcp_user_timeout().unwrap(), Some(OPTIONS.patience.user_timeout));
@@ -233,7 +268,7 @@ mod tests {
         assert!(connection.keepalive().unwrap());
 
         let fixed = SocketOptions { send_buffer_bytes: Some(16 << 10), ..OPTIONS };
-        let fixed = accepted(&Listener::open(&any_port, &fixed).unwrap());
+        let fixed = accepted(&Listener::open(&any_port, &fixed, false).unwrap());
         assert_eq!(fixed.send_buffer_size().unwrap(), 32 << 10, "the kernel doubles it");
         assert!(connection.send_buffer_size().unwrap() > 32 << 10, "the kernel tunes it");
     }
@@ -244,6 +279,23 @@ mod tests {
         passed.set_send_buffer_size(16 << 10).unwrap();
         let connection = accepted(&Listener::inherit(passed.into(), &OPTIONS).unwrap());
         assert!(connection.send_buffer_size().unwrap() > 32 << 10);
+    }
+
+    #[test]
+    fn loops_listen_on_one_address_and_another_server_does_not() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let mut first = Listener::open(&ListenAddress::Tcp(address.parse().unwrap()), &OPTIONS, true).unwrap();
+            let second = first.for_another_loop(&OPTIONS).unwrap();
+            assert!(second.address() == first.address() && !second.is_exclusive());
+            for is_shared in [false, true] {
+                let refused = Listener::open(first.address(), &OPTIONS, is_shared).unwrap_err();
+                assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+            }
+        }
+        let passed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut first = Listener::inherit(passed.into(), &OPTIONS).unwrap();
+        let second = first.for_another_loop(&OPTIONS).unwrap();
+        assert!(first.is_exclusive() && second.is_exclusive() && second.is_inherited());
     }
 
     #[test]
@@ -264,11 +316,11 @@ mod tests {
     fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let address = ListenAddress::Unix(folder.path().join("fanfare.sock"));
-        let first = Listener::open(&address, &OPTIONS).unwrap();
-        let refused = Listener::open(&address, &OPTIONS).unwrap_err();
+        let first = Listener::open(&address, &OPTIONS, false).unwrap();
+        let refused = Listener::open(&address, &OPTIONS, false).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
         std::mem::forget(first); // keeps the file, as a killed server would, and the socket listening
-        drop(Listener::open(&ListenAddress::Unix(folder.path().join("other.sock")), &OPTIONS).unwrap());
+        drop(Listener::open(&ListenAddress::Unix(folder.path().join("other.sock")), &OPTIONS, false).unwrap());
         assert!(!folder.path().join("other.sock").exists(), "an orderly end removes its file");
     }
 }

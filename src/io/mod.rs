@@ -11,6 +11,7 @@
 //! - A token comes back unchanged, possibly late: after its socket was closed. The caller must check the generation.
 
 pub mod activation;
+pub mod affinity;
 pub mod allocator;
 #[cfg(test)]
 mod contract_tests;

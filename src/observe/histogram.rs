@@ -26,6 +26,12 @@ impl Histogram {
         self.sum += duration * count;
     }
 
+    /// Adds what another histogram counted.
+    pub fn add(&mut self, other: &Histogram) {
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(own, count)| *own += count);
+        self.sum += other.sum;
+    }
+
     /// What was counted since `earlier`, an older state of the same histogram.
     #[must_use]
     pub fn since(&self, earlier: &Histogram) -> Histogram {

@@ -1,5 +1,6 @@
 //! The server's counters, plain numbers that the loop owns, and the page that shows them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::histogram::Histogram;
@@ -39,13 +40,21 @@ impl Labelled {
         self.0.iter().copied()
     }
 
+    /// Adds those of another loop. What all loops count alike counts once: as the loop that counted most.
+    fn merge(&mut self, other: &Labelled, is_alike: impl Fn(&str) -> bool) {
+        for (label, count) in other.iter() {
+            let more = if is_alike(label) { count.saturating_sub(self.get(label)) } else { count };
+            self.add(label, more);
+        }
+    }
+
     /// The sum of all.
     pub fn total(&self) -> u64 {
         self.0.iter().map(|(_, value)| value).sum()
     }
 }
 
-/// What the loop counts.
+/// What a loop counts.
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Connections accepted.
@@ -100,21 +109,81 @@ pub struct Counters {
     pub turn_duration: Histogram,
 }
 
-/// What the loop measures on request.
+impl Counters {
+    /// Adds those of another loop, for the node. Every loop appends every event, so that what becomes of events counts once;
+    /// `is_gap_of_all` is true for the reasons of gaps that every loop reports.
+    pub fn add(&mut self, other: &Counters, is_gap_of_all: impl Fn(&str) -> bool) {
+        // Each field by its name, so that none is forgotten.
+        let Counters {
+            accepted,
+            accept_pauses,
+            closed,
+            streams,
+            refused,
+            denied,
+            responses,
+            published_http,
+            broadcasts,
+            dropped,
+            gaps,
+            delivered_events,
+            sent_bytes,
+            sends,
+            short_sends,
+            skipped_blocked,
+            heartbeats,
+            fetching_streams,
+            compressed_streams,
+            forms,
+            compressed_bytes,
+            forms_evicted,
+            broadcast_duration,
+            delivery_duration,
+            turn_duration,
+        } = other;
+        self.accepted += accepted;
+        self.accept_pauses.merge(accept_pauses, |_| false);
+        self.closed.merge(closed, |_| false);
+        self.streams += streams;
+        self.refused.merge(refused, |_| false);
+        self.denied.merge(denied, |_| false);
+        self.responses.merge(responses, |_| false);
+        self.published_http += published_http;
+        self.broadcasts = self.broadcasts.max(*broadcasts);
+        self.dropped.merge(dropped, |_| true);
+        self.gaps.merge(gaps, is_gap_of_all);
+        self.delivered_events += delivered_events;
+        self.sent_bytes += sent_bytes;
+        self.sends += sends;
+        self.short_sends += short_sends;
+        self.skipped_blocked += skipped_blocked;
+        self.heartbeats += heartbeats;
+        self.fetching_streams += fetching_streams;
+        self.compressed_streams += compressed_streams;
+        self.forms.merge(forms, |_| false);
+        self.compressed_bytes.merge(compressed_bytes, |_| false);
+        self.forms_evicted += forms_evicted;
+        self.broadcast_duration.add(broadcast_duration);
+        self.delivery_duration.add(delivery_duration);
+        self.turn_duration.add(turn_duration);
+    }
+}
+
+/// What a loop measures on request.
 #[derive(Clone, Debug, Default)]
-pub struct Gauges {
-    /// The backend of the loop's IO.
-    pub io_backend: &'static str,
+pub struct LoopGauges {
+    /// How its sends reach the kernel; for several loops, one of each.
+    pub io_backends: Vec<&'static str>,
     /// Open connections, streams among them.
     pub connections: usize,
     /// Open streams.
     pub streams: usize,
-    /// Streams that may be open.
-    pub streams_max: usize,
     /// Connections whose last send the kernel took only in part, or not at all.
     pub lagging: usize,
-    /// Topics.
+    /// Topics that are configured or were published to: the same in all loops.
     pub topics: usize,
+    /// Topics that exist only because subscribers name them; one with subscribers in several loops is in each.
+    pub subscribed_topics: usize,
     /// Entries of all logs.
     pub retained_events: usize,
     /// Entries that were evicted, by reason.
@@ -125,6 +194,64 @@ pub struct Gauges {
     pub pinned_bytes: usize,
     /// Messages waiting in the channel.
     pub channel_messages: usize,
+}
+
+impl LoopGauges {
+    /// Adds those of another loop, for the node. Logs hold the same events: those of the loop that has most count.
+    pub fn add(&mut self, other: &LoopGauges) {
+        let LoopGauges {
+            io_backends,
+            connections,
+            streams,
+            lagging,
+            topics,
+            subscribed_topics,
+            retained_events,
+            evicted_events,
+            retained_bytes,
+            pinned_bytes,
+            channel_messages,
+        } = other;
+        self.io_backends.extend(io_backends);
+        self.connections += connections;
+        self.streams += streams;
+        self.lagging += lagging;
+        self.topics = self.topics.max(*topics);
+        self.subscribed_topics += subscribed_topics;
+        self.retained_events = self.retained_events.max(*retained_events);
+        for ((_, own), (_, count)) in self.evicted_events.iter_mut().zip(evicted_events) {
+            *own = (*own).max(*count);
+        }
+        self.retained_bytes = self.retained_bytes.max(*retained_bytes);
+        self.pinned_bytes += pinned_bytes;
+        self.channel_messages += channel_messages;
+    }
+
+    /// How many loops use each backend of the IO.
+    pub fn loops_by_io_backend(&self) -> BTreeMap<&'static str, u64> {
+        self.io_backends.iter().fold(BTreeMap::new(), |mut loops, backend| {
+            *loops.entry(*backend).or_default() += 1;
+            loops
+        })
+    }
+
+    /// How many topics there are.
+    pub fn topic_count(&self) -> usize {
+        self.topics + self.subscribed_topics
+    }
+}
+
+/// What is measured for the page of metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// What the loops measure, together.
+    pub of_loops: LoopGauges,
+    /// Open connections of each loop.
+    pub connections_by_loop: Vec<usize>,
+    /// Loops that have not turned for a while.
+    pub hanging_loops: usize,
+    /// Streams that may be open.
+    pub streams_max: usize,
     /// Since the start.
     pub uptime: Duration,
     /// Draining: 0 no, 1 notice, 2 closing.
@@ -204,8 +331,14 @@ pub fn render(counters: &Counters, gauges: &Gauges) -> String {
 }
 
 fn connections(page: &mut Page, counters: &Counters, gauges: &Gauges) {
-    let kinds = [("stream", gauges.streams), ("request", gauges.connections - gauges.streams)];
+    let kinds =
+        [("stream", gauges.of_loops.streams), ("request", gauges.of_loops.connections - gauges.of_loops.streams)];
     page.by(Kind::Gauge, "fanfare_connections", "Open connections.", "kind", kinds);
+    let names: Vec<_> = (0..gauges.connections_by_loop.len()).map(|index| index.to_string()).collect();
+    let by_loop = names.iter().map(String::as_str).zip(gauges.connections_by_loop.iter().copied());
+    page.by(Kind::Gauge, "fanfare_loop_connections", "Open connections of each event loop.", "loop", by_loop);
+    let help = "Event loops that have not turned for 10 seconds.";
+    page.single(Kind::Gauge, "fanfare_loops_hanging", help, gauges.hanging_loops);
     page.single(Kind::Gauge, "fanfare_streams_max", "Streams that may be open.", gauges.streams_max);
     page.single(Kind::Counter, "fanfare_accepted_total", "Connections accepted.", counters.accepted);
     let help = "Pauses in accepting connections until a resource was free.";
@@ -248,7 +381,7 @@ fn delivery(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     page.single(Kind::Counter, "fanfare_compressed_forms_evicted_total", help, counters.forms_evicted);
     let help = "Connections whose last send the kernel took only in part, or not at all: \
                 subscribers, and clients that read an answer.";
-    page.single(Kind::Gauge, "fanfare_lagging_subscribers", help, gauges.lagging);
+    page.single(Kind::Gauge, "fanfare_lagging_subscribers", help, gauges.of_loops.lagging);
     let help = "From an event's arrival in its log until every subscriber was visited.";
     page.histogram("fanfare_broadcast_duration_seconds", help, &counters.broadcast_duration);
     let help = "From an event's arrival in its log until a subscriber was visited.";
@@ -256,7 +389,7 @@ fn delivery(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     let help = "How long one turn of the event loop took, while all other connections waited.";
     page.histogram("fanfare_loop_turn_duration_seconds", help, &counters.turn_duration);
     let help = "Messages from sources that wait for the loop.";
-    page.single(Kind::Gauge, "fanfare_channel_messages", help, gauges.channel_messages);
+    page.single(Kind::Gauge, "fanfare_channel_messages", help, gauges.of_loops.channel_messages);
     let help = "0 serving, 1 giving notice (unready), 2 closing streams.";
     page.single(Kind::Gauge, "fanfare_draining", help, gauges.draining);
 }
@@ -331,20 +464,20 @@ fn kafka(page: &mut Page, kafka: &KafkaGauges) {
 }
 
 fn memory(page: &mut Page, gauges: &Gauges) {
-    page.single(Kind::Gauge, "fanfare_topics", "Topics that exist.", gauges.topics);
-    page.single(Kind::Gauge, "fanfare_retained_events", "Events in all logs.", gauges.retained_events);
-    let (name, evicted) = ("fanfare_evicted_events_total", gauges.evicted_events.iter().copied());
+    page.single(Kind::Gauge, "fanfare_topics", "Topics that exist.", gauges.of_loops.topic_count());
+    page.single(Kind::Gauge, "fanfare_retained_events", "Events in all logs.", gauges.of_loops.retained_events);
+    let (name, evicted) = ("fanfare_evicted_events_total", gauges.of_loops.evicted_events.iter().copied());
     page.by(Kind::Counter, name, "Events evicted from the logs, by the bound that required it.", "reason", evicted);
-    page.single(Kind::Gauge, "fanfare_retained_bytes", "Bytes of all logs.", gauges.retained_bytes);
+    page.single(Kind::Gauge, "fanfare_retained_bytes", "Bytes of all logs.", gauges.of_loops.retained_bytes);
     let help = "Bytes of evicted frames that are still partly written to a subscriber.";
-    page.single(Kind::Gauge, "fanfare_pinned_bytes", help, gauges.pinned_bytes);
+    page.single(Kind::Gauge, "fanfare_pinned_bytes", help, gauges.of_loops.pinned_bytes);
     let (name, help) = ("fanfare_log_lines_dropped_total", "Lines of the log that were lost.");
     page.by(Kind::Counter, name, help, "reason", logging::lost_lines());
     page.single(Kind::Gauge, "fanfare_uptime_seconds", "Time since the start.", gauges.uptime.as_secs_f64());
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.family(Kind::Gauge, "fanfare_build_info", "Always 1.", [(&version[..], 1)]);
     let (name, help) = ("fanfare_io_backend", "Event loops, by how their sends reach the kernel.");
-    page.by(Kind::Gauge, name, help, "backend", [(gauges.io_backend, 1)]);
+    page.by(Kind::Gauge, name, help, "backend", gauges.of_loops.loops_by_io_backend());
     if let Some(bytes) = gauges.resident_bytes {
         page.single(Kind::Gauge, "process_resident_memory_bytes", "Resident memory.", bytes);
     }

@@ -1,16 +1,20 @@
 //! The desk: takes requests from the transport, lets the API decide on each, and carries out the decision.
 
+use std::sync::Arc;
+
 use super::api::Api;
 use super::api::context::{Outcome, RequestContext};
 use super::grant::PublishGrant;
+use super::late::LateStreams;
 use super::node::Node;
+use super::node::letter::{Asker, Inquiry, Question};
 use super::node::refusal::Refusal;
 use super::streams::Streams;
 use super::streams::open::StreamParams;
 use super::streams::sweep::Sweeps;
 use super::transport::Transport;
 use super::transport::clients::Client;
-use super::transport::connection::CloseReason;
+use super::transport::connection::{Awaited, CloseReason, DisconnectAnswer};
 use super::transport::read::{Arrived, Service};
 use super::transport::respond::Answer;
 use crate::event::Frame;
@@ -25,6 +29,7 @@ use crate::sources::channel::Inbox;
 pub(super) struct Desk<'a> {
     pub(super) api: &'a mut Api,
     pub(super) streams: &'a mut Streams,
+    pub(super) late: &'a mut LateStreams,
     pub(super) sweeps: &'a mut Sweeps,
     pub(super) hub: &'a mut Hub,
     pub(super) inbox: &'a Inbox,
@@ -48,21 +53,8 @@ impl<I: Io> Service<I> for Desk<'_> {
         let Arrived { head, body, grant } = request;
         let client = transport.client(slot, head, &node.settings);
         let mut asked = RequestContext { client, head, transport, hub: self.hub, inbox: self.inbox };
-        match self.api.answer(&mut asked, body, grant, node) {
-            Outcome::Answer(response) => self.respond(&client, head, response, transport, node),
-            Outcome::OpenStream(params) => self.open_stream(&client, head, *params, transport, node),
-            Outcome::StreamHead => {
-                let is_compressed = node.settings.compresses_for(head);
-                let headers = self.stream_headers(head, is_compressed, node);
-                let bytes = transport.stream_head(head, &headers, true);
-                transport.write_last(slot, bytes, CloseReason::Answered, node);
-            }
-            Outcome::Await(awaited) => transport.await_answer(slot, head, awaited, node),
-            Outcome::Disconnect(disconnect, awaited) => {
-                transport.await_answer(slot, head, awaited, node);
-                self.sweeps.disconnect(disconnect, Some(client.token));
-            }
-        }
+        let outcome = self.api.answer(&mut asked, body, grant, node);
+        self.carry_out(outcome, &client, head, transport, node);
     }
 
     fn is_delivering(&self) -> bool {
@@ -71,6 +63,89 @@ impl<I: Io> Service<I> for Desk<'_> {
 }
 
 impl Desk<'_> {
+    /// Carries out what the API has decided.
+    pub(super) fn carry_out<I: Io>(
+        &mut self,
+        outcome: Outcome,
+        client: &Client,
+        head: &RequestHead,
+        transport: &mut Transport<I>,
+        node: &mut Node,
+    ) {
+        let slot = client.token.slot;
+        match outcome {
+            Outcome::Answer(response) => self.respond(client, head, response, transport, node),
+            Outcome::OpenStream(params) => self.open_or_wait(client, head, *params, transport, node),
+            Outcome::StreamHead => {
+                let headers = self.stream_headers(head, node.settings.compresses_for(head), node);
+                let bytes = transport.stream_head(head, &headers, true);
+                transport.write_last(slot, bytes, CloseReason::Answered, node);
+            }
+            Outcome::Await(awaited) => transport.await_answer(slot, head, awaited, node),
+            Outcome::Ask(question) => self.ask(question, client, head, transport, node),
+            Outcome::Disconnect(disconnect, passed_on) => {
+                let question = Arc::new(Question::Disconnect(Arc::clone(&disconnect)));
+                let mut sweeping = node.member.ask(client.token, &question);
+                sweeping.push(node.member.index());
+                let answer = DisconnectAnswer { ended: 0, sweeping, passed_on };
+                transport.await_answer(slot, head, Awaited::Disconnect(answer), node);
+                let asker = Asker { index: node.member.index(), ticket: client.token };
+                self.sweeps.disconnect(disconnect, Some(asker));
+            }
+        }
+    }
+
+    /// Asks the other loops; without any, the answer follows at once.
+    fn ask<I: Io>(
+        &mut self,
+        question: Question,
+        client: &Client,
+        head: &RequestHead,
+        transport: &mut Transport<I>,
+        node: &mut Node,
+    ) {
+        let question = Arc::new(question);
+        let missing = node.member.ask(client.token, &question);
+        let inquiry = Inquiry { question, missing, replies: Vec::new() };
+        if inquiry.missing.is_empty() {
+            return self.conclude(inquiry, client, head, transport, node);
+        }
+        transport.await_answer(client.token.slot, head, Awaited::Inquiry(inquiry), node);
+    }
+
+    /// Answers a request with the replies that there are.
+    pub(super) fn conclude<I: Io>(
+        &mut self,
+        inquiry: Inquiry,
+        client: &Client,
+        head: &RequestHead,
+        transport: &mut Transport<I>,
+        node: &mut Node,
+    ) {
+        let asked = RequestContext { client: *client, head, transport, hub: self.hub, inbox: self.inbox };
+        let outcome = self.api.conclude(&inquiry.question, inquiry.replies, &asked, node);
+        self.carry_out(outcome, client, head, transport, node);
+    }
+
+    /// Opens a stream. If its client may have received through another loop what this one has not appended, it waits for
+    /// that.
+    fn open_or_wait<I: Io>(
+        &mut self,
+        client: &Client,
+        head: &RequestHead,
+        params: StreamParams,
+        transport: &mut Transport<I>,
+        node: &mut Node,
+    ) {
+        let issued = self.inbox.issued();
+        let may_be_ahead = node.member.has_peers() && !params.last_event_id.is_empty() && !self.hub.follows_bus();
+        if may_be_ahead && issued > self.hub.head() {
+            transport.await_answer(client.token.slot, head, Awaited::Stream, node);
+            return self.late.wait(client.token, params, issued);
+        }
+        self.open_stream(client, head, params, transport, node);
+    }
+
     pub(super) fn respond<I: Io>(
         &mut self,
         client: &Client,
@@ -105,7 +180,7 @@ impl Desk<'_> {
         headers
     }
 
-    fn open_stream<I: Io>(
+    pub(super) fn open_stream<I: Io>(
         &mut self,
         client: &Client,
         head: &RequestHead,
@@ -113,7 +188,7 @@ impl Desk<'_> {
         transport: &mut Transport<I>,
         node: &mut Node,
     ) {
-        if let Some(refusal) = refusal(client, transport, node) {
+        if let Err(refusal) = admit_stream(client, transport, node) {
             return self.refuse_stream(client, head, refusal, transport, node);
         }
         let headers = self.stream_headers(head, params.is_compressed, node);
@@ -123,13 +198,16 @@ impl Desk<'_> {
         }
         let response_head = Frame::from(bytes);
         match self.streams.open(client.token.slot, response_head, params, transport, self.hub, node) {
-            Ok(()) => transport.give_to_client(client, &node.settings),
-            Err(refusal) => self.refuse_stream(client, head, refusal, transport, node),
+            Ok(()) => transport.give_to_client(client, node),
+            Err(refusal) => {
+                node.common.give_back_stream();
+                self.refuse_stream(client, head, refusal, transport, node);
+            }
         }
     }
 
     /// An EventSource gives up forever on any status but 200: it gets a 200 that only contains a reconnection time.
-    fn refuse_stream<I: Io>(
+    pub(super) fn refuse_stream<I: Io>(
         &mut self,
         client: &Client,
         head: &RequestHead,
@@ -151,19 +229,21 @@ impl Desk<'_> {
     }
 }
 
-/// Why a client may not open another stream now.
-fn refusal<I: Io>(client: &Client, transport: &Transport<I>, node: &Node) -> Option<Refusal> {
+/// Takes a place for another stream of a client, or says why it may not open one now.
+fn admit_stream<I: Io>(client: &Client, transport: &Transport<I>, node: &Node) -> Result<(), Refusal> {
     if node.is_closing_streams() {
-        Some(Refusal::Draining)
-    } else if client.is_on_spare {
-        Some(Refusal::Descriptors)
-    } else if client.is_admin {
-        None
-    } else if transport.stream_count() >= node.settings.streams_max {
-        Some(Refusal::StreamLimit)
-    } else if transport.is_over_address_limit(client, &node.settings) {
-        Some(Refusal::AddressLimit)
-    } else {
-        None
+        return Err(Refusal::Draining);
     }
+    if client.is_on_spare {
+        return Err(Refusal::Descriptors);
+    }
+    let streams_max = if client.is_admin { usize::MAX } else { node.settings.streams_max };
+    if !node.common.take_stream(streams_max) {
+        return Err(Refusal::StreamLimit);
+    }
+    if !client.is_admin && transport.is_over_address_limit(client, node) {
+        node.common.give_back_stream();
+        return Err(Refusal::AddressLimit);
+    }
+    Ok(())
 }

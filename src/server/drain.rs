@@ -1,6 +1,7 @@
 //! The drain: first notice (unready, but still accepting), then the public listeners close, then the streams end one after
 //! the other over the time given, each with a reconnection time after which this server is gone. Streams of the server's
-//! own statistics close last, so that an operator can watch the others close.
+//! own statistics close last, so that an operator can watch the others close. Every loop of a node drains its own streams, and
+//! stays until those of all loops are closed.
 
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub(super) struct Drain {
     stage: Stage,
     next_step: Duration,
     at_once: bool,
+    /// All streams of this loop are closed but those of statistics, and the node knows.
+    is_drained: bool,
 }
 
 #[derive(Debug)]
@@ -48,11 +51,15 @@ enum Pass {
 
 impl Drain {
     /// Begins to leave.
-    pub(super) fn new(streams: usize, node: &mut Node) -> Drain {
+    pub(super) fn new(node: &mut Node) -> Drain {
         let until = node.now + node.settings.drain.notice;
-        tracing::info!(streams, notice = ?node.settings.drain.notice, over = ?node.settings.drain.duration, "leaving");
+        let streams = node.common.streams();
+        if node.member.is_first() {
+            let (notice, over) = (node.settings.drain.notice, node.settings.drain.duration);
+            tracing::info!(streams, ?notice, ?over, "leaving");
+        }
         node.leaving = Leaving::Notice;
-        Drain { stage: Stage::Notice { until }, next_step: node.now, at_once: false }
+        Drain { stage: Stage::Notice { until }, next_step: node.now, at_once: false, is_drained: false }
     }
 
     /// Leaves at once, on a second request to leave.
@@ -76,7 +83,10 @@ impl Drain {
         let stays = !self.at_once && (node.now < self.next_step || self.step(streams, transport, hub, node));
         if !stays {
             transport.close_all(CloseReason::Drained, node);
-            tracing::info!("left");
+            match node.member.loop_count() {
+                1 => tracing::info!("left"),
+                _ => tracing::info!(r#loop = node.member.index(), "left"),
+            }
         }
         stays
     }
@@ -98,7 +108,16 @@ impl Drain {
                 let share = if duration.is_zero() { 1.0 } else { passed.as_secs_f64() / duration.as_secs_f64() };
                 let wanted = if share >= 1.0 { usize::MAX } else { (*streams as f64 * share) as usize };
                 let due = wanted.min(*closed + CLOSES_PER_TURN_MAX);
+                let mut must_wait = false;
                 while *closed < due && *next_slot < transport.slots_end() {
+                    // Other loops may still close streams that are to close before; but a loop may hang.
+                    must_wait = *pass == Pass::Statistics
+                        && !node.common.is_drained()
+                        && self.is_drained
+                        && passed < duration + LAST_ANSWERS;
+                    if must_wait {
+                        break;
+                    }
                     let drain_left = duration.saturating_sub(passed);
                     if pass.covers(*next_slot as u32, transport, hub) {
                         send_away(*next_slot as u32, drain_left, of, transport, hub, node);
@@ -107,11 +126,20 @@ impl Drain {
                     *next_slot += 1;
                     if *pass == Pass::Others && *next_slot == transport.slots_end() {
                         (*pass, *next_slot) = (Pass::Statistics, 0);
+                        if !std::mem::replace(&mut self.is_drained, true) {
+                            node.common.note_drained();
+                        }
                     }
+                }
+                if transport.stream_count() == 0 && !std::mem::replace(&mut self.is_drained, true) {
+                    node.common.note_drained();
+                }
+                if must_wait {
+                    return true;
                 }
                 if *closed < wanted && *next_slot < transport.slots_end() {
                     self.next_step = node.now;
-                } else if share >= 1.0 || transport.stream_count() == 0 {
+                } else if share >= 1.0 || node.common.streams() == 0 {
                     self.stage = Stage::LastAnswers { until: node.now + LAST_ANSWERS };
                 }
                 true

@@ -12,7 +12,7 @@ use crate::hub::{Appended, Hub};
 use crate::io::Io;
 use crate::observe::clip::clip;
 use crate::protocol::encoder;
-use crate::sources::channel::{Gap, GapScope, Inbox, Message};
+use crate::sources::channel::{Gap, Inbox, Message};
 
 /// Messages of each lane in one turn.
 const MESSAGES_PER_TURN_MAX: usize = 512;
@@ -80,14 +80,10 @@ impl Intake {
                     let appended = hub.append_at(topic, broadcast, node.now);
                     note_appended(appended, name.as_str(), node);
                 }
-                Some(Message::Gap(mut gap)) => {
-                    let Some(sequence) = place(gap.sequence, hub, node) else { continue };
-                    gap.sequence = sequence;
-                    append_loss(&gap, hub, node);
-                }
+                Some(Message::Gap(gap)) => append_loss(gap, hub, node),
                 Some(Message::Epoch(epoch, gap)) => {
                     hub.begin_epoch(epoch);
-                    gap.into_iter().for_each(|gap| append_loss(&gap, hub, node));
+                    gap.into_iter().for_each(|gap| append_loss(gap, hub, node));
                 }
                 Some(Message::Loaded) => hub.set_loaded(),
                 Some(Message::EndOfBus(asks)) => hub.note_end_of_bus(asks),
@@ -129,18 +125,16 @@ fn note_appended(appended: Appended, topic: &str, node: &mut Node) {
 }
 
 /// Records a loss that a source announced.
-fn append_loss(gap: &Gap, hub: &mut Hub, node: &mut Node) {
-    let topics = match &gap.scope {
-        GapScope::All => None,
-        GapScope::Topics(lost) => lost.seal(),
-    };
+fn append_loss(mut gap: Gap, hub: &mut Hub, node: &mut Node) {
+    let topics = gap.settle();
+    let Some(sequence) = place(gap.sequence, hub, node) else { return };
     // Every subscriber reads the same frame. It names a topic only if it concerns that topic alone: subscribers may not
     // learn the names of all topics.
     let name = match topics.as_deref() {
         Some([topic]) => topic.as_str(),
         _ => "*",
     };
-    let before = Sequence(gap.sequence.0 - 1);
+    let before = Sequence(sequence.0 - 1);
     let last_id = (before > Sequence::ZERO).then(|| hub.id_of(before));
     let reason = gap.reason.as_str();
     let frame = encoder::gap(&gap.id, reason, &[name], last_id.as_ref().map(EventId::as_str));
@@ -150,7 +144,7 @@ fn append_loss(gap: &Gap, hub: &mut Hub, node: &mut Node) {
         tracing::warn!(reason, topic, topics = count, id = %gap.id, "{}", LogEntry::GapReported.text());
     }
     node.counters.gaps.count(reason);
-    hub.append_loss(gap.sequence, topics.as_deref(), frame, node.now);
+    hub.append_loss(sequence, topics.as_deref(), frame, node.now);
 }
 
 /// Frees memory that evicted frames still occupy: closes the connections that hold them.

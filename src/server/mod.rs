@@ -1,4 +1,5 @@
-//! The event loop: one thread, every socket, one turn after the other.
+//! The event loop: one thread, every socket that it owns, one turn after the other. A node has one loop or several, which share
+//! numbers and send each other letters (`node`).
 //!
 //! ```text
 //!  wait ─▶ accept ─▶ read (requests) ─▶ take messages (append to logs) ─▶ sweep (streams that may not stay)
@@ -27,6 +28,7 @@ mod grant;
 mod hosts;
 mod intake;
 mod jitter;
+mod late;
 mod node;
 pub mod settings;
 mod share;
@@ -35,6 +37,7 @@ mod slot_map;
 mod streams;
 mod transport;
 mod wheel;
+mod window;
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -43,17 +46,22 @@ use crate::hub::{Hub, MissedReason};
 use crate::io::{Io, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
+use crate::protocol::head::RequestHead;
 use crate::protocol::response::Response;
 use crate::sources::channel::{Control, FetchPage, GapReason, Inbox, Message, Publish, SourceStatus};
 use crate::sources::kafka_figures::KafkaFigures;
 use api::Api;
+use api::gather;
 pub use api::routes::Route;
 use api::statistics::{Statistics, Watched};
 use api::waiting::{answer_of_broker, answer_of_silence, answer_of_sweep, ticket_token};
 use desk::Desk;
 use drain::Drain;
 use intake::Intake;
+use late::LateStreams;
 use node::Node;
+use node::letter::{Asker, Letter, Question, Reply};
+pub use node::member::Member;
 use node::refusal::Refusal;
 pub use node::reload::Reloads;
 pub use node::supervisor::{Lifecycle, Supervisor};
@@ -63,8 +71,9 @@ use streams::sweep::{Sweeps, Swept};
 use transport::Transport;
 use transport::acceptor::PauseReason;
 pub use transport::acceptor::{Entrance, ListenerRole, Reach};
+use transport::clients::Client;
 pub use transport::connection::CloseReason;
-use transport::connection::{Awaited, Phase};
+use transport::connection::{Awaited, Connection, Phase};
 use transport::deadlines::Due;
 
 /// How soon to look again at an event that waits for subscribers.
@@ -73,6 +82,8 @@ const HOLD_INTERVAL: Duration = Duration::from_millis(5);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon housekeeping continues after a turn that did not finish it.
 const HOUSEKEEPING_REST: Duration = Duration::from_millis(5);
+/// Letters from other loops in one turn.
+const LETTERS_PER_TURN_MAX: usize = 512;
 /// Deadlines in one turn: about 2 ms of heartbeats. After a host was stopped for a while, all of them are due.
 const DEADLINES_PER_TURN_MAX: usize = 512;
 
@@ -84,6 +95,8 @@ pub struct Parts {
     pub hub: Hub,
     /// What sources send.
     pub inbox: Inbox,
+    /// This loop among the loops of the node.
+    pub member: Member,
     /// Where clients' events go.
     pub publisher: Arc<dyn Publish + Send + Sync>,
     /// Fetches older events, if there is a durable bus.
@@ -96,8 +109,8 @@ pub struct Parts {
     pub kafka: Option<Arc<KafkaFigures>>,
     /// Where the loop leaves a few figures for other threads, and finds theirs about the process.
     pub live: Arc<Live>,
-    /// Receives the reports that the server serves, lives and leaves.
-    pub supervisor: Box<dyn Supervisor>,
+    /// Receives the reports that the server serves, lives and leaves, from the node's first loop.
+    pub supervisor: Box<dyn Supervisor + Send>,
     /// Where new settings come from while it runs.
     pub reloads: Reloads,
     /// The IO's listeners, in their order.
@@ -111,6 +124,7 @@ pub struct Server<I: Io> {
     node: Node,
     transport: Transport<I>,
     streams: Streams,
+    late: LateStreams,
     api: Api,
     statistics: Statistics,
     hub: Hub,
@@ -118,21 +132,23 @@ pub struct Server<I: Io> {
     sweeps: Sweeps,
     drain: Option<Drain>,
     reloads: Reloads,
-    supervisor: Box<dyn Supervisor>,
+    supervisor: Box<dyn Supervisor + Send>,
     next_housekeeping: Duration,
 }
 
 impl<I: Io> Server<I> {
     /// Builds a server; it does nothing before its first turn.
     pub fn new(io: I, parts: Parts) -> Server<I> {
-        let Parts { settings, mut hub, inbox, publisher, fetcher, own_events, sources, .. } = parts;
+        let Parts { settings, mut hub, inbox, member, publisher, fetcher, own_events, sources, .. } = parts;
         let Parts { kafka, live, supervisor, reloads, listeners, seed, .. } = parts;
         let now = io.now();
-        let node = Node::new(settings, new_counters(), seed, now);
+        let node = Node::new(settings, new_counters(), member, seed, now);
         hub.set_rules(&node.settings.topic_rules);
+        hub.share_topic_bound(Arc::clone(&node.common.subscribed_topics));
         Server {
-            transport: Transport::new(io, listeners, &node.settings),
+            transport: Transport::new(io, listeners),
             streams: Streams::new(fetcher),
+            late: LateStreams::default(),
             api: Api::new(publisher, sources.clone(), kafka, Arc::clone(&live), &node),
             statistics: Statistics::new(own_events, sources, live),
             hub,
@@ -148,7 +164,7 @@ impl<I: Io> Server<I> {
 
     /// Runs turns until a drain has ended.
     pub fn run(&mut self) -> std::io::Result<()> {
-        self.supervisor.notify(Lifecycle::Serving);
+        self.notify(Lifecycle::Serving);
         while self.turn()? {}
         Ok(())
     }
@@ -160,6 +176,8 @@ impl<I: Io> Server<I> {
         self.transport.accept(&mut self.node);
         self.read();
         self.take_messages();
+        self.take_letters();
+        self.open_late_streams();
         self.sweep();
         self.deliver();
         self.fire_deadlines();
@@ -181,12 +199,13 @@ impl<I: Io> Server<I> {
             || self.intake.has_work()
             || self.streams.has_work()
             || !self.sweeps.is_empty()
+            || self.node.member.has_letters()
             || self.transport.has_work(&self.node);
         if has_work {
             return Duration::ZERO;
         }
         let next_step = self.drain.as_ref().map(Drain::next_step);
-        let next = [self.transport.next_deadline(), self.streams.next_pace(), next_step];
+        let next = [self.transport.next_deadline(&self.node), self.streams.next_pace(), next_step];
         let next = next.into_iter().flatten().fold(self.next_housekeeping, Duration::min);
         let wait = next.saturating_sub(self.transport.now());
         // A subscriber that the server waits for may stop reading, and no readiness event reports that.
@@ -196,8 +215,8 @@ impl<I: Io> Server<I> {
     // ---- the phases that involve several parts ----
 
     fn read(&mut self) {
-        let Server { transport, node, api, streams, sweeps, hub, intake, .. } = self;
-        let mut desk = Desk { api, streams, sweeps, hub, inbox: &intake.inbox };
+        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
         transport.read(&mut desk, node);
     }
 
@@ -234,6 +253,97 @@ impl<I: Io> Server<I> {
         self.intake.take_events(&mut self.transport, &mut self.hub, &mut self.node);
     }
 
+    /// What other loops send, up to a turn's worth.
+    fn take_letters(&mut self) {
+        for _ in 0..LETTERS_PER_TURN_MAX {
+            let Some(letter) = self.node.member.next_letter() else { return };
+            match letter {
+                Letter::Connection(accepted) => self.transport.adopt(accepted, &mut self.node),
+                Letter::Ask(asker, question) => self.reply(asker, &question),
+                Letter::Reply { from, ticket, reply: Reply::Disconnected(count) } => {
+                    self.answer_waiting(ticket, |awaited, _| answer_of_sweep(awaited, from, count));
+                }
+                Letter::Reply { from, ticket, reply } => self.note_reply(ticket, from, Some(reply)),
+                Letter::OriginRefused(origin) => self.api.refused_origins.remember(origin),
+                Letter::Reloaded => self.note_reloaded(),
+                Letter::Left(index) => self.forget_loop(index),
+            }
+        }
+    }
+
+    fn reply(&mut self, asker: Asker, question: &Question) {
+        let Server { transport, node, api, sweeps, hub, intake, .. } = self;
+        if let Question::Disconnect(disconnect) = question {
+            let now_s = transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            api.deny_passed(disconnect, now_s, node);
+            return sweeps.disconnect(Arc::clone(disconnect), Some(asker));
+        }
+        if let Some(reply) = gather::reply(question, transport, hub, &intake.inbox, node) {
+            node.send_reply(asker, reply);
+        }
+    }
+
+    /// Another loop has replied to a request's question; no reply: it has ended.
+    fn note_reply(&mut self, ticket: Token, from: usize, reply: Option<Reply>) {
+        let Some(connection) = self.transport.connection_mut(ticket) else { return };
+        let Phase::Publishing(publishing) = &mut connection.phase else { return };
+        let Awaited::Inquiry(inquiry) = &mut publishing.answer else { return };
+        inquiry.take(from, reply);
+        if inquiry.missing.is_empty() {
+            self.conclude(ticket);
+        }
+    }
+
+    /// Answers a request with the replies of other loops that there are.
+    fn conclude(&mut self, token: Token) {
+        let Some(connection) = self.transport.connection_mut(token) else { return };
+        let Phase::Publishing(publishing) = &mut connection.phase else { return };
+        let head = publishing.head.clone();
+        let awaited = std::mem::replace(&mut publishing.answer, Awaited::Stream);
+        let Awaited::Inquiry(inquiry) = awaited else { return };
+        let client = self.transport.client(token.slot, &head, &self.node.settings);
+        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
+        desk.conclude(inquiry, &client, &head, transport, node);
+        transport.resume_after_answer(token, node);
+    }
+
+    /// Another loop has ended: no request waits for it any longer.
+    fn forget_loop(&mut self, index: usize) {
+        let waiting = |connection: &Connection| matches!(connection.phase, Phase::Publishing(_));
+        let slots: Vec<_> = self.transport.slots().filter(|slot| waiting(self.transport.at(*slot))).collect();
+        for slot in slots {
+            let token = self.transport.token(slot);
+            self.answer_waiting(token, |awaited, _| answer_of_sweep(awaited, index, 0));
+            self.note_reply(token, index, None);
+        }
+    }
+
+    /// Opens the streams that waited for what this loop has appended now.
+    fn open_late_streams(&mut self) {
+        for (token, params) in self.late.take_due(self.hub.head()) {
+            self.with_waiting_stream(token, |desk, client, head, transport, node| {
+                desk.open_stream(client, head, params, transport, node);
+            });
+        }
+    }
+
+    /// Does something for a stream that waits to start. Its client may have left.
+    fn with_waiting_stream(
+        &mut self,
+        token: Token,
+        act: impl FnOnce(&mut Desk<'_>, &Client, &RequestHead, &mut Transport<I>, &mut Node),
+    ) {
+        let Some(connection) = self.transport.connection_mut(token) else { return };
+        let Phase::Publishing(publishing) = &mut connection.phase else { return };
+        let head = publishing.head.clone();
+        let client = self.transport.client(token.slot, &head, &self.node.settings);
+        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
+        act(&mut desk, &client, &head, transport, node);
+        transport.resume_after_answer(token, node);
+    }
+
     /// Answers a request that waits for a broker or a sweep, if `answer` has a response. Its client may have left.
     fn answer_waiting(&mut self, token: Token, answer: impl FnOnce(&mut Awaited, &mut Node) -> Option<Response>) {
         let Some(connection) = self.transport.connection_mut(token) else { return };
@@ -241,8 +351,8 @@ impl<I: Io> Server<I> {
         let Some(response) = answer(&mut publishing.answer, &mut self.node) else { return };
         let head = publishing.head.clone();
         let client = self.transport.client(token.slot, &head, &self.node.settings);
-        let Server { transport, node, api, streams, sweeps, hub, intake, .. } = self;
-        let mut desk = Desk { api, streams, sweeps, hub, inbox: &intake.inbox };
+        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
+        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
         desk.respond(&client, &head, response, transport, node);
         transport.resume_after_answer(token, node);
     }
@@ -250,8 +360,13 @@ impl<I: Io> Server<I> {
     fn sweep(&mut self) {
         let Server { transport, node, api, streams, sweeps, hub, .. } = self;
         let swept = Swept { streams, denials: &mut api.access.denials, transport, hub, node };
-        for (token, count) in sweeps.sweep(swept) {
-            self.answer_waiting(token, |awaited, _| answer_of_sweep(awaited, count));
+        for (asker, count) in sweeps.sweep(swept) {
+            let own = self.node.member.index();
+            if asker.index == own {
+                self.answer_waiting(asker.ticket, |awaited, _| answer_of_sweep(awaited, own, count));
+            } else {
+                self.node.send_reply(asker, Reply::Disconnected(count));
+            }
         }
     }
 
@@ -275,10 +390,25 @@ impl<I: Io> Server<I> {
                 Some(Due::Stream(slot)) => {
                     self.streams.act_on_deadline(slot, &mut self.transport, &mut self.hub, &mut self.node);
                 }
-                Some(Due::BrokerAnswer(slot)) => {
-                    let token = self.transport.token(slot);
-                    self.answer_waiting(token, |awaited, _| Some(answer_of_silence(awaited)));
-                }
+                Some(Due::Answer(slot)) => self.stop_waiting(self.transport.token(slot)),
+            }
+        }
+    }
+
+    /// What a request waits for has not come in time.
+    fn stop_waiting(&mut self, token: Token) {
+        let Some(connection) = self.transport.connection_mut(token) else { return };
+        let Phase::Publishing(publishing) = &connection.phase else { return };
+        match publishing.answer {
+            Awaited::Publish(_) | Awaited::Disconnect(_) => {
+                self.answer_waiting(token, |awaited, _| Some(answer_of_silence(awaited)));
+            }
+            Awaited::Inquiry(_) => self.conclude(token),
+            Awaited::Stream => {
+                self.late.give_up(token);
+                self.with_waiting_stream(token, |desk, client, head, transport, node| {
+                    desk.refuse_stream(client, head, Refusal::PositionUnknown, transport, node);
+                });
             }
         }
     }
@@ -289,7 +419,12 @@ impl<I: Io> Server<I> {
     fn run_housekeeping(&mut self) {
         let Server { transport, node, statistics, streams, hub, .. } = self;
         self.next_housekeeping = node.now + HOUSEKEEPING_INTERVAL;
-        self.supervisor.notify(Lifecycle::Alive { streams: transport.stream_count(), is_leaving: node.is_leaving() });
+        node.member.note_alive(node.now);
+        // The supervisor learns nothing while one of the loops hangs.
+        if node.member.is_first() && node.common.hanging_loops(node.now) == 0 {
+            let alive = Lifecycle::Alive { streams: node.common.streams(), is_leaving: node.is_leaving() };
+            self.supervisor.notify(alive);
+        }
         node.log_omitted();
         hub.apply_holds(transport.take_hold_changes());
         if !hub.apply_rules() || !hub.age(node.now) {
@@ -298,9 +433,7 @@ impl<I: Io> Server<I> {
         }
         streams.find_slow(transport, hub, node);
         hub.look_for_busiest();
-        let watched = Watched { transport, hub, channel_messages: self.intake.inbox.len(), node };
-        statistics.leave_figures(&watched);
-        statistics.publish(&watched);
+        statistics.report(&Watched { transport, hub, inbox: &self.intake.inbox, node });
         transport.shrink();
         streams.shrink(node.now);
     }
@@ -309,9 +442,26 @@ impl<I: Io> Server<I> {
     fn reload(&mut self) {
         if let Some(settings) = self.reloads.take() {
             self.put_in_force(settings);
-            tracing::info!(streams = self.transport.stream_count(), "reloaded");
+            self.node.member.note_put_in_force();
         }
-        self.supervisor.notify(Lifecycle::Reloaded);
+        self.note_reloaded();
+    }
+
+    /// A reload is over in a loop; the supervisor learns that once it is over in all.
+    fn note_reloaded(&mut self) {
+        if self.node.member.note_reloaded() {
+            if self.node.member.take_put_in_force() {
+                tracing::info!(streams = self.node.common.streams(), "reloaded");
+            }
+            self.notify(Lifecycle::Reloaded);
+        }
+    }
+
+    /// Reports to the supervisor, for all loops.
+    fn notify(&mut self, event: Lifecycle) {
+        if self.node.member.is_first() {
+            self.supervisor.notify(event);
+        }
     }
 
     fn put_in_force(&mut self, settings: Settings) {
@@ -322,12 +472,9 @@ impl<I: Io> Server<I> {
             hub.set_rules(topic_rules);
         }
         if old.accepts_per_second_max != limits.accepts_per_second_max {
-            transport.limit_accept_rate(limits.accepts_per_second_max, node.now);
+            transport.forget_accept_rate();
         }
-        if old.publishes_per_second_max != limits.publishes_per_second_max {
-            api.limit_publish_rate(limits.publishes_per_second_max);
-        }
-        transport.recount_addresses(&node.settings);
+        transport.recount_addresses(node);
         if let Some(jwt) = jwt {
             api.access.denials.limit(jwt.denied_tokens_max);
         }
@@ -344,8 +491,8 @@ impl<I: Io> Server<I> {
         match &mut self.drain {
             Some(drain) => drain.hurry(),
             None => {
-                self.drain = Some(Drain::new(self.transport.stream_count(), &mut self.node));
-                self.supervisor.notify(Lifecycle::Leaving);
+                self.drain = Some(Drain::new(&mut self.node));
+                self.notify(Lifecycle::Leaving);
             }
         }
     }
@@ -358,7 +505,7 @@ impl<I: Io> Server<I> {
 
     /// Frees what closed connections still hold. Last in the turn: until then no other connection may take their slots.
     fn reap(&mut self) {
-        for slot in self.transport.reap() {
+        for slot in self.transport.reap(&self.node) {
             self.streams.remove(slot, &mut self.hub);
         }
     }
@@ -372,7 +519,7 @@ impl<I: Io> Server<I> {
 
     /// How many addresses have connections, as far as they are counted.
     pub fn addresses(&self) -> usize {
-        self.transport.address_count()
+        self.node.common.addresses.len()
     }
 
     /// What the server counted.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -33,8 +33,8 @@ impl Default for ChannelLimits {
     }
 }
 
-/// What the loop receives.
-#[derive(Debug)]
+/// What a loop receives.
+#[derive(Clone, Debug)]
 pub enum Message {
     /// An event for every subscriber of its topic.
     Broadcast(Broadcast),
@@ -70,7 +70,7 @@ pub struct Published {
 }
 
 /// A loss, announced to the subscribers of the topics it touches.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Gap {
     /// Its place in the order; 0: the loop gives it a place.
     pub sequence: Sequence,
@@ -138,29 +138,72 @@ pub struct LostTopics(Mutex<LostState>);
 #[derive(Debug, Default)]
 struct LostState {
     topics: BTreeSet<Topic>,
+    /// It touches every topic.
+    is_all: bool,
+    /// The place of the last event that was lost, if that moves while the set grows.
+    place: Option<(Sequence, EventId)>,
     sealed: bool,
 }
 
 impl LostTopics {
-    /// Adds a topic. False when the loop has already read the set: the loss then needs a gap of its own.
+    /// Adds a topic. False when a loop has already read the set: the loss then needs a gap of its own.
     #[must_use]
     pub fn add(&self, topic: &Topic) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.sealed {
-            return false;
-        }
-        if state.topics.len() <= LOST_TOPICS_MAX && !state.topics.contains(topic) {
-            state.topics.insert(topic.clone());
-        }
-        true
+        self.grow(|lost| lost.insert(topic))
+    }
+
+    /// Adds an event that was lost at a place of its own, behind all that was added before; no topic: one of any topic. The
+    /// gap moves there. False as for [`LostTopics::add`].
+    #[must_use]
+    pub fn add_at(&self, topic: Option<&Topic>, sequence: Sequence, id: EventId) -> bool {
+        self.grow(|lost| {
+            match topic {
+                Some(topic) => lost.insert(topic),
+                None => lost.is_all = true,
+            }
+            lost.place = Some((sequence, id));
+        })
     }
 
     /// Stops the growth and returns the topics, or `None` when there are too many: the gap then covers every topic.
     /// Every loop that reads the gap gets the same result.
     pub fn seal(&self) -> Option<Vec<Topic>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.sealed = true;
-        (state.topics.len() <= LOST_TOPICS_MAX).then(|| state.topics.iter().cloned().collect())
+        let mut lost = self.lock();
+        lost.sealed = true;
+        (!lost.is_all).then(|| lost.topics.iter().cloned().collect())
+    }
+
+    fn grow(&self, add: impl FnOnce(&mut LostState)) -> bool {
+        let mut lost = self.lock();
+        if !lost.sealed {
+            add(&mut lost);
+        }
+        !lost.sealed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LostState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LostState {
+    fn insert(&mut self, topic: &Topic) {
+        if !self.is_all && !self.topics.contains(topic) {
+            self.topics.insert(topic.clone());
+            self.is_all = self.topics.len() > LOST_TOPICS_MAX;
+        }
+    }
+}
+
+impl Gap {
+    /// Stops its growth and moves it to its last place. Returns its topics; none: it touches all.
+    pub fn settle(&mut self) -> Option<Vec<Topic>> {
+        let GapScope::Topics(lost) = &self.scope else { return None };
+        let topics = lost.seal();
+        if let Some((sequence, id)) = lost.lock().place.take() {
+            (self.sequence, self.id) = (sequence, id);
+        }
+        topics
     }
 }
 
@@ -436,7 +479,9 @@ pub fn channel(limits: ChannelLimits, wake: impl Fn() + Send + Sync + 'static) -
         bytes: AtomicUsize::new(0),
         progress: AtomicU64::new(0),
         asks: AtomicU64::new(0),
+        issued: AtomicU64::new(0),
         woken: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
         wake: Box::new(wake),
     });
     let outlet = Outlet { sender, urgent: urgent_sender, shared: Arc::clone(&shared) };
@@ -450,7 +495,10 @@ struct Shared {
     bytes: AtomicUsize,
     progress: AtomicU64,
     asks: AtomicU64,
+    issued: AtomicU64,
     woken: AtomicBool,
+    /// The loop has ended.
+    closed: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -463,9 +511,13 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// True when this number of broadcasts, with this number of bytes in total, still fits.
+    /// True when this number of broadcasts, with this number of bytes in total, still fits. A loop that has ended takes
+    /// everything: nothing waits for it.
     pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
         let Shared { limits, messages: queued_messages, bytes: queued_bytes, .. } = &*self.shared;
+        if self.is_closed() {
+            return true;
+        }
         let queued = queued_messages.load(Ordering::Relaxed);
         // A frame larger than the whole byte bound passes when the channel is empty.
         queued + messages <= limits.messages_max
@@ -474,7 +526,11 @@ impl Outlet {
 
     /// True when another gap still fits, for a sender that can wait.
     pub fn has_room_for_gap(&self) -> bool {
-        self.shared.gaps.load(Ordering::Relaxed) < self.shared.limits.messages_max
+        self.is_closed() || self.shared.gaps.load(Ordering::Relaxed) < self.shared.limits.messages_max
+    }
+
+    fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Relaxed)
     }
 
     /// A number that changes while the loop makes progress, even when it reads no message for a while.
@@ -485,6 +541,11 @@ impl Outlet {
     /// How many positions of the bus clients of the loop have named that it had not read.
     pub fn asks(&self) -> u64 {
         self.shared.asks.load(Ordering::Relaxed)
+    }
+
+    /// Records the last number of the order before any loop can read it: clients that come from another loop may name it.
+    pub fn note_issued(&self, last: Sequence) {
+        self.shared.issued.fetch_max(last.0, Ordering::Relaxed);
     }
 
     /// Enqueues, and wakes the loop unless it was already woken. A message to a loop that has ended is discarded: the
@@ -536,6 +597,11 @@ impl Inbox {
         self.shared.woken.swap(false, Ordering::AcqRel);
     }
 
+    /// The last number of the order that a loop of this process may have read.
+    pub fn issued(&self) -> Sequence {
+        Sequence(self.shared.issued.load(Ordering::Relaxed))
+    }
+
     /// Records how many positions of the bus clients have named that the loop had not read.
     pub fn note_asks(&self, asks: u64) {
         self.shared.asks.store(asks, Ordering::Relaxed);
@@ -575,6 +641,12 @@ impl Inbox {
     /// True when no message is waiting.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -639,6 +711,16 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_that_has_ended_is_never_full() {
+        let (outlet, inbox, _) = counted(ChannelLimits { messages_max: 1, bytes_max: 10 });
+        outlet.send(broadcast(1, 6));
+        assert!(!outlet.has_room(1, 1));
+        drop(inbox);
+        (2..9).for_each(|number| outlet.send(broadcast(number, 6)));
+        assert!(outlet.has_room(1, 1) && outlet.has_room_for_gap());
+    }
+
+    #[test]
     fn a_source_that_stays_up_reports_its_errors_too() {
         let status = SourceStatus::new("test");
         status.set_up();
@@ -655,6 +737,18 @@ mod tests {
         assert!(lost.add(&b) && lost.add(&a) && lost.add(&b));
         assert_eq!(lost.seal(), Some(vec![a.clone(), b]));
         assert!(!lost.add(&a));
+    }
+
+    #[test]
+    fn a_gap_stands_at_the_last_place_that_it_covers() {
+        let [a, b] = ["a", "b"].map(|name| Topic::new(name).unwrap());
+        let [one, three] = ["r-1", "r-3"].map(|id| EventId::new(id).unwrap());
+        let lost = Arc::new(LostTopics::default());
+        let scope = GapScope::Topics(Arc::clone(&lost));
+        let mut gap = Gap { sequence: Sequence(1), id: one.clone(), reason: GapReason::ChannelFull, scope };
+        assert!(lost.add_at(Some(&a), Sequence(1), one) && lost.add_at(Some(&b), Sequence(3), three.clone()));
+        assert_eq!((gap.settle(), gap.sequence, &gap.id), (Some(vec![a, b.clone()]), Sequence(3), &three));
+        assert!(!lost.add_at(Some(&b), Sequence(4), three));
     }
 
     #[test]

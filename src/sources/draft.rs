@@ -85,11 +85,6 @@ impl Draft {
         }
         Broadcast { sequence, topic: self.topic, naming: self.naming, frame: self.frame }
     }
-
-    /// The event's topic.
-    pub(super) fn topic(&self) -> &Topic {
-        &self.topic
-    }
 }
 
 fn digits_of(sequence: Sequence) -> usize {

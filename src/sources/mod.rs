@@ -22,6 +22,7 @@ pub mod redis;
 mod answer;
 mod backoff;
 mod draft;
+mod lanes;
 mod refused_log;
 mod throttle;
 

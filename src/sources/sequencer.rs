@@ -1,18 +1,18 @@
 //! The sequencer: the only place that gives an event its place in the order.
 //!
-//! It formats an event once, gives it an id (unless it was named elsewhere), numbers it and enqueues it to the loop (to each, if
-//! there were several). Numbering and enqueuing happen under one lock, so that all loops would agree on order and share
-//! frames. Formatting happens before, so that no thread waits for the lock while a large event is formatted. The state
-//! under the lock ([`State`]) takes only [`Draft`]s, which are already formatted.
+//! It formats an event once, gives it an id (unless it was named elsewhere), numbers it and enqueues it to every loop. Numbering
+//! and enqueuing happen under one lock, so that all loops agree on order and share frames. Formatting happens before, so that
+//! no thread waits for the lock while a large event is formatted. The state under the lock ([`State`]) takes only [`Draft`]s,
+//! which are already formatted.
 //!
-//! The policy for a full channel: a source waits [`WAIT_MAX`] for room. Then the event is dropped, counted, and
-//! announced as a gap at its place in the order. A client's publish never waits: the server refuses the whole of it and
-//! reports that to the client.
+//! The policy for a full channel: a source waits while the loop makes progress, and for [`WAIT_MAX`] otherwise ([`Lanes`]).
+//! Then the event is dropped for this loop, counted, and announced as a gap at its place in the order. A client's publish never
+//! waits: the server refuses the whole of it and reports that to the client.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::event::{Broadcast, Event, Naming, RunName, Sequence, Topic, join};
 use crate::protocol::encoder::Fields;
@@ -20,10 +20,10 @@ use crate::sources::channel::{
     Accepted, Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Publish, PublishRefusal, Ticket,
 };
 use crate::sources::draft::Draft;
+use crate::sources::lanes::Lanes;
+#[cfg(doc)]
+use crate::sources::lanes::WAIT_MAX;
 
-/// How long a source's thread waits for room, while the loop makes no progress, before it drops an event. Longer than
-/// the loop waits for subscribers that no longer read.
-pub const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often it checks for room during the wait.
 const WAIT_STEP: Duration = Duration::from_millis(1);
 
@@ -44,12 +44,13 @@ pub struct Batch {
 }
 
 struct State {
-    /// The run under which events are named here and numbered in the loop, where a bus gives out the order.
-    local: Option<RunName>,
+    run: RunName,
+    /// Events are named here and numbered in the loops, where a bus gives out the order.
+    is_local: bool,
     last: Sequence,
-    outlets: Vec<Outlet>,
-    /// The announced gap for losses since the last event that was enqueued, and its reason.
-    open_gap: Option<(GapReason, Arc<LostTopics>)>,
+    lanes: Lanes,
+    /// The announced gap for messages that were refused since the last event.
+    open_gap: Option<Arc<LostTopics>>,
 }
 
 /// Why a draft can't be enqueued yet.
@@ -67,28 +68,20 @@ impl Batch {
     }
 }
 
-/// A source's wait for room.
-struct Wait {
-    /// When the wait last saw the loops make progress.
-    since: Instant,
-    /// The loops' progress at that time.
-    progress: u64,
-}
-
 impl Sequencer {
     /// A sequencer for the loops behind `outlets`.
     pub fn new(run: RunName, outlets: Vec<Outlet>) -> Arc<Sequencer> {
-        Sequencer::of(run, outlets, None)
+        Sequencer::of(run, outlets, false)
     }
 
     /// A sequencer for events that don't pass through the bus whose order the loops follow. It names the events; the loop
     /// gives them a place.
     pub fn local(run: RunName, outlets: Vec<Outlet>) -> Arc<Sequencer> {
-        Sequencer::of(run, outlets, Some(run))
+        Sequencer::of(run, outlets, true)
     }
 
-    fn of(run: RunName, outlets: Vec<Outlet>, local: Option<RunName>) -> Arc<Sequencer> {
-        let state = State { local, last: Sequence::ZERO, outlets, open_gap: None };
+    fn of(run: RunName, outlets: Vec<Outlet>, is_local: bool) -> Arc<Sequencer> {
+        let state = State { run, is_local, last: Sequence::ZERO, lanes: Lanes::new(outlets), open_gap: None };
         Arc::new(Sequencer { run, dropped: AtomicU64::new(0), last_seen: AtomicU64::new(0), state: Mutex::new(state) })
     }
 
@@ -124,34 +117,24 @@ impl Sequencer {
     /// Takes a source's batch, under one lock and with one wake, unless it must wait for room or the numbers get another
     /// digit. False: at least one event was dropped and announced.
     pub fn publish_all(&self, batch: &mut Batch) -> bool {
-        let mut none_dropped = true;
-        // The wait of the batch's first event.
-        let mut wait = None;
+        let mut dropped = 0;
         loop {
             let mut state = self.lock();
-            let before = batch.drafts.len();
-            let Some(obstacle) = state.take_while_possible(&mut batch.drafts) else {
-                self.last_seen.store(state.last.0, Ordering::Relaxed);
-                return none_dropped;
-            };
-            if batch.drafts.len() < before {
-                wait = None;
-            }
+            let (drops, obstacle) = state.take_while_possible(&mut batch.drafts);
+            dropped += drops;
             match obstacle {
-                Obstacle::Digits(first) => {
+                None => {
+                    self.last_seen.store(state.last.0, Ordering::Relaxed);
+                    self.dropped.fetch_add(dropped, Ordering::Relaxed);
+                    return dropped == 0;
+                }
+                Some(Obstacle::Digits(first)) => {
                     drop(state);
                     expect_from(first, &mut batch.drafts);
                 }
-                Obstacle::NoRoom if state.may_wait(&mut wait) => {
+                Some(Obstacle::NoRoom) => {
                     drop(state);
                     std::thread::sleep(WAIT_STEP);
-                }
-                Obstacle::NoRoom => {
-                    let topic = batch.drafts.pop_front().expect("it has no room").topic().clone();
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
-                    state.announce_drop(self.run, &topic, GapReason::ChannelFull);
-                    none_dropped = false;
-                    wait = None;
                 }
             }
         }
@@ -159,20 +142,22 @@ impl Sequencer {
 
     /// Announces that events of every topic may be missing here: a source was disconnected.
     pub fn announce_loss(&self) {
-        self.lock().announce(self.run, GapReason::SourceLost, &GapScope::All);
+        self.lock().announce(GapReason::SourceLost, &GapScope::All);
     }
 
     /// Announces that a message of `topic` was refused because it can't be an event.
     pub fn announce_refused(&self, topic: &Topic) {
-        self.lock().announce_drop(self.run, topic, GapReason::Refused);
+        self.lock().announce_refused(topic);
     }
 
     /// Passes an operator's request to every loop.
     pub fn control(&self, control: &Control) {
-        self.lock().outlets.iter().for_each(|outlet| outlet.send(Message::Control(control.clone())));
+        let mut state = self.lock();
+        state.lanes.send_to_all(&Message::Control(control.clone()));
+        state.lanes.wake();
     }
 
-    /// Events dropped since the start because the channel stayed full.
+    /// Events dropped since the start because the channel of a loop stayed full.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -223,108 +208,78 @@ fn expect_from(first: Sequence, drafts: &mut VecDeque<Draft>) {
 }
 
 impl State {
-    fn has_room(&self, messages: usize, bytes: usize) -> bool {
-        self.outlets.iter().all(|outlet| outlet.has_room(messages, bytes))
-    }
-
-    /// A number that changes while every loop makes progress.
-    fn progress(&self) -> u64 {
-        self.outlets.iter().map(Outlet::progress).min().unwrap_or_default()
-    }
-
-    /// Whether a source whose event has no room may wait: while the loops make progress, and for a bounded time
-    /// otherwise.
-    fn may_wait(&self, wait: &mut Option<Wait>) -> bool {
-        let progress = self.progress();
-        let wait = match wait {
-            Some(wait) if wait.progress == progress => wait,
-            _ => wait.insert(Wait { since: Instant::now(), progress }),
-        };
-        // After a wait that timed out, the next event does not wait: only the first of a run of drops costs time.
-        !self.is_dropping() && wait.since.elapsed() < WAIT_MAX
-    }
-
-    fn is_dropping(&self) -> bool {
-        matches!(self.open_gap, Some((GapReason::ChannelFull, _)))
-    }
-
-    /// Enqueues drafts from the front up to the first that can't be enqueued; `None`: all were enqueued.
-    fn take_while_possible(&mut self, drafts: &mut VecDeque<Draft>) -> Option<Obstacle> {
+    /// Enqueues drafts from the front up to the first that can't be enqueued. Returns how many a loop has dropped, and why
+    /// one can't be enqueued.
+    fn take_while_possible(&mut self, drafts: &mut VecDeque<Draft>) -> (u64, Option<Obstacle>) {
         let before = drafts.len();
-        let obstacle = self.push_while_possible(drafts);
+        let outcome = self.push_while_possible(drafts);
         if drafts.len() < before {
-            self.wake();
+            self.lanes.wake();
         }
-        obstacle
+        outcome
     }
 
-    fn push_while_possible(&mut self, drafts: &mut VecDeque<Draft>) -> Option<Obstacle> {
+    fn push_while_possible(&mut self, drafts: &mut VecDeque<Draft>) -> (u64, Option<Obstacle>) {
+        let mut dropped = 0;
         while let Some(draft) = drafts.front() {
             let number = self.last.next();
-            if !self.has_room(1, draft.bytes()) {
-                return Some(Obstacle::NoRoom);
+            if !self.lanes.admits(1, draft.bytes()) {
+                return (dropped, Some(Obstacle::NoRoom));
             }
             if !draft.fits(number) {
-                return Some(Obstacle::Digits(number));
+                return (dropped, Some(Obstacle::Digits(number)));
             }
-            drafts.pop_front().into_iter().for_each(|draft| self.push(draft));
+            if let Some(draft) = drafts.pop_front() {
+                dropped += u64::from(!self.push(draft));
+            }
         }
-        None
+        (dropped, None)
     }
 
     /// Enqueues all of the drafts or none. Returns the number of the first.
     fn take_all(&mut self, drafts: &mut VecDeque<Draft>) -> Result<Sequence, Obstacle> {
         let first = self.last.next();
-        if !self.has_room(drafts.len(), drafts.iter().map(Draft::bytes).sum()) {
+        if !self.lanes.admits(drafts.len(), drafts.iter().map(Draft::bytes).sum()) || !self.lanes.has_taker() {
             return Err(Obstacle::NoRoom);
         }
         if !std::iter::zip(&*drafts, first.0..).all(|(draft, number)| draft.fits(Sequence(number))) {
             return Err(Obstacle::Digits(first));
         }
-        drafts.drain(..).for_each(|draft| self.push(draft));
-        self.wake();
+        drafts.drain(..).for_each(|draft| _ = self.push(draft));
+        self.lanes.wake();
         Ok(first)
     }
 
-    /// Numbers a draft and enqueues it. The caller wakes the loops once for several pushes.
-    fn push(&mut self, draft: Draft) {
+    /// Numbers a draft and enqueues it; false if a loop has dropped it. The caller wakes the loops once for several pushes.
+    fn push(&mut self, draft: Draft) -> bool {
         // A later loss comes after this event and needs an announcement of its own.
         self.open_gap = None;
         self.last = self.last.next();
         let mut broadcast: Broadcast = draft.number(self.last);
-        if let Some(run) = self.local {
-            broadcast.naming = Naming::Elsewhere(broadcast.naming.whole_id(|| run.id(self.last)));
+        let place_id = || self.run.id(self.last);
+        if self.is_local {
+            broadcast.naming = Naming::Elsewhere(broadcast.naming.whole_id(place_id));
             broadcast.sequence = Sequence::ZERO;
         }
-        if let [others @ .., last] = &self.outlets[..] {
-            others.iter().for_each(|outlet| outlet.push(Message::Broadcast(broadcast.clone())));
-            last.push(Message::Broadcast(broadcast));
-        }
+        self.lanes.push(broadcast, place_id)
     }
 
-    fn wake(&self) {
-        self.outlets.iter().for_each(Outlet::wake);
-    }
-
-    fn announce_drop(&mut self, run: RunName, topic: &Topic, reason: GapReason) {
-        if self.open_gap.as_ref().is_some_and(|(open, lost)| *open == reason && lost.add(topic)) {
+    fn announce_refused(&mut self, topic: &Topic) {
+        if self.open_gap.as_ref().is_some_and(|lost| lost.add(topic)) {
             return;
         }
         let lost = Arc::new(LostTopics::default());
         let added = lost.add(topic);
         debug_assert!(added, "no reader can have closed a set that is not announced yet");
-        self.announce(run, reason, &GapScope::Topics(Arc::clone(&lost)));
-        self.open_gap = Some((reason, lost));
+        self.announce(GapReason::Refused, &GapScope::Topics(Arc::clone(&lost)));
+        self.open_gap = Some(lost);
     }
 
-    fn announce(&mut self, run: RunName, reason: GapReason, scope: &GapScope) {
+    fn announce(&mut self, reason: GapReason, scope: &GapScope) {
         self.open_gap = None;
         self.last = self.last.next();
-        let id = run.id(self.last);
-        let sequence = if self.local.is_some() { Sequence::ZERO } else { self.last };
-        for outlet in &self.outlets {
-            outlet.send(Message::Gap(Gap { sequence, id: id.clone(), reason, scope: scope.clone() }));
-        }
+        let sequence = if self.is_local { Sequence::ZERO } else { self.last };
+        self.lanes.announce(&Gap { sequence, id: self.run.id(self.last), reason, scope: scope.clone() });
     }
 }
 
@@ -347,9 +302,9 @@ mod tests {
         let describe = |message| match message {
             Message::Broadcast(broadcast) => format!("{} {}", broadcast.sequence, broadcast.topic),
             Message::Gap(Gap { sequence, scope: GapScope::All, .. }) => format!("{sequence} gap everywhere"),
-            Message::Gap(Gap { sequence, scope: GapScope::Topics(lost), reason, .. }) => {
-                let topics: Vec<_> = lost.seal().iter().flatten().map(Topic::to_string).collect();
-                format!("{sequence} {} {}", reason.as_str(), topics.join("+"))
+            Message::Gap(mut gap) => {
+                let topics: Vec<_> = gap.settle().iter().flatten().map(Topic::to_string).collect();
+                format!("{} {} {}", gap.sequence, gap.reason.as_str(), topics.join("+"))
             }
             other => format!("{other:?}"),
         };
@@ -363,9 +318,30 @@ mod tests {
             sequencer.publish(&event(topic));
         }
         assert_eq!(sequencer.dropped(), 3);
-        assert_eq!(drain(&inbox), ["1 a", "2 a", "3 channel_full b+c"]);
+        assert_eq!(drain(&inbox), ["1 a", "2 a", "5 channel_full b+c"]);
         assert!(sequencer.publish(&event("b")));
-        assert_eq!(drain(&inbox), ["4 b"]);
+        assert_eq!(drain(&inbox), ["6 b"]);
+    }
+
+    #[test]
+    fn a_loop_that_stands_gets_a_gap_and_the_other_gets_the_events() {
+        let limits = ChannelLimits { messages_max: 2, bytes_max: 1 << 20 };
+        let (one, standing) = channel(limits, || ());
+        let (other, turning) = channel(limits, || ());
+        let sequencer = Sequencer::new(RunName::from_bits(7), vec![one, other]);
+        let mut read = Vec::new();
+        for number in 1..=6 {
+            assert_eq!(sequencer.publish(&event("t")), number <= 2, "{number}");
+            read.extend(drain(&turning));
+        }
+        assert!(Publish::publish(&*sequencer, vec![event("u")], Ticket(0)).is_ok(), "one loop takes it");
+        read.extend(drain(&turning));
+        assert_eq!(read, ["1 t", "2 t", "3 t", "4 t", "5 t", "6 t", "7 u"]);
+        assert_eq!((turning.issued(), standing.issued()), (Sequence(7), Sequence(7)));
+        assert_eq!(drain(&standing), ["1 t", "2 t", "7 channel_full t+u"]);
+        assert!(sequencer.publish(&event("t")), "it turns again");
+        assert_eq!((drain(&standing), drain(&turning)), (vec!["8 t".to_owned()], vec!["8 t".to_owned()]));
+        assert_eq!(sequencer.dropped(), 4);
     }
 
     #[test]
@@ -455,7 +431,7 @@ mod tests {
         let mut batch = sequencer.draft(&["a", "b", "c", "d"].map(event));
         assert!(!sequencer.publish_all(&mut batch) && batch.is_empty());
         assert_eq!(sequencer.dropped(), 2);
-        assert_eq!(drain(&inbox), ["1 a", "2 b", "3 channel_full c+d"]);
+        assert_eq!(drain(&inbox), ["1 a", "2 b", "4 channel_full c+d"]);
     }
 
     #[test]

@@ -173,7 +173,8 @@ fn a_topic_limit_refuses_streams_until_a_topic_is_free() {
 
 #[test]
 fn topics_that_strangers_name_leave_configured_and_published_ones_their_places_and_histories() {
-    let server = Server::start(&["--max-topics", "2", "--default-topic", "configured"]);
+    // Each loop has places of its own for topics.
+    let server = Server::start(&["--max-topics", "2", "--default-topic", "configured", "--loops", "1"]);
     server.publish("a", "1");
     let mut of_a = Subscriber::open(&server, "/events?topic=a&replay=all");
     of_a.expect(&["1"]);
@@ -311,7 +312,8 @@ fn logs_hold_as_many_bytes_as_they_may_and_not_one_more() {
 /// taken because it inherits descriptors that it knows nothing of.
 fn server_without_descriptors() -> (Server, Vec<Client>) {
     let inherit = "ulimit -n 128; for n in $(seq 20 79); do eval \"exec $n</dev/null\"; done";
-    let server = Server::start_after(inherit, &["--head-timeout", "1h"]);
+    // Each loop has a spare descriptor of its own.
+    let server = Server::start_after(inherit, &["--head-timeout", "1h", "--loops", "1"]);
     let mut idle = Vec::new();
     let mut open = server.descriptors_below(128);
     while open < 128 {

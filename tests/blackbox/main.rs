@@ -13,6 +13,7 @@ mod bursts;
 mod drain;
 mod injection;
 mod limits;
+mod loops;
 mod malformed;
 mod operators;
 mod proxies;

@@ -175,8 +175,8 @@ fn bytes_after_a_malformed_request_are_not_read_as_a_request() {
         // Nothing but this one answer, and an orderly end.
         client.ends();
     }
-    let closed = server.metric("fanfare_closed_total{reason=\"bad_request\"}");
-    assert_eq!(closed, REFUSED.len() as f64);
+    let all = REFUSED.len() as f64;
+    server.wait_for_metric("fanfare_closed_total{reason=\"bad_request\"}", |closed| closed == all);
     let reasons = ["malformed", "body_bytes", "expectation", "transfer_coding", "version"];
     let refused: f64 = reasons.iter().map(|reason| server.refused(reason)).sum();
     assert_eq!(refused, REFUSED.len() as f64, "each is counted by its reason");

@@ -11,7 +11,7 @@ use fanfare::hub::{Hub, HubLimits, TopicInfo};
 use fanfare::io::Io;
 use fanfare::io::simulated::{Faults, PeerId, Random, SimulatedIo};
 use fanfare::server::settings::{Cors, Proxies, Publishing, Settings};
-use fanfare::server::{Entrance, ListenerRole, Parts, Reach, Reloads, Server};
+use fanfare::server::{Entrance, ListenerRole, Member, Parts, Reach, Reloads, Server};
 use fanfare::sources::channel::{ChannelLimits, FetchPage, Inbox, Publish, channel};
 
 use super::feed::{Bus, BusStop, Feed};
@@ -122,6 +122,7 @@ impl Plan {
             settings: self.settings(),
             hub,
             inbox,
+            member: Member::alone(),
             publisher,
             fetcher,
             own_events,

@@ -51,6 +51,12 @@ impl Server {
     #[track_caller]
     fn start_command(mut command: Command, options: &[&str]) -> Server {
         command.arg("serve").args(options);
+        // tests/with-loops runs suites with several.
+        if let Ok(loops) = std::env::var("FANFARE_TEST_LOOPS")
+            && !options.contains(&"--loops")
+        {
+            command.args(["--loops", &loops]);
+        }
         for listener in ["--listen", "--admin-listen"] {
             if !options.contains(&listener) {
                 command.args([listener, "127.0.0.1:0"]);

@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use super::context::RequestContext;
 use crate::auth::denials::Denials;
-use crate::auth::{Denied, Digest, Patterns, Verified, bearer};
+use crate::auth::{Denied, Digest, Verified, bearer};
 use crate::event::{RESERVED_TOPIC_PREFIX, Topic};
 use crate::io::Io;
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::{self, Response};
-use crate::server::grant::PublishGrant;
+use crate::server::grant::{PublishGrant, ReadGrant};
 use crate::server::node::Node;
 use crate::server::settings::{Jwt, Publishing};
 use crate::server::streams::credentials::{Credential, Shown};
@@ -39,26 +39,6 @@ enum TokenPlaces {
     Cookie,
     /// Also in the query: EventSource sends no headers.
     Query,
-}
-
-/// Which topics a client may look at.
-#[derive(Debug)]
-pub(crate) enum ReadGrant {
-    Everything,
-    /// The public topics: no token was shown.
-    Public(Patterns),
-    /// The public topics, and those that a token names.
-    Named(Patterns, Patterns),
-}
-
-impl ReadGrant {
-    pub(crate) fn covers(&self, topic: &str) -> bool {
-        match self {
-            ReadGrant::Everything => true,
-            ReadGrant::Public(public) => public.cover(topic),
-            ReadGrant::Named(public, named) => public.cover(topic) || named.cover(topic),
-        }
-    }
 }
 
 /// Decides what each client may do. Holds the tokens that were revoked.

@@ -9,12 +9,13 @@ use crate::protocol::disconnect::Disconnect;
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::Response;
 use crate::server::node::Node;
+use crate::server::node::letter::Question;
 use crate::server::streams::open::StreamParams;
 use crate::server::transport::Transport;
 use crate::server::transport::clients::Client;
 use crate::server::transport::connection::Awaited;
 use crate::server::wheel::Tick;
-use crate::sources::channel::Inbox;
+use crate::sources::channel::{Inbox, PublishRefusal};
 
 /// A request, and the server's state that its answer may need.
 pub(crate) struct RequestContext<'a, I: Io> {
@@ -35,8 +36,10 @@ pub(crate) enum Outcome {
     StreamHead,
     /// It is answered when a broker has answered.
     Await(Awaited),
+    /// It is answered when other loops have replied.
+    Ask(Question),
     /// It is answered when the streams that it names have ended and a broker has answered for the other nodes.
-    Disconnect(Arc<Disconnect>, Awaited),
+    Disconnect(Arc<Disconnect>, Option<Result<(), PublishRefusal>>),
 }
 
 impl From<Response> for Outcome {

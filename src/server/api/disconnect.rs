@@ -1,5 +1,5 @@
 //! `POST /disconnect`: an operator ends streams, on this node and, over the bus, on all others. The answer waits for
-//! the sweep that ends them here, and for the broker.
+//! the sweeps of all loops that end them here, and for the broker.
 
 use std::sync::Arc;
 
@@ -14,7 +14,6 @@ use crate::server::node::Node;
 use crate::server::node::log_entries::LogEntry;
 use crate::server::node::refusal::Refusal;
 use crate::server::streams::sweep::token_name;
-use crate::server::transport::connection::{Awaited, DisconnectAnswer};
 use crate::sources::channel::PassedOn;
 
 impl Api {
@@ -46,11 +45,10 @@ impl Api {
             Ok(PassedOn::Later) => None,
             Err(refusal) => Some(Err(refusal)),
         };
-        let answer = Awaited::Disconnect(DisconnectAnswer { disconnected: None, passed_on });
-        Ok(Outcome::Disconnect(disconnect, answer))
+        Ok(Outcome::Disconnect(disconnect, passed_on))
     }
 
-    /// Denies the tokens that an operator disconnected on another node.
+    /// Denies the tokens that an operator disconnected on another node, or through another loop.
     pub(crate) fn deny_passed(&mut self, disconnect: &Disconnect, now_s: u64, node: &mut Node) {
         // Without a key no token opens a stream here, and none can be denied.
         if node.settings.jwt.is_some()

@@ -9,101 +9,71 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::access::{ReadGrant, deny_reading};
-use super::context::RequestContext;
+use super::access::deny_reading;
+use super::context::{Outcome, RequestContext};
 use super::reports::{TopicView, head_of_json};
 use super::subscribe::{check_topic_count, named_topic};
 use super::{Api, json};
 use crate::event::{Frame, RESERVED_TOPIC_PREFIX};
-use crate::hub::Hub;
+use crate::hub::{Hub, TopicInfo};
 use crate::io::Io;
 use crate::protocol::decoder::{Decoder, Item};
 use crate::protocol::head::Method;
-use crate::protocol::response::{self, Response};
-use crate::protocol::target::Target;
+use crate::protocol::response::Response;
+use crate::server::grant::ReadGrant;
 use crate::server::node::Node;
+use crate::server::node::figures::{merge, merge_topics};
+use crate::server::node::letter::{LatestPage, Listed, Question, TopicsAsked, TopicsKnown};
+use crate::server::window::{PAGE_BYTES_MAX, Page, Window, place_in};
 
-/// Topics on one page, at most and by default.
-pub(super) const TOPICS_MAX: usize = 500;
-/// Places visited for one page, whether or not they hold a topic that may be shown.
-const PLACES_MAX: usize = 4096;
-/// Bytes on one page before decoding; a single event may be larger. About 0.2 ms of the loop.
-const PAGE_BYTES_MAX: usize = 64 << 10;
 /// What a topic takes in the list in addition to its name.
 const TOPIC_OBJECT_BYTES: usize = 160;
 
-/// The part of a listing that a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Window {
-    after: usize,
-    limit: usize,
-}
-
-impl Window {
-    fn read(target: &Target) -> Result<Window, Response> {
-        let bad = |detail: String| response::problem(400, "Bad parameter", &detail);
-        let after = match target.get("after") {
-            None => 0,
-            Some(text) => text
-                .parse()
-                .map_err(|_| bad(format!("after={text:?}: allowed is the number that \"next\" of a page said")))?,
-        };
-        let limit = match target.get("limit").map(|text| (text, text.parse())) {
-            None => TOPICS_MAX,
-            Some((_, Ok(limit))) if (1..=TOPICS_MAX).contains(&limit) => limit,
-            Some((text, _)) => return Err(bad(format!("limit={text:?}: allowed are 1 to {TOPICS_MAX}"))),
-        };
-        Ok(Window { after, limit })
-    }
-
-    /// Fills a page from the places below `end`; `take` returns the item at a place, and its bytes.
-    fn page<T>(&self, end: usize, mut take: impl FnMut(usize) -> Option<(T, usize)>) -> Page<T> {
-        let last = end.min(self.after.saturating_add(PLACES_MAX));
-        let mut page = Page { items: Vec::new(), bytes: 0, next: (last < end).then_some(last) };
-        for place in self.after..last {
-            let Some((item, bytes)) = take(place) else { continue };
-            let is_over = page.bytes + bytes > PAGE_BYTES_MAX && !page.items.is_empty();
-            if page.items.len() == self.limit || is_over {
-                page.next = Some(place);
-                break;
-            }
-            page.items.push(item);
-            page.bytes += bytes;
-        }
-        page
-    }
-}
-
-/// A part of a listing.
-#[derive(Debug)]
-struct Page<T> {
-    items: Vec<T>,
-    bytes: usize,
-    /// Where the next page begins, if there is one.
-    next: Option<usize>,
-}
-
 impl Api {
-    /// The topics, in no particular order.
+    /// The topics, in no particular order: those of the first loop, then those that only the next one has, and so on.
     pub(super) fn topic_list<I: Io>(
         &self,
         asked: &RequestContext<'_, I>,
         node: &mut Node,
-    ) -> Result<Response, Response> {
-        let (head, hub) = (asked.head, &*asked.hub);
-        let window = Window::read(&head.target)?;
-        if head.method == Method::Head {
-            return Ok(head_of_json());
+    ) -> Result<Outcome, Response> {
+        let (window, index) = Window::read(&asked.head.target)?;
+        if asked.head.method == Method::Head {
+            return Ok(head_of_json().into());
         }
         asked.admit_answer(PAGE_BYTES_MAX, node)?;
-        let page = window.page(hub.topic_places(), |place| {
-            let name = hub.topic_name_at(place)?;
-            let bytes = TOPIC_OBJECT_BYTES + name.as_str().len();
-            Some((name, bytes))
-        });
-        let infos: Vec<_> = page.items.iter().filter_map(|name| hub.topic(name.as_str())).collect();
-        let topics = infos.iter().map(TopicView::of).collect();
-        Ok(json(200, &TopicList { count: hub.topic_count(), topics, next: page.next }))
+        Ok(match index {
+            None => Outcome::Ask(Question::FirstTopicPages(window)),
+            Some(index) => self.topics_of_loop(index, window, asked.hub, node),
+        })
+    }
+
+    /// The list, if it fits on one page; otherwise its first page, which is of the first loop. `others`: the first pages of
+    /// the other loops.
+    pub(super) fn first_topics(&self, window: Window, others: &[Page<TopicInfo>], hub: &Hub, node: &Node) -> Outcome {
+        let own = topic_page(window, hub);
+        let is_whole = own.next.is_none() && others.iter().all(|page| page.next.is_none());
+        let infos = own.items.iter().chain(others.iter().flat_map(|page| &page.items));
+        let topics = if is_whole { merge_topics(infos) } else { Vec::new() };
+        if !is_whole || !window.holds(topics.len()) {
+            return self.topics_of_loop(0, window, hub, node);
+        }
+        let shown = topics.iter().map(TopicView::of).collect();
+        json(200, &TopicList { count: topics.len(), topics: shown, next: None }).into()
+    }
+
+    fn topics_of_loop(&self, index: usize, window: Window, hub: &Hub, node: &Node) -> Outcome {
+        match index == node.member.index() {
+            true => self.complete_topics(index, topic_page(window, hub), node),
+            false => Outcome::Ask(Question::TopicPage(index, window)),
+        }
+    }
+
+    /// Asks the other loops about the topics of a page of loop `index`.
+    pub(super) fn complete_topics(&self, index: usize, page: Page<TopicInfo>, node: &Node) -> Outcome {
+        let names = page.items.iter().map(|info| info.name.clone()).collect();
+        let next_loop = Some(index + 1).filter(|next| *next < node.member.loop_count()).map(|next| place_in(next, 0));
+        let next = page.next.map(|place| place_in(index, place)).or(next_loop);
+        Outcome::Ask(Question::Topics(TopicsAsked { names, listed: Some(Listed { index, infos: page.items, next }) }))
     }
 
     /// The latest event of each topic, and their position: a stream from that position loses nothing.
@@ -111,29 +81,72 @@ impl Api {
         &mut self,
         asked: &RequestContext<'_, I>,
         node: &mut Node,
-    ) -> Result<Response, Response> {
+    ) -> Result<Outcome, Response> {
         let (head, hub) = (asked.head, &*asked.hub);
         let grant = self.access.may_read(asked, node)?;
-        let window = Window::read(&head.target)?;
+        let (window, index) = Window::read(&head.target)?;
         let named = topics_of_snapshot(asked, &grant, node)?;
         // A client that may subscribe to a topic may look at it. The list of all topics needs an operator's rights.
         if named.is_empty() && node.settings.jwt.is_none() {
             self.access.may_operate(asked, node)?;
         }
         if head.method == Method::Head {
-            return Ok(head_of_json().with_header("Cache-Control", "no-store"));
+            return Ok(head_of_json().with_header("Cache-Control", "no-store").into());
         }
-        let page = match named.is_empty() {
-            true => latest_of_all(window, &grant, hub),
-            false => latest_of(window, &named, hub),
+        let own = node.member.index();
+        let page = match (named.is_empty(), index.unwrap_or(own)) {
+            (true, index) if index != own => return Ok(Outcome::Ask(Question::LatestPage(index, window, grant))),
+            (true, _) => latest_page(window, &grant, hub),
+            (false, _) => LatestPage { id: hub.id_of(hub.head()), page: latest_of(window, &named, hub) },
         };
+        let index = if named.is_empty() { own } else { 0 };
+        self.answer_snapshot(index, page, asked, node).map(Outcome::from)
+    }
+
+    /// The answer with a page of loop `index`.
+    pub(super) fn answer_snapshot<I: Io>(
+        &self,
+        index: usize,
+        LatestPage { id, page }: LatestPage,
+        asked: &RequestContext<'_, I>,
+        node: &mut Node,
+    ) -> Result<Response, Response> {
         asked.admit_answer(page.bytes, node)?;
         let read = |(name, frame): (String, Frame)| Some((name, Latest::read(frame.bytes())?));
         let topics = page.items.into_iter().filter_map(read).collect();
-        let id = hub.id_of(hub.head());
-        let snapshot = Snapshot { id: id.as_str(), topics, next: page.next };
+        let next = page.next.map(|place| place_in(index, place));
+        let snapshot = Snapshot { id: id.as_str(), topics, next };
         Ok(json(200, &snapshot).with_header("Cache-Control", "no-store"))
     }
+}
+
+/// A page of the topics of this loop.
+pub(super) fn topic_page(window: Window, hub: &Hub) -> Page<TopicInfo> {
+    window.page(hub.topic_places(), |place| {
+        let name = hub.topic_name_at(place)?;
+        let bytes = TOPIC_OBJECT_BYTES + name.as_str().len();
+        Some((hub.topic(name.as_str())?, bytes))
+    })
+}
+
+/// A page of the snapshot of this loop.
+pub(super) fn latest_page(window: Window, grant: &ReadGrant, hub: &Hub) -> LatestPage {
+    LatestPage { id: hub.id_of(hub.head()), page: latest_of_all(window, grant, hub) }
+}
+
+/// The list of topics, of a page and what all loops have about them. A topic is listed by the first loop that has it.
+pub(super) fn answer_topics(listed: Listed, mut others: Vec<TopicsKnown>, hub: &Hub) -> Response {
+    others.retain(|of| of.index != listed.index);
+    let is_earlier = |of: &&TopicsKnown| of.index < listed.index;
+    let is_listed_before =
+        |place: usize| others.iter().filter(is_earlier).any(|of| of.infos.get(place).is_some_and(Option::is_some));
+    let mut infos = listed.infos;
+    for (place, info) in infos.iter_mut().enumerate() {
+        others.iter().filter_map(|of| of.infos.get(place)?.as_ref()).for_each(|other| merge(info, other));
+    }
+    let shown = infos.iter().enumerate().filter(|(place, _)| !is_listed_before(*place));
+    let topics = shown.map(|(_, info)| TopicView::of(info)).collect();
+    json(200, &TopicList { count: hub.topic_count(), topics, next: listed.next })
 }
 
 /// The topics that a snapshot names; none: all that the client may read.
@@ -223,52 +236,5 @@ impl Latest {
             }
         });
         read.ok().and(latest)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(after: usize, limit: usize, sizes: &[Option<usize>], expected: (&[usize], Option<usize>)) {
-        let window = Window { after, limit };
-        let page = window.page(sizes.len(), |place| sizes[place].map(|bytes| (place, bytes)));
-        assert_eq!((&page.items[..], page.next), expected, "{window:?}");
-    }
-
-    #[test]
-    fn a_page_ends_at_its_limit_or_its_bytes_and_names_the_next() {
-        let small = [Some(1), None, Some(1), Some(1), None];
-        check(0, 10, &small, (&[0, 2, 3], None));
-        check(0, 2, &small, (&[0, 2], Some(3)));
-        check(3, 2, &small, (&[3], None));
-        check(5, 2, &small, (&[], None));
-        check(usize::MAX, 2, &small, (&[], None));
-        let half = Some(PAGE_BYTES_MAX / 2);
-        check(0, 10, &[half, half, Some(1)], (&[0, 1], Some(2)));
-        let whole = Some(PAGE_BYTES_MAX + 1);
-        check(0, 10, &[whole, whole], (&[0], Some(1)));
-        check(0, 10, &[half, whole, half], (&[0], Some(1)));
-    }
-
-    #[test]
-    fn a_page_looks_at_no_more_places_than_its_bound() {
-        let mut looked_at = 0;
-        let page = Window { after: 0, limit: 1 }.page(usize::MAX, |_| {
-            looked_at += 1;
-            None::<((), usize)>
-        });
-        assert_eq!((looked_at, page.next), (PLACES_MAX, Some(PLACES_MAX)));
-    }
-
-    #[test]
-    fn a_window_is_read_strictly() {
-        let read = |query: &str| Window::read(&Target::parse(&format!("/topics?{query}")).unwrap());
-        let check = |query: &str, after, limit| assert_eq!(read(query).unwrap(), Window { after, limit }, "{query}");
-        check("", 0, TOPICS_MAX);
-        check("after=17&limit=500", 17, 500);
-        for bad in ["after=-1", "after=x", "after=", "limit=0", "limit=501", "limit=many"] {
-            assert_eq!(read(bad).unwrap_err().status, 400, "{bad}");
-        }
     }
 }

@@ -8,6 +8,7 @@
 pub(super) mod access;
 pub(super) mod context;
 mod disconnect;
+pub(super) mod gather;
 mod kafka;
 mod listing;
 #[cfg(test)]
@@ -15,7 +16,6 @@ mod openapi_tests;
 pub(super) mod origins;
 mod page;
 mod publish;
-mod publish_rate;
 mod reports;
 pub(super) mod routes;
 pub(super) mod statistics;
@@ -32,13 +32,11 @@ use crate::sources::channel::{Publish, SourceStatus};
 use crate::sources::kafka_figures::KafkaFigures;
 use access::Access;
 use origins::RefusedOrigins;
-use publish_rate::PublishRates;
 
 /// State that only answers need.
 pub(super) struct Api {
     pub(super) access: Access,
     pub(super) refused_origins: RefusedOrigins,
-    publish_rates: PublishRates,
     /// Where clients' events go.
     publisher: Arc<dyn Publish + Send + Sync>,
     sources: Vec<Arc<SourceStatus>>,
@@ -58,17 +56,11 @@ impl Api {
         Api {
             access: Access { denials: Denials::new(denied_tokens_max) },
             refused_origins: RefusedOrigins::default(),
-            publish_rates: PublishRates::new(node.settings.limits.publishes_per_second_max),
             publisher,
             sources,
             kafka,
             live,
         }
-    }
-
-    /// Starts counting again what tokens publish, under another limit.
-    pub(super) fn limit_publish_rate(&mut self, events_per_second_max: Option<u32>) {
-        self.publish_rates = PublishRates::new(events_per_second_max);
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::routes::Route;
-use super::{kafka, listing, page, reports, subscribe};
+use super::{kafka, page, reports, subscribe};
 use crate::event::{
     EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, GAP_EVENT_TYPE, PUBLISHER_ID_BYTES_MAX, STATISTICS_TOPIC, TOPIC_BYTES_MAX,
 };
@@ -14,6 +14,7 @@ use crate::protocol::RequestError;
 use crate::protocol::disconnect::{NAME_BYTES_MAX, SECONDS_MAX};
 use crate::protocol::response;
 use crate::server::node::refusal::Refusal;
+use crate::server::window;
 
 fn description() -> Value {
     let file = page::find("/openapi.json").expect("it is served");
@@ -141,8 +142,8 @@ fn bounds_in_the_description_are_those_of_the_source() {
     schema("Disconnect > properties > subject > maxLength", bound(NAME_BYTES_MAX));
     schema("Disconnect > properties > token_id > maxLength", bound(NAME_BYTES_MAX));
     schema("Disconnect > properties > for_seconds > maximum", json!(SECONDS_MAX));
-    schema("TopicList > properties > topics > maxItems", bound(listing::TOPICS_MAX));
-    schema("Snapshot > properties > topics > maxProperties", bound(listing::TOPICS_MAX));
+    schema("TopicList > properties > topics > maxItems", bound(window::TOPICS_MAX));
+    schema("Snapshot > properties > topics > maxProperties", bound(window::TOPICS_MAX));
     schema("Debug > properties > topics > properties > busiest > maxItems", bound(reports::BUSIEST_MAX));
     schema("Kafka > properties > brokers > maxItems", bound(kafka::BROKERS_MAX));
     schema(
@@ -150,6 +151,6 @@ fn bounds_in_the_description_are_those_of_the_source() {
         bound(kafka::PARTITIONS_MAX),
     );
     parameter("Interval > schema > maximum", json!(subscribe::INTERVAL_MAX.as_millis() as u64));
-    parameter("Limit > schema > maximum", bound(listing::TOPICS_MAX));
+    parameter("Limit > schema > maximum", bound(window::TOPICS_MAX));
     parameter("After > schema > maximum", json!(u64::MAX));
 }

@@ -1,6 +1,5 @@
 //! What pages of other origins may read (CORS), and which host names a listener on loopback accepts.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use crate::observe::clip::clip;
@@ -8,6 +7,7 @@ use crate::protocol::head::RequestHead;
 use crate::protocol::response::{self, Response};
 use crate::server::hosts::{is_address, is_loopback, is_name, is_same};
 use crate::server::node::Node;
+use crate::server::node::letter::Letter;
 use crate::server::node::log_entries::LogEntry;
 use crate::server::settings::Settings;
 use crate::server::transport::clients::Client;
@@ -64,7 +64,8 @@ impl RefusedOrigins {
                 "{}; --cors-origin {origin:?} would permit it",
                 LogEntry::OriginRefused.text()
             );
-            self.remember(origin);
+            node.member.send_to_all(|| Letter::OriginRefused(origin.clone().into_owned()));
+            self.remember(origin.into_owned());
         }
     }
 
@@ -74,11 +75,11 @@ impl RefusedOrigins {
     }
 
     /// Adds one and drops the oldest: invented origins never fill the list for good.
-    fn remember(&mut self, origin: Cow<'_, str>) {
+    pub(crate) fn remember(&mut self, origin: String) {
         if self.0.len() >= REFUSED_ORIGINS_MAX {
             self.0.pop_front();
         }
-        self.0.push_back(origin.into_owned());
+        self.0.push_back(origin);
     }
 }
 

@@ -6,7 +6,6 @@ use std::collections::hash_map::Entry;
 use super::Api;
 use super::access::deny_topic;
 use super::context::{Outcome, RequestContext};
-use super::publish_rate::OverRate;
 use super::subscribe::check_exact;
 use super::waiting::{accept, refused, ticket};
 use crate::auth;
@@ -18,6 +17,7 @@ use crate::protocol::publish::{self, PublishError};
 use crate::protocol::response::{self, Response};
 use crate::server::grant::PublishGrant;
 use crate::server::node::Node;
+use crate::server::node::publish_rates::OverRate;
 use crate::server::node::refusal::Refusal;
 use crate::server::settings::Settings;
 use crate::server::transport::connection::{Awaited, PublishAnswer};
@@ -56,7 +56,8 @@ impl Api {
             return Err(problem.with_header("Retry-After", "1"));
         }
         let publisher = publisher_of(asked.head, &node.settings);
-        if let Err(over) = self.publish_rates.take(publisher, events.len(), node.now) {
+        let rate_max = node.settings.limits.publishes_per_second_max;
+        if let Err(over) = node.common.publish_rates.take(publisher, events.len(), rate_max, node.now) {
             node.count_refusal(Refusal::PublishRate);
             return Err(refuse_rate(over));
         }

@@ -7,20 +7,22 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json as object};
 
-use super::context::RequestContext;
+use super::context::{Outcome, RequestContext};
 use super::routes::Probe;
 use super::{Api, json};
-use crate::event::EventId;
+use crate::event::{EventId, STATISTICS_TOPIC, Topic};
 use crate::hub::{Hub, TopicInfo};
 use crate::io::Io;
-use crate::observe::metrics::{self, BusGauges, Gauges, KafkaGauges, SourceGauges};
+use crate::observe::metrics::{self, BusGauges, Gauges, KafkaGauges, LoopGauges, SourceGauges};
 use crate::protocol::head::Method;
 use crate::protocol::response::{self, Response};
 use crate::server::node::Node;
+use crate::server::node::figures::{Figures, Phases};
+use crate::server::node::letter::{Question, Report, TopicsAsked};
 use crate::server::transport::Transport;
 use crate::server::transport::connection::Phase;
 use crate::sources::bus_figures::BusFigures;
-use crate::sources::channel::{Leading, SourceStatus};
+use crate::sources::channel::{Inbox, Leading, SourceStatus};
 use crate::sources::kafka_figures::{CopyOutcome, KafkaFigures, ProducerFigures};
 
 /// Topics in the debug view.
@@ -33,92 +35,112 @@ pub(super) const REPORT_BYTES: usize = 64 << 10;
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Api {
-    pub(super) fn health(&self, probe: Probe, streams: usize, node: &Node) -> Response {
+    pub(super) fn health(&self, probe: Probe, node: &Node) -> Response {
         let down: Vec<_> = self.sources.iter().filter(|source| !source.is_up()).collect();
         let required = |name: &str| node.settings.ready_requires.iter().any(|required| required == name);
         let missing = down.iter().any(|source| required(source.name()));
-        let state = match (node.is_leaving(), missing, down.is_empty()) {
+        let hanging = node.common.hanging_loops(node.now);
+        let state = match (node.is_leaving(), missing || hanging > 0, down.is_empty()) {
             (true, ..) => "draining",
             (_, true, _) => "unready",
             (_, _, false) => "degraded",
             _ => "ok",
         };
-        let ready = !node.is_leaving() && !missing;
+        let ready = !node.is_leaving() && !missing && hanging == 0;
         let status = if ready || probe != Probe::Ready { 200 } else { 503 };
         if probe == Probe::Live {
-            return json(200, &object!({ "status": "live" }));
+            return match hanging {
+                0 => json(200, &object!({ "status": "live" })),
+                _ => {
+                    let detail =
+                        format!("{hanging} of {} event loops have not turned for 10 s", node.member.loop_count());
+                    response::problem(503, "Hanging", &detail).with_header("Retry-After", "10")
+                }
+            };
         }
         let sources = self.sources.iter().map(|source| (source.name().to_owned(), source_health(source)));
         let sources: serde_json::Map<String, Value> = sources.collect();
-        let body = object!({ "status": state, "ready": ready, "sources": sources, "streams": streams });
+        let mut body =
+            object!({ "status": state, "ready": ready, "sources": sources, "streams": node.common.streams() });
+        if hanging > 0 {
+            body["hanging_loops"] = hanging.into();
+        }
         json(status, &body).with_header("Cache-Control", "no-store")
     }
 
-    pub(super) fn metrics_page<I: Io>(
+    /// Admits a report, which is built once the other loops have left their figures.
+    pub(super) fn admit_report<I: Io>(
         &self,
+        report: Report,
+        asked: &RequestContext<'_, I>,
+        node: &mut Node,
+    ) -> Result<Outcome, Response> {
+        if asked.head.method == Method::Head {
+            return Ok(match report {
+                Report::Metrics => Response::new(200).with_unbuilt_body(METRICS_TYPE).into(),
+                Report::Debug => uncached(head_of_json()).into(),
+            });
+        }
+        asked.admit_answer(REPORT_BYTES, node)?;
+        Ok(Outcome::Ask(Question::Figures(report)))
+    }
+
+    /// The report, from the last figures of all loops.
+    pub(super) fn report<I: Io>(
+        &self,
+        report: Report,
         asked: &RequestContext<'_, I>,
         node: &mut Node,
     ) -> Result<Response, Response> {
-        if asked.head.method == Method::Head {
-            return Ok(Response::new(200).with_unbuilt_body(METRICS_TYPE));
-        }
         asked.admit_answer(REPORT_BYTES, node)?;
-        let text = metrics::render(&node.counters, &self.gauges(asked, node));
-        Ok(Response::new(200).with_body(METRICS_TYPE, text))
+        let figures = figures_of_node(asked.transport, asked.hub, asked.inbox, node);
+        Ok(match report {
+            Report::Metrics => {
+                let text = metrics::render(&figures.counters, &self.gauges(&figures, node));
+                Response::new(200).with_body(METRICS_TYPE, text)
+            }
+            Report::Debug => uncached(json(200, &self.debug_figures(&figures, asked, node))),
+        })
     }
 
-    pub(super) fn topic_view(&self, name: &str, hub: &Hub) -> Response {
-        match hub.topic(name) {
-            Some(info) => json(200, &TopicView::of(&info)),
-            None => response::problem(404, "No such topic", "it has no events and no subscribers"),
+    pub(super) fn topic_view(&self, name: &str) -> Outcome {
+        let topic = if name == STATISTICS_TOPIC { Some(Topic::statistics()) } else { Topic::new(name).ok() };
+        match topic {
+            Some(topic) => Outcome::Ask(Question::Topics(TopicsAsked { names: vec![topic], listed: None })),
+            None => no_such_topic().into(),
         }
     }
 
-    pub(super) fn debug_view<I: Io>(
-        &self,
-        asked: &RequestContext<'_, I>,
-        node: &mut Node,
-    ) -> Result<Response, Response> {
-        let uncached = |response: Response| Ok(response.with_header("Cache-Control", "no-store"));
-        if asked.head.method == Method::Head {
-            return uncached(head_of_json());
-        }
-        asked.admit_answer(REPORT_BYTES, node)?;
-        uncached(json(200, &self.debug_figures(asked, node)))
-    }
-
-    fn debug_figures<I: Io>(&self, asked: &RequestContext<'_, I>, node: &Node) -> Value {
-        let (transport, hub) = (asked.transport, &*asked.hub);
-        let gauges = self.gauges(asked, node);
-        let settings = &node.settings;
+    fn debug_figures<I: Io>(&self, figures: &Figures, asked: &RequestContext<'_, I>, node: &Node) -> Value {
+        let (hub, gauges, settings) = (&*asked.hub, &figures.gauges, &node.settings);
         let closed: serde_json::Map<String, Value> =
-            node.counters.closed.iter().map(|(reason, count)| (reason.to_owned(), count.into())).collect();
+            figures.counters.closed.iter().map(|(reason, count)| (reason.to_owned(), count.into())).collect();
         let sources = self.sources.iter().map(|source| {
             let mut object = source_figures(source);
             object["last_error"] = source.last_error().into();
             object
         });
         let sources: Vec<_> = sources.collect();
-        let busiest = hub.busiest_topics(BUSIEST_MAX);
-        let busiest: Vec<_> = busiest.iter().map(TopicView::of).collect();
+        let busiest: Vec<_> = figures.busiest.iter().take(BUSIEST_MAX).map(TopicView::of).collect();
         object!({
             "build": { "version": env!("CARGO_PKG_VERSION"), "run": hub.run().as_str() },
-            "uptime_seconds": gauges.uptime.as_secs(),
+            "uptime_seconds": node.now.as_secs(),
             "draining": node.is_leaving(),
-            "io": gauges.io_backend,
-            "connections": phases(transport),
+            "io": gauges.loops_by_io_backend().into_keys().collect::<Vec<_>>().join(", "),
+            "loops": node.common.connections_by_loop(),
+            "connections": shown_phases(figures),
             "lagging_subscribers": gauges.lagging,
-            "catching_up": transport.catching_up_count(),
+            "catching_up": figures.catching_up,
             "closed": closed,
             "position": hub.id_of(hub.head()).as_str(),
-            "topics": { "count": gauges.topics, "busiest": busiest },
+            "topics": { "count": gauges.topic_count(), "busiest": busiest },
             "logs": {
                 "retained_events": gauges.retained_events,
                 "retained_bytes": gauges.retained_bytes,
                 "pinned_bytes": gauges.pinned_bytes,
             },
             "channel_messages": gauges.channel_messages,
-            "answer_bytes": transport.waiting_answer_bytes(),
+            "answer_bytes": node.common.answers.public_bytes(),
             "sources": sources,
             "limits": {
                 "streams_max": settings.streams_max,
@@ -139,8 +161,7 @@ impl Api {
         })
     }
 
-    fn gauges<I: Io>(&self, asked: &RequestContext<'_, I>, node: &Node) -> Gauges {
-        let (transport, hub) = (asked.transport, &*asked.hub);
+    fn gauges(&self, figures: &Figures, node: &Node) -> Gauges {
         let source_gauges = |source: &Arc<SourceStatus>| SourceGauges {
             name: source.name(),
             up: source.is_up(),
@@ -154,23 +175,16 @@ impl Api {
             name: "http",
             up: true,
             leads: None,
-            received: node.counters.published_http,
+            received: figures.counters.published_http,
             reconnects: 0,
             copied: 0,
             refused: Vec::new(),
         };
         Gauges {
-            io_backend: transport.io_backend(),
-            connections: transport.connection_count(),
-            streams: transport.stream_count(),
+            of_loops: figures.gauges.clone(),
+            connections_by_loop: node.common.connections_by_loop(),
+            hanging_loops: node.common.hanging_loops(node.now),
             streams_max: node.settings.streams_max,
-            lagging: transport.unfinished_send_count(),
-            topics: hub.topic_count(),
-            retained_events: hub.retained_events(),
-            evicted_events: hub.evictions().collect(),
-            retained_bytes: hub.bytes_total(),
-            pinned_bytes: hub.pinned_bytes(),
-            channel_messages: asked.inbox.len(),
             resident_bytes: self.live.resident_bytes.known(),
             open_descriptors: self.live.open_descriptors.known(),
             uptime: node.now.max(Duration::ZERO),
@@ -208,28 +222,75 @@ fn kafka_gauges(kafka: Option<&KafkaFigures>) -> KafkaGauges {
     }
 }
 
-/// Connections by phase; with very many connections, only streams and others.
-fn phases<I: Io>(transport: &Transport<I>) -> Value {
+/// The figures of this loop.
+pub(super) fn figures_of<I: Io>(transport: &Transport<I>, hub: &Hub, inbox: &Inbox, node: &Node) -> Figures {
+    Figures {
+        counters: node.counters.clone(),
+        gauges: LoopGauges {
+            io_backends: vec![transport.io_backend()],
+            connections: transport.connection_count(),
+            streams: transport.stream_count(),
+            lagging: transport.unfinished_send_count(),
+            topics: hub.topic_count() - hub.subscribed_topic_count(),
+            subscribed_topics: hub.subscribed_topic_count(),
+            retained_events: hub.retained_events(),
+            evicted_events: hub.evictions().collect(),
+            retained_bytes: hub.bytes_total(),
+            pinned_bytes: hub.pinned_bytes(),
+            channel_messages: inbox.len(),
+        },
+        phases: phases(transport),
+        catching_up: transport.catching_up_count(),
+        busiest: hub.busiest_topics(BUSIEST_MAX),
+        watchers: hub.topic(STATISTICS_TOPIC).map_or(0, |topic| topic.subscribers),
+    }
+}
+
+/// The figures of all loops: this one's now, and what the others left last.
+pub(super) fn figures_of_node<I: Io>(transport: &Transport<I>, hub: &Hub, inbox: &Inbox, node: &Node) -> Figures {
+    let mut figures = figures_of(transport, hub, inbox, node);
+    node.member.others_figures().for_each(|others| figures.add(&others));
+    figures
+}
+
+/// Connections by phase, unless there are very many.
+fn phases<I: Io>(transport: &Transport<I>) -> Option<Phases> {
     if transport.slots_end() > CONNECTIONS_COUNTED_MAX {
-        return object!({ "streaming": transport.stream_count(), "other": transport.connection_count() - transport.stream_count() });
+        return None;
     }
-    let mut counts = [0usize; 7];
+    let mut phases = Phases::default();
     for connection in transport.connections() {
-        counts[match connection.phase {
-            Phase::Idle => 0,
-            Phase::Requesting(_) => 1,
-            Phase::Responding(_) => 2,
-            Phase::Publishing(_) => 3,
-            Phase::Streaming(_) => 4,
-            Phase::Lingering(_) => 5,
-            Phase::Dead => 6,
-        }] += 1;
+        *match connection.phase {
+            Phase::Idle => &mut phases.idle,
+            Phase::Requesting(_) => &mut phases.requesting,
+            Phase::Responding(_) => &mut phases.responding,
+            Phase::Publishing(_) => &mut phases.publishing,
+            Phase::Streaming(_) => &mut phases.streaming,
+            Phase::Lingering(_) => &mut phases.lingering,
+            Phase::Dead => &mut phases.dead,
+        } += 1;
     }
-    let [idle, requesting, responding, publishing, streaming, lingering, dead] = counts;
-    object!({
-        "idle": idle, "requesting": requesting, "responding": responding, "publishing": publishing,
-        "streaming": streaming, "lingering": lingering, "dead": dead,
-    })
+    Some(phases)
+}
+
+/// Connections by phase; with very many connections, only streams and others.
+fn shown_phases(figures: &Figures) -> Value {
+    let LoopGauges { connections, streams, .. } = figures.gauges;
+    match figures.phases {
+        None => object!({ "streaming": streams, "other": connections - streams }),
+        Some(Phases { idle, requesting, responding, publishing, streaming, lingering, dead }) => object!({
+            "idle": idle, "requesting": requesting, "responding": responding, "publishing": publishing,
+            "streaming": streaming, "lingering": lingering, "dead": dead,
+        }),
+    }
+}
+
+fn uncached(response: Response) -> Response {
+    response.with_header("Cache-Control", "no-store")
+}
+
+pub(super) fn no_such_topic() -> Response {
+    response::problem(404, "No such topic", "it has no events and no subscribers")
 }
 
 /// The head of a JSON answer, for HEAD: the body's length is not known without building the body.

@@ -13,6 +13,7 @@ use crate::protocol::response::{self, Response};
 use crate::protocol::target::decode_path;
 use crate::server::grant::PublishGrant;
 use crate::server::node::Node;
+use crate::server::node::letter::Report;
 use crate::server::settings::Settings;
 use crate::server::transport::clients::Client;
 
@@ -183,13 +184,13 @@ impl Api {
                 let endpoints = endpoints(&node.settings, asked.client.is_admin, self.kafka.is_some());
                 page::index(asked.head, &endpoints).into()
             }
-            Route::Health(probe) => self.health(probe, asked.transport.stream_count(), node).into(),
-            Route::Debug => self.debug_view(asked, node)?.into(),
-            Route::Data => self.snapshot(asked, node)?.into(),
-            Route::Topics => self.topic_list(asked, node)?.into(),
-            Route::Topic(name) => self.topic_view(&name, asked.hub).into(),
+            Route::Health(probe) => self.health(probe, node).into(),
+            Route::Debug => self.admit_report(Report::Debug, asked, node)?,
+            Route::Data => self.snapshot(asked, node)?,
+            Route::Topics => self.topic_list(asked, node)?,
+            Route::Topic(name) => self.topic_view(&name),
             Route::KafkaStatus => self.kafka_status(asked, node)?.into(),
-            Route::Metrics => self.metrics_page(asked, node)?.into(),
+            Route::Metrics => self.admit_report(Report::Metrics, asked, node)?,
             Route::File(file) => file.response(asked.head).into(),
         })
     }

@@ -9,16 +9,17 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json as object};
 
-use super::reports::{source_figures, topic_figures};
+use super::reports::{figures_of, figures_of_node, source_figures, topic_figures};
 use crate::event::{Event, STATISTICS_TOPIC, Topic};
 use crate::hub::Hub;
 use crate::io::Io;
 use crate::observe::histogram::Histogram;
 use crate::observe::live::Live;
-use crate::observe::metrics::{Counters, Labelled};
+use crate::observe::metrics::{Counters, Labelled, LoopGauges};
 use crate::server::node::Node;
+use crate::server::node::figures::Figures;
 use crate::server::transport::Transport;
-use crate::sources::channel::{Publish, SourceStatus, Ticket};
+use crate::sources::channel::{Inbox, Publish, SourceStatus, Ticket};
 
 /// Topics that are listed.
 const BUSIEST_MAX: usize = 10;
@@ -36,8 +37,7 @@ struct Sample {
 pub(crate) struct Watched<'a, I: Io> {
     pub(crate) transport: &'a Transport<I>,
     pub(crate) hub: &'a Hub,
-    /// Messages that wait in the channel.
-    pub(crate) channel_messages: usize,
+    pub(crate) inbox: &'a Inbox,
     pub(crate) node: &'a Node,
 }
 
@@ -62,36 +62,61 @@ impl Statistics {
         Statistics { own_events, sources, live, last_sample: None, resident_at_start }
     }
 
+    /// Does what is due once a second: leaves the figures of this loop for the others. The first loop does the same for other
+    /// threads, and publishes the statistics of all loops.
+    pub(crate) fn report<I: Io>(&mut self, watched: &Watched<'_, I>) {
+        let Watched { transport, hub, inbox, node } = *watched;
+        if node.member.has_peers() {
+            node.member.leave(figures_of(transport, hub, inbox, node));
+        }
+        if node.member.is_first() {
+            self.leave_figures(watched);
+            self.publish(watched);
+        }
+    }
+
     /// Publishes the statistics of the time since the last ones, if the topic has subscribers.
-    pub(crate) fn publish<I: Io>(&mut self, watched: &Watched<'_, I>) {
-        if watched.hub.topic(STATISTICS_TOPIC).is_none_or(|topic| topic.subscribers == 0) {
+    fn publish<I: Io>(&mut self, watched: &Watched<'_, I>) {
+        let Watched { transport, hub, inbox, node } = *watched;
+        let is_watched = hub.topic(STATISTICS_TOPIC).is_some_and(|topic| topic.subscribers > 0)
+            || node.member.others_figures().any(|others| others.watchers > 0);
+        if !is_watched {
             self.last_sample = None;
             return;
         }
-        let sample = Sample { at: watched.node.now, counters: watched.node.counters.clone() };
+        let figures = figures_of_node(transport, hub, inbox, node);
+        let sample = Sample { at: node.now, counters: figures.counters.clone() };
         let Some(before) = self.last_sample.replace(sample) else { return };
-        let data = self.statistics(watched, &before).to_string();
+        let data = self.statistics(&figures, watched, &before).to_string();
         let event = Event::message(Topic::statistics(), data);
         if self.own_events.publish(vec![event], Ticket(u64::MAX)).is_err() {
             tracing::debug!("too much is waiting: this second's statistics are left out");
         }
     }
 
-    /// Stores the figures that other threads read.
-    pub(crate) fn leave_figures<I: Io>(&self, watched: &Watched<'_, I>) {
-        let (live, Watched { transport, hub, node, .. }) = (&self.live, watched);
-        live.connections.set(transport.connection_count() as u64);
-        live.streams.set(transport.stream_count() as u64);
-        live.held.set((transport.connection_count() + hub.topic_count() + hub.retained_events()) as u64);
-        live.broadcasts.set(node.counters.broadcasts);
-        live.delivered_events.set(node.counters.delivered_events);
-        live.sent_bytes.set(node.counters.sent_bytes);
-        live.lagging_subscribers.set(transport.unfinished_send_count() as u64);
+    /// Stores the figures of all loops that other threads read.
+    fn leave_figures<I: Io>(&self, Watched { transport, hub, node, .. }: &Watched<'_, I>) {
+        let (live, counters) = (&self.live, &node.counters);
+        let others: Vec<_> = node.member.others_figures().collect();
+        let sum = |own: u64, of: fn(&Figures) -> u64| own + others.iter().map(|figures| of(figures)).sum::<u64>();
+        live.connections.set(node.common.connections_by_loop().into_iter().sum::<usize>() as u64);
+        live.streams.set(node.common.streams() as u64);
+        let held = transport.connection_count() + hub.topic_count() + hub.retained_events();
+        let held_by = |figures: &Figures| {
+            let gauges = &figures.gauges;
+            (gauges.connections + gauges.topic_count() + gauges.retained_events) as u64
+        };
+        live.held.set(sum(held as u64, held_by));
+        live.broadcasts.set(counters.broadcasts);
+        live.delivered_events.set(sum(counters.delivered_events, |figures| figures.counters.delivered_events));
+        live.sent_bytes.set(sum(counters.sent_bytes, |figures| figures.counters.sent_bytes));
+        let lagging = transport.unfinished_send_count() as u64;
+        live.lagging_subscribers.set(sum(lagging, |figures| figures.gauges.lagging as u64));
     }
 
-    fn statistics<I: Io>(&self, watched: &Watched<'_, I>, before: &Sample) -> Value {
+    fn statistics<I: Io>(&self, figures: &Figures, watched: &Watched<'_, I>, before: &Sample) -> Value {
         let Watched { transport, hub, node, .. } = watched;
-        let (now, then) = (&node.counters, &before.counters);
+        let (now, then, gauges) = (&figures.counters, &before.counters, &figures.gauges);
         let elapsed = node.now.saturating_sub(before.at).max(Duration::from_millis(1));
         let rate = |count: fn(&Counters) -> u64| {
             let passed = count(now).saturating_sub(count(then)) as f64;
@@ -106,8 +131,8 @@ impl Statistics {
             "uptime_seconds": node.now.as_secs(),
             "draining": node.is_leaving(),
             "connections": {
-                "open": transport.connection_count(),
-                "streams": transport.stream_count(),
+                "open": gauges.connections,
+                "streams": gauges.streams,
                 "streams_max": node.settings.streams_max,
                 "accepted": now.accepted,
                 "accepted_per_second": rate(|counters| counters.accepted),
@@ -127,48 +152,49 @@ impl Statistics {
             "delivery_us": quantiles(&now.delivery_duration.since(&then.delivery_duration)),
             "broadcast_us": quantiles(&now.broadcast_duration.since(&then.broadcast_duration)),
             "loop": {
-                "busy_percent": rounded(100.0 * turns.sum().as_secs_f64() / elapsed.as_secs_f64()),
+                "count": node.member.loop_count(),
+                "busy_percent": rounded(
+                    100.0 * turns.sum().as_secs_f64() / elapsed.as_secs_f64() / node.member.loop_count() as f64
+                ),
                 "turn_us": quantiles(&turns),
             },
             "subscribers": {
-                "lagging": transport.unfinished_send_count(),
-                "catching_up": transport.catching_up_count(),
+                "lagging": gauges.lagging,
+                "catching_up": figures.catching_up,
             },
-            "channel_messages": watched.channel_messages,
-            "memory": self.memory(watched),
-            "sources": self.source_states(node),
-            "topics": { "count": hub.topic_count(), "busiest": busiest(hub) },
+            "channel_messages": gauges.channel_messages,
+            "memory": self.memory(gauges),
+            "sources": self.source_states(now),
+            "topics": {
+                "count": gauges.topic_count(),
+                "busiest": figures.busiest.iter().take(BUSIEST_MAX).map(topic_figures).collect::<Vec<_>>(),
+            },
         })
     }
 
-    fn memory<I: Io>(&self, watched: &Watched<'_, I>) -> Value {
-        let Watched { transport, hub, .. } = watched;
+    fn memory(&self, gauges: &LoopGauges) -> Value {
         let resident = self.live.resident_bytes.known();
-        let logs_bytes = hub.bytes_total() as u64;
+        let logs_bytes = gauges.retained_bytes as u64;
         let grown = resident.zip(self.resident_at_start).map(|(now, start)| now.saturating_sub(start + logs_bytes));
-        let many = transport.connection_count() >= CONNECTIONS_FOR_COST_MIN;
-        let per_connection = grown.filter(|_| many).map(|bytes| bytes / transport.connection_count() as u64);
+        let many = gauges.connections >= CONNECTIONS_FOR_COST_MIN;
+        let per_connection = grown.filter(|_| many).map(|bytes| bytes / gauges.connections as u64);
         object!({
             "resident_bytes": resident,
             "per_connection_bytes": per_connection,
-            "retained_bytes": hub.bytes_total(),
-            "pinned_bytes": hub.pinned_bytes(),
+            "retained_bytes": gauges.retained_bytes,
+            "pinned_bytes": gauges.pinned_bytes,
         })
     }
 
-    fn source_states(&self, node: &Node) -> Vec<Value> {
+    fn source_states(&self, counters: &Counters) -> Vec<Value> {
         let state = |source: &Arc<SourceStatus>| {
             let mut object = source_figures(source);
             object["error"] = source.error().into();
             object
         };
-        let http = object!({ "name": "http", "up": true, "received": node.counters.published_http, "reconnects": 0 });
+        let http = object!({ "name": "http", "up": true, "received": counters.published_http, "reconnects": 0 });
         self.sources.iter().map(state).chain([http]).collect()
     }
-}
-
-fn busiest(hub: &Hub) -> Vec<Value> {
-    hub.busiest_topics(BUSIEST_MAX).iter().map(topic_figures).collect()
 }
 
 /// Only those that are not zero: a reader takes the others as zero.

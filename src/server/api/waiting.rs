@@ -39,33 +39,40 @@ pub(crate) fn answer_of_broker(
             answer.passed_on = Some(outcome.map(drop));
             answer_if_complete(answer)
         }
+        Awaited::Inquiry(_) | Awaited::Stream => None,
     }
 }
 
-/// The answer when the broker has not answered in time.
+/// The answer when the broker, or a sweep, has not answered in time.
 pub(crate) fn answer_of_silence(awaited: &Awaited) -> Response {
     let response = match awaited {
         Awaited::Publish(_) => refused(PublishRefusal::BrokerDown, None),
-        Awaited::Disconnect(DisconnectAnswer { disconnected, .. }) => {
-            not_passed_on(*disconnected, PublishRefusal::BrokerDown)
+        Awaited::Disconnect(DisconnectAnswer { ended, sweeping, .. }) => {
+            not_passed_on(sweeping.is_empty().then_some(*ended), PublishRefusal::BrokerDown)
         }
+        Awaited::Inquiry(_) | Awaited::Stream => unreachable!("these wait for no broker"),
     };
     response.closing()
 }
 
-/// The answer once this node's streams have ended: `count` of them. None: the broker has not answered yet.
-pub(crate) fn answer_of_sweep(awaited: &mut Awaited, count: usize) -> Option<Response> {
+/// The answer once the streams of all loops have ended; those of loop `from`: `count`, none if it has ended itself. None: it
+/// waits for more.
+pub(crate) fn answer_of_sweep(awaited: &mut Awaited, from: usize, count: usize) -> Option<Response> {
     let Awaited::Disconnect(answer) = awaited else { return None };
-    answer.disconnected = Some(count);
+    if !answer.sweeping.contains(&from) {
+        return None;
+    }
+    answer.sweeping.retain(|index| *index != from);
+    answer.ended += count;
     answer_if_complete(answer)
 }
 
 /// The answer once the streams of this node have ended and the broker has answered for the other nodes.
 fn answer_if_complete(answer: &DisconnectAnswer) -> Option<Response> {
-    let DisconnectAnswer { disconnected: Some(count), passed_on: Some(outcome) } = *answer else { return None };
-    Some(match outcome {
-        Ok(()) => json(202, &serde_json::json!({ "disconnected": count })),
-        Err(refusal) => not_passed_on(Some(count), refusal),
+    let DisconnectAnswer { ended, sweeping, passed_on: Some(outcome) } = answer else { return None };
+    sweeping.is_empty().then(|| match outcome {
+        Ok(()) => json(202, &serde_json::json!({ "disconnected": ended })),
+        Err(refusal) => not_passed_on(Some(*ended), *refusal),
     })
 }
 

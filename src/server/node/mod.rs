@@ -1,19 +1,29 @@
-//! What every part of the server may read and count: the settings in force, the counters, the time of the turn, the
-//! stage of leaving, and the limits on repeated log entries.
+//! What every part of a loop may read and count: the settings in force, the counters, the time of the turn, the stage of
+//! leaving, and the limits on repeated log entries; and what the loops of the node have in common.
 //!
 //! Not here: sockets, topics and requests.
 
+pub(super) mod address_counts;
+pub(super) mod common;
+pub(super) mod figures;
+pub(super) mod letter;
 pub(super) mod log_entries;
+pub(super) mod member;
+pub(super) mod publish_rates;
 pub(super) mod refusal;
 pub(super) mod reload;
 pub(super) mod supervisor;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::jitter::Jitter;
 use super::settings::Settings;
 use crate::observe::metrics::Counters;
+use common::Common;
+use letter::{Asker, Letter, Reply};
 use log_entries::{LogEntry, LogLimits};
+use member::Member;
 use refusal::Refusal;
 
 /// The stage of leaving. The number is the gauge's value.
@@ -35,12 +45,38 @@ pub(super) struct Node {
     pub(super) now: Duration,
     pub(super) jitter: Jitter,
     pub(super) leaving: Leaving,
+    /// Shared with the other loops of the node.
+    pub(super) common: Arc<Common>,
+    /// This loop among them.
+    pub(super) member: Member,
     log_limits: LogLimits,
 }
 
 impl Node {
-    pub(super) fn new(settings: Settings, counters: Counters, seed: u64, now: Duration) -> Node {
-        Node { settings, counters, now, jitter: Jitter(seed), leaving: Leaving::No, log_limits: LogLimits::default() }
+    pub(super) fn new(settings: Settings, counters: Counters, member: Member, seed: u64, now: Duration) -> Node {
+        member.note_alive(now);
+        Node {
+            settings,
+            counters,
+            now,
+            jitter: Jitter(seed),
+            leaving: Leaving::No,
+            common: member.common(),
+            member,
+            log_limits: LogLimits::default(),
+        }
+    }
+
+    /// A connection of this loop is gone, and its place is free.
+    pub(super) fn forget_connection(&self) {
+        self.common.give_back_place();
+        self.member.uncount_connection();
+    }
+
+    /// Replies to the question of another loop, which needs no reply if it has ended.
+    pub(super) fn send_reply(&self, asker: Asker, reply: Reply) {
+        let letter = Letter::Reply { from: self.member.index(), ticket: asker.ticket, reply };
+        let _ = self.member.send(asker.index, letter);
     }
 
     pub(super) fn is_leaving(&self) -> bool {

@@ -13,11 +13,12 @@ use crate::auth::denials::Denials;
 use crate::auth::{Digest, TokenName};
 use crate::event::{Frame, Topic};
 use crate::hub::{Hub, Subscriber};
-use crate::io::{Io, Token};
+use crate::io::Io;
 use crate::observe::clip::clip;
 use crate::protocol::disconnect::{Disconnect, Holder};
 use crate::protocol::encoder;
 use crate::server::node::Node;
+use crate::server::node::letter::Asker;
 use crate::server::settings::Settings;
 use crate::server::transport::Transport;
 use crate::server::transport::connection::{CloseReason, Flags};
@@ -54,7 +55,7 @@ enum Purpose {
         /// Its holder's name, in the form that streams store.
         holder: Option<TokenName>,
         /// The request that waits for the number of ended streams.
-        asked_by: Option<Token>,
+        asked_by: Option<Asker>,
     },
 }
 
@@ -76,7 +77,7 @@ impl Sweeps {
         self.0.push_front(Sweep { purpose: Purpose::Review, next_slot: 0, ended: 0 });
     }
 
-    pub(crate) fn disconnect(&mut self, disconnect: Arc<Disconnect>, asked_by: Option<Token>) {
+    pub(crate) fn disconnect(&mut self, disconnect: Arc<Disconnect>, asked_by: Option<Asker>) {
         let holder = disconnect.holder.as_ref().map(token_name);
         self.0.push_back(Sweep {
             purpose: Purpose::Disconnect { disconnect, holder, asked_by },
@@ -105,7 +106,7 @@ pub(crate) struct Swept<'a, I: Io> {
 impl Sweeps {
     /// Continues the sweeps within a turn's budget. Returns the requests whose sweeps are finished, and how many
     /// streams each has ended.
-    pub(crate) fn sweep<I: Io>(&mut self, mut swept: Swept<'_, I>) -> Vec<(Token, usize)> {
+    pub(crate) fn sweep<I: Io>(&mut self, mut swept: Swept<'_, I>) -> Vec<(Asker, usize)> {
         let mut finished = Vec::new();
         if self.is_empty() {
             return finished;
@@ -190,7 +191,7 @@ impl<I: Io> Swept<'_, I> {
 
 impl Sweep {
     /// Logs its result. Returns the request it belongs to, with how many streams it ended.
-    fn finish(self) -> Option<(Token, usize)> {
+    fn finish(self) -> Option<(Asker, usize)> {
         let Sweep { purpose, ended, .. } = self;
         match purpose {
             Purpose::Review => {
@@ -205,7 +206,7 @@ impl Sweep {
                     Holder::TokenId(_) => "token_id",
                 });
                 tracing::info!(ended, by, topic = topic.as_deref(), network, "disconnected streams for an operator");
-                asked_by.map(|token| (token, ended))
+                asked_by.map(|asker| (asker, ended))
             }
         }
     }

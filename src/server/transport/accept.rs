@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use super::Transport;
 use super::acceptor::{ListenerRole, Listening, PauseReason, Reach};
+use super::clients::admit_peer;
 use super::connection::{CloseReason, Connection, Flags, Phase};
 use super::peer::CompactPeer;
 use crate::io::{Accept, Close, Io, ListenerIndex, Peer, Socket, Token};
 use crate::server::node::Node;
+use crate::server::node::letter::Accepted;
 use crate::server::node::log_entries::LogEntry;
 use crate::server::wheel::Tick;
 
@@ -24,10 +26,14 @@ const EXHAUSTED_RETRY: Duration = Duration::from_millis(500);
 /// How soon a listener that could not accept is tried again.
 const FAILED_RETRY: Duration = Duration::from_millis(500);
 
+/// The kernel does not report the readiness of a new connection, which is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct NotWatched;
+
 impl<I: Io> Transport<I> {
     /// True while a public connection may take a slot.
     pub(super) fn has_slot(&self, node: &Node) -> bool {
-        self.connections.len() < node.settings.connections_total_max
+        node.common.has_place(node.settings.connections_total_max)
     }
 
     /// Accepts waiting connections, as far as budget, rate, slots and descriptors allow.
@@ -40,12 +46,8 @@ impl<I: Io> Transport<I> {
         for listening in &mut self.acceptor.listeners {
             listening.failed_until.take_if(|until| *until <= node.now);
         }
-        if let Some(allowance) = &mut self.acceptor.allowance {
-            allowance.refill(node.now);
-            if self.acceptor.over_rate && allowance.has(1) {
-                self.acceptor.over_rate = false;
-                self.acceptor.was_over_rate = true;
-            }
+        if self.acceptor.over_rate_until.take_if(|until| *until <= node.now).is_some() {
+            self.acceptor.was_over_rate = true;
         }
         let mut budget = ACCEPTS_PER_TURN_MAX;
         for turn in 0..self.acceptor.turns.len() {
@@ -59,23 +61,40 @@ impl<I: Io> Transport<I> {
         }
     }
 
+    /// Takes a place for a connection of this listener, and of public ones what it takes of the rate.
     fn may_accept(&mut self, index: usize, node: &mut Node) -> bool {
         if self.acceptor.listeners[index].is_failing(node.now) {
             return false;
         }
         if self.acceptor.listeners[index].role == ListenerRole::Admin {
-            return true;
+            return node.common.take_place(usize::MAX);
         }
-        if self.acceptor.exhausted_until.is_some_and(|until| until > node.now) {
+        let is_paused = self.acceptor.exhausted_until.is_some_and(|until| until > node.now)
+            || self.acceptor.over_rate_until.is_some();
+        if is_paused {
             return false;
         }
-        let has_slot = self.has_slot(node);
-        if !has_slot {
+        self.acceptor.lacks_place = !node.common.take_place(node.settings.connections_total_max);
+        if self.acceptor.lacks_place {
             self.note_pause(PauseReason::Slots, node);
+            return false;
         }
-        let Some(allowance) = &self.acceptor.allowance else { return has_slot };
-        self.acceptor.over_rate |= !allowance.has(1);
-        has_slot && !self.acceptor.over_rate
+        let Some(rate_max) = node.settings.limits.accepts_per_second_max else { return true };
+        self.acceptor.over_rate_until = node.common.accepts.take(1, rate_max, node.now).err();
+        if self.acceptor.over_rate_until.is_some() {
+            node.common.give_back_place();
+        }
+        self.acceptor.over_rate_until.is_none()
+    }
+
+    /// No connection came for what was taken.
+    fn give_back(&mut self, listener: ListenerIndex, node: &mut Node) {
+        node.common.give_back_place();
+        if self.acceptor.listeners[listener.0].role == ListenerRole::Public
+            && let Some(rate_max) = node.settings.limits.accepts_per_second_max
+        {
+            node.common.accepts.give_back(1, rate_max);
+        }
     }
 
     /// Counts and logs a pause, unless it is still the same one: each freed slot admits one connection, and the next of
@@ -101,23 +120,58 @@ impl<I: Io> Transport<I> {
     fn accept_one(&mut self, listener: ListenerIndex, node: &mut Node) -> bool {
         match self.io.accept(listener) {
             Accept::Connection(socket, peer) => {
-                self.admit(socket, peer, listener, Flags::FRESH, node);
+                self.note_accepted(listener, node);
+                self.admit_or_hand_over(socket, peer, listener, node);
+                return true;
+            }
+            Accept::Exhausted => {
+                self.accept_on_spare(listener, node);
+                return false;
             }
             Accept::Aborted => {}
             Accept::WouldBlock => {
                 self.acceptor.note_accept_queue_is_empty(listener);
                 self.acceptor.was_over_rate &= self.acceptor.listeners[listener.0].role == ListenerRole::Admin;
             }
-            Accept::Exhausted => {
-                self.accept_on_spare(listener, node);
-                return false;
-            }
             Accept::Failed(error) => {
+                self.give_back(listener, node);
                 self.pause_failing(listener, error, node);
                 return false;
             }
         }
+        self.give_back(listener, node);
         true
+    }
+
+    fn note_accepted(&mut self, listener: ListenerIndex, node: &mut Node) {
+        node.counters.accepted += 1;
+        // Only now it is certain that a connection waited.
+        if self.acceptor.listeners[listener.0].role == ListenerRole::Public
+            && std::mem::take(&mut self.acceptor.was_over_rate)
+        {
+            self.note_pause(PauseReason::Rate, node);
+        }
+    }
+
+    /// Makes a socket a connection of this loop, or of the one that has the fewest. Those of operators stay.
+    fn admit_or_hand_over(&mut self, socket: Socket, peer: Peer, listener: ListenerIndex, node: &mut Node) {
+        let Listening { role, reach, .. } = self.acceptor.listeners[listener.0];
+        let accepted = Accepted { socket, peer, reach };
+        let kept = match role {
+            ListenerRole::Admin => Some(accepted),
+            ListenerRole::Public => node.member.hand_over(accepted),
+        };
+        if let Some(accepted) = kept {
+            node.member.count_connection();
+            if self.admit(accepted, role, Flags::FRESH, node) == Err(NotWatched) {
+                self.pause(listener, node);
+            }
+        }
+    }
+
+    /// Takes a connection that another loop has accepted.
+    pub(crate) fn adopt(&mut self, accepted: Accepted, node: &mut Node) {
+        let _is_closed_otherwise = self.admit(accepted, ListenerRole::Public, Flags::FRESH, node);
     }
 
     /// A listener can't accept, and would fail again at once: it pauses, and the others continue.
@@ -138,6 +192,9 @@ impl<I: Io> Transport<I> {
     fn accept_on_spare(&mut self, listener: ListenerIndex, node: &mut Node) {
         let has_spare = self.io.release_reserved_fd() || self.take_spare_for(listener, node);
         let accepted = if has_spare { self.io.accept(listener) } else { Accept::Exhausted };
+        if !matches!(accepted, Accept::Connection(..)) {
+            self.give_back(listener, node);
+        }
         if accepted == Accept::WouldBlock {
             // The table is full, and the kernel reports that even if no connection waits: no reason to pause.
             self.acceptor.note_accept_queue_is_empty(listener);
@@ -151,7 +208,16 @@ impl<I: Io> Transport<I> {
         self.acceptor.exhausted_until = Some(node.now + EXHAUSTED_RETRY);
         self.note_pause(PauseReason::Descriptors, node);
         if let Accept::Connection(socket, peer) = accepted {
-            self.acceptor.on_spare = self.admit(socket, peer, listener, Flags::ON_SPARE, node);
+            self.note_accepted(listener, node);
+            node.member.count_connection();
+            let Listening { role, reach, .. } = self.acceptor.listeners[listener.0];
+            self.acceptor.on_spare = match self.admit(Accepted { socket, peer, reach }, role, Flags::ON_SPARE, node) {
+                Ok(token) => token,
+                Err(NotWatched) => {
+                    self.pause(listener, node);
+                    None
+                }
+            };
         }
     }
 
@@ -166,37 +232,30 @@ impl<I: Io> Transport<I> {
         is_public
     }
 
-    /// Makes a socket a connection, unless its peer may not have one.
+    /// Makes a socket, which has its place, a connection, unless its peer may not have one.
     fn admit(
         &mut self,
-        socket: Socket,
-        peer: Peer,
-        listener: ListenerIndex,
+        accepted: Accepted,
+        role: ListenerRole,
         mut flags: Flags,
         node: &mut Node,
-    ) -> Option<Token> {
-        node.counters.accepted += 1;
-        let Listening { role, reach, .. } = self.acceptor.listeners[listener.0];
+    ) -> Result<Option<Token>, NotWatched> {
+        let Accepted { socket, peer, reach } = accepted;
         let is_admin = role == ListenerRole::Admin;
         if reach == Reach::Loopback {
             flags.set(Flags::LOOPBACK);
         }
         if is_admin {
             flags.set(Flags::ADMIN);
-        } else if let Some(allowance) = &mut self.acceptor.allowance {
-            allowance.take(1);
-            // Only now it is certain that a connection waited.
-            if std::mem::take(&mut self.acceptor.was_over_rate) {
-                self.note_pause(PauseReason::Rate, node);
-            }
         }
         let peer = CompactPeer::new(peer);
         // An operator's connection takes no other's place, not even that of a subscriber at the same address.
-        if !is_admin && let Err(refusal) = self.admit_peer(peer, &mut flags, &node.settings) {
+        if !is_admin && let Err(refusal) = admit_peer(peer, &mut flags, node) {
             node.count_refusal(refusal);
             node.counters.closed.count(CloseReason::Refused.as_str());
             self.io.close(socket, Close::Reset);
-            return None;
+            node.forget_connection();
+            return Ok(None);
         }
         self.generation = self.generation.wrapping_add(1);
         let slot = self.connections.vacant_key() as u32;
@@ -207,9 +266,9 @@ impl<I: Io> Transport<I> {
             }
             node.counters.closed.count(CloseReason::SocketError.as_str());
             self.io.close(socket, Close::Reset);
-            self.forget_address(peer, flags);
-            self.pause(listener, node);
-            return None;
+            Self::forget_address(peer, flags, node);
+            node.forget_connection();
+            return Err(NotWatched);
         }
         let since = Tick::of(node.now);
         self.connections.insert(Connection {
@@ -222,6 +281,6 @@ impl<I: Io> Transport<I> {
             armed_for: Tick::NEVER,
         });
         self.arm_deadline(slot, node);
-        Some(token)
+        Ok(Some(token))
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::io::{ListenerIndex, Token};
-use crate::server::allowance::Allowance;
 
 /// A listener's part in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,11 +71,12 @@ pub(crate) struct Acceptor {
     pub(super) on_spare: Option<Token>,
     /// Why accepting has paused since connections began to wait: until none waits, each reason is one pause.
     pub(super) paused_for: Vec<PauseReason>,
-    pub(super) allowance: Option<Allowance>,
-    /// The allowance is used up.
-    pub(super) over_rate: bool,
+    /// The rate of accepts is used up until this time.
+    pub(super) over_rate_until: Option<Duration>,
     /// It was until now: the next accepted connection had to wait for it.
     pub(super) was_over_rate: bool,
+    /// Every place is taken, and another loop may give one back, which nothing reports.
+    pub(super) lacks_place: bool,
 }
 
 pub(super) struct Listening {
@@ -94,7 +94,7 @@ impl Listening {
 }
 
 impl Acceptor {
-    pub(crate) fn new(entrances: Vec<Entrance>, accepts_per_second_max: Option<u32>) -> Acceptor {
+    pub(crate) fn new(entrances: Vec<Entrance>) -> Acceptor {
         // No readiness was reported for clients that connected before the first wait: start by trying.
         let mut turns: Vec<_> = (0..entrances.len()).collect();
         turns.sort_by_key(|index| entrances[*index].role == ListenerRole::Public);
@@ -106,16 +106,15 @@ impl Acceptor {
             exhausted_until: None,
             on_spare: None,
             paused_for: Vec::new(),
-            allowance: accepts_per_second_max.map(|per_second_max| Allowance::new(per_second_max, Duration::ZERO)),
-            over_rate: false,
+            over_rate_until: None,
             was_over_rate: false,
+            lacks_place: false,
         }
     }
 
-    /// Changes the rate.
-    pub(crate) fn limit_rate(&mut self, accepts_per_second_max: Option<u32>, now: Duration) {
-        self.allowance = accepts_per_second_max.map(|per_second_max| Allowance::new(per_second_max, now));
-        self.over_rate = false;
+    /// The rate has changed: tries again.
+    pub(crate) fn forget_rate(&mut self) {
+        self.over_rate_until = None;
         self.was_over_rate = false;
     }
 
@@ -159,8 +158,7 @@ impl Acceptor {
     /// When to try again, if that depends on time.
     pub(crate) fn next_try(&self) -> Option<Duration> {
         // Rounded up: at a time slightly too early, the allowance would be just short, again and again.
-        let rate = |allowance: &Allowance| allowance.time_of(1) + Duration::from_millis(1);
-        let rate = self.allowance.as_ref().filter(|_| self.over_rate).map(rate);
+        let rate = self.over_rate_until.map(|until| until + Duration::from_millis(1));
         let failing = self.listeners.iter().filter_map(|listening| listening.failed_until);
         self.exhausted_until.into_iter().chain(rate).chain(failing).min()
     }
@@ -174,6 +172,6 @@ impl Acceptor {
     }
 
     fn is_paused_for(&self, role: ListenerRole, has_slot: bool) -> bool {
-        role == ListenerRole::Public && (self.over_rate || !has_slot)
+        role == ListenerRole::Public && (self.over_rate_until.is_some() || !has_slot)
     }
 }

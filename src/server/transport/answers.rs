@@ -1,5 +1,8 @@
 //! Answers that clients have not read yet: how many bytes may wait, and for which clients.
 //!
+//! All loops of the node count together, and none waits for another. Between the check and the charge of an answer, another
+//! loop may charge one, too.
+//!
 //! The public listeners share `--answer-bytes`. One client address may hold a quarter of it, so that no client makes
 //! the server refuse all others. The admin listener has an allowance of its own, which public clients cannot use up.
 //! Peers that stand for many clients (a trusted proxy that names none, a unix socket) have no share, only the whole.
@@ -7,9 +10,10 @@
 //! Invariant: a charge is released once, to the same account, when the answer is written or its connection closes.
 //! Answers that the kernel took at once are not counted.
 
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::peer::{AddressKey, CompactPeer};
+use crate::server::node::address_counts::AddressCounts;
 use crate::server::settings::Settings;
 
 /// What one client address may hold of `--answer-bytes`: one part in four.
@@ -42,54 +46,47 @@ impl Account {
 /// Bytes of the answers that are being written.
 #[derive(Debug, Default)]
 pub(crate) struct WaitingAnswers {
-    public_bytes: usize,
-    admin_bytes: usize,
-    of_addresses: HashMap<AddressKey, usize>,
+    public_bytes: AtomicUsize,
+    admin_bytes: AtomicUsize,
+    of_addresses: AddressCounts,
 }
 
 impl WaitingAnswers {
     /// The bytes of the public listeners' answers.
     pub(crate) fn public_bytes(&self) -> usize {
-        self.public_bytes
+        self.public_bytes.load(Ordering::Relaxed)
     }
 
     /// True if an answer of this size may wait. If no other waits, any size may.
     pub(crate) fn has_room(&self, account: Account, bytes: usize, public_max: usize) -> bool {
         let fits = |waiting: usize, max: usize| waiting == 0 || waiting.saturating_add(bytes) <= max;
         match account {
-            Account::Admin => fits(self.admin_bytes, ADMIN_BYTES_MAX),
+            Account::Admin => fits(self.admin_bytes.load(Ordering::Relaxed), ADMIN_BYTES_MAX),
             Account::Public(address) => {
-                let of_address = address.and_then(|address| self.of_addresses.get(&address)).copied().unwrap_or(0);
-                fits(self.public_bytes, public_max) && fits(of_address, public_max / ADDRESS_SHARE)
+                let of_address = address.map_or(0, |address| self.of_addresses.count(address));
+                fits(self.public_bytes(), public_max) && fits(of_address, public_max / ADDRESS_SHARE)
             }
         }
     }
 
-    pub(crate) fn charge(&mut self, account: Account, bytes: usize) {
+    pub(crate) fn charge(&self, account: Account, bytes: usize) {
         match account {
-            Account::Admin => self.admin_bytes += bytes,
+            Account::Admin => _ = self.admin_bytes.fetch_add(bytes, Ordering::Relaxed),
             Account::Public(address) => {
-                self.public_bytes += bytes;
-                if let Some(address) = address {
-                    *self.of_addresses.entry(address).or_insert(0) += bytes;
-                }
+                self.public_bytes.fetch_add(bytes, Ordering::Relaxed);
+                address.into_iter().for_each(|address| _ = self.of_addresses.take(address, bytes, usize::MAX));
             }
         }
     }
 
     /// Releases an answer's charge; none, if it never had to wait.
-    pub(crate) fn release(&mut self, account: Account, bytes: usize) {
+    pub(crate) fn release(&self, account: Account, bytes: usize) {
         match account {
             _ if bytes == 0 => {}
-            Account::Admin => self.admin_bytes -= bytes,
+            Account::Admin => _ = self.admin_bytes.fetch_sub(bytes, Ordering::Relaxed),
             Account::Public(address) => {
-                self.public_bytes -= bytes;
-                let Some(address) = address else { return };
-                let of_address = self.of_addresses.get_mut(&address).expect("it was charged");
-                *of_address -= bytes;
-                if *of_address == 0 {
-                    self.of_addresses.remove(&address);
-                }
+                self.public_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                address.into_iter().for_each(|address| self.of_addresses.give_back(address, bytes));
             }
         }
     }
@@ -101,20 +98,20 @@ mod tests {
 
     const PUBLIC_MAX: usize = 400;
 
-    fn charged(answers: &mut WaitingAnswers, account: Account, bytes: usize) -> (Account, usize) {
+    fn charged(answers: &WaitingAnswers, account: Account, bytes: usize) -> (Account, usize) {
         answers.charge(account, bytes);
         (account, bytes)
     }
 
     #[test]
     fn one_address_holds_its_share_and_all_together_the_whole() {
-        let mut answers = WaitingAnswers::default();
+        let answers = WaitingAnswers::default();
         let address = |n: u8| Account::Public(Some([n; 8]));
-        let first = charged(&mut answers, address(1), 60);
+        let first = charged(&answers, address(1), 60);
         assert!(answers.has_room(address(1), 40, PUBLIC_MAX));
         assert!(!answers.has_room(address(1), 41, PUBLIC_MAX));
         assert!(answers.has_room(address(2), 340, PUBLIC_MAX), "whose first answer it is may have one of any size");
-        let others: Vec<_> = (2..5).map(|n| charged(&mut answers, address(n), 100)).collect();
+        let others: Vec<_> = (2..5).map(|n| charged(&answers, address(n), 100)).collect();
         assert!(answers.has_room(address(5), 40, PUBLIC_MAX));
         assert!(!answers.has_room(address(5), 41, PUBLIC_MAX));
         assert!(!answers.has_room(Account::Public(None), 41, PUBLIC_MAX));
@@ -127,14 +124,14 @@ mod tests {
 
     #[test]
     fn the_admin_listener_and_the_public_ones_do_not_share() {
-        let mut answers = WaitingAnswers::default();
-        let public = charged(&mut answers, Account::Public(None), PUBLIC_MAX);
+        let answers = WaitingAnswers::default();
+        let public = charged(&answers, Account::Public(None), PUBLIC_MAX);
         assert!(answers.has_room(Account::Admin, ADMIN_BYTES_MAX, PUBLIC_MAX));
-        let admin = charged(&mut answers, Account::Admin, ADMIN_BYTES_MAX - 1);
+        let admin = charged(&answers, Account::Admin, ADMIN_BYTES_MAX - 1);
         assert!(answers.has_room(Account::Admin, 1, PUBLIC_MAX) && !answers.has_room(Account::Admin, 2, PUBLIC_MAX));
         answers.release(public.0, public.1);
         assert!(answers.has_room(Account::Public(None), PUBLIC_MAX, PUBLIC_MAX));
         answers.release(admin.0, admin.1);
-        assert_eq!(answers.admin_bytes, 0);
+        assert_eq!(answers.admin_bytes.into_inner(), 0);
     }
 }

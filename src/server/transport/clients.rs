@@ -4,7 +4,7 @@
 //! connection, or the headers name it for each request. A proxy's connections serve many clients in turn and are not
 //! counted. A stream uses its connection alone, and counts for its client from its start.
 //!
-//! Invariant: a connection with [`Flags::COUNTED`] is in `addresses` once, under the key of its `peer`, which no longer
+//! Invariant: a connection with [`Flags::COUNTED`] is among the node's addresses once, under the key of its `peer`, which no longer
 //! changes.
 
 use super::Transport;
@@ -38,23 +38,6 @@ pub(crate) struct Client {
 }
 
 impl<I: Io> Transport<I> {
-    /// Admits a peer of a public listener, and sets its flags.
-    pub(super) fn admit_peer(
-        &mut self,
-        peer: CompactPeer,
-        flags: &mut Flags,
-        settings: &Settings,
-    ) -> Result<(), Refusal> {
-        if !settings.proxies.protocol {
-            return self.count_address(peer, flags, settings);
-        }
-        if !settings.proxies.trusted.trusts(peer.ip()) {
-            return Err(Refusal::UntrustedPeer);
-        }
-        flags.set(Flags::AWAITS_PROXY_HEADER);
-        Ok(())
-    }
-
     /// Takes the PROXY header of a connection; false while it is incomplete, and when the connection is closed.
     pub(super) fn take_proxy_header(&mut self, slot: u32, node: &mut Node) -> bool {
         let connection = &mut self.connections[slot as usize];
@@ -72,7 +55,7 @@ impl<I: Io> Transport<I> {
         connection.flags.clear(Flags::AWAITS_PROXY_HEADER);
         connection.peer = client;
         let mut flags = connection.flags;
-        if let Err(refusal) = self.count_address(client, &mut flags, &node.settings) {
+        if let Err(refusal) = count_address(client, &mut flags, node) {
             node.count_refusal(refusal);
             self.close(slot, CloseReason::Refused, node);
             return false;
@@ -102,39 +85,39 @@ impl<I: Io> Transport<I> {
     }
 
     /// True when one more stream of this client would be over its address's limit.
-    pub(crate) fn is_over_address_limit(&self, client: &Client, settings: &Settings) -> bool {
-        let Some(limit) = settings.limits.connections_per_ip_max else { return false };
-        let count = self.addresses.count(client.address.key());
+    pub(crate) fn is_over_address_limit(&self, client: &Client, node: &Node) -> bool {
+        let Some(limit) = node.settings.limits.connections_per_ip_max else { return false };
+        let (count, limit) = (node.common.addresses.count(client.address.key()), limit as usize);
         match self.at(client.token.slot).flags.has(Flags::COUNTED) {
             true => count > limit,
-            false => count >= limit && settings.proxies.trusted.trusts(client.peer.ip()),
+            false => count >= limit && node.settings.proxies.trusted.trusts(client.peer.ip()),
         }
     }
 
     /// Assigns the connection, which is a stream now, to this client alone.
-    pub(crate) fn give_to_client(&mut self, client: &Client, settings: &Settings) {
-        let is_proxy = !client.is_admin && settings.proxies.trusted.trusts(client.peer.ip());
+    pub(crate) fn give_to_client(&mut self, client: &Client, node: &Node) {
+        let is_proxy = !client.is_admin && node.settings.proxies.trusted.trusts(client.peer.ip());
         let connection = &mut self.connections[client.token.slot as usize];
         if !is_proxy || connection.flags.has(Flags::COUNTED) {
             return;
         }
         connection.peer = client.address;
-        if settings.limits.connections_per_ip_max.is_some() {
+        if node.settings.limits.connections_per_ip_max.is_some() {
             connection.flags.set(Flags::COUNTED);
-            self.addresses.add(client.address.key());
+            node.common.addresses.take(client.address.key(), 1, usize::MAX);
         }
     }
 
     /// Stops counting a connection that has ended.
-    pub(super) fn forget_address(&mut self, peer: CompactPeer, flags: Flags) {
+    pub(super) fn forget_address(peer: CompactPeer, flags: Flags, node: &Node) {
         if flags.has(Flags::COUNTED) {
-            self.addresses.remove(peer.key());
+            node.common.addresses.give_back(peer.key(), 1);
         }
     }
 
     /// Counts every connection again, for a limit that may be new.
-    pub(crate) fn recount_addresses(&mut self, settings: &Settings) {
-        self.addresses.clear();
+    pub(crate) fn recount_addresses(&mut self, node: &Node) {
+        let settings = &node.settings;
         let has_limit = settings.limits.connections_per_ip_max.is_some();
         for (_, connection) in &mut self.connections {
             let peer = connection.peer;
@@ -142,26 +125,39 @@ impl<I: Io> Transport<I> {
                 true => connection.is_streaming(),
                 false => peer.ip().is_some(),
             };
+            Self::forget_address(peer, connection.flags, node);
             connection.flags.clear(Flags::COUNTED);
             if has_limit && counts && !connection.flags.has(Flags::ADMIN) {
                 connection.flags.set(Flags::COUNTED);
-                self.addresses.add(peer.key());
+                node.common.addresses.take(peer.key(), 1, usize::MAX);
             }
         }
     }
+}
 
-    /// Counts a connection for its peer's address; an error if the address is so far over its limit that it gets no
-    /// answer. Without a limit no count is kept.
-    fn count_address(&mut self, peer: CompactPeer, flags: &mut Flags, settings: &Settings) -> Result<(), Refusal> {
-        let Some(limit) = settings.limits.connections_per_ip_max else { return Ok(()) };
-        if peer.ip().is_none() || settings.proxies.trusted.trusts(peer.ip()) {
-            return Ok(());
-        }
-        if self.addresses.count(peer.key()) >= limit.saturating_add(REFUSALS_PER_ADDRESS_MAX) {
-            return Err(Refusal::AddressLimit);
-        }
-        self.addresses.add(peer.key());
-        flags.set(Flags::COUNTED);
-        Ok(())
+/// Admits a peer of a public listener, and sets its flags.
+pub(super) fn admit_peer(peer: CompactPeer, flags: &mut Flags, node: &Node) -> Result<(), Refusal> {
+    let proxies = &node.settings.proxies;
+    if !proxies.protocol {
+        return count_address(peer, flags, node);
     }
+    if !proxies.trusted.trusts(peer.ip()) {
+        return Err(Refusal::UntrustedPeer);
+    }
+    flags.set(Flags::AWAITS_PROXY_HEADER);
+    Ok(())
+}
+
+/// Counts a connection for its peer's address; an error if the address is so far over its limit that it gets no answer.
+/// Without a limit no count is kept.
+fn count_address(peer: CompactPeer, flags: &mut Flags, node: &Node) -> Result<(), Refusal> {
+    let Some(limit) = node.settings.limits.connections_per_ip_max else { return Ok(()) };
+    if peer.ip().is_none() || node.settings.proxies.trusted.trusts(peer.ip()) {
+        return Ok(());
+    }
+    if !node.common.addresses.take(peer.key(), 1, limit.saturating_add(REFUSALS_PER_ADDRESS_MAX) as usize) {
+        return Err(Refusal::AddressLimit);
+    }
+    flags.set(Flags::COUNTED);
+    Ok(())
 }

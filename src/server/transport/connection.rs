@@ -10,6 +10,7 @@ use super::request::Request;
 use crate::event::{EventId, Sequence};
 use crate::io::{Gone, Socket};
 use crate::protocol::head::RequestHead;
+use crate::server::node::letter::Inquiry;
 use crate::server::wheel::Tick;
 use crate::sources::channel::PublishRefusal;
 
@@ -78,7 +79,7 @@ pub(crate) enum Phase {
     Requesting(Box<Request>),
     /// A response is being written.
     Responding(Box<Responding>),
-    /// The answer waits for a broker, or for a sweep.
+    /// The answer waits for a broker, for a sweep, or for other loops.
     Publishing(Box<Publishing>),
     /// A subscriber.
     Streaming(Stream),
@@ -114,13 +115,19 @@ pub(crate) struct Publishing {
 pub(crate) enum Awaited {
     Publish(PublishAnswer),
     Disconnect(DisconnectAnswer),
+    /// The replies of other loops.
+    Inquiry(Inquiry),
+    /// That this loop has appended what a client may have received through another one.
+    Stream,
 }
 
 /// The state of a disconnect that an operator requested.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct DisconnectAnswer {
-    /// How many streams ended on this node, once all have ended.
-    pub(crate) disconnected: Option<usize>,
+    /// How many streams have ended on this node.
+    pub(crate) ended: usize,
+    /// The loops whose sweep is not over.
+    pub(crate) sweeping: Vec<usize>,
     /// Whether the broker accepted it for the other nodes, once that is known.
     pub(crate) passed_on: Option<Result<(), PublishRefusal>>,
 }

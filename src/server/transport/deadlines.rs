@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Transport;
-use super::connection::{CloseReason, Connection, Flags, Phase};
+use super::connection::{Awaited, CloseReason, Connection, Flags, Phase};
 use super::respond::Answer;
 use crate::io::Io;
 use crate::protocol::response;
@@ -17,6 +17,8 @@ use crate::server::wheel::Tick;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a broker may take to answer a publish.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long other loops may take to reply. What they left last counts then.
+const INQUIRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a request on the spare descriptor may take: others wait for it.
 const SPARE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -27,8 +29,8 @@ pub(crate) enum Due {
     Handled,
     /// A stream ends or is due a heartbeat.
     Stream(u32),
-    /// A broker's answer is missing.
-    BrokerAnswer(u32),
+    /// What an answer waits for is missing.
+    Answer(u32),
 }
 
 impl<I: Io> Transport<I> {
@@ -49,7 +51,7 @@ impl<I: Io> Transport<I> {
         match connection.phase {
             Phase::Dead => {}
             Phase::Streaming(_) => return Some(Due::Stream(slot)),
-            Phase::Publishing(_) => return Some(Due::BrokerAnswer(slot)),
+            Phase::Publishing(_) => return Some(Due::Answer(slot)),
             Phase::Idle | Phase::Requesting(_) if connection.flags.has(Flags::AWAITS_PROXY_HEADER) => {
                 self.close(slot, CloseReason::ProxyHeader, node);
             }
@@ -88,7 +90,10 @@ impl<I: Io> Transport<I> {
                 let progress_at = self.outboxes.get(&slot).map_or(connection.since, |it| Tick::of(it.progress_at));
                 return Some(progress_at.after(settings.delivery.stall_timeout));
             }
-            Phase::Publishing(_) => PUBLISH_TIMEOUT,
+            Phase::Publishing(publishing) => match publishing.answer {
+                Awaited::Publish(_) | Awaited::Disconnect(_) | Awaited::Stream => PUBLISH_TIMEOUT,
+                Awaited::Inquiry(_) => INQUIRY_TIMEOUT,
+            },
             Phase::Lingering(_) => LINGER_TIMEOUT,
             Phase::Streaming(stream) => {
                 let heartbeat = connection.since.after(heartbeat_wait(slot, settings));

@@ -15,7 +15,6 @@
 
 mod accept;
 pub(super) mod acceptor;
-mod addresses;
 pub(super) mod answers;
 pub(super) mod clients;
 pub(super) mod connection;
@@ -37,7 +36,6 @@ use slab::Slab;
 
 use super::node::Node;
 use super::node::log_entries::LogEntry;
-use super::settings::Settings;
 use super::shrink::shrink_map;
 use super::slot_map::SlotMap;
 use super::wheel::{Tick, Wheel};
@@ -45,8 +43,6 @@ use crate::event::{Frame, Sequence};
 use crate::hub::HoldChange;
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
 use acceptor::{Acceptor, Entrance};
-use addresses::Addresses;
-use answers::WaitingAnswers;
 use connection::{CloseReason, Connection, Flags, Phase, Stream};
 use date::Date;
 use outbox::Outbox;
@@ -54,6 +50,9 @@ use reading_queue::ReadingQueue;
 
 /// The size of one read; all connections share the buffer.
 const READ_BYTES: usize = 64 << 10;
+
+/// While every place is taken: how soon to see whether another loop has given one back.
+const PLACE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Every socket, and the half-read and half-written data on it.
 pub(super) struct Transport<I: Io> {
@@ -65,7 +64,6 @@ pub(super) struct Transport<I: Io> {
     acceptor: Acceptor,
     /// A buffer that every wait reuses.
     ready: Vec<Readiness>,
-    addresses: Addresses,
     /// Connections that may have more to read.
     readable: ReadingQueue,
     read_buffer: Box<[u8]>,
@@ -85,7 +83,6 @@ pub(super) struct Transport<I: Io> {
     hold_changes: Vec<HoldChange>,
     /// Connections that have something to be sent after live delivery: replays, and what was half written.
     catching_up: VecDeque<Token>,
-    answers: WaitingAnswers,
     date: Date,
     continue_frame: Frame,
     deadlines: Wheel,
@@ -94,15 +91,14 @@ pub(super) struct Transport<I: Io> {
 }
 
 impl<I: Io> Transport<I> {
-    pub(super) fn new(io: I, listeners: Vec<Entrance>, settings: &Settings) -> Transport<I> {
+    pub(super) fn new(io: I, listeners: Vec<Entrance>) -> Transport<I> {
         Transport {
             io,
             connections: Slab::new(),
             generation: 0,
             streams: 0,
-            acceptor: Acceptor::new(listeners, settings.limits.accepts_per_second_max),
+            acceptor: Acceptor::new(listeners),
             ready: Vec::new(),
-            addresses: Addresses::default(),
             readable: ReadingQueue::default(),
             read_buffer: vec![0; READ_BYTES].into(),
             visit_until: Duration::ZERO,
@@ -113,7 +109,6 @@ impl<I: Io> Transport<I> {
             outboxes: SlotMap::default(),
             hold_changes: Vec::new(),
             catching_up: VecDeque::new(),
-            answers: WaitingAnswers::default(),
             date: Date::default(),
             continue_frame: crate::protocol::response::CONTINUE.into(),
             deadlines: Wheel::new(),
@@ -174,10 +169,11 @@ impl<I: Io> Transport<I> {
     }
 
     /// When work is due, whatever becomes ready.
-    pub(super) fn next_deadline(&self) -> Option<Duration> {
+    pub(super) fn next_deadline(&self, node: &Node) -> Option<Duration> {
         let deadline = self.deadlines.next_armed().map(Tick::time);
         let heavy_again_at = self.readable.has_heavy().then_some(self.heavy_again_at);
-        [deadline, heavy_again_at, self.acceptor.next_try()].into_iter().flatten().min()
+        let place = (self.acceptor.lacks_place && node.member.has_peers()).then(|| self.io.now() + PLACE_INTERVAL);
+        [deadline, heavy_again_at, self.acceptor.next_try(), place].into_iter().flatten().min()
     }
 
     // ---- connections ----
@@ -212,6 +208,11 @@ impl<I: Io> Transport<I> {
         self.connections.capacity()
     }
 
+    /// The slots that have a connection.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
+        self.connections.iter().map(|(slot, _)| slot as u32)
+    }
+
     pub(super) fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.connections.iter().map(|(_, connection)| connection)
     }
@@ -224,10 +225,6 @@ impl<I: Io> Transport<I> {
         self.streams
     }
 
-    pub(super) fn address_count(&self) -> usize {
-        self.addresses.len()
-    }
-
     pub(super) fn catching_up_count(&self) -> usize {
         self.catching_up.len()
     }
@@ -237,17 +234,12 @@ impl<I: Io> Transport<I> {
         !self.outboxes.is_empty() || !self.catching_up.is_empty()
     }
 
-    /// Bytes of answers that wait for clients of the public listeners.
-    pub(super) fn waiting_answer_bytes(&self) -> usize {
-        self.answers.public_bytes()
-    }
-
     /// True when clients other than programs on this host reach a public listener.
     pub(super) fn is_exposed(&self) -> bool {
         self.acceptor.is_exposed()
     }
 
-    /// Makes the connection a stream.
+    /// Makes the connection a stream, which has its place among the node's streams.
     pub(super) fn start_stream(&mut self, slot: u32, stream: Stream, now: Duration) {
         let connection = &mut self.connections[slot as usize];
         connection.phase = Phase::Streaming(stream);
@@ -301,9 +293,10 @@ impl<I: Io> Transport<I> {
         let peer = connection.peer;
         let mut position = Default::default();
         match std::mem::replace(&mut connection.phase, Phase::Dead) {
-            Phase::Responding(answer) => self.answers.release(answer.account, answer.waiting_bytes),
+            Phase::Responding(answer) => node.common.answers.release(answer.account, answer.waiting_bytes),
             Phase::Streaming(stream) => {
                 self.streams -= 1;
+                node.common.give_back_stream();
                 position = stream.delivered_through;
             }
             _ => {}
@@ -335,7 +328,7 @@ impl<I: Io> Transport<I> {
     }
 
     /// Frees and returns the slots of closed connections. Last in the turn: until then no connection reuses them.
-    pub(super) fn reap(&mut self) -> Vec<u32> {
+    pub(super) fn reap(&mut self, node: &Node) -> Vec<u32> {
         let dead = std::mem::take(&mut self.dead);
         for &slot in &dead {
             let connection = self.connections.remove(slot as usize);
@@ -344,7 +337,8 @@ impl<I: Io> Transport<I> {
                 self.readable.forget_charge(slot);
             }
             self.outboxes.remove(&slot);
-            self.forget_address(connection.peer, connection.flags);
+            Self::forget_address(connection.peer, connection.flags, node);
+            node.forget_connection();
         }
         dead
     }
@@ -352,16 +346,15 @@ impl<I: Io> Transport<I> {
     /// Frees the memory that departed connections took.
     pub(super) fn shrink(&mut self) {
         shrink_map(&mut self.outboxes);
-        self.addresses.shrink();
         self.readable.shrink();
         if self.catching_up.is_empty() && self.catching_up.capacity() > 1024 {
             self.catching_up.shrink_to(1024);
         }
     }
 
-    /// Changes the rate of accepts.
-    pub(super) fn limit_accept_rate(&mut self, accepts_per_second_max: Option<u32>, now: Duration) {
-        self.acceptor.limit_rate(accepts_per_second_max, now);
+    /// The rate of accepts has changed.
+    pub(super) fn forget_accept_rate(&mut self) {
+        self.acceptor.forget_rate();
     }
 
     /// The outside world, as tests control it.

@@ -98,7 +98,8 @@ impl<I: Io> Transport<I> {
     }
 
     fn has_room_for_answer(&self, account: Account, bytes: usize, node: &Node) -> bool {
-        bytes <= SMALL_ANSWER_BYTES || self.answers.has_room(account, bytes, node.settings.limits.answer_bytes_max)
+        bytes <= SMALL_ANSWER_BYTES
+            || node.common.answers.has_room(account, bytes, node.settings.limits.answer_bytes_max)
     }
 
     fn write_answer(
@@ -158,15 +159,15 @@ impl<I: Io> Transport<I> {
         let bytes = outbox.unsent_bytes();
         self.send_outbox(slot, outbox, node);
         self.finish_response(slot, node);
-        self.charge_if_waiting(slot, bytes);
+        self.charge_if_waiting(slot, bytes, node);
         self.arm_deadline(slot, node);
     }
 
     /// Charges answers that the kernel did not take whole.
-    fn charge_if_waiting(&mut self, slot: u32, bytes: usize) {
+    fn charge_if_waiting(&mut self, slot: u32, bytes: usize, node: &Node) {
         if let Phase::Responding(responding) = &mut self.connections[slot as usize].phase {
             responding.waiting_bytes = bytes;
-            self.answers.charge(responding.account, bytes);
+            node.common.answers.charge(responding.account, bytes);
         }
     }
 
@@ -179,9 +180,10 @@ impl<I: Io> Transport<I> {
         self.arm_deadline(slot, node);
     }
 
-    /// Continues with the next request after an answer that had to wait.
+    /// Reads on after an answer that had to wait.
     pub(crate) fn resume_after_answer(&mut self, token: Token, node: &mut Node) {
-        if self.connection_mut(token).is_some_and(|connection| matches!(connection.phase, Phase::Requesting(_))) {
+        let goes_on = |phase: &Phase| matches!(phase, Phase::Requesting(_) | Phase::Streaming(_));
+        if self.connection_mut(token).is_some_and(|connection| goes_on(&connection.phase)) {
             self.resume_reading(token.slot, node);
         }
     }
@@ -208,7 +210,7 @@ impl<I: Io> Transport<I> {
         match std::mem::replace(&mut connection.phase, Phase::Idle) {
             Phase::Responding(responding) => {
                 let Responding { request, last, account, waiting_bytes } = *responding;
-                self.answers.release(account, waiting_bytes);
+                node.common.answers.release(account, waiting_bytes);
                 connection.phase = Phase::Requesting(Box::new(request));
                 connection.since = Tick::of(node.now);
                 if let Some(reason) = last {
@@ -226,7 +228,10 @@ impl<I: Io> Transport<I> {
         if connection.flags.has(Flags::ENDED) {
             return self.close(slot, reason, node);
         }
-        self.streams -= usize::from(connection.is_streaming());
+        if connection.is_streaming() {
+            self.streams -= 1;
+            node.common.give_back_stream();
+        }
         self.io.end(connection.socket);
         connection.phase = Phase::Lingering(reason);
         connection.since = Tick::of(node.now);

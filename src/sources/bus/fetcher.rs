@@ -23,30 +23,41 @@ use crate::sources::throttle::LogThrottle;
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Requests pages for one loop, which bounds how many are under way.
-pub struct PageRequests(Sender<PageKey>);
+pub struct PageRequests {
+    requests: Sender<PageRequest>,
+    outlet: Outlet,
+}
+
+/// A page that is requested, and the loop that gets it.
+#[derive(Clone)]
+pub(super) struct PageRequest {
+    key: PageKey,
+    outlet: Outlet,
+}
 
 impl PageRequests {
-    pub(super) fn new() -> (PageRequests, Receiver<PageKey>) {
-        let (sender, receiver) = unbounded();
-        (PageRequests(sender), receiver)
+    /// For each of these loops, and where the requests of all come out.
+    pub(super) fn new(outlets: &[Outlet]) -> (Vec<PageRequests>, Receiver<PageRequest>) {
+        let (requests, receiver) = unbounded();
+        let of_loop = |outlet: &Outlet| PageRequests { requests: requests.clone(), outlet: outlet.clone() };
+        (outlets.iter().map(of_loop).collect(), receiver)
     }
 }
 
 impl FetchPage for PageRequests {
     fn fetch(&self, key: PageKey) {
-        // The thread lives as long as the loop; when the process ends, no page is needed any more.
-        let _ = self.0.send(key);
+        // The thread lives as long as the loops; when the process ends, no page is needed any more.
+        let _ = self.requests.send(PageRequest { key, outlet: self.outlet.clone() });
     }
 }
 
 /// The thread's state.
 pub(super) struct Fetcher {
     engine: Box<dyn Engine>,
-    requests: Receiver<PageKey>,
-    outlet: Outlet,
+    requests: Receiver<PageRequest>,
     status: Arc<SourceStatus>,
     /// The page that is being fetched, which is fetched again after an error.
-    current: Option<PageKey>,
+    current: Option<PageRequest>,
     backoff: Backoff,
     log: LogThrottle,
 }
@@ -54,31 +65,32 @@ pub(super) struct Fetcher {
 impl Fetcher {
     pub(super) fn new(
         engine: Box<dyn Engine>,
-        requests: Receiver<PageKey>,
-        outlet: Outlet,
+        requests: Receiver<PageRequest>,
         status: Arc<SourceStatus>,
         backoff: BackoffLimits,
     ) -> Fetcher {
         let (backoff, log) = (Backoff::new(backoff), LogThrottle::default());
-        Fetcher { engine, requests, outlet, status, current: None, backoff, log }
+        Fetcher { engine, requests, status, current: None, backoff, log }
     }
 
     /// Answers requests until asked to stop.
     pub(super) fn run(&mut self, stop: &Stop) {
-        while let Ok(key) = self.current.map_or_else(|| next(&self.requests, stop), |key| Ok(Some(key))) {
+        while let Ok(request) = self.current.clone().map_or_else(|| next(&self.requests, stop), |again| Ok(Some(again)))
+        {
             self.engine.tidy();
-            let Some(key) = key else {
+            let Some(request) = request else {
                 self.engine.rest();
                 continue;
             };
-            self.current = Some(key);
+            let PageRequest { key, outlet } = request.clone();
+            self.current = Some(request);
             match fetch_page(&mut *self.engine, key) {
                 Ok(page) => {
                     self.current = None;
                     self.backoff.reset();
                     self.log.reset();
                     self.status.bus().inspect(|figures| figures.count_page());
-                    self.outlet.send(Message::Page(page));
+                    outlet.send(Message::Page(page));
                 }
                 Err(error) => {
                     if let Some(swallowed) = self.log.permit(std::time::Instant::now()) {
@@ -94,10 +106,10 @@ impl Fetcher {
 }
 
 /// The next request; none if it is time to tidy. An error if asked to stop.
-fn next(requests: &Receiver<PageKey>, stop: &Stop) -> Result<Option<PageKey>, RecvError> {
+fn next(requests: &Receiver<PageRequest>, stop: &Stop) -> Result<Option<PageRequest>, RecvError> {
     crossbeam_channel::select_biased! {
         recv(stop.receiver()) -> _ => Err(RecvError),
-        recv(requests) -> key => key.map(Some),
+        recv(requests) -> request => request.map(Some),
         default(TIDY_INTERVAL) => Ok(None),
     }
 }

@@ -239,20 +239,22 @@ pub struct BusHandle {
     fetcher: SourceThread,
 }
 
-/// Starts a bus, with one engine for each thread. An engine that can't be reached is not an error.
+/// Starts a bus for these loops, with one engine for each thread. An engine that can't be reached is not an error. Each loop
+/// has its access, in their order.
 pub fn spawn(
     settings: BusSettings,
     engine: impl Fn() -> Box<dyn Engine>,
     copies: Copies,
-    outlet: Outlet,
+    outlets: Vec<Outlet>,
     status: Arc<SourceStatus>,
-) -> io::Result<(BusHandle, BusPublisher, PageRequests)> {
+) -> io::Result<(BusHandle, Vec<(BusPublisher, PageRequests)>)> {
     let settings = Arc::new(settings);
-    let (publisher, jobs) = BusPublisher::new(Arc::clone(&settings), Arc::clone(&status), outlet.clone());
-    let (page_requests, requests) = PageRequests::new();
+    let (publisher, jobs) = BusPublisher::new(Arc::clone(&settings), Arc::clone(&status), outlets[0].clone());
+    let publishers: Vec<_> = outlets.iter().map(|outlet| publisher.for_loop(outlet.clone())).collect();
+    let (page_requests, requests) = PageRequests::new(&outlets);
     let backoff = settings.backoff;
-    let mut fetcher = Fetcher::new(engine(), requests, outlet.clone(), Arc::clone(&status), backoff);
-    let mut reader = ReaderThread::new(Reader::new(engine(), settings, outlet, Arc::clone(&status)), backoff);
+    let mut fetcher = Fetcher::new(engine(), requests, Arc::clone(&status), backoff);
+    let mut reader = ReaderThread::new(Reader::new(engine(), settings, outlets, Arc::clone(&status)), backoff);
     let mut appender = Appender::new(engine(), jobs, Arc::clone(&status)).with_copies(copies);
     let lost = {
         let status = Arc::clone(&status);
@@ -265,7 +267,7 @@ pub fn spawn(
         appender: SourceThread::spawn("bus-append", failed, move |stop| appender.run(stop))?,
         fetcher: SourceThread::spawn("bus-fetch", failed_to_fetch, move |stop| fetcher.run(stop))?,
     };
-    Ok((handle, publisher, page_requests))
+    Ok((handle, publishers.into_iter().zip(page_requests).collect()))
 }
 
 impl Drop for BusHandle {

@@ -19,6 +19,7 @@ use crate::sources::throttle::LogThrottle;
 const REST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Access to the bus for the clients of one loop.
+#[derive(Clone)]
 pub struct BusPublisher {
     settings: Arc<BusSettings>,
     status: Arc<SourceStatus>,
@@ -40,6 +41,12 @@ impl BusPublisher {
         // Unbounded: the load is the bound.
         let (jobs, receiver) = unbounded();
         (BusPublisher { settings, status, load: Arc::default(), jobs, outlet }, receiver)
+    }
+
+    /// Access for the clients of another loop.
+    #[must_use]
+    pub fn for_loop(&self, outlet: Outlet) -> BusPublisher {
+        BusPublisher { outlet, ..self.clone() }
     }
 
     fn enqueue(&self, contents: Vec<Content>, ticket: Ticket) -> Result<(), PublishRefusal> {

@@ -1,5 +1,5 @@
-//! The reader: loads the newest part of the bus, then follows it, one page in each turn, and passes on what the channel
-//! has room for. While the engine is away, it waits: nothing is lost meanwhile, because the bus keeps it.
+//! The reader: loads the newest part of the bus, then follows it, one page in each turn, and passes on what the loops
+//! have room for. While the engine is away, it waits: nothing is lost meanwhile, because the bus keeps it.
 //!
 //! Invariants: a page is read once all of the last one is passed on. What is loaded is passed on only when it was read
 //! without an error in between. Absent: threads, pauses, and time, except for the limit of a log entry.
@@ -14,6 +14,7 @@ use crate::observe::clip::clip;
 use crate::sources::bus::follower::{Follower, Loss, Step};
 use crate::sources::bus::{BusSettings, Content, Engine, EngineError, Entry, Page, event_frame};
 use crate::sources::channel::{Control, Gap, GapReason, GapScope, LostTopics, Message, Outlet, Refusal, SourceStatus};
+use crate::sources::lanes::Lanes;
 use crate::sources::refused_log::RefusedLog;
 
 /// The log message for an entry that is not an event.
@@ -30,26 +31,39 @@ pub enum Turn {
     Loaded,
     /// It read what follows, if there is anything.
     Read,
-    /// The channel has no room for the rest of what was read.
+    /// A loop has no room for the rest of what was read.
     Full,
 }
 
-/// Reads a bus for one loop.
+/// Reads a bus for all loops.
 pub struct Reader {
     engine: Box<dyn Engine>,
     settings: Arc<BusSettings>,
-    outlet: Outlet,
+    lanes: Lanes,
     status: Arc<SourceStatus>,
     follower: Follower,
     /// What is being loaded.
     staged: Staged,
     /// What was read and is not passed on yet: this message first, then the steps, then the announcement.
-    waiting: Option<Message>,
+    waiting: Option<Outgoing>,
     steps: VecDeque<Step>,
-    announcement: Option<Message>,
+    announcement: Option<Announcement>,
     end_reported_at: Option<Duration>,
     refused_log: RefusedLog,
     scratch: Vec<u8>,
+}
+
+/// A message for all loops, and its position on the bus.
+struct Outgoing {
+    message: Message,
+    position: Position,
+}
+
+/// What all loops learn once they have what was read before.
+enum Announcement {
+    Loaded,
+    /// The end of the bus was reached, by a read that began after these asks of each loop.
+    End(Vec<u64>),
 }
 
 /// The newest part of the bus, as far as it is loaded.
@@ -67,13 +81,13 @@ impl Reader {
     pub fn new(
         engine: Box<dyn Engine>,
         settings: Arc<BusSettings>,
-        outlet: Outlet,
+        outlets: Vec<Outlet>,
         status: Arc<SourceStatus>,
     ) -> Reader {
         Reader {
             engine,
             settings,
-            outlet,
+            lanes: Lanes::new(outlets),
             status,
             follower: Follower::default(),
             staged: Staged::default(),
@@ -128,12 +142,12 @@ impl Reader {
         let last = entries.last().map_or(staged.last, |entry| entry.position);
         tracing::info!(entries = entries.len(), position = %last, "loaded the newest part of the bus");
         self.take(Page { entries, last });
-        self.announcement = Some(Message::Loaded);
+        self.announcement = Some(Announcement::Loaded);
         Ok(Turn::Loaded)
     }
 
     fn read_on(&mut self, read: Position, now: Duration, wait: Duration) -> Result<Turn, EngineError> {
-        let asks = self.outlet.asks();
+        let asks = self.lanes.outlets().map(Outlet::asks).collect();
         let page = self.engine.read_after(read, ENTRIES_MAX, wait)?;
         self.status.set_up();
         let last = page.last;
@@ -145,7 +159,7 @@ impl Reader {
         let is_due = self.end_reported_at.is_none_or(|at| now >= at + END_INTERVAL);
         if self.follower.read() == Some(last) && is_due {
             self.end_reported_at = Some(now);
-            self.announcement = Some(Message::EndOfBus(asks));
+            self.announcement = Some(Announcement::End(asks));
         }
         Ok(Turn::Read)
     }
@@ -160,25 +174,55 @@ impl Reader {
 
     // ---- what is passed on ----
 
-    /// Passes on what the channel has room for. True: that was everything.
+    /// Passes on what the loops have room for. True: that was everything.
     fn deliver(&mut self) -> bool {
-        while let Some(message) = self.next_message() {
-            if !self.has_room_for(&message) {
-                self.waiting = Some(message);
+        while let Some(outgoing) = self.next_message() {
+            if !self.is_admitted(&outgoing.message) {
+                self.waiting = Some(outgoing);
                 break;
             }
-            self.outlet.push(message);
+            self.pass_on(outgoing);
         }
-        self.outlet.wake();
+        if self.waiting.is_none() {
+            self.announce();
+        }
+        self.lanes.wake();
         self.waiting.is_none()
     }
 
-    fn next_message(&mut self) -> Option<Message> {
-        if let Some(message) = self.waiting.take() {
-            return Some(message);
+    fn is_admitted(&mut self, message: &Message) -> bool {
+        match message {
+            Message::Broadcast(broadcast) => self.lanes.admits(1, broadcast.frame.len()),
+            Message::Gap(_) | Message::Epoch(..) => self.lanes.admits_gap(),
+            _ => true,
+        }
+    }
+
+    fn pass_on(&mut self, Outgoing { message, position }: Outgoing) {
+        match message {
+            // A loop that drops it announces a gap.
+            Message::Broadcast(broadcast) => _ = self.lanes.push(broadcast, || position.id(None)),
+            Message::Gap(gap) => self.lanes.push_gap(&gap),
+            other => self.lanes.send_to_all(&other),
+        }
+    }
+
+    fn announce(&mut self) {
+        match self.announcement.take() {
+            None => {}
+            Some(Announcement::Loaded) => self.lanes.send_to_all(&Message::Loaded),
+            Some(Announcement::End(asks)) => {
+                self.lanes.outlets().zip(asks).for_each(|(outlet, asks)| outlet.push(Message::EndOfBus(asks)));
+            }
+        }
+    }
+
+    fn next_message(&mut self) -> Option<Outgoing> {
+        if let Some(outgoing) = self.waiting.take() {
+            return Some(outgoing);
         }
         while let Some(step) = self.steps.pop_front() {
-            match step {
+            let (message, position) = match step {
                 Step::Begin(epoch) => {
                     let is_gap = |step: &Step| matches!(step, Step::Gap(sequence, ..) if *sequence == epoch.sequence);
                     let gap = if self.steps.front().is_some_and(is_gap)
@@ -188,28 +232,21 @@ impl Reader {
                     } else {
                         None
                     };
-                    return Some(Message::Epoch(epoch, gap));
+                    (Message::Epoch(epoch, gap), Position::default())
                 }
                 Step::Event(sequence, position, event) => {
-                    return Some(Message::Broadcast(self.format(sequence, position, &event)));
+                    (Message::Broadcast(self.format(sequence, position, &event)), position)
                 }
-                Step::Gap(sequence, position, loss) => return Some(Message::Gap(self.gap(sequence, position, loss))),
+                Step::Gap(sequence, position, loss) => (Message::Gap(self.gap(sequence, position, loss)), position),
                 // This node has carried it out already, unless that was before it restarted.
-                Step::Disconnect(_, node) if node == self.settings.node => {}
+                Step::Disconnect(_, node) if node == self.settings.node => continue,
                 Step::Disconnect(disconnect, _) => {
-                    return Some(Message::Control(Control::Disconnect(Arc::new(disconnect))));
+                    (Message::Control(Control::Disconnect(Arc::new(disconnect))), Position::default())
                 }
-            }
+            };
+            return Some(Outgoing { message, position });
         }
-        self.announcement.take()
-    }
-
-    fn has_room_for(&self, message: &Message) -> bool {
-        match message {
-            Message::Broadcast(broadcast) => self.outlet.has_room(1, broadcast.frame.len()),
-            Message::Gap(_) | Message::Epoch(..) => self.outlet.has_room_for_gap(),
-            _ => true,
-        }
+        None
     }
 
     fn format(&mut self, sequence: Sequence, position: Position, event: &Event) -> Broadcast {
@@ -306,7 +343,7 @@ mod tests {
             bounds: Arc::default(),
             backoff: BackoffLimits { delay_min: Duration::ZERO, delay_max: Duration::ZERO },
         };
-        (Reader::new(Box::new(engine), Arc::new(settings), outlet, SourceStatus::new("bus")), inbox)
+        (Reader::new(Box::new(engine), Arc::new(settings), vec![outlet], SourceStatus::new("bus")), inbox)
     }
 
     fn numbers(entries: u64) -> Numbers {

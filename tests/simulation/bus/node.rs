@@ -75,7 +75,7 @@ impl Node {
             plan.of_node.parts(hub, inbox, Arc::new(publisher), own_events, Some(Arc::clone(&pages) as _), seed);
         Node {
             server: Server::new(io, parts),
-            reader: Reader::new(engine(), settings, outlet.clone(), Arc::clone(&status)),
+            reader: Reader::new(engine(), settings, vec![outlet.clone()], Arc::clone(&status)),
             appender: Appender::new(engine(), jobs.clone(), status),
             jobs,
             outlet,
