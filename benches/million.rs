@@ -229,6 +229,7 @@ fn settings(subscribers: usize) -> Settings {
             stream_endpoint: None,
             retry: Duration::from_secs(3),
             heartbeat_interval: HEARTBEAT,
+            compress: false,
             stall_timeout: Duration::from_secs(30),
             slow_policy: SlowPolicy::Close,
             interval_floor: Duration::ZERO,
@@ -313,6 +314,10 @@ impl Hollow {
 }
 
 impl Io for Hollow {
+    fn backend(&self) -> &'static str {
+        "hollow"
+    }
+
     fn now(&self) -> Duration {
         self.now
     }

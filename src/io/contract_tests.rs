@@ -35,7 +35,7 @@ const OPTIONS: SocketOptions = SocketOptions {
 };
 
 fn listener() -> (Listener, SocketAddr) {
-    let listener = Listener::open(&"127.0.0.1:0".parse().unwrap(), &OPTIONS).unwrap();
+    let listener = Listener::open(&"127.0.0.1:0".parse().unwrap(), &OPTIONS, false).unwrap();
     let ListenAddress::Tcp(address) = *listener.address() else { panic!("a TCP listener") };
     (listener, address)
 }

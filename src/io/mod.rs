@@ -145,7 +145,7 @@ pub enum Close {
 
 /// The operations that the server needs from the outside.
 pub trait Io {
-    /// What it is called in reports: `epoll`, `io_uring`, or `simulated`.
+    /// What it is called in reports, such as `epoll`.
     fn backend(&self) -> &'static str;
 
     /// The time since some fixed start; it never goes back.
