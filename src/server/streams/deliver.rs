@@ -59,16 +59,15 @@ impl Streams {
         run.clear();
         let mut batch = std::mem::take(&mut self.scratch.batch);
         let head = hub.head();
-        for &Subscriber(slot) in slice {
+        let mut rest = slice;
+        loop {
+            rest = gather(rest, &run, &mut batch, transport);
+            let Some((&Subscriber(slot), after)) = rest.split_first() else { break };
+            rest = after;
             let Connection { flags, socket, phase, .. } = transport.at(slot);
             let Phase::Streaming(stream) = phase else { continue };
             let (position, mode, socket) = (stream.delivered_through, stream.mode, *socket);
             if position >= head {
-                continue;
-            }
-            let is_plain = !mode.has(StreamMode::SPECIAL) && !mode.has(StreamMode::COMPRESSED);
-            if is_plain && !flags.has(Flags::BEHIND) && run.covers(position) {
-                batch.push((slot, socket));
                 continue;
             }
             // A compressed stream of several topics never has a segment, and its batch would believe that it has.
@@ -210,4 +209,28 @@ impl Streams {
             self.note_progress(slot, run, 0, &progress, transport, node);
         }
     }
+}
+
+/// Gathers the subscribers that just get the run, up to the first of another kind. Returns that one and those behind it.
+fn gather<'a, I: Io>(
+    slice: &'a [Subscriber],
+    run: &Run,
+    batch: &mut Vec<(u32, Socket)>,
+    transport: &Transport<I>,
+) -> &'a [Subscriber] {
+    let gets_run = |connection: &Connection| match &connection.phase {
+        Phase::Streaming(stream) => {
+            let is_plain = !stream.mode.has(StreamMode::NOT_PLAIN) && !connection.flags.has(Flags::BEHIND);
+            is_plain && run.covers(stream.delivered_through)
+        }
+        _ => false,
+    };
+    for (index, &Subscriber(slot)) in slice.iter().enumerate() {
+        let connection = transport.at(slot);
+        if !gets_run(connection) {
+            return &slice[index..];
+        }
+        batch.push((slot, connection.socket));
+    }
+    &[]
 }
