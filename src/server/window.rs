@@ -31,15 +31,15 @@ pub(crate) struct Page<T> {
 }
 
 impl Window {
-    /// The window of a request, and the loop that it names, if it names a place.
-    pub(crate) fn read(target: &Target) -> Result<(Window, Option<usize>), Response> {
+    /// The window of a request, and which of the `loops` it names, if it names a place.
+    pub(crate) fn read(target: &Target, loops: usize) -> Result<(Window, Option<usize>), Response> {
         let bad = |detail: String| response::problem(400, "Bad parameter", &detail);
-        let after = match target.get("after") {
+        let after = match target.get("after").map(|text| (text, text.parse::<usize>())) {
             None => None,
-            Some(text) => Some(
-                text.parse::<usize>()
-                    .map_err(|_| bad(format!("after={text:?}: allowed is the number that \"next\" of a page said")))?,
-            ),
+            Some((_, Ok(after))) if after >> PLACE_BITS < loops => Some(after),
+            Some((text, _)) => {
+                return Err(bad(format!("after={text:?}: allowed is the number that \"next\" of a page said")));
+            }
         };
         let limit = match target.get("limit").map(|text| (text, text.parse())) {
             None => TOPICS_MAX,
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_window_is_read_strictly() {
-        let read = |query: &str| Window::read(&Target::parse(&format!("/topics?{query}")).unwrap());
+        let read = |query: &str| Window::read(&Target::parse(&format!("/topics?{query}")).unwrap(), 4);
         let check = |query: &str, after, limit, index| {
             assert_eq!(read(query).unwrap(), (Window { after, limit }, index), "{query}");
         };
@@ -125,5 +125,6 @@ mod tests {
         for bad in ["after=-1", "after=x", "after=", "limit=0", "limit=501", "limit=many"] {
             assert_eq!(read(bad).unwrap_err().status, 400, "{bad}");
         }
+        assert_eq!(read(&format!("after={}", place_in(4, 0))).unwrap_err().status, 400, "there is no such loop");
     }
 }

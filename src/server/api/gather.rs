@@ -69,11 +69,11 @@ impl Api {
             }
             Question::TopicPage(index, _) => match replies.into_iter().find_map(Reply::into_topic_page) {
                 Some(page) => Ok(self.complete_topics(*index, page, node)),
-                None => Err(no_such_loop()),
+                None => Err(no_page()),
             },
             Question::LatestPage(index, ..) => match replies.into_iter().find_map(Reply::into_latest_page) {
                 Some(page) => self.answer_snapshot(*index, page, asked, node).map(Outcome::from),
-                None => Err(no_such_loop()),
+                None => Err(no_page()),
             },
             Question::Disconnect(_) => unreachable!("its answer waits for the broker, too"),
         };
@@ -89,8 +89,8 @@ fn answer_topic(all: Vec<TopicsKnown>) -> Response {
     }
 }
 
-/// The loop that a page names has ended or hangs, or there never was one.
-fn no_such_loop() -> Response {
+/// The loop that a page names has ended or hangs.
+fn no_page() -> Response {
     response::problem(503, "No page", "the event loop that has this page does not reply; begin again without after")
         .with_header("Retry-After", "1")
 }

@@ -36,7 +36,7 @@ impl Api {
         asked: &RequestContext<'_, I>,
         node: &mut Node,
     ) -> Result<Outcome, Response> {
-        let (window, index) = Window::read(&asked.head.target)?;
+        let (window, index) = Window::read(&asked.head.target, node.member.loop_count())?;
         if asked.head.method == Method::Head {
             return Ok(head_of_json().into());
         }
@@ -84,7 +84,7 @@ impl Api {
     ) -> Result<Outcome, Response> {
         let (head, hub) = (asked.head, &*asked.hub);
         let grant = self.access.may_read(asked, node)?;
-        let (window, index) = Window::read(&head.target)?;
+        let (window, index) = Window::read(&head.target, node.member.loop_count())?;
         let named = topics_of_snapshot(asked, &grant, node)?;
         // A client that may subscribe to a topic may look at it. The list of all topics needs an operator's rights.
         if named.is_empty() && node.settings.jwt.is_none() {
