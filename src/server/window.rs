@@ -34,20 +34,24 @@ impl Window {
     /// The window of a request, and which of the `loops` it names, if it names a place.
     pub(crate) fn read(target: &Target, loops: usize) -> Result<(Window, Option<usize>), Response> {
         let bad = |detail: String| response::problem(400, "Bad parameter", &detail);
-        let after = match target.get("after").map(|text| (text, text.parse::<usize>())) {
+        let after = match target.get("after") {
             None => None,
-            Some((_, Ok(after))) if after >> PLACE_BITS < loops => Some(after),
-            Some((text, _)) => {
-                return Err(bad(format!("after={text:?}: allowed is the number that \"next\" of a page said")));
-            }
+            Some(text) => Some(
+                text.parse::<usize>()
+                    .map_err(|_| bad(format!("after={text:?}: allowed is the number that \"next\" of a page said")))?,
+            ),
         };
         let limit = match target.get("limit").map(|text| (text, text.parse())) {
             None => TOPICS_MAX,
             Some((_, Ok(limit))) if (1..=TOPICS_MAX).contains(&limit) => limit,
             Some((text, _)) => return Err(bad(format!("limit={text:?}: allowed are 1 to {TOPICS_MAX}"))),
         };
-        let window = Window { after: after.map_or(0, |after| after & ((1 << PLACE_BITS) - 1)), limit };
-        Ok((window, after.map(|after| after >> PLACE_BITS)))
+        Ok(match after.map(|after| (after >> PLACE_BITS, after & ((1 << PLACE_BITS) - 1))) {
+            None => (Window { after: 0, limit }, None),
+            Some((index, after)) if index < loops => (Window { after, limit }, Some(index)),
+            // Beyond the last loop there is as little as beyond its end.
+            Some(_) => (Window { after: usize::MAX, limit }, Some(loops - 1)),
+        })
     }
 
     /// True when this number of items fits on one page.
@@ -122,9 +126,9 @@ mod tests {
         check("", 0, TOPICS_MAX, None);
         check("after=17&limit=500", 17, 500, Some(0));
         check(&format!("after={}", place_in(3, 17)), 17, TOPICS_MAX, Some(3));
+        check(&format!("after={}", place_in(4, 17)), usize::MAX, TOPICS_MAX, Some(3));
         for bad in ["after=-1", "after=x", "after=", "limit=0", "limit=501", "limit=many"] {
             assert_eq!(read(bad).unwrap_err().status, 400, "{bad}");
         }
-        assert_eq!(read(&format!("after={}", place_in(4, 0))).unwrap_err().status, 400, "there is no such loop");
     }
 }
