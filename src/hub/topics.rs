@@ -53,6 +53,8 @@ pub(super) struct TopicEntry {
     origin: Origin,
     /// Set while it is in the queue of unused topics.
     queued: Option<Queued>,
+    /// Its position was among those of vanished topics.
+    was_recorded: bool,
     /// It is among the topics that may vanish.
     may_vanish: bool,
 }
@@ -88,6 +90,8 @@ pub(super) struct Topics {
     floor: Sequence,
     /// The newest forgotten loss of topics that don't exist.
     losses_of_absent: HashMap<Topic, Sequence>,
+    /// The newest of those that are no longer known by topic.
+    absent_losses_through: Sequence,
 }
 
 impl Topics {
@@ -108,6 +112,7 @@ impl Topics {
             subscribed_in_all: Arc::default(),
             floor: Sequence::ZERO,
             losses_of_absent: HashMap::new(),
+            absent_losses_through: Sequence::ZERO,
         }
     }
 
@@ -214,8 +219,9 @@ impl Topics {
 
     fn note_loss_of_absent(&mut self, name: &Topic, position: Sequence) {
         if self.losses_of_absent.len() >= ABSENT_MAX {
-            let newest = self.losses_of_absent.drain().map(|(_, position)| position).max();
-            self.raise_floor(newest.unwrap_or_default());
+            let newest = self.losses_of_absent.drain().map(|(_, position)| position).max().unwrap_or_default();
+            self.raise_floor(newest);
+            self.absent_losses_through = self.absent_losses_through.max(newest);
         }
         self.losses_of_absent.insert(name.clone(), position);
     }
@@ -241,13 +247,11 @@ impl Topics {
 
     pub(super) fn insert(&mut self, name: &Topic, origin: Origin) -> TopicKey {
         let last = self.vanished.take(name);
-        let origin = match last {
-            _ if self.reserved_names.contains(name) => Origin::Reserved,
-            // Something was published to it before it vanished.
-            Some(_) => Origin::Published,
-            None => origin,
-        };
+        let origin = if self.reserved_names.contains(name) { Origin::Reserved } else { origin };
         let mut log = TopicLog::new(last.unwrap_or(self.floor));
+        if last.is_some() && self.absent_losses_through > Sequence::ZERO {
+            log.note_forgotten_loss(self.absent_losses_through);
+        }
         if let Some(position) = self.losses_of_absent.remove(name.as_str()) {
             log.note_forgotten_loss(position);
         }
@@ -260,6 +264,7 @@ impl Topics {
             walked_through: Sequence::ZERO,
             origin,
             queued: None,
+            was_recorded: last.is_some(),
             may_vanish: false,
         };
         let key = TopicKey(self.entries.insert(entry) as u32);
@@ -295,6 +300,11 @@ impl Topics {
             }
             // The end of its walk calls this again.
             Origin::Subscribed if entry.walk.is_some() => {}
+            // Something was published to it before it vanished the last time: it leaves a record again.
+            Origin::Subscribed if entry.was_recorded => {
+                self.forget_subscribed();
+                self.remove_and_record(key);
+            }
             Origin::Subscribed => {
                 self.forget_subscribed();
                 self.remove_and_raise_floor(key);
