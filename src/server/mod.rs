@@ -173,6 +173,8 @@ impl<I: Io> Server<I> {
     pub fn turn(&mut self) -> std::io::Result<bool> {
         let timeout = self.wait_max();
         self.node.now = self.transport.wait(timeout)?;
+        // Before any report is built: after the host was stopped, this loop does not hang.
+        self.node.member.note_alive(self.node.now);
         self.transport.accept(&mut self.node);
         self.read();
         self.take_messages();
@@ -259,11 +261,13 @@ impl<I: Io> Server<I> {
             let Some(letter) = self.node.member.next_letter() else { return };
             match letter {
                 Letter::Connection(accepted) => self.transport.adopt(accepted, &mut self.node),
-                Letter::Ask(asker, question) => self.reply(asker, &question),
-                Letter::Reply { from, ticket, reply: Reply::Disconnected(count) } => {
+                Letter::Ask(asker, question) => self.reply(asker, question),
+                Letter::Reply { from, ticket, question, reply } => {
+                    self.note_reply(ticket, from, Some((question, reply)));
+                }
+                Letter::Disconnected { from, ticket, count } => {
                     self.answer_waiting(ticket, |awaited, _| answer_of_sweep(awaited, from, count));
                 }
-                Letter::Reply { from, ticket, reply } => self.note_reply(ticket, from, Some(reply)),
                 Letter::OriginRefused(origin) => self.api.refused_origins.remember(origin),
                 Letter::Reloaded => self.note_reloaded(),
                 Letter::Left(index) => self.forget_loop(index),
@@ -271,20 +275,21 @@ impl<I: Io> Server<I> {
         }
     }
 
-    fn reply(&mut self, asker: Asker, question: &Question) {
+    fn reply(&mut self, asker: Asker, question: Arc<Question>) {
         let Server { transport, node, api, sweeps, hub, intake, .. } = self;
-        if let Question::Disconnect(disconnect) = question {
+        if let Question::Disconnect(disconnect) = &*question {
             let now_s = transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             api.deny_passed(disconnect, now_s, node);
             return sweeps.disconnect(Arc::clone(disconnect), Some(asker));
         }
-        if let Some(reply) = gather::reply(question, transport, hub, &intake.inbox, node) {
-            node.send_reply(asker, reply);
+        if let Some(reply) = gather::reply(&question, transport, hub, &intake.inbox, node) {
+            let from = node.member.index();
+            node.reply(asker, Letter::Reply { from, ticket: asker.ticket, question, reply });
         }
     }
 
-    /// Another loop has replied to a request's question; no reply: it has ended.
-    fn note_reply(&mut self, ticket: Token, from: usize, reply: Option<Reply>) {
+    /// Another loop has replied to a request's question, or has ended and replies no more.
+    fn note_reply(&mut self, ticket: Token, from: usize, reply: Option<(Arc<Question>, Reply)>) {
         let Some(connection) = self.transport.connection_mut(ticket) else { return };
         let Phase::Publishing(publishing) = &mut connection.phase else { return };
         let Awaited::Inquiry(inquiry) = &mut publishing.answer else { return };
@@ -365,7 +370,8 @@ impl<I: Io> Server<I> {
             if asker.index == own {
                 self.answer_waiting(asker.ticket, |awaited, _| answer_of_sweep(awaited, own, count));
             } else {
-                self.node.send_reply(asker, Reply::Disconnected(count));
+                let from = self.node.member.index();
+                self.node.reply(asker, Letter::Disconnected { from, ticket: asker.ticket, count });
             }
         }
     }
@@ -419,7 +425,6 @@ impl<I: Io> Server<I> {
     fn run_housekeeping(&mut self) {
         let Server { transport, node, statistics, streams, hub, .. } = self;
         self.next_housekeeping = node.now + HOUSEKEEPING_INTERVAL;
-        node.member.note_alive(node.now);
         // The supervisor learns nothing while one of the loops hangs.
         if node.member.is_first() && node.common.hanging_loops(node.now) == 0 {
             let alive = Lifecycle::Alive { streams: node.common.streams(), is_leaving: node.is_leaving() };

@@ -17,8 +17,10 @@ pub(crate) enum Letter {
     Connection(Accepted),
     /// A question; the receiver replies.
     Ask(Asker, Arc<Question>),
-    /// The reply of loop `from` to the question of this request.
-    Reply { from: usize, ticket: Token, reply: Reply },
+    /// The reply of loop `from` to this question of this request. The request may have a new one meanwhile.
+    Reply { from: usize, ticket: Token, question: Arc<Question>, reply: Reply },
+    /// Loop `from` has ended this many streams for this request.
+    Disconnected { from: usize, ticket: Token, count: usize },
     /// A page of this origin may not read, and that is in the log.
     OriginRefused(String),
     /// A reload is over in the sender.
@@ -75,8 +77,6 @@ pub(crate) enum Reply {
     Topics(TopicsKnown),
     TopicPage(Page<TopicInfo>),
     LatestPage(LatestPage),
-    /// How many streams have ended.
-    Disconnected(usize),
 }
 
 /// Topics, and the part of the list that they are, if they are listed.
@@ -142,11 +142,29 @@ pub(crate) struct Inquiry {
 }
 
 impl Inquiry {
-    /// Takes the reply of a loop; none: it has ended.
-    pub(crate) fn take(&mut self, from: usize, reply: Option<Reply>) {
-        if self.missing.contains(&from) {
+    /// Takes the reply of a loop to a question; none: the loop has ended. A late reply may be to an earlier question.
+    pub(crate) fn take(&mut self, from: usize, reply: Option<(Arc<Question>, Reply)>) {
+        let is_of_it = reply.as_ref().is_none_or(|(question, _)| Arc::ptr_eq(question, &self.question));
+        if is_of_it && self.missing.contains(&from) {
             self.missing.retain(|index| *index != from);
-            self.replies.extend(reply);
+            self.replies.extend(reply.map(|(_, reply)| reply));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_reply_to_an_earlier_question_is_not_taken_for_this_one() {
+        let question = || Arc::new(Question::Figures(Report::Debug));
+        let (earlier, now) = (question(), question());
+        let mut inquiry = Inquiry { question: Arc::clone(&now), missing: vec![1, 2], replies: Vec::new() };
+        inquiry.take(1, Some((earlier, Reply::Figures)));
+        assert_eq!((inquiry.missing.len(), inquiry.replies.len()), (2, 0));
+        inquiry.take(1, Some((now, Reply::Figures)));
+        inquiry.take(2, None);
+        assert_eq!((inquiry.missing.len(), inquiry.replies.len()), (0, 1));
     }
 }

@@ -21,7 +21,7 @@ use super::jitter::Jitter;
 use super::settings::Settings;
 use crate::observe::metrics::Counters;
 use common::Common;
-use letter::{Asker, Letter, Reply};
+use letter::{Asker, Letter};
 use log_entries::{LogEntry, LogLimits};
 use member::Member;
 use refusal::Refusal;
@@ -74,8 +74,7 @@ impl Node {
     }
 
     /// Replies to the question of another loop, which needs no reply if it has ended.
-    pub(super) fn send_reply(&self, asker: Asker, reply: Reply) {
-        let letter = Letter::Reply { from: self.member.index(), ticket: asker.ticket, reply };
+    pub(super) fn reply(&self, asker: Asker, letter: Letter) {
         let _ = self.member.send(asker.index, letter);
     }
 
