@@ -41,12 +41,20 @@ pub(super) fn make(backend: IoBackend, listeners: Vec<LoopListeners>) -> anyhow:
 pub(super) struct Pinning(Option<Vec<Cores>>);
 
 impl Pinning {
-    /// Gives each of several loops a core, and all threads that this one starts from now on the others.
-    pub(super) fn begin(loops: usize) -> io::Result<Pinning> {
-        let split = if loops > 1 { Cores::allowed()?.split(loops) } else { None };
-        let Some((of_loops, rest)) = split else { return Ok(Pinning(None)) };
-        rest.keep_this_thread()?;
-        Ok(Pinning(Some(of_loops)))
+    /// Gives each of several loops a core, and all threads that this one starts from now on the others. Where that is
+    /// forbidden, loops have no cores of their own.
+    pub(super) fn begin(loops: usize) -> Pinning {
+        if loops < 2 {
+            return Pinning(None);
+        }
+        let pinned = Cores::allowed().and_then(|allowed| {
+            let Some((of_loops, rest)) = allowed.split(loops) else { return Ok(None) };
+            rest.keep_this_thread().map(|()| Some(of_loops))
+        });
+        Pinning(pinned.unwrap_or_else(|error| {
+            tracing::warn!(%error, "event loops can't have cores of their own");
+            None
+        }))
     }
 
     /// True when loops have cores of their own.

@@ -49,7 +49,7 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     let live = Arc::<Live>::default();
     process::sample_into(Arc::clone(&live), page_bytes(), return_free_pages)
         .context("starting the thread for the process's figures")?;
-    let pinning = Arc::new(Pinning::begin(loop_count).context("giving event loops cores of their own")?);
+    let pinning = Arc::new(Pinning::begin(loop_count));
     if loop_count > 1 {
         tracing::info!(loops = loop_count, pinned = pinning.is_on(), "several event loops share the connections");
     }
