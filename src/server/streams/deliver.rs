@@ -212,6 +212,8 @@ impl Streams {
 }
 
 /// Gathers the subscribers that just get the run, up to the first of another kind. Returns that one and those behind it.
+/// Not inlined: within a turn of the loop, the compiler would keep its values on the stack.
+#[inline(never)]
 fn gather<'a, I: Io>(
     slice: &'a [Subscriber],
     run: &Run,
