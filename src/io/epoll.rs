@@ -192,9 +192,10 @@ impl Io for EpollIo {
 
     fn stop_listening(&mut self, listener: ListenerIndex) {
         let Some(listener) = self.listeners.get_mut(listener.0).and_then(Option::take) else { return };
+        // Closing does not end the watching of a socket that another loop, or the process manager, has open. If it can't be
+        // removed from epoll, its readiness is reported without effect.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
         if listener.is_inherited() {
-            // If a listener can't be removed from epoll, its readiness is reported without effect.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
             self.left_open.push(listener);
         }
     }

@@ -67,13 +67,15 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A listening socket, non-blocking. Dropping it removes a unix socket's file, unless the socket was inherited.
+/// A listening socket, non-blocking.
 #[derive(Debug)]
 pub struct Listener {
     descriptor: OwnedFd,
     address: ListenAddress,
     is_inherited: bool,
     is_exclusive: bool,
+    /// Dropping it removes the file of a unix socket: true for the one that has bound it.
+    removes_file: bool,
 }
 
 impl Listener {
@@ -105,7 +107,8 @@ impl Listener {
             Some(bound) => ListenAddress::Tcp(bound),
             None => address.clone(),
         };
-        Ok(Listener { descriptor: socket.into(), address, is_inherited: false, is_exclusive: false })
+        let descriptor = socket.into();
+        Ok(Listener { descriptor, address, is_inherited: false, is_exclusive: false, removes_file: true })
     }
 
     /// A listener on the same address for another loop. The kernel spreads connections over several TCP sockets; a unix
@@ -118,17 +121,15 @@ impl Listener {
             options.set_on(&socket, Domain::for_address(*address))?;
             socket.bind(&(*address).into())?;
             socket.listen(backlog(options))?;
-            let descriptor = socket.into();
-            return Ok(Listener {
-                descriptor,
-                address: self.address.clone(),
-                is_inherited: false,
-                is_exclusive: false,
-            });
+            return Ok(self.sibling(socket.into()));
         }
         self.is_exclusive = true;
-        let (descriptor, address) = (self.descriptor.try_clone()?, self.address.clone());
-        Ok(Listener { descriptor, address, is_inherited: self.is_inherited, is_exclusive: true })
+        self.descriptor.try_clone().map(|descriptor| self.sibling(descriptor))
+    }
+
+    /// Another listener of this kind on the same address.
+    fn sibling(&self, descriptor: OwnedFd) -> Listener {
+        Listener { descriptor, address: self.address.clone(), removes_file: false, ..*self }
     }
 
     /// Takes over a listening socket that the process manager opened and keeps open: its address and its backlog are
@@ -147,7 +148,8 @@ impl Listener {
         };
         socket.set_nonblocking(true)?;
         options.set_on(&socket, local.domain())?;
-        Ok(Listener { descriptor: socket.into(), address, is_inherited: true, is_exclusive: false })
+        let descriptor = socket.into();
+        Ok(Listener { descriptor, address, is_inherited: true, is_exclusive: false, removes_file: false })
     }
 
     /// True when the socket outlives this process.
@@ -175,7 +177,7 @@ impl AsRawFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let ListenAddress::Unix(path) = &self.address
-            && !self.is_inherited
+            && self.removes_file
         {
             // The file may already be gone; an error has no receiver here.
             let _ = std::fs::remove_file(path);
@@ -322,5 +324,18 @@ mod tests {
         std::mem::forget(first); // keeps the file, as a killed server would, and the socket listening
         drop(Listener::open(&ListenAddress::Unix(folder.path().join("other.sock")), &OPTIONS, false).unwrap());
         assert!(!folder.path().join("other.sock").exists(), "an orderly end removes its file");
+    }
+
+    #[test]
+    fn the_file_of_a_unix_socket_that_loops_share_goes_with_the_listener_that_bound_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fanfare.sock");
+        let mut first = Listener::open(&ListenAddress::Unix(path.clone()), &OPTIONS, true).unwrap();
+        let second = first.for_another_loop(&OPTIONS).unwrap();
+        drop(first);
+        assert!(!path.exists());
+        let _new_server = Listener::open(&ListenAddress::Unix(path.clone()), &OPTIONS, false);
+        drop(second);
+        assert!(path.exists());
     }
 }
