@@ -1,7 +1,7 @@
 //! The lanes: the ways from a sender of events into the channels of all loops.
 //!
 //! A sender waits while a loop has no room, as long as that loop makes progress. A loop that stands for longer than
-//! [`WAIT_MAX`] is given up until it has room again: what is sent meanwhile reaches the others, and its own subscribers get a
+//! [`WAIT_MAX`] is given up until it goes on and has room: what is sent meanwhile reaches the others, and its own subscribers get a
 //! gap in its place.
 //!
 //! Invariants: each lane keeps the order. A gap for what a lane lacks stands at the place of the last event that it lacks,
@@ -119,15 +119,13 @@ impl Lanes {
 impl Lane {
     /// True when a sender need not wait for this lane.
     fn check(&mut self, has_room: bool) -> bool {
-        if has_room {
-            (self.full, self.is_given_up) = (None, false);
+        let progress = self.outlet.progress();
+        let full = self.full.take_if(|full| full.progress == progress);
+        if has_room && !(self.is_given_up && full.is_some()) {
+            self.is_given_up = false;
             return true;
         }
-        let progress = self.outlet.progress();
-        let full = match &self.full {
-            Some(full) if full.progress == progress => full,
-            _ => self.full.insert(Full { since: Instant::now(), progress }),
-        };
+        let full = self.full.insert(full.unwrap_or_else(|| Full { since: Instant::now(), progress }));
         self.is_given_up = full.since.elapsed() >= WAIT_MAX;
         self.is_given_up
     }

@@ -344,6 +344,21 @@ mod tests {
         assert_eq!(sequencer.dropped(), 4);
     }
 
+    /// What is small enough for the room that is left must not have the sender wait again for the next large one.
+    #[test]
+    fn a_loop_that_stands_gets_nothing_more_until_it_goes_on() {
+        let (outlet, standing) = channel(ChannelLimits { messages_max: 100, bytes_max: 1000 }, || ());
+        let sequencer = Sequencer::new(RunName::from_bits(7), vec![outlet]);
+        let large = Event::message(Topic::new("large").unwrap(), &"x".repeat(600));
+        assert!(sequencer.publish(&large));
+        for event in [&large, &event("small"), &large] {
+            assert!(!sequencer.publish(event));
+        }
+        assert_eq!(drain(&standing), ["1 large", "4 channel_full large+small"]);
+        assert!(sequencer.publish(&event("small")), "it goes on");
+        assert_eq!(drain(&standing), ["5 small"]);
+    }
+
     #[test]
     fn a_loss_behind_a_gap_that_was_read_has_a_gap_of_its_own() {
         let (sequencer, inbox) = sequencer(1);
