@@ -9,7 +9,7 @@ use crate::hub::{Hub, Run, Subscriber, TopicKey};
 use crate::io::{Io, Sent, Socket};
 use crate::server::node::Node;
 use crate::server::transport::Transport;
-use crate::server::transport::connection::{Connection, Flags, Phase, StreamMode};
+use crate::server::transport::connection::{Connection, Flags, Phase, Stream, StreamMode};
 use crate::server::transport::outbox::{Outbox, Sending};
 use crate::server::wheel::Tick;
 
@@ -24,7 +24,6 @@ impl Streams {
     /// Advances walks by one turn's worth.
     pub(crate) fn walk<I: Io>(&mut self, transport: &mut Transport<I>, hub: &mut Hub, node: &mut Node) {
         let mut visits = 0;
-        self.forms.begin_turn();
         let bytes_before = node.counters.sent_bytes;
         while visits < VISITS_PER_TURN_MAX && node.counters.sent_bytes - bytes_before < BYTES_PER_TURN_MAX as u64 {
             let mut slice = std::mem::take(&mut self.scratch.slice);
@@ -61,7 +60,7 @@ impl Streams {
         let head = hub.head();
         let mut rest = slice;
         loop {
-            rest = gather(rest, &run, &mut batch, transport);
+            rest = gather(rest, topic, &run, &mut batch, transport, hub);
             let Some((&Subscriber(slot), after)) = rest.split_first() else { break };
             rest = after;
             let Connection { flags, socket, phase, .. } = transport.at(slot);
@@ -211,28 +210,33 @@ impl Streams {
     }
 }
 
-/// Gathers the subscribers that just get the run, up to the first of another kind. Returns that one and those behind it.
-/// Not inlined: within a turn of the loop, the compiler would keep its values on the stack.
+/// Gathers the subscribers that just get the topic's run, up to the first of another kind. Returns that one and those behind
+/// it. Not inlined: within a turn of the loop, the compiler would keep its values on the stack.
 #[inline(never)]
 fn gather<'a, I: Io>(
     slice: &'a [Subscriber],
+    topic: TopicKey,
     run: &Run,
     batch: &mut Vec<(u32, Socket)>,
     transport: &Transport<I>,
+    hub: &Hub,
 ) -> &'a [Subscriber] {
-    let gets_run = |connection: &Connection| match &connection.phase {
-        Phase::Streaming(stream) => {
-            let is_plain = !stream.mode.has(StreamMode::NOT_PLAIN) && !connection.flags.has(Flags::BEHIND);
-            is_plain && run.covers(stream.delivered_through)
+    let gets_run = |subscriber: Subscriber, connection: &Connection| match &connection.phase {
+        Phase::Streaming(Stream { delivered_through, mode, .. }) => {
+            !connection.flags.has(Flags::BEHIND)
+                && !mode.has(StreamMode::NOT_SHARED)
+                && run.covers(*delivered_through)
+                && (!mode.has(StreamMode::SEVERAL_TOPICS)
+                    || hub.has_news_only_of(topic, subscriber, *delivered_through))
         }
         _ => false,
     };
-    for (index, &Subscriber(slot)) in slice.iter().enumerate() {
-        let connection = transport.at(slot);
-        if !gets_run(connection) {
+    for (index, &subscriber) in slice.iter().enumerate() {
+        let connection = transport.at(subscriber.0);
+        if !gets_run(subscriber, connection) {
             return &slice[index..];
         }
-        batch.push((slot, connection.socket));
+        batch.push((subscriber.0, connection.socket));
     }
     &[]
 }
