@@ -21,7 +21,7 @@ const BYTES_MAX: usize = 8 << 20;
 const OVERHEAD_BYTES: usize = 192;
 /// Replays of older events are rare: their forms are made again.
 const AGE_MAX: Duration = Duration::from_secs(60);
-/// Bytes deflated in one turn, at most 5 ms. What exceeds it, or is a larger frame, is stored.
+/// Bytes deflated in one turn, at most 5 ms. What exceeds it is stored in that turn; a larger frame is always stored.
 const DEFLATED_PER_TURN_MAX: usize = 128 << 10;
 /// What beginning a form takes, as the bytes that could be deflated in that time: about 10 us.
 const BEGINNING_BYTES: usize = 256;
@@ -37,6 +37,7 @@ pub(crate) struct Forms {
     /// Forms that were forgotten, and that the hub does not know of.
     forgotten: Vec<Frame>,
     budget: Budget,
+    turn: u64,
 }
 
 /// Whose form, and whether it is the one for receivers that have the segment before it.
@@ -48,6 +49,8 @@ struct Kept {
     /// The key is this frame's as long as it is here.
     frame: Frame,
     made_at: Duration,
+    /// The turn that stored it for lack of budget; in another turn, it is made again.
+    stored_in: Option<u64>,
 }
 
 impl Kept {
@@ -58,8 +61,9 @@ impl Kept {
 
 impl Forms {
     /// Gives the turn that begins its budget.
-    pub(super) fn begin_turn(&mut self) {
+    pub(crate) fn begin_turn(&mut self) {
         self.budget = Budget::default();
+        self.turn += 1;
     }
 
     /// Replaces the frames of a run, from `first` on, by their forms for a subscriber that has its segment or not.
@@ -81,22 +85,30 @@ impl Forms {
     fn of_event(&mut self, frame: &Form<'_>, subscriber: Subscriber, hub: &Hub, node: &mut Node) -> Frame {
         let follows = frame.has_segment && matches!(frame.context, Context::Segment(bytes) if bytes > 0);
         let key = (frame.frame.key(), follows);
-        if let Some(kept) = self.kept.get(&key) {
+        let turn = self.turn;
+        if let Some(kept) = self.kept.get(&key).filter(|kept| kept.stored_in.is_none_or(|stored_in| stored_in == turn))
+        {
             return kept.form.clone();
         }
-        let form = self.make(frame, follows, || hub.segment_before(subscriber, frame.position), node);
-        let kept = Kept { form: form.clone(), frame: frame.frame.clone(), made_at: node.now };
+        let deflated = self.deflate(frame, follows, || hub.segment_before(subscriber, frame.position), node);
+        let stored_in = (deflated.is_none() && frame.frame.len() <= DEFLATED_PER_TURN_MAX).then_some(turn);
+        let form = deflated.unwrap_or_else(|| {
+            node.counters.forms.count("stored");
+            gzip::stored(frame.frame.bytes())
+        });
+        let kept = Kept { form: form.clone(), frame: frame.frame.clone(), made_at: node.now, stored_in };
         node.counters.forms_evicted += self.keep(key, kept);
         form
     }
 
-    fn make<'a, I: Iterator<Item = &'a Frame>>(
+    /// None: the turn has no budget for it.
+    fn deflate<'a, I: Iterator<Item = &'a Frame>>(
         &mut self,
         Form { frame, context, .. }: &Form<'_>,
         follows: bool,
         segment_before: impl Fn() -> I,
         node: &mut Node,
-    ) -> Frame {
+    ) -> Option<Frame> {
         let last = segment_before().next().filter(|_| follows);
         let has_window = last.is_some_and(|last| self.deflater.has_window_after(last.key()));
         let window_bytes = match context {
@@ -104,8 +116,7 @@ impl Forms {
             _ => 0,
         };
         if !self.budget.take(frame.len(), window_bytes) {
-            node.counters.forms.count("stored");
-            return gzip::stored(frame.bytes());
+            return None;
         }
         let form = match (context, last) {
             (_, Some(last)) if has_window => self.deflater.deflate_after(frame, &[last]),
@@ -120,15 +131,21 @@ impl Forms {
         node.counters.forms.count(if follows { "after_others" } else { "alone" });
         node.counters.compressed_bytes.add("before", frame.len() as u64);
         node.counters.compressed_bytes.add("after", form.len() as u64);
-        form
+        Some(form)
     }
 
     /// Returns how many others had to make room.
     fn keep(&mut self, key: FormKey, kept: Kept) -> u64 {
         let mut evicted = 0;
         self.bytes += kept.cost_bytes();
-        self.kept.insert(key, kept);
-        self.order.push_back(key);
+        match self.kept.insert(key, kept) {
+            // It keeps the place in the order of the one that it replaces.
+            Some(replaced) => {
+                self.bytes -= replaced.cost_bytes();
+                self.forgotten.push(replaced.form);
+            }
+            None => self.order.push_back(key),
+        }
         while self.bytes > BYTES_MAX && self.order.len() > 1 {
             self.forget_oldest();
             evicted += 1;
@@ -150,7 +167,7 @@ impl Forms {
             self.forget_oldest();
         }
         if self.order.is_empty() && self.order.capacity() > 0 {
-            *self = Forms { forgotten: std::mem::take(&mut self.forgotten), ..Forms::default() };
+            *self = Forms { forgotten: std::mem::take(&mut self.forgotten), turn: self.turn, ..Forms::default() };
         }
     }
 
@@ -199,7 +216,7 @@ mod tests {
 
     fn kept(bytes: usize, made_at: Duration) -> (FormKey, Kept) {
         let frame = Frame::from(vec![b'x'; bytes / 2]);
-        ((frame.key(), false), Kept { form: vec![b'y'; bytes / 2].into(), frame, made_at })
+        ((frame.key(), false), Kept { form: vec![b'y'; bytes / 2].into(), frame, made_at, stored_in: None })
     }
 
     #[test]
