@@ -68,7 +68,7 @@ impl Api {
                 Ok(self.first_topics(*window, &pages, asked.hub, node))
             }
             Question::TopicPage(index, _) => match replies.into_iter().find_map(Reply::into_topic_page) {
-                Some(page) => Ok(self.complete_topics(*index, page, node)),
+                Some(page) => Ok(self.complete_topics(*index, page, asked.hub, node)),
                 None => Err(no_page()),
             },
             Question::LatestPage(index, ..) => match replies.into_iter().find_map(Reply::into_latest_page) {

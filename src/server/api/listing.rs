@@ -55,7 +55,10 @@ impl Api {
         let infos = own.items.iter().chain(others.iter().flat_map(|page| &page.items));
         let topics = if is_whole { merge_topics(infos) } else { Vec::new() };
         if !is_whole || !window.holds(topics.len()) {
-            return self.topics_of_loop(0, window, hub, node);
+            return match node.member.is_first() {
+                true => self.complete_topics(0, own, hub, node),
+                false => Outcome::Ask(Question::TopicPage(0, window)),
+            };
         }
         let shown = topics.iter().map(TopicView::of).collect();
         json(200, &TopicList { count: topics.len(), topics: shown, next: None }).into()
@@ -63,17 +66,21 @@ impl Api {
 
     fn topics_of_loop(&self, index: usize, window: Window, hub: &Hub, node: &Node) -> Outcome {
         match index == node.member.index() {
-            true => self.complete_topics(index, topic_page(window, hub), node),
+            true => self.complete_topics(index, topic_page(window, hub), hub, node),
             false => Outcome::Ask(Question::TopicPage(index, window)),
         }
     }
 
-    /// Asks the other loops about the topics of a page of loop `index`.
-    pub(super) fn complete_topics(&self, index: usize, page: Page<TopicInfo>, node: &Node) -> Outcome {
-        let names = page.items.iter().map(|info| info.name.clone()).collect();
+    /// Asks the other loops, if there are any, about the topics of a page of loop `index`.
+    pub(super) fn complete_topics(&self, index: usize, page: Page<TopicInfo>, hub: &Hub, node: &Node) -> Outcome {
         let next_loop = Some(index + 1).filter(|next| *next < node.member.loop_count()).map(|next| place_in(next, 0));
         let next = page.next.map(|place| place_in(index, place)).or(next_loop);
-        Outcome::Ask(Question::Topics(TopicsAsked { names, listed: Some(Listed { index, infos: page.items, next }) }))
+        let listed = Listed { index, infos: page.items, next };
+        if !node.member.has_peers() {
+            return answer_topics(listed, Vec::new(), hub).into();
+        }
+        let names = listed.infos.iter().map(|info| info.name.clone()).collect();
+        Outcome::Ask(Question::Topics(TopicsAsked { names, listed: Some(listed) }))
     }
 
     /// The latest event of each topic, and their position: a stream from that position loses nothing.
