@@ -18,6 +18,8 @@ use crate::server::transport::answers::WaitingAnswers;
 
 /// A loop that has not turned for this long hangs. Each turns once a second at least.
 const HANGING_AFTER: Duration = Duration::from_secs(10);
+/// A loop that has not turned for this long gets no connections from others.
+const STALLING_AFTER: Duration = Duration::from_secs(3);
 /// A connection is handed to the emptiest loop if its own has more by one in this many.
 const UNEVEN_SHARE: usize = 32;
 
@@ -104,10 +106,14 @@ impl Common {
     // ---- which loop a connection goes to ----
 
     /// The loop that gets a connection that this loop has accepted.
-    pub(super) fn loop_for_next(&self, own: usize) -> usize {
+    pub(super) fn loop_for_next(&self, own: usize, now: Duration) -> usize {
         let count = |index: usize| self.loops[index].connections.load(Ordering::Relaxed);
-        let stays = |index: &usize| self.loops[*index].alive_at_ms.load(Ordering::Relaxed) != LEFT;
-        let Some(emptiest) = (0..self.loops.len()).filter(stays).min_by_key(|index| count(*index)) else { return own };
+        let since = now.saturating_sub(STALLING_AFTER).as_millis() as u64;
+        let turns = |index: &usize| {
+            let alive_at_ms = self.loops[*index].alive_at_ms.load(Ordering::Relaxed);
+            *index == own || (alive_at_ms != LEFT && alive_at_ms >= since)
+        };
+        let Some(emptiest) = (0..self.loops.len()).filter(turns).min_by_key(|index| count(*index)) else { return own };
         let least = count(emptiest);
         if count(own) > least + least / UNEVEN_SHARE { emptiest } else { own }
     }
@@ -181,7 +187,7 @@ mod tests {
     fn spread(loops: usize, accepted: impl IntoIterator<Item = usize>) -> Vec<usize> {
         let common = Common::new(loops);
         for own in accepted {
-            common.count_connection(common.loop_for_next(own));
+            common.count_connection(common.loop_for_next(own, Duration::ZERO));
         }
         common.connections_by_loop()
     }
@@ -201,11 +207,15 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_has_left_gets_no_connection() {
-        let common = Common::new(2);
+    fn a_loop_that_has_left_or_does_not_turn_gets_no_connection() {
+        let common = Common::new(3);
+        let at = Duration::from_secs;
         common.note_left(1);
-        (0..10).for_each(|_| common.count_connection(common.loop_for_next(0)));
-        assert_eq!(common.connections_by_loop(), [10, 0]);
+        common.note_alive(2, at(1));
+        (0..10).for_each(|_| common.count_connection(common.loop_for_next(0, at(5))));
+        assert_eq!(common.connections_by_loop(), [10, 0, 0]);
+        common.note_alive(2, at(5));
+        assert_eq!(common.loop_for_next(0, at(6)), 2);
     }
 
     #[test]

@@ -140,11 +140,11 @@ impl Member {
     // ---- connections ----
 
     /// Hands a connection over to the loop that has the fewest; returns it if that is this one.
-    pub(crate) fn hand_over(&self, accepted: Accepted) -> Option<Accepted> {
+    pub(crate) fn hand_over(&self, accepted: Accepted, now: Duration) -> Option<Accepted> {
         if !self.has_peers() {
             return Some(accepted);
         }
-        let index = self.common.loop_for_next(self.index);
+        let index = self.common.loop_for_next(self.index, now);
         if index == self.index {
             return Some(accepted);
         }

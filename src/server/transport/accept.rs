@@ -159,7 +159,7 @@ impl<I: Io> Transport<I> {
         let accepted = Accepted { socket, peer, reach };
         let kept = match role {
             ListenerRole::Admin => Some(accepted),
-            ListenerRole::Public => node.member.hand_over(accepted),
+            ListenerRole::Public => node.member.hand_over(accepted, node.now),
         };
         if let Some(accepted) = kept {
             node.member.count_connection();
