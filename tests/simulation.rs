@@ -16,6 +16,8 @@ mod coding;
 mod fairness;
 #[path = "simulation/feed.rs"]
 mod feed;
+#[path = "simulation/late.rs"]
+mod late;
 #[path = "simulation/ledger.rs"]
 mod ledger;
 #[path = "simulation/ledger_tests.rs"]

@@ -13,7 +13,6 @@ use crate::io::uring::Ring;
 const AUTO: IoBackend = IoBackend::Epoll;
 
 /// The IO over these listeners. Where io_uring can't be used, epoll replaces it.
-///
 pub(super) fn open(choice: IoBackend, listeners: Vec<Listener>) -> io::Result<EpollIo> {
     let choice = if choice == IoBackend::Auto { AUTO } else { choice };
     let ring = match choice {

@@ -139,7 +139,8 @@ impl Desk<'_> {
     ) {
         let issued = self.inbox.issued();
         let may_be_ahead = node.member.has_peers() && !params.last_event_id.is_empty() && !self.hub.follows_bus();
-        if may_be_ahead && issued > self.hub.head() {
+        let is_refused = client.is_on_spare || node.is_closing_streams();
+        if may_be_ahead && issued > self.hub.head() && !is_refused {
             transport.await_answer(client.token.slot, head, Awaited::Stream, node);
             return self.late.wait(client.token, params, issued);
         }

@@ -46,6 +46,7 @@ use crate::hub::{Hub, MissedReason};
 use crate::io::{Io, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::Response;
 use crate::sources::channel::{Control, FetchPage, GapReason, Inbox, Message, Publish, SourceStatus};
@@ -82,8 +83,9 @@ const HOLD_INTERVAL: Duration = Duration::from_millis(5);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon housekeeping continues after a turn that did not finish it.
 const HOUSEKEEPING_REST: Duration = Duration::from_millis(5);
-/// Letters from other loops in one turn.
+/// Letters from other loops in one turn, and the time after which no other question is answered: each may take a page.
 const LETTERS_PER_TURN_MAX: usize = 512;
+const LETTERS_TIME_MAX: Duration = Duration::from_millis(2);
 /// Deadlines in one turn: about 2 ms of heartbeats. After a host was stopped for a while, all of them are due.
 const DEADLINES_PER_TURN_MAX: usize = 512;
 
@@ -175,6 +177,7 @@ impl<I: Io> Server<I> {
         self.node.now = self.transport.wait(timeout)?;
         // Before any report is built: after the host was stopped, this loop does not hang.
         self.node.member.note_alive(self.node.now);
+        self.streams.forms.begin_turn();
         self.transport.accept(&mut self.node);
         self.read();
         self.take_messages();
@@ -202,6 +205,7 @@ impl<I: Io> Server<I> {
             || self.streams.has_work()
             || !self.sweeps.is_empty()
             || self.node.member.has_letters()
+            || self.late.has_due(self.hub.head())
             || self.transport.has_work(&self.node);
         if has_work {
             return Duration::ZERO;
@@ -232,9 +236,7 @@ impl<I: Io> Server<I> {
                 Message::Control(Control::Drain) => self.start_drain(),
                 Message::Control(Control::Reload) => self.reload(),
                 Message::Control(Control::Disconnect(disconnect)) => {
-                    let now_s = self.transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-                    self.api.deny_passed(&disconnect, now_s, &mut self.node);
-                    self.sweeps.disconnect(disconnect, None);
+                    self.disconnect(disconnect, None);
                 }
                 Message::Page(page) => {
                     let key = page.key;
@@ -257,11 +259,18 @@ impl<I: Io> Server<I> {
 
     /// What other loops send, up to a turn's worth.
     fn take_letters(&mut self) {
+        let mut until = None;
         for _ in 0..LETTERS_PER_TURN_MAX {
             let Some(letter) = self.node.member.next_letter() else { return };
             match letter {
                 Letter::Connection(accepted) => self.transport.adopt(accepted, &mut self.node),
-                Letter::Ask(asker, question) => self.reply(asker, question),
+                Letter::Ask(asker, question) => {
+                    let until = *until.get_or_insert_with(|| self.transport.now() + LETTERS_TIME_MAX);
+                    self.reply(asker, question);
+                    if self.transport.now() >= until {
+                        return;
+                    }
+                }
                 Letter::Reply { from, ticket, question, reply } => {
                     self.note_reply(ticket, from, Some((question, reply)));
                 }
@@ -276,16 +285,21 @@ impl<I: Io> Server<I> {
     }
 
     fn reply(&mut self, asker: Asker, question: Arc<Question>) {
-        let Server { transport, node, api, sweeps, hub, intake, .. } = self;
         if let Question::Disconnect(disconnect) = &*question {
-            let now_s = transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            api.deny_passed(disconnect, now_s, node);
-            return sweeps.disconnect(Arc::clone(disconnect), Some(asker));
+            return self.disconnect(Arc::clone(disconnect), Some(asker));
         }
+        let Server { transport, node, hub, intake, .. } = self;
         if let Some(reply) = gather::reply(&question, transport, hub, &intake.inbox, node) {
             let from = node.member.index();
             node.reply(asker, Letter::Reply { from, ticket: asker.ticket, question, reply });
         }
+    }
+
+    /// Denies and ends what another node or loop was asked to.
+    fn disconnect(&mut self, disconnect: Arc<Disconnect>, asker: Option<Asker>) {
+        let now_s = self.transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.api.deny_passed(&disconnect, now_s, &mut self.node);
+        self.sweeps.disconnect(disconnect, asker);
     }
 
     /// Another loop has replied to a request's question, or has ended and replies no more.
@@ -301,16 +315,13 @@ impl<I: Io> Server<I> {
 
     /// Answers a request with the replies of other loops that there are.
     fn conclude(&mut self, token: Token) {
-        let Some(connection) = self.transport.connection_mut(token) else { return };
-        let Phase::Publishing(publishing) = &mut connection.phase else { return };
-        let head = publishing.head.clone();
-        let awaited = std::mem::replace(&mut publishing.answer, Awaited::Stream);
-        let Awaited::Inquiry(inquiry) = awaited else { return };
-        let client = self.transport.client(token.slot, &head, &self.node.settings);
-        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
-        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
-        desk.conclude(inquiry, &client, &head, transport, node);
-        transport.resume_after_answer(token, node);
+        let take = |awaited: &mut Awaited, _: &mut Node| match std::mem::replace(awaited, Awaited::Stream) {
+            Awaited::Inquiry(inquiry) => Some(inquiry),
+            _ => None,
+        };
+        self.resume_waiting(token, take, |inquiry, desk, client, head, transport, node| {
+            desk.conclude(inquiry, client, head, transport, node);
+        });
     }
 
     /// Another loop has ended: no request waits for it any longer.
@@ -324,8 +335,12 @@ impl<I: Io> Server<I> {
         }
     }
 
-    /// Opens the streams that waited for what this loop has appended now.
+    /// Opens the streams that waited for what this loop has appended now. A sweep does not visit those that wait: if one
+    /// has begun, all are refused. When their clients return, what is in force then decides.
     fn open_late_streams(&mut self) {
+        if self.sweeps.take_has_begun() {
+            self.late.take_all().into_iter().for_each(|token| self.refuse_late_stream(token));
+        }
         for (token, params) in self.late.take_due(self.hub.head()) {
             self.with_waiting_stream(token, |desk, client, head, transport, node| {
                 desk.open_stream(client, head, params, transport, node);
@@ -339,26 +354,35 @@ impl<I: Io> Server<I> {
         token: Token,
         act: impl FnOnce(&mut Desk<'_>, &Client, &RequestHead, &mut Transport<I>, &mut Node),
     ) {
-        let Some(connection) = self.transport.connection_mut(token) else { return };
-        let Phase::Publishing(publishing) = &mut connection.phase else { return };
-        let head = publishing.head.clone();
-        let client = self.transport.client(token.slot, &head, &self.node.settings);
-        let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
-        let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
-        act(&mut desk, &client, &head, transport, node);
-        transport.resume_after_answer(token, node);
+        self.resume_waiting(
+            token,
+            |_, _| Some(()),
+            |(), desk, client, head, transport, node| act(desk, client, head, transport, node),
+        );
     }
 
     /// Answers a request that waits for a broker or a sweep, if `answer` has a response. Its client may have left.
     fn answer_waiting(&mut self, token: Token, answer: impl FnOnce(&mut Awaited, &mut Node) -> Option<Response>) {
+        self.resume_waiting(token, answer, |response, desk, client, head, transport, node| {
+            desk.respond(client, head, response, transport, node);
+        });
+    }
+
+    /// Has the desk go on with a request that waits, if `take` finds what for. Its client may have left.
+    fn resume_waiting<T>(
+        &mut self,
+        token: Token,
+        take: impl FnOnce(&mut Awaited, &mut Node) -> Option<T>,
+        go_on: impl FnOnce(T, &mut Desk<'_>, &Client, &RequestHead, &mut Transport<I>, &mut Node),
+    ) {
         let Some(connection) = self.transport.connection_mut(token) else { return };
         let Phase::Publishing(publishing) = &mut connection.phase else { return };
-        let Some(response) = answer(&mut publishing.answer, &mut self.node) else { return };
+        let Some(taken) = take(&mut publishing.answer, &mut self.node) else { return };
         let head = publishing.head.clone();
         let client = self.transport.client(token.slot, &head, &self.node.settings);
         let Server { transport, node, api, streams, late, sweeps, hub, intake, .. } = self;
         let mut desk = Desk { api, streams, late, sweeps, hub, inbox: &intake.inbox };
-        desk.respond(&client, &head, response, transport, node);
+        go_on(taken, &mut desk, &client, &head, transport, node);
         transport.resume_after_answer(token, node);
     }
 
@@ -370,8 +394,7 @@ impl<I: Io> Server<I> {
             if asker.index == own {
                 self.answer_waiting(asker.ticket, |awaited, _| answer_of_sweep(awaited, own, count));
             } else {
-                let from = self.node.member.index();
-                self.node.reply(asker, Letter::Disconnected { from, ticket: asker.ticket, count });
+                self.node.reply(asker, Letter::Disconnected { from: own, ticket: asker.ticket, count });
             }
         }
     }
@@ -412,11 +435,15 @@ impl<I: Io> Server<I> {
             Awaited::Inquiry(_) => self.conclude(token),
             Awaited::Stream => {
                 self.late.give_up(token);
-                self.with_waiting_stream(token, |desk, client, head, transport, node| {
-                    desk.refuse_stream(client, head, Refusal::PositionUnknown, transport, node);
-                });
+                self.refuse_late_stream(token);
             }
         }
+    }
+
+    fn refuse_late_stream(&mut self, token: Token) {
+        self.with_waiting_stream(token, |desk, client, head, transport, node| {
+            desk.refuse_stream(client, head, Refusal::PositionUnknown, transport, node);
+        });
     }
 
     // ---- housekeeping, reload, drain ----

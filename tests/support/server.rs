@@ -23,6 +23,11 @@ pub struct Server {
     log: Lines,
 }
 
+/// How many event loops a server has, unless its test says so: tests/with-loops runs suites with several.
+pub fn loops() -> usize {
+    std::env::var("FANFARE_TEST_LOOPS").map_or(1, |loops| loops.parse().expect("FANFARE_TEST_LOOPS is a number"))
+}
+
 impl Server {
     /// Starts `fanfare serve` with these options; on a free port where they name no listener.
     #[track_caller]
@@ -51,11 +56,8 @@ impl Server {
     #[track_caller]
     fn start_command(mut command: Command, options: &[&str]) -> Server {
         command.arg("serve").args(options);
-        // tests/with-loops runs suites with several.
-        if let Ok(loops) = std::env::var("FANFARE_TEST_LOOPS")
-            && !options.contains(&"--loops")
-        {
-            command.args(["--loops", &loops]);
+        if loops() > 1 && !options.contains(&"--loops") {
+            command.args(["--loops", &loops().to_string()]);
         }
         for listener in ["--listen", "--admin-listen"] {
             if !options.contains(&listener) {

@@ -10,7 +10,7 @@ use crate::forge::{
 use crate::revoked::{ORDERS, closed, ends, open, status, stays};
 use crate::support::http::Answer;
 use crate::support::redis::RedisServer;
-use crate::support::server::{Server, TOKEN};
+use crate::support::server::{Server, TOKEN, loops};
 use crate::support::stream::Subscriber;
 use crate::support::wait::{eventually, wait_until};
 
@@ -272,7 +272,7 @@ fn more_disconnects_than_may_wait_are_all_done() {
     pipeline.query::<()>(&mut redis.connect()).unwrap();
     streams.into_iter().for_each(|stream| ends(stream, DISCONNECTED));
     let done = || node.log().text().matches("disconnected streams for an operator").count();
-    wait_until("all of them are done", || done() == COUNT);
+    wait_until("all of them are done in each loop", || done() == COUNT * loops());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Sweeps: passes over all streams that end some of them, because a reload took away their access, or because an
 //! operator disconnects them. A sweep takes its share of a turn and continues in the next turn.
 //!
-//! A stream that begins behind a sweep needs no visit: the settings and denials in force admitted it.
+//! A stream that begins behind a sweep needs no visit: the settings and denials in force admitted it. One that was admitted
+//! before and waits to start (`late`) is refused.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,7 +37,10 @@ const SWEEPS_MAX: usize = 1024;
 
 /// The sweeps that are not finished.
 #[derive(Debug, Default)]
-pub(crate) struct Sweeps(VecDeque<Sweep>);
+pub(crate) struct Sweeps {
+    waiting: VecDeque<Sweep>,
+    has_begun: bool,
+}
 
 #[derive(Debug)]
 struct Sweep {
@@ -68,22 +72,29 @@ struct Budget {
 
 impl Sweeps {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waiting.is_empty()
+    }
+
+    /// True if a sweep has begun since the last call.
+    pub(crate) fn take_has_begun(&mut self) -> bool {
+        std::mem::take(&mut self.has_begun)
     }
 
     /// Reviews all streams under the new settings, before any other sweep.
     pub(crate) fn review(&mut self) {
-        self.0.retain(|sweep| !matches!(sweep.purpose, Purpose::Review));
-        self.0.push_front(Sweep { purpose: Purpose::Review, next_slot: 0, ended: 0 });
+        self.waiting.retain(|sweep| !matches!(sweep.purpose, Purpose::Review));
+        self.waiting.push_front(Sweep { purpose: Purpose::Review, next_slot: 0, ended: 0 });
+        self.has_begun = true;
     }
 
     pub(crate) fn disconnect(&mut self, disconnect: Arc<Disconnect>, asked_by: Option<Asker>) {
         let holder = disconnect.holder.as_ref().map(token_name);
-        self.0.push_back(Sweep {
+        self.waiting.push_back(Sweep {
             purpose: Purpose::Disconnect { disconnect, holder, asked_by },
             next_slot: 0,
             ended: 0,
         });
+        self.has_begun = true;
     }
 }
 
@@ -113,11 +124,11 @@ impl Sweeps {
         }
         let until = swept.transport.now() + SWEEPING_PER_TURN_MAX;
         let mut budget = Budget { looks: LOOKS_PER_TURN_MAX, ends: ENDS_PER_TURN_MAX, until };
-        while let Some(mut sweep) = self.0.pop_front() {
-            let is_crowded = self.0.len() >= SWEEPS_MAX;
+        while let Some(mut sweep) = self.waiting.pop_front() {
+            let is_crowded = self.waiting.len() >= SWEEPS_MAX;
             while sweep.next_slot < swept.transport.slots_end() {
                 if !is_crowded && budget.is_spent(|| swept.transport.now()) {
-                    self.0.push_front(sweep);
+                    self.waiting.push_front(sweep);
                     return finished;
                 }
                 budget.looks = budget.looks.saturating_sub(1);
@@ -126,7 +137,7 @@ impl Sweeps {
                 sweep.ended += usize::from(ends);
                 sweep.next_slot += 1;
             }
-            finished.extend(sweep.finish());
+            finished.extend(sweep.finish(swept.node));
         }
         finished
     }
@@ -191,11 +202,12 @@ impl<I: Io> Swept<'_, I> {
 
 impl Sweep {
     /// Logs its result. Returns the request it belongs to, with how many streams it ended.
-    fn finish(self) -> Option<(Asker, usize)> {
+    fn finish(self, node: &Node) -> Option<(Asker, usize)> {
+        let index = (node.member.loop_count() > 1).then(|| node.member.index());
         let Sweep { purpose, ended, .. } = self;
         match purpose {
             Purpose::Review => {
-                tracing::info!(ended, "reviewed all streams under the new settings");
+                tracing::info!(ended, r#loop = index, "reviewed all streams under the new settings");
                 None
             }
             Purpose::Disconnect { disconnect, asked_by, .. } => {
@@ -205,7 +217,8 @@ impl Sweep {
                     Holder::Subject(_) => "subject",
                     Holder::TokenId(_) => "token_id",
                 });
-                tracing::info!(ended, by, topic = topic.as_deref(), network, "disconnected streams for an operator");
+                let topic = topic.as_deref();
+                tracing::info!(ended, by, topic, network, r#loop = index, "disconnected streams for an operator");
                 asked_by.map(|asker| (asker, ended))
             }
         }
