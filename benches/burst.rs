@@ -140,7 +140,7 @@ impl<'a> Burst<'a> {
         self.outcome(plan, start_ns, end, closed, peak_bytes)
     }
 
-    /// Waits for so many deliveries, within bounds; why it ended, and the streams that were closed by then.
+    /// Waits for this number of deliveries, within bounds. Returns why it ended, and the streams that were closed by then.
     fn wait(&mut self, expected: u64) -> (End, usize) {
         let started = Instant::now();
         let (mut before, mut changed) = (0, Instant::now());

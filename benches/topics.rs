@@ -120,7 +120,7 @@ impl Contender {
         Some(Contender { name, sink, server, publisher, random: Random(1), topics, _redis: redis })
     }
 
-    /// Publishes for a while: so many messages a second, or as many as the server delivers.
+    /// Publishes for a while: at a rate of messages a second, or as many as the server delivers.
     fn round(&mut self, per_second: Option<u64>, time: Duration) -> Measure {
         let (before, started) = (self.reading(), Instant::now());
         let (mut published, mut arrived) = (0, 0);

@@ -44,7 +44,7 @@ pub const ALL: [Case; 15] = [
     ("replay_start_of_a_known_id", replay_start),
 ];
 
-/// Plays the role: one case's work, so many times.
+/// Plays the role: does one case's work, this number of times.
 pub fn play(arguments: &[String]) {
     let [wanted, times] = arguments else { panic!("case: {arguments:?}") };
     let (_, set_up) = ALL.into_iter().find(|(name, _)| name == wanted).expect("a case");

@@ -23,7 +23,7 @@ pub struct Contest {
 }
 
 impl Contest {
-    /// Between these, each with so many subscribers.
+    /// Between these contenders, each with this number of subscribers.
     pub fn new(subscribers: usize, contenders: Vec<(&'static str, Box<dyn Contender>)>) -> Contest {
         Contest { contenders, subscribers, turns: Vec::new() }
     }
@@ -41,7 +41,7 @@ impl Contest {
         self.turns.last().expect("just pushed")
     }
 
-    /// CPU time that one contender takes for so many events, from as many turns as they need.
+    /// CPU time that one contender takes for a number of events, measured over as many turns as they need.
     pub fn cpu_time(&mut self, contender: usize, events: u64) -> Duration {
         let turns = events.div_ceil(EVENTS_PER_TURN as u64);
         let cpu_ns: f64 = (0..turns).map(|_| self.turn()[contender].cpu_ns_per_event).sum();

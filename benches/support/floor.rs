@@ -35,7 +35,7 @@ pub fn play(arguments: &[String]) {
     obey(|| send_to_all(&streams, &frame, &mut rest));
 }
 
-/// Broadcasts whenever it is told to, until there is nobody to tell.
+/// Broadcasts on each command, until the commands end.
 fn obey(mut broadcast: impl FnMut()) {
     for command in io::stdin().lock().lines() {
         assert_eq!(command.expect("a pipe can be read"), "send");

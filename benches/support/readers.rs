@@ -73,7 +73,7 @@ impl Reader {
         reader
     }
 
-    /// Reads so many events; the bytes that they took.
+    /// Reads this number of events. Returns the bytes that they took.
     fn read(&mut self, events: usize) -> usize {
         let (mut bytes, mut text, mut buffer) = (0, Vec::new(), vec![0; 1 << 16]);
         while text.windows(2).filter(|window| window == b"\n\n").count() < events {

@@ -62,7 +62,7 @@ async fn serve(stream: Rc<TcpStream>, streams: Streams) {
     streams.borrow_mut().retain(|other| !Rc::ptr_eq(other, &stream));
 }
 
-/// Broadcasts whenever it is told to, until its commands end.
+/// Broadcasts on each command, until the commands end.
 async fn obey(streams: &Streams, frame: &Bytes) {
     let commands = io::stdin().as_fd().try_clone_to_owned().expect("a descriptor is free");
     let commands = tokio_uring::fs::File::from_std(File::from(commands));

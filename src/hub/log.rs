@@ -62,6 +62,8 @@ pub(super) struct TopicLog {
     evicted_through: Sequence,
     /// The newest loss of this topic alone that the loss log has forgotten.
     loss_forgotten_at: Sequence,
+    /// The newest of all that came, events and losses that the loss log has forgotten.
+    changed_at: Sequence,
     last_evicted: Option<Naming>,
 }
 
@@ -74,6 +76,7 @@ impl TopicLog {
             aliases: HashMap::new(),
             evicted_through: floor,
             loss_forgotten_at: Sequence::ZERO,
+            changed_at: floor,
             last_evicted: None,
         }
     }
@@ -85,6 +88,7 @@ impl TopicLog {
         if let Some(alias) = entry.naming.alias() {
             self.aliases.insert(alias, entry.sequence);
         }
+        self.changed_at = entry.sequence;
         self.entries.push_back(entry);
     }
 
@@ -113,13 +117,15 @@ impl TopicLog {
     pub(super) fn begin_after(&mut self, position: Sequence) {
         match self.entries.is_empty() {
             true => self.evicted_through = self.evicted_through.max(position),
-            false => self.note_forgotten_loss(position),
+            false => self.loss_forgotten_at = self.loss_forgotten_at.max(position),
         }
+        self.changed_at = self.changed_at.max(position);
     }
 
     /// Records that the loss log has forgotten a loss of this topic.
     pub(super) fn note_forgotten_loss(&mut self, position: Sequence) {
         self.loss_forgotten_at = self.loss_forgotten_at.max(position);
+        self.changed_at = self.changed_at.max(position);
     }
 
     /// The place and the naming of the event with this alias, if it is remembered or was evicted last. Of two such
@@ -208,6 +214,11 @@ impl TopicLog {
     /// The newest loss of this topic alone that the loss log has forgotten; zero if there is none.
     pub(super) fn loss_forgotten_at(&self) -> Sequence {
         self.loss_forgotten_at
+    }
+
+    /// A subscriber at this position, or beyond, is due nothing of this topic but what the loss log has.
+    pub(super) fn changed_at(&self) -> Sequence {
+        self.changed_at
     }
 
     pub(super) fn len(&self) -> usize {

@@ -400,7 +400,7 @@ impl Topics {
     /// Removes a topic of which its last position is enough.
     fn remove_and_record(&mut self, key: TopicKey) -> TopicEntry {
         let entry = self.remove(key);
-        let position = entry.log.last().max(entry.log.loss_forgotten_at());
+        let position = entry.log.changed_at();
         if let Some(oldest) = self.vanished.insert(&entry.name, position) {
             self.raise_floor(oldest);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Hub;
 use super::keys::{Subscriber, TopicKey};
-use super::log::{ENTRY_OVERHEAD_BYTES, Entry, TopicLog};
+use super::log::{ENTRY_OVERHEAD_BYTES, Entry};
 use super::topics::TopicEntry;
 use crate::event::Sequence;
 
@@ -220,13 +220,9 @@ impl Hub {
     /// True when the run of `topic` is what a subscriber at `position` gets next, whatever other topics it has: they have
     /// nothing newer, and no loss is newer.
     pub fn has_news_only_of(&self, topic: TopicKey, subscriber: Subscriber, position: Sequence) -> bool {
-        let is_quiet = |log: &TopicLog| log.last().max(log.loss_forgotten_at()) <= position;
+        let is_quiet = |other: TopicKey| self.topics.get(other).log.changed_at() <= position;
         self.losses.last().max(self.losses_forgotten_through) <= position
-            && self
-                .subscriptions
-                .of(subscriber)
-                .iter()
-                .all(|seat| seat.topic == topic || is_quiet(&self.topics.get(seat.topic).log))
+            && self.subscriptions.of(subscriber).iter().all(|seat| seat.topic == topic || is_quiet(seat.topic))
     }
 
     /// True while a subscriber is still to be visited.

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// How much the bucket holds, as the time that earns it.
 const FULL: Duration = Duration::from_secs(1);
 
-/// What is left of a rate now. A new one is full.
+/// How much of a rate may be taken now. A new allowance is full.
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     /// In nanoseconds.

@@ -1,4 +1,4 @@
-"""What topics that came and went leave in memory: a step of tests/acceptance/run."""
+"""The memory that topics leave when they are gone: a step of tests/acceptance/run."""
 
 import json
 import time
@@ -13,7 +13,7 @@ LEFT_MAX = 0.10
 
 
 def publish_once(server, first, count):
-    """One event to each of so many topics. Returns the id of the last one."""
+    """Publishes one event to each of `count` topics. Returns the id of the last one."""
     for start in range(first, first + count, BATCH):
         events = [{"topic": f"topic-{n}", "data": "x" * 100} for n in range(start, min(start + BATCH, first + count))]
         with urllib.request.urlopen(server.url + "/publish", json.dumps(events).encode(), timeout=30) as answer:

@@ -5,6 +5,7 @@
 
 use super::Streams;
 use super::transmit::RUN_LIMITS;
+use crate::event::Sequence;
 use crate::hub::{Hub, Run, Subscriber, TopicKey};
 use crate::io::{Io, Sent, Socket};
 use crate::server::node::Node;
@@ -70,12 +71,9 @@ impl Streams {
                 continue;
             }
             // A compressed stream of several topics never has a segment, and its batch would believe that it has.
-            let shares_runs = || {
-                !mode.has(StreamMode::APART)
-                    && !mode.has(StreamMode::COMPRESSED)
-                    && hub.has_news_only_of(topic, Subscriber(slot), position)
-            };
-            if flags.has(Flags::BEHIND) || (mode.has(StreamMode::SPECIAL) && !shares_runs()) {
+            let is_special =
+                mode.has(StreamMode::SPECIAL) && !is_like_plain(mode, topic, Subscriber(slot), position, hub);
+            if flags.has(Flags::BEHIND) || is_special {
                 self.send_gathered(&run, &mut batch, transport, hub, node);
                 self.scratch.run = run;
                 self.visit_special(slot, transport, hub, node);
@@ -221,22 +219,27 @@ fn gather<'a, I: Io>(
     transport: &Transport<I>,
     hub: &Hub,
 ) -> &'a [Subscriber] {
-    let gets_run = |subscriber: Subscriber, connection: &Connection| match &connection.phase {
-        Phase::Streaming(Stream { delivered_through, mode, .. }) => {
-            !connection.flags.has(Flags::BEHIND)
-                && !mode.has(StreamMode::NOT_SHARED)
-                && run.covers(*delivered_through)
-                && (!mode.has(StreamMode::SEVERAL_TOPICS)
-                    || hub.has_news_only_of(topic, subscriber, *delivered_through))
-        }
-        _ => false,
-    };
     for (index, &subscriber) in slice.iter().enumerate() {
         let connection = transport.at(subscriber.0);
-        if !gets_run(subscriber, connection) {
+        let gets_run = match &connection.phase {
+            Phase::Streaming(Stream { delivered_through, mode, .. }) => {
+                !connection.flags.has(Flags::BEHIND)
+                    && run.covers(*delivered_through)
+                    && (!mode.has(StreamMode::NOT_PLAIN)
+                        || is_like_plain(*mode, topic, subscriber, *delivered_through, hub))
+            }
+            _ => false,
+        };
+        if !gets_run {
             return &slice[index..];
         }
         batch.push((subscriber.0, connection.socket));
     }
     &[]
+}
+
+/// True if only its other topics keep this stream from being plain, and they have nothing for it.
+#[inline(never)]
+fn is_like_plain(mode: StreamMode, topic: TopicKey, subscriber: Subscriber, position: Sequence, hub: &Hub) -> bool {
+    !mode.has(StreamMode::NOT_SHARED) && hub.has_news_only_of(topic, subscriber, position)
 }
