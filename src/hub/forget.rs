@@ -82,6 +82,11 @@ impl Hub {
         has_aged_all && self.topics.remove_forgotten(VANISHING_PER_AGING_MAX)
     }
 
+    /// How many topics have vanished since the last call.
+    pub fn take_vanished(&mut self) -> usize {
+        self.topics.take_vanished()
+    }
+
     /// Marks the topics that a loss touched as incomplete through its position.
     pub(super) fn forget_loss(&mut self, loss: Loss) {
         match loss.scope {

@@ -73,6 +73,8 @@ pub(super) struct Topics {
     names: HashMap<Topic, TopicKey>,
     /// Published topics without subscribers, each with its number in the queue. A topic that vanished or was removed has none.
     unused: VecDeque<(TopicKey, u64)>,
+    /// How many have vanished since somebody asked.
+    vanished_lately: usize,
     /// The next number in that queue, and how many topics have one.
     next_number: u64,
     queued: usize,
@@ -100,6 +102,7 @@ impl Topics {
             entries: Places::new(),
             names: HashMap::new(),
             unused: VecDeque::new(),
+            vanished_lately: 0,
             next_number: 0,
             queued: 0,
             may_vanish: Vec::new(),
@@ -381,6 +384,10 @@ impl Topics {
         self.may_vanish.is_empty()
     }
 
+    pub(super) fn take_vanished(&mut self) -> usize {
+        std::mem::take(&mut self.vanished_lately)
+    }
+
     /// Frees the memory that vanished topics took.
     fn shrink(&mut self) {
         if self.unused.len() > KEPT_MAX && self.unused.len() > 4 * self.queued {
@@ -400,6 +407,7 @@ impl Topics {
     /// Removes a topic of which its last position is enough.
     fn remove_and_record(&mut self, key: TopicKey) -> TopicEntry {
         let entry = self.remove(key);
+        self.vanished_lately += 1;
         let position = entry.log.changed_at();
         if let Some(oldest) = self.vanished.insert(&entry.name, position) {
             self.raise_floor(oldest);

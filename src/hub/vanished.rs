@@ -13,7 +13,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::event::{Sequence, Topic};
 
 /// Records of a bucket when there are as many as are allowed.
-const PER_BUCKET: usize = 256;
+const PER_BUCKET: usize = 512;
 /// Bytes of the longest record: the hash, and a difference of seven bits in each byte.
 const RECORD_BYTES_MAX: usize = HASH_BYTES + 10;
 const HASH_BYTES: usize = 6;
@@ -48,7 +48,7 @@ struct Key {
 
 impl Vanished {
     pub(super) fn new(records_max: usize) -> Vanished {
-        let buckets = records_max.div_ceil(PER_BUCKET).next_power_of_two();
+        let buckets = records_max.div_ceil(PER_BUCKET).max(1);
         let buckets = vec![Bucket::default(); buckets].into();
         Vanished { block: Vec::new(), bucket_bytes: 0, buckets, records: 0, records_max }
     }
@@ -167,9 +167,9 @@ impl Vanished {
         records.iter().for_each(|(hash, position)| self.append(bucket, *hash, *position));
     }
 
-    /// Gives each bucket an eighth more bytes: they fill up evenly.
+    /// Gives each bucket a sixteenth more bytes: they fill up evenly.
     fn grow(&mut self) {
-        let bucket_bytes = self.bucket_bytes + (self.bucket_bytes / 8).max(2 * RECORD_BYTES_MAX);
+        let bucket_bytes = self.bucket_bytes + (self.bucket_bytes / 16).max(2 * RECORD_BYTES_MAX);
         let mut block = vec![0; bucket_bytes * self.buckets.len()];
         for (index, bucket) in self.buckets.iter().enumerate() {
             let from = index * self.bucket_bytes;
@@ -262,7 +262,7 @@ mod tests {
         let names: Vec<_> = (0..).map(name).filter(|name| vanished.key(name).bucket == bucket).take(2000).collect();
         let forgotten: Vec<_> =
             (1..).zip(&names).filter_map(|(n, name)| vanished.insert(name, Sequence(n))).map(|it| it.0).collect();
-        assert!(vanished.bucket_bytes <= BUCKET_BYTES_MAX + BUCKET_BYTES_MAX / 8, "{}", vanished.bucket_bytes);
+        assert!(vanished.bucket_bytes <= BUCKET_BYTES_MAX + BUCKET_BYTES_MAX / 16, "{}", vanished.bucket_bytes);
         assert_eq!(forgotten, (1..=forgotten.len() as u64).collect::<Vec<_>>(), "the oldest first");
         assert_eq!(vanished.len(), names.len() - forgotten.len());
         assert_eq!(vanished.take(names.last().unwrap()), Some(Sequence(2000)));

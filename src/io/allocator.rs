@@ -28,3 +28,22 @@ pub fn return_free_pages() {
         unsafe { libc::malloc_trim(0) };
     }
 }
+
+/// Frees the blocks that the allocator keeps for this thread. Call it after many small blocks were freed.
+///
+/// glibc keeps the last seven of each small size, and with them the pages where they lie: 1 MB after 100,000 topics vanished.
+/// It frees what it keeps for a thread when the thread ends, so one is started to take them over.
+pub fn free_cached_blocks() {
+    #[cfg(target_env = "gnu")]
+    {
+        // The bounds of the cache, unless GLIBC_TUNABLES sets others.
+        const BYTES_MAX: usize = 1032;
+        const BLOCKS_PER_SIZE: usize = 7;
+        let sizes = (24..=BYTES_MAX).step_by(16).flat_map(|bytes| [bytes; BLOCKS_PER_SIZE]);
+        let blocks: Vec<Vec<u8>> = sizes.map(Vec::with_capacity).collect();
+        if let Ok(thread) = std::thread::Builder::new().name("free".to_owned()).spawn(|| drop(blocks)) {
+            // It can't panic.
+            let _ = thread.join();
+        }
+    }
+}

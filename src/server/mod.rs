@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::hub::{Hub, MissedReason};
+use crate::io::allocator::free_cached_blocks;
 use crate::io::{Io, Token};
 use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled};
@@ -88,6 +89,9 @@ const LETTERS_PER_TURN_MAX: usize = 512;
 const LETTERS_TIME_MAX: Duration = Duration::from_millis(2);
 /// Deadlines in one turn: about 2 ms of heartbeats. After a host was stopped for a while, all of them are due.
 const DEADLINES_PER_TURN_MAX: usize = 512;
+
+/// Topics that vanish within a second and leave memory that is worth returning.
+const MANY_TOPICS: usize = 1000;
 
 /// What a server is built from.
 pub struct Parts {
@@ -465,6 +469,9 @@ impl<I: Io> Server<I> {
         }
         streams.find_slow(transport, hub, node);
         hub.look_for_busiest();
+        if hub.take_vanished() >= MANY_TOPICS {
+            free_cached_blocks();
+        }
         statistics.report(&Watched { transport, hub, inbox: &self.intake.inbox, node });
         transport.shrink();
         streams.shrink(node.now);
