@@ -1,42 +1,71 @@
-//! Counts by address, of all loops of the node together: connections, or bytes. No loop waits for another.
+//! Counts by address, of all loops of the node together: connections, or bytes.
+//!
+//! The table is divided, each part under a lock of its own, which is held while one entry changes. So loops hardly ever wait for
+//! each other, and the table never grows all at once.
 
-use papaya::{Compute, HashMap, Operation};
+use std::array;
+use std::collections::HashMap;
+use std::ops::{Add, Sub};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::server::transport::peer::AddressKey;
 
-/// The addresses that have any, and how many.
-#[derive(Debug, Default)]
-pub(crate) struct AddressCounts(HashMap<AddressKey, usize>);
+const PARTS: usize = 64;
+/// A part of up to this size keeps its memory.
+const KEPT_MAX: usize = 64;
 
-impl AddressCounts {
+/// The addresses that have any, and how many.
+#[derive(Debug)]
+pub(crate) struct AddressCounts<N>([Mutex<HashMap<AddressKey, N>>; PARTS]);
+
+impl<N> Default for AddressCounts<N> {
+    fn default() -> AddressCounts<N> {
+        AddressCounts(array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl<N: Copy + Default + Ord + Add<Output = N> + Sub<Output = N>> AddressCounts<N> {
     /// Counts `more` of an address, unless it would have more than `max` then.
-    pub(crate) fn take(&self, key: AddressKey, more: usize, max: usize) -> bool {
-        let add = |entry: Option<(&AddressKey, &usize)>| match entry.map_or(0, |(_, count)| *count) + more {
-            count if count > max => Operation::Abort(()),
-            count => Operation::Insert(count),
-        };
-        !matches!(self.0.pin().compute(key, add), Compute::Aborted(()))
+    pub(crate) fn take(&self, key: AddressKey, more: N, max: N) -> bool {
+        let mut part = self.part(key);
+        let count = part.get(&key).copied().unwrap_or_default() + more;
+        if count <= max {
+            part.insert(key, count);
+        }
+        count <= max
     }
 
     /// Stops counting `fewer` of an address.
-    pub(crate) fn give_back(&self, key: AddressKey, fewer: usize) {
-        let subtract = |entry: Option<(&AddressKey, &usize)>| match entry {
-            None => Operation::Abort(()),
-            Some((_, count)) if *count <= fewer => Operation::Remove,
-            Some((_, count)) => Operation::Insert(count - fewer),
-        };
-        self.0.pin().compute(key, subtract);
+    pub(crate) fn give_back(&self, key: AddressKey, fewer: N) {
+        let mut part = self.part(key);
+        match part.get_mut(&key) {
+            Some(count) if *count > fewer => *count = *count - fewer,
+            _ => _ = part.remove(&key),
+        }
+        if part.capacity() > KEPT_MAX && part.len() < part.capacity() / 4 {
+            let len = part.len();
+            part.shrink_to(2 * len);
+        }
     }
 
     /// How many an address has.
-    pub(crate) fn count(&self, key: AddressKey) -> usize {
-        self.0.pin().get(&key).copied().unwrap_or(0)
+    pub(crate) fn count(&self, key: AddressKey) -> N {
+        self.part(key).get(&key).copied().unwrap_or_default()
     }
 
     /// How many addresses have any.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.0.iter().map(|part| lock(part).len()).sum()
     }
+
+    fn part(&self, key: AddressKey) -> MutexGuard<'_, HashMap<AddressKey, N>> {
+        let folded = key.iter().fold(0u8, |folded, byte| folded.rotate_left(3) ^ byte);
+        lock(&self.0[folded as usize % PARTS])
+    }
+}
+
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().expect("nothing panics while it changes a count")
 }
 
 #[cfg(test)]
@@ -45,7 +74,7 @@ mod tests {
 
     #[test]
     fn loops_count_an_address_together_and_up_to_its_limit() {
-        let counts = AddressCounts::default();
+        let counts = AddressCounts::<u32>::default();
         let key = |n: u8| AddressKey::from([n; 8]);
         let taken = std::thread::scope(|scope| {
             let take = || (0..2000).filter(|n| counts.take(key((n % 2) as u8), 1, 700)).count();
@@ -55,5 +84,17 @@ mod tests {
         assert_eq!((taken, counts.count(key(0)), counts.count(key(1))), (1400, 700, 700));
         (0..700).for_each(|_| counts.give_back(key(0), 1));
         assert_eq!((counts.count(key(0)), counts.len()), (0, 1));
+    }
+
+    #[test]
+    fn addresses_that_are_gone_leave_no_memory() {
+        let counts = AddressCounts::<u32>::default();
+        let keys = || (0..100_000u64).map(u64::to_le_bytes);
+        keys().for_each(|key| assert!(counts.take(key, 1, 1)));
+        let fullest = counts.0.iter().map(|part| lock(part).len()).max();
+        assert!(fullest < Some(2 * counts.len() / PARTS), "{fullest:?}");
+        keys().for_each(|key| counts.give_back(key, 1));
+        assert_eq!(counts.len(), 0);
+        assert!(counts.0.iter().all(|part| lock(part).capacity() <= 2 * KEPT_MAX));
     }
 }

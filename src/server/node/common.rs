@@ -1,14 +1,12 @@
-//! What the loops of a node have in common: numbers that every loop reads and changes, and the last figures of each. There is
-//! no lock: no turn waits for another loop.
+//! What the loops of a node have in common: numbers that every loop reads and changes, and the last figures of each. No lock is
+//! held for longer than an entry takes to change, so no turn waits for another.
 //!
 //! Invariants: a place is taken before what it is for, and given back by the loop that has it. What is counted here is
 //! counted once, whichever loop it is on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-
-use papaya::HashMap;
 
 use super::address_counts::AddressCounts;
 use super::figures::Figures;
@@ -31,14 +29,13 @@ pub(crate) struct Common {
     connections: AtomicUsize,
     streams: AtomicUsize,
     /// Connections by address, while that is limited.
-    pub(crate) addresses: AddressCounts,
+    pub(crate) addresses: AddressCounts<u32>,
     pub(crate) answers: WaitingAnswers,
     /// Accepts of public listeners.
     pub(crate) accepts: Allowance,
     pub(crate) publish_rates: PublishRates,
     /// Topics that exist only because subscribers name them, in the hubs of all loops.
     pub(crate) subscribed_topics: Arc<AtomicUsize>,
-    figures: HashMap<usize, Arc<Figures>>,
     /// How many loops have closed, in a drain, all streams but those of statistics.
     drained: AtomicUsize,
 }
@@ -49,6 +46,8 @@ struct LoopState {
     connections: AtomicUsize,
     /// When it last reported that it turns, in milliseconds; [`LEFT`]: it has ended.
     alive_at_ms: AtomicU64,
+    /// What it left last.
+    figures: Mutex<Option<Arc<Figures>>>,
 }
 
 const LEFT: u64 = u64::MAX;
@@ -65,7 +64,6 @@ impl Common {
             accepts: Allowance::default(),
             publish_rates: PublishRates::default(),
             subscribed_topics: Arc::default(),
-            figures: HashMap::new(),
         }
     }
 
@@ -165,12 +163,16 @@ impl Common {
 
     /// Leaves a loop's figures for all others.
     pub(super) fn leave(&self, index: usize, figures: Figures) {
-        self.figures.pin().insert(index, Arc::new(figures));
+        *self.last_figures(index) = Some(Arc::new(figures));
     }
 
     /// The last figures of a loop.
     pub(super) fn figures_of(&self, index: usize) -> Option<Arc<Figures>> {
-        self.figures.pin().get(&index).cloned()
+        self.last_figures(index).clone()
+    }
+
+    fn last_figures(&self, index: usize) -> MutexGuard<'_, Option<Arc<Figures>>> {
+        self.loops[index].figures.lock().expect("nothing panics while it exchanges a pointer")
     }
 }
 

@@ -1,11 +1,11 @@
-//! How much each token may publish in a second, through all loops of the node together. No loop waits for another.
+//! How much each token may publish in a second, through all loops of the node together.
 //!
 //! Invariant: a full allowance has no information and is not kept; the number of kept ones is bounded.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Mutex;
 use std::time::Duration;
-
-use papaya::HashMap;
 
 use crate::server::allowance::Allowance;
 
@@ -16,7 +16,7 @@ const TOKENS_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct PublishRates {
     /// By a hash: a token is a secret, and should not be stored in a further place.
-    of_tokens: HashMap<u64, Allowance>,
+    of_tokens: Mutex<HashMap<u64, Allowance>>,
 }
 
 /// Why a token may not publish now.
@@ -46,15 +46,14 @@ impl PublishRates {
             _ => return Err(OverRate::Always { events_max }),
         };
         let key = hash(token);
-        let of_tokens = self.of_tokens.pin();
+        let mut of_tokens = self.of_tokens.lock().expect("nothing panics while it counts");
         if of_tokens.len() >= TOKENS_MAX && !of_tokens.contains_key(&key) {
-            // Another loop may be taking from one of these at this moment: that token gets one second's worth more.
             of_tokens.retain(|_, allowance| !allowance.is_full(now));
             if of_tokens.len() >= TOKENS_MAX {
                 return Err(OverRate::For(Duration::from_secs(1)));
             }
         }
-        let allowance = of_tokens.get_or_insert_with(key, Allowance::default);
+        let allowance = of_tokens.entry(key).or_default();
         allowance.take(events, events_max, now).map_err(|at| OverRate::For(at.saturating_sub(now)))
     }
 }
@@ -94,6 +93,6 @@ mod tests {
         }
         assert!(matches!(take("one more", START), Err(OverRate::For(_))));
         assert_eq!(take("one more", START + Duration::from_secs(2)), Ok(()));
-        assert_eq!(rates.of_tokens.len(), 1, "what is full again is forgotten");
+        assert_eq!(rates.of_tokens.lock().unwrap().len(), 1, "what is full again is forgotten");
     }
 }

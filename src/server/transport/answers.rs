@@ -48,7 +48,7 @@ impl Account {
 pub(crate) struct WaitingAnswers {
     public_bytes: AtomicUsize,
     admin_bytes: AtomicUsize,
-    of_addresses: AddressCounts,
+    of_addresses: AddressCounts<usize>,
 }
 
 impl WaitingAnswers {

@@ -87,7 +87,7 @@ impl<I: Io> Transport<I> {
     /// True when one more stream of this client would be over its address's limit.
     pub(crate) fn is_over_address_limit(&self, client: &Client, node: &Node) -> bool {
         let Some(limit) = node.settings.limits.connections_per_ip_max else { return false };
-        let (count, limit) = (node.common.addresses.count(client.address.key()), limit as usize);
+        let count = node.common.addresses.count(client.address.key());
         match self.at(client.token.slot).flags.has(Flags::COUNTED) {
             true => count > limit,
             false => count >= limit && node.settings.proxies.trusted.trusts(client.peer.ip()),
@@ -104,7 +104,7 @@ impl<I: Io> Transport<I> {
         connection.peer = client.address;
         if node.settings.limits.connections_per_ip_max.is_some() {
             connection.flags.set(Flags::COUNTED);
-            node.common.addresses.take(client.address.key(), 1, usize::MAX);
+            node.common.addresses.take(client.address.key(), 1, u32::MAX);
         }
     }
 
@@ -129,7 +129,7 @@ impl<I: Io> Transport<I> {
             connection.flags.clear(Flags::COUNTED);
             if has_limit && counts && !connection.flags.has(Flags::ADMIN) {
                 connection.flags.set(Flags::COUNTED);
-                node.common.addresses.take(peer.key(), 1, usize::MAX);
+                node.common.addresses.take(peer.key(), 1, u32::MAX);
             }
         }
     }
@@ -155,7 +155,7 @@ fn count_address(peer: CompactPeer, flags: &mut Flags, node: &Node) -> Result<()
     if peer.ip().is_none() || node.settings.proxies.trusted.trusts(peer.ip()) {
         return Ok(());
     }
-    if !node.common.addresses.take(peer.key(), 1, limit.saturating_add(REFUSALS_PER_ADDRESS_MAX) as usize) {
+    if !node.common.addresses.take(peer.key(), 1, limit.saturating_add(REFUSALS_PER_ADDRESS_MAX)) {
         return Err(Refusal::AddressLimit);
     }
     flags.set(Flags::COUNTED);
