@@ -17,7 +17,7 @@ use crate::hub::holds::HoldChange;
 /// Evictions per call: about 2 ms. Events that arrive in a burst also expire in a burst.
 const EVICTIONS_PER_AGING_MAX: usize = 8192;
 /// Topics that vanish per call: about 2 ms.
-const VANISHING_PER_AGING_MAX: usize = 2048;
+const VANISHING_PER_AGING_MAX: usize = 1024;
 
 /// Which bound an entry was evicted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,7 +62,7 @@ pub(super) struct TopicLog {
     evicted_through: Sequence,
     /// The newest loss of this topic alone that the loss log has forgotten.
     loss_forgotten_at: Sequence,
-    /// The newest of all that came, events and losses that the loss log has forgotten.
+    /// The position of the newest event, or of the newest loss that the loss log has forgotten, whichever is later.
     changed_at: Sequence,
     last_evicted: Option<Naming>,
 }

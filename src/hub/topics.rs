@@ -73,7 +73,7 @@ pub(super) struct Topics {
     names: HashMap<Topic, TopicKey>,
     /// Published topics without subscribers, each with its number in the queue. A topic that vanished or was removed has none.
     unused: VecDeque<(TopicKey, u64)>,
-    /// How many have vanished since somebody asked.
+    /// How many have vanished since the last time that the hub was asked.
     vanished_lately: usize,
     /// The next number in that queue, and how many topics have one.
     next_number: u64,

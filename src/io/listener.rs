@@ -334,7 +334,7 @@ mod tests {
         let second = first.for_another_loop(&OPTIONS).unwrap();
         drop(first);
         assert!(!path.exists());
-        let _new_server = Listener::open(&ListenAddress::Unix(path.clone()), &OPTIONS, false);
+        let _new_server = Listener::open(&ListenAddress::Unix(path.clone()), &OPTIONS, false).unwrap();
         drop(second);
         assert!(path.exists());
     }

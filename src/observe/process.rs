@@ -12,22 +12,28 @@ use super::live::Live;
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// When free memory is returned once more: the timers of connections that have closed are gone by then, and with them the pages
+/// where these lay.
+const AGAIN_AFTER: u32 = 110;
 /// Looking at each descriptor costs about a microsecond: more than these are not counted one by one.
 const DESCRIPTORS_COUNTED_MAX: u64 = 4096;
 /// Fewer connections, topics and events than these leave little memory behind: about 1 MB.
 const RELEASED_MIN: u64 = 1000;
 
 /// Takes the first sample, and then one a second in a separate thread, which ends with the process. The thread calls
-/// `return_free_memory` when a time of many connections, topics or events is over.
+/// `return_free_memory` when a time of many connections, topics or events is over, and again [`AGAIN_AFTER`] samples later.
 pub fn sample_into(live: Arc<Live>, page_bytes: u64, return_free_memory: fn()) -> io::Result<()> {
     sample(&live, page_bytes);
     let sample_on = move || {
         let mut decline = Decline::default();
+        let mut again_in: u32 = 0;
         loop {
             thread::sleep(INTERVAL);
-            if decline.is_over(live.held.get()) {
+            let is_over = decline.is_over(live.held.get());
+            if is_over || again_in == 1 {
                 return_free_memory();
             }
+            again_in = if is_over { AGAIN_AFTER } else { again_in.saturating_sub(1) };
             sample(&live, page_bytes);
         }
     };

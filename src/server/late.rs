@@ -7,12 +7,14 @@ use super::streams::open::StreamParams;
 use crate::event::Sequence;
 use crate::io::Token;
 
-/// Streams that start in one turn. Each has a client that returns, and may begin a replay.
-const STARTS_PER_TURN_MAX: usize = 256;
-
-/// The streams that wait to start, in the order in which they came, which is that of the places they wait for.
+/// The streams that wait to start, in the order in which they came, which is that of the places they wait for. The connection
+/// of each stays until it starts, is refused, or has waited for too long.
 #[derive(Debug, Default)]
-pub(crate) struct LateStreams(VecDeque<LateStream>);
+pub(crate) struct LateStreams {
+    waiting: VecDeque<LateStream>,
+    /// How many of them, from the front on, are to be refused.
+    refused: usize,
+}
 
 #[derive(Debug)]
 struct LateStream {
@@ -22,32 +24,48 @@ struct LateStream {
     through: Sequence,
 }
 
+/// What becomes of a late stream.
+pub(crate) enum Turn {
+    Start(Token, StreamParams),
+    Refuse(Token),
+}
+
 impl LateStreams {
     /// A stream waits until this loop has appended everything through a place, which is no earlier than those before.
     pub(crate) fn wait(&mut self, token: Token, params: StreamParams, through: Sequence) {
-        self.0.push_back(LateStream { token, params, through });
+        self.waiting.push_back(LateStream { token, params, through });
     }
 
-    /// True while one may start.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Refuses all that wait now.
+    pub(crate) fn refuse_all(&mut self) {
+        self.refused = self.waiting.len();
+    }
+
+    /// True while one is to start or to be refused.
     pub(crate) fn has_due(&self, head: Sequence) -> bool {
-        self.0.front().is_some_and(|late| late.through <= head)
+        self.refused > 0 || self.waiting.front().is_some_and(|late| late.through <= head)
     }
 
-    /// Takes those that start in this turn.
-    pub(crate) fn take_due(&mut self, head: Sequence) -> Vec<(Token, StreamParams)> {
-        let due = self.0.iter().take(STARTS_PER_TURN_MAX).take_while(|late| late.through <= head).count();
-        self.0.drain(..due).map(|late| (late.token, late.params)).collect()
-    }
-
-    /// Gives up all.
-    pub(crate) fn take_all(&mut self) -> Vec<Token> {
-        std::mem::take(&mut self.0).into_iter().map(|late| late.token).collect()
+    /// Takes the next one that is to start or to be refused.
+    pub(crate) fn next_due(&mut self, head: Sequence) -> Option<Turn> {
+        if !self.has_due(head) {
+            return None;
+        }
+        let LateStream { token, params, .. } = self.waiting.pop_front()?;
+        let is_refused = self.refused > 0;
+        self.refused = self.refused.saturating_sub(1);
+        Some(if is_refused { Turn::Refuse(token) } else { Turn::Start(token, params) })
     }
 
     /// Gives up one that has waited for too long. It is near the front.
     pub(crate) fn give_up(&mut self, token: Token) {
-        if let Some(index) = self.0.iter().position(|late| late.token == token) {
-            self.0.remove(index);
+        if let Some(index) = self.waiting.iter().position(|late| late.token == token) {
+            self.waiting.remove(index);
+            self.refused -= usize::from(index < self.refused);
         }
     }
 }

@@ -60,7 +60,7 @@ use api::waiting::{answer_of_broker, answer_of_silence, answer_of_sweep, ticket_
 use desk::Desk;
 use drain::Drain;
 use intake::Intake;
-use late::LateStreams;
+use late::{LateStreams, Turn};
 use node::Node;
 use node::letter::{Asker, Letter, Question, Reply};
 pub use node::member::Member;
@@ -84,13 +84,16 @@ const HOLD_INTERVAL: Duration = Duration::from_millis(5);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon housekeeping continues after a turn that did not finish it.
 const HOUSEKEEPING_REST: Duration = Duration::from_millis(5);
-/// Letters from other loops in one turn, and the time after which no other question is answered: each may take a page.
+/// Letters from other loops in one turn, and the time since the first question after which the rest is left to the next turn:
+/// each question may take a page.
 const LETTERS_PER_TURN_MAX: usize = 512;
 const LETTERS_TIME_MAX: Duration = Duration::from_millis(2);
 /// Deadlines in one turn: about 2 ms of heartbeats. After a host was stopped for a while, all of them are due.
 const DEADLINES_PER_TURN_MAX: usize = 512;
 
-/// Topics that vanish within a second and leave memory that is worth returning.
+/// Late streams that start, or are refused, in one turn: a client that returns may begin a replay.
+const LATE_STREAMS_PER_TURN_MAX: usize = 256;
+/// If this many topics have vanished since the last housekeeping, their memory is worth returning.
 const MANY_TOPICS: usize = 1000;
 
 /// What a server is built from.
@@ -343,12 +346,18 @@ impl<I: Io> Server<I> {
     /// has begun, all are refused. When their clients return, what is in force then decides.
     fn open_late_streams(&mut self) {
         if self.sweeps.take_has_begun() {
-            self.late.take_all().into_iter().for_each(|token| self.refuse_late_stream(token));
+            self.late.refuse_all();
         }
-        for (token, params) in self.late.take_due(self.hub.head()) {
-            self.with_waiting_stream(token, |desk, client, head, transport, node| {
-                desk.open_stream(client, head, params, transport, node);
-            });
+        for _ in 0..LATE_STREAMS_PER_TURN_MAX {
+            match self.late.next_due(self.hub.head()) {
+                None => return,
+                Some(Turn::Refuse(token)) => self.refuse_late_stream(token),
+                Some(Turn::Start(token, params)) => {
+                    self.with_waiting_stream(token, |desk, client, head, transport, node| {
+                        desk.open_stream(client, head, params, transport, node);
+                    });
+                }
+            }
         }
     }
 
@@ -372,7 +381,7 @@ impl<I: Io> Server<I> {
         });
     }
 
-    /// Has the desk go on with a request that waits, if `take` finds what for. Its client may have left.
+    /// Takes from a waiting request what it waits for, if `take` finds it, and lets the desk go on with it. Its client may have left.
     fn resume_waiting<T>(
         &mut self,
         token: Token,
@@ -504,7 +513,7 @@ impl<I: Io> Server<I> {
     }
 
     fn put_in_force(&mut self, settings: Settings) {
-        let Server { transport, node, api, streams, sweeps, hub, .. } = self;
+        let Server { transport, node, api, streams, late, sweeps, hub, .. } = self;
         let Settings { limits: old, topic_rules: old_rules, .. } = std::mem::replace(&mut node.settings, settings);
         let Settings { limits, jwt, topic_rules, .. } = &node.settings;
         if old_rules != *topic_rules {
@@ -518,7 +527,7 @@ impl<I: Io> Server<I> {
             api.access.denials.limit(jwt.denied_tokens_max);
         }
         // Without a key, before and now, no stream needs a token.
-        if jwt.is_some() || !streams.credentials.is_empty() {
+        if jwt.is_some() || !streams.credentials.is_empty() || !late.is_empty() {
             sweeps.review();
         }
         streams.forget_preambles();

@@ -625,11 +625,11 @@ impl Inbox {
             Message::Broadcast(broadcast) => {
                 self.shared.messages.fetch_sub(1, Ordering::Relaxed);
                 self.shared.bytes.fetch_sub(broadcast.frame.len(), Ordering::Relaxed);
-                self.note_progress();
             }
             Message::Gap(_) => _ = self.shared.gaps.fetch_sub(1, Ordering::Relaxed),
             _ => {}
         }
+        self.note_progress();
         Some(message)
     }
 
@@ -647,6 +647,8 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Relaxed);
+        // A lane that was given up takes, and discards, again.
+        self.note_progress();
     }
 }
 

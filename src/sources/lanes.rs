@@ -22,14 +22,14 @@ pub(super) struct Lanes(Vec<Lane>);
 
 struct Lane {
     outlet: Outlet,
-    /// Since when it has had no room.
+    /// Set when it had no room for something, until its loop makes progress.
     full: Option<Full>,
     is_given_up: bool,
     /// What it lacks since the last message that it got, if its loop has not read the gap for that.
     lost: Option<Arc<LostTopics>>,
 }
 
-/// A lane without room.
+/// A lane that had no room.
 struct Full {
     /// When its loop was last seen to make progress.
     since: Instant,
@@ -64,7 +64,7 @@ impl Lanes {
 
     /// Looks at every lane, so that each has its own time.
     fn all(&mut self, has_room: impl Fn(&Outlet) -> bool) -> bool {
-        let waiting = self.0.iter_mut().filter_map(|lane| (!lane.check(has_room(&lane.outlet))).then_some(()));
+        let waiting = self.0.iter_mut().filter_map(|lane| (!lane.check(&has_room)).then_some(()));
         waiting.count() == 0
     }
 
@@ -118,14 +118,15 @@ impl Lanes {
 
 impl Lane {
     /// True when a sender need not wait for this lane.
-    fn check(&mut self, has_room: bool) -> bool {
+    fn check(&mut self, has_room: impl Fn(&Outlet) -> bool) -> bool {
+        // First: if the loop reads on between the two, the lane has room and is forgotten to have had none.
         let progress = self.outlet.progress();
-        let full = self.full.take_if(|full| full.progress == progress);
-        if has_room && !(self.is_given_up && full.is_some()) {
-            self.is_given_up = false;
+        self.full.take_if(|full| full.progress != progress);
+        self.is_given_up &= self.full.is_some();
+        if self.is_given_up || has_room(&self.outlet) {
             return true;
         }
-        let full = self.full.insert(full.unwrap_or_else(|| Full { since: Instant::now(), progress }));
+        let full = self.full.get_or_insert_with(|| Full { since: Instant::now(), progress });
         self.is_given_up = full.since.elapsed() >= WAIT_MAX;
         self.is_given_up
     }

@@ -6,7 +6,8 @@
 //! which are already formatted.
 //!
 //! The policy for a full channel: a source waits while the loop makes progress, and for [`WAIT_MAX`] otherwise ([`Lanes`]).
-//! Then the event is dropped for this loop, counted, and announced as a gap at its place in the order. A client's publish never
+//! Then the event, and all that follow until the loop goes on, are dropped for this loop, counted, and announced as a gap at the
+//! place of the last one. A client's publish never
 //! waits: the server refuses the whole of it and reports that to the client.
 
 use std::collections::VecDeque;
@@ -349,7 +350,7 @@ mod tests {
     fn a_loop_that_stands_gets_nothing_more_until_it_goes_on() {
         let (outlet, standing) = channel(ChannelLimits { messages_max: 100, bytes_max: 1000 }, || ());
         let sequencer = Sequencer::new(RunName::from_bits(7), vec![outlet]);
-        let large = Event::message(Topic::new("large").unwrap(), &"x".repeat(600));
+        let large = Event::message(Topic::new("large").unwrap(), "x".repeat(600));
         assert!(sequencer.publish(&large));
         for event in [&large, &event("small"), &large] {
             assert!(!sequencer.publish(event));
@@ -357,6 +358,28 @@ mod tests {
         assert_eq!(drain(&standing), ["1 large", "4 channel_full large+small"]);
         assert!(sequencer.publish(&event("small")), "it goes on");
         assert_eq!(drain(&standing), ["5 small"]);
+    }
+
+    #[test]
+    fn a_loop_that_stood_goes_on_also_if_it_reads_only_gaps() {
+        let (outlet, standing) = channel(ChannelLimits { messages_max: 1, bytes_max: 1000 }, || ());
+        let mut lanes = Lanes::new(vec![outlet]);
+        let gap = |at| Gap {
+            sequence: Sequence(at),
+            id: EventId::new("x").unwrap(),
+            reason: GapReason::SourceLost,
+            scope: GapScope::All,
+        };
+        assert!(lanes.admits_gap());
+        lanes.push_gap(&gap(1));
+        while !lanes.admits_gap() {
+            std::thread::sleep(WAIT_STEP);
+        }
+        lanes.push_gap(&gap(2));
+        assert_eq!(drain(&standing).len(), 2);
+        assert!(lanes.admits_gap());
+        lanes.push_gap(&gap(3));
+        assert_eq!(drain(&standing), ["3 gap everywhere"]);
     }
 
     #[test]

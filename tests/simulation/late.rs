@@ -33,7 +33,12 @@ impl FirstOfTwo {
         let [member, other]: [Member; 2] =
             Member::of(&[outlet.clone(), other_outlet.clone()]).try_into().ok().expect("one for each outlet");
         let sequencer = Sequencer::new(run, vec![outlet.clone(), other_outlet]);
-        let plan = Plan { streams_max: 100, ..Plan::drawn(&mut Random::new(0)) };
+        let plan = Plan {
+            streams_max: 1000,
+            accepts_per_second_max: None,
+            connections_per_address_max: None,
+            ..Plan::drawn(&mut Random::new(0))
+        };
         let mut parts = plan.parts(
             Hub::new(run, plan.hub.clone()),
             inbox,
@@ -47,9 +52,14 @@ impl FirstOfTwo {
     }
 
     fn ask(&mut self, listener: ListenerIndex, says: &str) -> PeerId {
+        let peer = self.send(listener, says);
+        self.turn();
+        peer
+    }
+
+    fn send(&mut self, listener: ListenerIndex, says: &str) -> PeerId {
         let peer = self.server.io_mut().connect(listener, Peer::Unix, Pace::Eager);
         self.server.io_mut().peer_send(peer, says.as_bytes());
-        self.turn();
         peer
     }
 
@@ -69,6 +79,7 @@ impl FirstOfTwo {
 
 const RETURN: &str =
     "GET /events?topic=t0 HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nLast-Event-ID: x\r\n\r\n";
+const DISCONNECT: &str = "POST /disconnect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 14\r\n\r\n{\"topic\":\"t0\"}";
 
 #[test]
 fn a_late_stream_starts_once_its_loop_has_read_what_was_issued() {
@@ -87,10 +98,20 @@ fn a_sweep_refuses_late_streams_which_it_would_not_visit() {
     let mut this = FirstOfTwo::start();
     this.outlet.note_issued(Sequence(1));
     let late = this.ask(PUBLIC, RETURN);
-    this.ask(ADMIN, "POST /disconnect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 14\r\n\r\n{\"topic\":\"t0\"}");
+    this.ask(ADMIN, DISCONNECT);
     assert!(this.received(late).contains("retry: "), "{}", this.received(late));
     assert_eq!((this.server.open().1, this.server.counters().refused.get("position_unknown")), (0, 1));
-    this.sequencer.publish(&Event::message(Topic::new("t0").unwrap(), "one"));
+}
+
+#[test]
+fn late_streams_are_refused_also_when_they_are_more_than_a_turn_refuses() {
+    let mut this = FirstOfTwo::start();
+    this.outlet.note_issued(Sequence(1));
+    // About every second one goes to the other loop.
+    (0..600).for_each(|_| _ = this.send(PUBLIC, RETURN));
     this.turn();
-    assert!(!this.received(late).contains("one"));
+    let here = this.server.open().0 as u64;
+    assert!(here > 256, "{here} of them are in this loop");
+    this.ask(ADMIN, DISCONNECT);
+    assert_eq!(this.server.counters().refused.get("position_unknown"), here);
 }

@@ -76,7 +76,7 @@ impl Api {
         let next_loop = Some(index + 1).filter(|next| *next < node.member.loop_count()).map(|next| place_in(next, 0));
         let next = page.next.map(|place| place_in(index, place)).or(next_loop);
         let listed = Listed { index, infos: page.items, next };
-        if !node.member.has_peers() {
+        if index == node.member.index() && !node.member.has_peers() {
             return answer_topics(listed, Vec::new(), hub).into();
         }
         let names = listed.infos.iter().map(|info| info.name.clone()).collect();

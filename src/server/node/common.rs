@@ -1,5 +1,5 @@
-//! What the loops of a node have in common: numbers that every loop reads and changes, and the last figures of each. No lock is
-//! held for longer than an entry takes to change, so no turn waits for another.
+//! What the loops of a node have in common: numbers that every loop reads and changes, and the last figures of each. Locks are
+//! held for microseconds, so no turn waits for another's work.
 //!
 //! Invariants: a place is taken before what it is for, and given back by the loop that has it. What is counted here is
 //! counted once, whichever loop it is on.

@@ -11,12 +11,21 @@ use crate::server::allowance::Allowance;
 
 /// Tokens whose allowance is remembered at once: more than an operator issues, except as JWTs.
 const TOKENS_MAX: usize = 10_000;
+/// Between two searches of all of them, about 100 us each.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The allowances of tokens that published lately.
 #[derive(Debug, Default)]
 pub(crate) struct PublishRates {
+    of_tokens: Mutex<Tokens>,
+}
+
+#[derive(Debug, Default)]
+struct Tokens {
     /// By a hash: a token is a secret, and should not be stored in a further place.
-    of_tokens: Mutex<HashMap<u64, Allowance>>,
+    allowances: HashMap<u64, Allowance>,
+    /// When it was last searched for those that are full again.
+    searched_at: Duration,
 }
 
 /// Why a token may not publish now.
@@ -47,13 +56,17 @@ impl PublishRates {
         };
         let key = hash(token);
         let mut of_tokens = self.of_tokens.lock().expect("nothing panics while it counts");
-        if of_tokens.len() >= TOKENS_MAX && !of_tokens.contains_key(&key) {
-            of_tokens.retain(|_, allowance| !allowance.is_full(now));
-            if of_tokens.len() >= TOKENS_MAX {
+        let Tokens { allowances, searched_at } = &mut *of_tokens;
+        if allowances.len() >= TOKENS_MAX && !allowances.contains_key(&key) {
+            if now.saturating_sub(*searched_at) >= SEARCH_INTERVAL {
+                allowances.retain(|_, allowance| !allowance.is_full(now));
+                *searched_at = now;
+            }
+            if allowances.len() >= TOKENS_MAX {
                 return Err(OverRate::For(Duration::from_secs(1)));
             }
         }
-        let allowance = of_tokens.entry(key).or_default();
+        let allowance = allowances.entry(key).or_default();
         allowance.take(events, events_max, now).map_err(|at| OverRate::For(at.saturating_sub(now)))
     }
 }
@@ -93,6 +106,6 @@ mod tests {
         }
         assert!(matches!(take("one more", START), Err(OverRate::For(_))));
         assert_eq!(take("one more", START + Duration::from_secs(2)), Ok(()));
-        assert_eq!(rates.of_tokens.lock().unwrap().len(), 1, "what is full again is forgotten");
+        assert_eq!(rates.of_tokens.lock().unwrap().allowances.len(), 1, "what is full again is forgotten");
     }
 }

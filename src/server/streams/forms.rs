@@ -31,7 +31,7 @@ const BEGINNING_BYTES: usize = 256;
 pub(crate) struct Forms {
     deflater: Deflater,
     kept: HashMap<FormKey, Kept>,
-    /// In the order in which they were made.
+    /// In the order in which they were first made.
     order: VecDeque<FormKey>,
     bytes: usize,
     /// Forms that were forgotten, and that the hub does not know of.
@@ -135,17 +135,19 @@ impl Forms {
     }
 
     /// Returns how many others had to make room.
-    fn keep(&mut self, key: FormKey, kept: Kept) -> u64 {
+    fn keep(&mut self, key: FormKey, mut kept: Kept) -> u64 {
         let mut evicted = 0;
         self.bytes += kept.cost_bytes();
-        match self.kept.insert(key, kept) {
-            // It keeps the place in the order of the one that it replaces.
+        match self.kept.remove(&key) {
+            // The new one takes its place in the order, and so its age.
             Some(replaced) => {
                 self.bytes -= replaced.cost_bytes();
+                kept.made_at = replaced.made_at;
                 self.forgotten.push(replaced.form);
             }
             None => self.order.push_back(key),
         }
+        self.kept.insert(key, kept);
         while self.bytes > BYTES_MAX && self.order.len() > 1 {
             self.forget_oldest();
             evicted += 1;
@@ -212,6 +214,20 @@ mod tests {
         check(&[(MAX + 1, 0), (1, 0)], &[false, true]);
         check(&[(1, 0), (MAX, 0), (MAX - 1 - 2 * BEGINNING_BYTES, 0), (1, 0)], &[true, false, true, false]);
         check(&[(1, 0), (MAX - 2 * BEGINNING_BYTES - 2, 1), (0, 0)], &[true, true, false]);
+    }
+
+    #[test]
+    fn a_form_that_replaces_another_has_its_place_and_its_age() {
+        let mut forms = Forms::default();
+        let (key, stored) = kept(100, Duration::ZERO);
+        let made_again =
+            Kept { form: vec![b'z'; 10].into(), frame: stored.frame.clone(), made_at: AGE_MAX, stored_in: None };
+        forms.keep(key, stored);
+        forms.keep(key, made_again);
+        assert_eq!((forms.order.len(), forms.bytes), (1, 10 + 50 + OVERHEAD_BYTES));
+        assert_eq!(forms.take_forgotten().len(), 1, "the hub learns of the one that was replaced");
+        forms.age(AGE_MAX + Duration::from_nanos(1));
+        assert_eq!((forms.order.len(), forms.bytes, forms.take_forgotten().len()), (0, 0, 1));
     }
 
     fn kept(bytes: usize, made_at: Duration) -> (FormKey, Kept) {

@@ -175,7 +175,7 @@ impl StreamMode {
     /// of which only one has news.
     pub(crate) const SPECIAL: StreamMode = StreamMode(StreamMode::APART.0 | StreamMode::SEVERAL_TOPICS.0);
 
-    /// What differs from the streams that get a shared run as it is.
+    /// A stream without these always gets the shared run as it is.
     pub(crate) const NOT_PLAIN: StreamMode = StreamMode(StreamMode::SPECIAL.0 | StreamMode::COMPRESSED.0);
 
     /// What keeps a stream from getting a shared run as it is, whatever it has news of.
