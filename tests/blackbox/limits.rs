@@ -329,6 +329,7 @@ fn server_without_descriptors() -> (Server, Vec<Client>) {
 #[test]
 fn without_descriptors_accepting_pauses_and_resumes() {
     let (server, mut idle) = server_without_descriptors();
+    let idle_count = idle.len();
     // Far more than the one at a time that the spare descriptor lets in: these wait in the backlog.
     let mut waiting: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for client in idle.iter_mut().chain(&mut waiting) {
@@ -337,6 +338,8 @@ fn without_descriptors_accepting_pauses_and_resumes() {
     for mut client in idle.into_iter().chain(waiting) {
         assert_eq!(client.answer().status, 200);
     }
+    // Until then a stream may come on the spare descriptor, and is refused.
+    eventually("descriptors are free again", || (server.descriptors_below(128) <= 128 - idle_count).then_some(()));
     let mut subscriber = Subscriber::open(&server, "/events?topic=a");
     server.publish("a", "x");
     subscriber.expect(&["x"]);
