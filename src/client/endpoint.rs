@@ -22,8 +22,17 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads an address. The default scheme is http, and the default path is `default_path`.
+    /// Reads an address. The default scheme is http, and the default path is `default_path`, also in place of `/`.
     pub fn read(text: &str, default_path: &str) -> Result<Endpoint, String> {
+        let mut endpoint = Endpoint::read_any_path(text, default_path)?;
+        if endpoint.url.path() == "/" {
+            endpoint.url.set_path(default_path);
+        }
+        Ok(endpoint)
+    }
+
+    /// As [`Endpoint::read`], for servers of any kind, which may serve `/`: the default path is for an address without one.
+    pub fn read_any_path(text: &str, default_path: &str) -> Result<Endpoint, String> {
         let (socket, url) = match text.strip_prefix("unix:").map(split_socket) {
             Some(("", _)) => return Err(ADVICE.to_owned()),
             Some((path, target)) => {
@@ -36,7 +45,7 @@ impl Endpoint {
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(ADVICE.to_owned());
         }
-        if url.path() == "/" {
+        if !names_path(text) {
             url.set_path(default_path);
         }
         url.set_fragment(None);
@@ -73,6 +82,15 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// True if an address has a path, be it `/`.
+fn names_path(text: &str) -> bool {
+    if let Some(place) = text.strip_prefix("unix:") {
+        return split_socket(place).1.is_some();
+    }
+    let place = text.split_once("://").map_or(text, |(_, place)| place);
+    place.split(['?', '#']).next().is_some_and(|place| place.contains('/'))
+}
+
 /// Splits `PATH:/target`, as nginx writes it after `unix:`, into the socket and the target without its first slash.
 fn split_socket(place: &str) -> (&str, Option<&str>) {
     place.split_once(":/").map_or((place, None), |(path, target)| (path, Some(target)))
@@ -102,6 +120,20 @@ mod tests {
         for bad in ["", "http://", "ftp://host", "host:port", "unix:", "unix::/events"] {
             check(bad, None);
         }
+    }
+
+    #[test]
+    fn a_server_of_any_kind_may_serve_its_root() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(Endpoint::read_any_path(text, "/events").unwrap().to_string(), expected, "{text:?}");
+        };
+        check("http://host", "http://host/events");
+        check("http://host/", "http://host/");
+        check("host:3001/", "http://host:3001/");
+        check("https://host/?topic=a/b", "https://host/?topic=a/b");
+        check("https://host?topic=a/b", "https://host/events?topic=a/b");
+        check("unix:/run/f.sock", "unix:/run/f.sock:/events");
+        check("unix:/run/f.sock:/", "unix:/run/f.sock:/");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::load::page::page;
 use crate::load::plan::Plan;
 use crate::load::report::Report;
 use crate::load::summary::{missed_lines, summary};
-use crate::load::terminal::{Style, Terminal};
+use crate::load::terminal::{Output, Style, Terminal};
 
 /// The exit code after SIGINT, as shells compute it.
 const INTERRUPTED_EXIT_CODE: u8 = 128 + SIGINT as u8;
@@ -43,16 +43,18 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         args.clone()
     };
     let plan = plan(&args, descriptors_max).map_err(|error| UsageError(format!("{error:#}")))?;
-    let files = Files::create(&args.reporting)?;
-    let mut terminal = Terminal::new(style(&args));
+    let mut files = Files::create(&args.reporting)?;
+    let output = if files.takes_stdout { Output::Stderr } else { Output::Stdout };
+    let mut terminal = Terminal::new(style(&args), output);
     let outcome = conduct(&plan, &mut terminal, &interrupted)?;
     terminal.clear();
     let report = Report::new(&plan, &outcome);
     files.write(&report, &outcome)?;
-    let is_coloured = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = if args.quiet { missed_lines(&report, is_coloured) } else { summary(&report, is_coloured) };
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    stdout().write_all(text.as_bytes())?;
+    let lines = match args.quiet {
+        true => missed_lines(&report, output.is_coloured()),
+        false => summary(&report, output.is_coloured()),
+    };
+    output.write(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
     Ok(match outcome.interruption {
         Some(_) => ExitCode::from(INTERRUPTED_EXIT_CODE),
         None if report.missed.is_empty() => ExitCode::SUCCESS,
@@ -78,8 +80,9 @@ fn style(args: &LoadArgs) -> Style {
 
 /// The output files, created before the test: a path that can't be written to must not cost a whole run.
 struct Files {
-    json: Option<File>,
+    json: Option<Box<dyn Write>>,
     page: Option<File>,
+    takes_stdout: bool,
 }
 
 impl Files {
@@ -87,18 +90,21 @@ impl Files {
         let create = |flag: &str, path: &Path| {
             File::create(path).map_err(|error| UsageError(format!("{flag} {}: {error}", path.display())))
         };
-        Ok(Files {
-            json: args.json.as_deref().map(|path| create("--json", path)).transpose()?,
-            page: args.report.as_deref().map(|path| create("--report", path)).transpose()?,
-        })
+        let takes_stdout = args.json.as_deref() == Some(Path::new("-"));
+        let json = match args.json.as_deref() {
+            _ if takes_stdout => Some(Box::new(stdout()) as Box<dyn Write>),
+            path => path.map(|path| create("--json", path)).transpose()?.map(|file| Box::new(file) as Box<dyn Write>),
+        };
+        let page = args.report.as_deref().map(|path| create("--report", path)).transpose()?;
+        Ok(Files { json, page, takes_stdout })
     }
 
-    fn write(&self, report: &Report, outcome: &Outcome) -> anyhow::Result<()> {
-        if let Some(mut file) = self.json.as_ref() {
+    fn write(&mut self, report: &Report, outcome: &Outcome) -> anyhow::Result<()> {
+        if let Some(file) = &mut self.json {
             let text = serde_json::to_string_pretty(&report.figures)? + "\n";
             file.write_all(text.as_bytes()).context("--json")?;
         }
-        if let Some(mut file) = self.page.as_ref() {
+        if let Some(file) = &mut self.page {
             file.write_all(page(report, outcome.timeline.points()).as_bytes()).context("--report")?;
         }
         Ok(())

@@ -21,8 +21,8 @@ pub struct LoadArgs {
     #[arg(long, value_enum)]
     pub scenario: Option<Scenario>,
 
-    /// How many clients (single: 1, others: 1000 unless given).
-    #[arg(short = 'n', long, env = "SSE_CLIENTS", value_name = "N", value_parser = count_within(1, COUNT_MAX))]
+    /// How many clients, such as 500 or 10k (single: 1, others: 1000 unless given).
+    #[arg(short = 'n', long, env = "SSE_CLIENTS", value_name = "N", value_parser = parse_clients)]
     pub clients: Option<u32>,
 
     /// How long to hold the connections once all are open.
@@ -256,7 +256,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "PID", value_parser = count_within(0, COUNT_MAX))]
     pub server_pid: Vec<u32>,
 
-    /// Write every figure to this file as one flat JSON object.
+    /// Write every figure to this file as one flat JSON object; - is standard output, and the summary then goes to standard error.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
@@ -290,7 +290,7 @@ Exit codes: 0 all well, 1 a threshold missed, 2 wrong usage, 130 interrupted.";
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A time with its unit: `250ms`, `30s`, `5m`, `1h`, or several in a row.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time; write a number and a unit, such as 250ms, 30s or 5m");
     let mut total = Duration::ZERO;
     let mut rest = text.trim();
@@ -319,6 +319,22 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(format!("{text:?} is longer than a year"));
     }
     Ok(total)
+}
+
+/// A number of clients, also in thousands (`10k`) or millions (`1m`).
+pub(super) fn parse_clients(text: &str) -> Result<u32, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (number, unit) = match lower.split_at_checked(lower.len().saturating_sub(1)) {
+        Some((number, "k")) => (number, 1e3),
+        Some((number, "m")) => (number, 1e6),
+        _ => (&*lower, 1.0),
+    };
+    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let clients = number.parse::<f64>().ok().filter(|_| is_plain).map(|number| number * unit);
+    match clients.filter(|clients| clients.fract() == 0.0 && (1.0..=f64::from(COUNT_MAX)).contains(clients)) {
+        Some(clients) => Ok(clients as u32),
+        None => Err(format!("allowed is a whole number from 1 to {COUNT_MAX}, also as 10k or 1m")),
+    }
 }
 
 /// A number per second; the plan knows its bounds.
@@ -355,6 +371,19 @@ mod tests {
         check("8760h1us", None);
         check("5000000000000000h5000000000000000h", None);
         check("99999999999999999999h", None);
+    }
+
+    #[test]
+    fn clients_may_come_in_thousands() {
+        let check = |text: &str, expected: Option<u32>| assert_eq!(parse_clients(text).ok(), expected, "{text:?}");
+        check("1", Some(1));
+        check("10k", Some(10_000));
+        check("1.5K", Some(1500));
+        check("1m", Some(1_000_000));
+        check("100000000", (100_000_000 <= COUNT_MAX).then_some(100_000_000));
+        for bad in ["", "k", "0", "0k", "1.5", "-1k", "1e3", "10 thousand", "inf", "99999999999"] {
+            check(bad, None);
+        }
     }
 
     #[test]

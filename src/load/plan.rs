@@ -22,7 +22,7 @@ use crate::client::trust::Trust;
 use crate::io::dialer::Remote;
 use crate::redis_address::RedisAddress;
 
-const DURATION_DEFAULT: Duration = Duration::from_secs(30);
+pub(super) const DURATION_DEFAULT: Duration = Duration::from_secs(30);
 /// Bounds for connecting and publishing, per second: they keep the time of the last turn a valid number.
 pub(super) const RATE_MIN: f64 = 0.001;
 pub(super) const RATE_MAX: f64 = 1e6;

@@ -105,8 +105,8 @@ impl Outlet {
 
 fn http_outlet(args: &LoadArgs, url: &str, targets: &[Target]) -> anyhow::Result<Outlet> {
     let publishing = &args.publishing;
-    let endpoint =
-        Endpoint::read(url, "/publish").map_err(|advice| anyhow!("--publish-url {}: {advice}", redact_url(url)))?;
+    let endpoint = Endpoint::read_any_path(url, "/publish")
+        .map_err(|advice| anyhow!("--publish-url {}: {advice}", redact_url(url)))?;
     let mut headers = header_lines("--publish-header", &publishing.publish_header)?;
     if let Some(file) = &publishing.publish_token_file {
         headers.extend(authorization(file)?);

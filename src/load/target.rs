@@ -29,10 +29,11 @@ pub struct Target {
 impl Target {
     /// Resolves an address as users write it.
     pub fn new(text: &str, headers: &[(String, String)]) -> anyhow::Result<Target> {
-        let target = Endpoint::read(text, "/events").map_err(anyhow::Error::msg).and_then(|endpoint| match endpoint {
-            Endpoint { url, socket: Some(path) } => Ok(Target::on_unix_socket(&url, path, headers)),
-            Endpoint { url, socket: None } => Target::on_tcp(&url, headers),
-        });
+        let target =
+            Endpoint::read_any_path(text, "/events").map_err(anyhow::Error::msg).and_then(|endpoint| match endpoint {
+                Endpoint { url, socket: Some(path) } => Ok(Target::on_unix_socket(&url, path, headers)),
+                Endpoint { url, socket: None } => Target::on_tcp(&url, headers),
+            });
         target.with_context(|| redact_url(text))
     }
 
@@ -169,7 +170,7 @@ mod tests {
             &[],
             Some((
                 "127.0.0.1:443",
-                "GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n",
+                "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n",
             )),
         );
         check(

@@ -1,7 +1,7 @@
 //! The display while a test runs: a few lines that redraw themselves on a terminal, otherwise a line periodically. It
 //! goes to standard error, so that standard output holds only the requested events and the summary.
 
-use std::io::{Write, stderr, stdout};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::time::{Duration, Instant};
 
 use super::conductor::Display;
@@ -20,9 +20,38 @@ pub enum Style {
     Quiet,
 }
 
-/// Shows progress on standard error.
+/// Where events and the summary go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// Standard error: the figures take standard output.
+    Stderr,
+}
+
+impl Output {
+    /// Writes a text.
+    pub fn write(self, text: &str) -> io::Result<()> {
+        match self {
+            Output::Stdout => stdout().lock().write_all(text.as_bytes()),
+            Output::Stderr => stderr().lock().write_all(text.as_bytes()),
+        }
+    }
+
+    /// True when somebody reads it on a terminal that may have colours.
+    pub fn is_coloured(self) -> bool {
+        let is_terminal = match self {
+            Output::Stdout => stdout().is_terminal(),
+            Output::Stderr => stderr().is_terminal(),
+        };
+        is_terminal && std::env::var_os("NO_COLOR").is_none()
+    }
+}
+
+/// Shows progress on standard error, and events where the summary will go.
 pub struct Terminal {
     style: Style,
+    output: Output,
     shown_at: Option<Instant>,
     /// Lines to erase before the next drawing.
     drawn: usize,
@@ -32,9 +61,9 @@ const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Terminal {
-    /// Shows progress in that style.
-    pub fn new(style: Style) -> Terminal {
-        Terminal { style, shown_at: None, drawn: 0 }
+    /// Shows progress in that style, and events on `output`.
+    pub fn new(style: Style, output: Output) -> Terminal {
+        Terminal { style, output, shown_at: None, drawn: 0 }
     }
 
     /// Erases the drawing, to make room for the summary.
@@ -49,7 +78,7 @@ impl Terminal {
 impl Display for Terminal {
     fn line(&mut self, line: &str) {
         self.clear();
-        let _ = writeln!(stdout().lock(), "{line}");
+        let _ = self.output.write(&format!("{line}\n"));
     }
 
     fn progress(&mut self, stage: &str, clients: u32, snapshot: &Snapshot, timeline: &Timeline) {
