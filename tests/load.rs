@@ -406,6 +406,23 @@ fn batches_and_bare_payloads_arrive() {
 }
 
 #[test]
+fn a_server_that_serves_only_its_root_is_reached_there() {
+    let server = server(Behaviour::default());
+    let run = run(&server.url("/"), &["--publish-url", &server.url("/"), "--publish-count", "1"]);
+    assert_eq!((run.code, &run.figures["url"]), (Some(0), &Value::from(server.url("/"))), "{}", run.output);
+}
+
+#[test]
+fn a_server_that_sends_on_whole_bodies_gets_a_hint() {
+    const HINT: &str = "Then try --publish-body raw";
+    let server = server(Behaviour { sends_bodies_whole: true, ..Behaviour::default() });
+    let wrapped = load(&server, "/events", &[]);
+    assert!(wrapped.code == Some(1) && wrapped.output.contains(HINT), "{}", wrapped.output);
+    let raw = load(&server, "/events", &["--publish-body", "raw"]);
+    assert!(raw.code == Some(0) && !raw.output.contains(HINT), "{}", raw.output);
+}
+
+#[test]
 fn messages_go_through_redis() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("redis.sock");
@@ -523,6 +540,28 @@ fn the_report_and_the_page_hold_no_secret() {
     for text in [page, run.output, run.figures.to_string()] {
         assert!(!text.contains("hunter2"), "{text}");
     }
+}
+
+#[test]
+fn a_report_says_when_how_and_where_it_was_made() {
+    let run = load(&server(Behaviour::default()), "/events", &["-H", "Cookie: hunter2"]);
+    let text = |name: &str| run.figures[name].as_str().unwrap_or_default().to_owned();
+    assert_eq!(text("version"), env!("CARGO_PKG_VERSION"));
+    assert!(
+        text("date").ends_with(" GMT") && text("kernel").starts_with("Linux ") && text("machine").contains(" core")
+    );
+    let command = text("command");
+    assert!(command.contains(" load http://") && command.contains("-H 'Cookie: ***'"), "{command}");
+}
+
+#[test]
+fn figures_go_to_standard_output_and_the_summary_to_standard_error() {
+    let server = server(Behaviour::default());
+    let output = fanfare(&[&server.url("/events"), "-n", "0.01k", "--duration", "100ms", "--json", "-"]);
+    let figures: Value = serde_json::from_slice(&output.stdout).expect("nothing but JSON");
+    assert_eq!(figures["held_clients"], 10);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("clients      10 held of 10"));
+    assert!(!std::path::Path::new("-").exists());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::redis::redis_address;
 use crate::io::limits::raise_descriptor_limit;
 use crate::load::args::{LoadArgs, PublishArgs, ReportArgs};
 use crate::load::ask::ask;
+use crate::load::circumstances::Circumstances;
 use crate::load::conductor::{Outcome, conduct};
 use crate::load::page::page;
 use crate::load::plan::Plan;
@@ -43,12 +44,13 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         args.clone()
     };
     let plan = plan(&args, descriptors_max).map_err(|error| UsageError(format!("{error:#}")))?;
+    let circumstances = Circumstances::now(std::env::args());
     let mut files = Files::create(&args.reporting)?;
     let output = if files.takes_stdout { Output::Stderr } else { Output::Stdout };
     let mut terminal = Terminal::new(style(&args), output);
     let outcome = conduct(&plan, &mut terminal, &interrupted)?;
     terminal.clear();
-    let report = Report::new(&plan, &outcome);
+    let report = Report::new(&plan, &outcome, &circumstances);
     files.write(&report, &outcome)?;
     let lines = match args.quiet {
         true => missed_lines(&report, output.is_coloured()),

@@ -23,9 +23,12 @@ pub fn page(report: &Report, points: &[Point]) -> String {
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>fanfare load: {title}</title>\n\
          <style>{STYLE}</style>\n<main>\n<h1>fanfare load <span class=\"{verdict}\">{verdict}</span></h1>\n\
-         <p>{title}</p>\n<pre>{}</pre>\n",
+         <p>{title}</p>\n<p class=\"run\">{run}<br><code>{command}</code></p>\n<pre>{}</pre>\n",
         escaped(&summary(report, false).join("\n")),
         title = escaped(&title),
+        run =
+            escaped(&format!("{}, fanfare {}, {}, {}", text("date"), text("version"), text("machine"), text("kernel"))),
+        command = escaped(text("command")),
     );
     for plot in [connections(points), throughput(points), latency_over_time(points), percentiles(report)] {
         let _ = writeln!(html, "<figure>\n{}</figure>", plot.to_svg());
@@ -54,6 +57,7 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 sy
 main { max-width: 780px; margin: 2rem auto; padding: 0 1rem; }
 h1 span { font-size: 1rem; vertical-align: middle; padding: .1em .6em; border-radius: 1em; color: var(--paper); }
 .passed { background: var(--c); } .failed { background: var(--bad); } .interrupted { background: var(--b); }
+.run { color: var(--dim); font-size: 13px; overflow-wrap: anywhere; }
 pre { overflow-x: auto; padding: 1rem; border: 1px solid var(--line); border-radius: 6px; font-size: 12.5px; }
 figure { margin: 1.5rem 0; } svg { width: 100%; height: auto; }
 svg text { fill: var(--dim); font: 12px system-ui, sans-serif; } svg .title { fill: var(--ink); font-weight: 600; }

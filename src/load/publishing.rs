@@ -93,6 +93,17 @@ impl PublishPlan {
 }
 
 impl Outlet {
+    /// What to try where the server changes every event.
+    pub fn body_advice(&self) -> &'static str {
+        match self {
+            Outlet::Http { topics, .. } if topics.is_empty() => {
+                "does the server expect JSON with topic and data? Then leave --publish-body raw out"
+            }
+            Outlet::Http { .. } => "does the server send the whole body of a request on? Then try --publish-body raw",
+            Outlet::Redis { .. } => "does the server wrap what it gets from Redis?",
+        }
+    }
+
     /// The option that selects where messages go out, for the advice when no client receives any.
     pub fn flag(&self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::circumstances::Circumstances;
 use super::conductor::{Interruption, Outcome};
 use super::histogram::Latencies;
 use super::measures::{self, PERCENTILES};
@@ -37,7 +38,7 @@ pub struct Missed {
 
 impl Report {
     /// Computes the figures.
-    pub fn new(plan: &Plan, outcome: &Outcome) -> Report {
+    pub fn new(plan: &Plan, outcome: &Outcome, circumstances: &Circumstances) -> Report {
         let tally = &outcome.tally;
         let mut distributions = vec![
             ("connect", tally.connect.clone()),
@@ -52,6 +53,7 @@ impl Report {
             distributions.push(("publish_lag", published.lag.clone()));
         }
         let mut figures = Figures(Map::new());
+        circumstances.named().into_iter().for_each(|(name, text)| figures.set(name, text));
         figures.of_the_test(plan, outcome);
         figures.of_the_messages(outcome);
         for (name, latencies) in &distributions {
@@ -112,7 +114,14 @@ fn findings(plan: &Plan, outcome: &Outcome) -> Vec<String> {
         Some(publish) if !has_received && counters.lost_events > 0 => {
             vec![format!("no client received any message: does {} match the stream?", publish.outlet.flag())]
         }
-        _ => outcome.tally.findings.iter().map(ToString::to_string).collect(),
+        _ => {
+            let faults = outcome.tally.findings.iter().map(ToString::to_string);
+            let is_all_corrupted = counters.delivered_events == 0 && counters.corrupted_events > 0;
+            let advice = plan.publish.as_ref().filter(|_| is_all_corrupted).map(|publish| {
+                format!("every event arrived in another form than it was published: {}", publish.outlet.body_advice())
+            });
+            advice.into_iter().chain(faults).collect()
+        }
     }
 }
 
@@ -304,7 +313,7 @@ mod tests {
 
     #[test]
     fn every_number_is_a_measure_and_every_measure_a_number() {
-        let report = Report::new(&plan(&[]), &full_outcome());
+        let report = Report::new(&plan(&[]), &full_outcome(), &Circumstances::default());
         let numbers = report.figures.iter().filter(|(_, value)| value.is_number()).map(|(name, _)| name.clone());
         assert_eq!(numbers.collect::<BTreeSet<_>>(), measures::keys());
         let distributions: Vec<_> = report.distributions.iter().map(|(name, _)| *name).collect();
@@ -313,7 +322,7 @@ mod tests {
 
     #[test]
     fn deliveries_are_spread_over_the_time_that_they_took() {
-        let report = Report::new(&plan(&[]), &full_outcome());
+        let report = Report::new(&plan(&[]), &full_outcome(), &Circumstances::default());
         let figures = ["published_per_second", "delivering_seconds", "delivered_per_second"];
         assert_eq!(figures.map(|name| report.figure(name)), [Some(10.0), Some(4.0), Some(25.0)]);
     }
@@ -321,7 +330,7 @@ mod tests {
     #[test]
     fn a_requested_measure_without_a_value_counts_as_missed() {
         let check = |args: &[&str], outcome: &Outcome, expected: &[(&str, &str)]| {
-            let report = Report::new(&plan(args), outcome);
+            let report = Report::new(&plan(args), outcome, &Circumstances::default());
             let why = |missed: &Missed| (missed.threshold.to_string(), missed.value.unwrap_err());
             let found: Vec<_> = report.missed.iter().map(why).collect();
             let expected: Vec<_> = expected.iter().map(|(threshold, why)| ((*threshold).to_owned(), *why)).collect();

@@ -27,6 +27,8 @@ pub struct Behaviour {
     pub hang_up_after: Option<usize>,
     /// The milliseconds of `retry:` in the preamble.
     pub retry_ms: u32,
+    /// The body of a publish request is the data of one event, whatever it is.
+    pub sends_bodies_whole: bool,
 }
 
 impl Default for Behaviour {
@@ -39,6 +41,7 @@ impl Default for Behaviour {
             status: None,
             hang_up_after: None,
             retry_ms: 50,
+            sends_bodies_whole: false,
         }
     }
 }
@@ -173,9 +176,13 @@ fn serve_publisher(
         let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        for data in payloads(&String::from_utf8_lossy(&body)) {
-            lock(state).publish(data);
+        let body = String::from_utf8_lossy(&body);
+        let mut state = lock(state);
+        match state.behaviour.sends_bodies_whole {
+            true => state.publish(body.into_owned()),
+            false => payloads(&body).into_iter().for_each(|data| state.publish(data)),
         }
+        drop(state);
         reader.get_mut().write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")?;
         let Some(next) = Request::read(&mut reader)? else { return Ok(()) };
         request = next;
