@@ -4,7 +4,7 @@ mod support;
 
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::nginx::Nginx;
 use support::server::{Server, TOKEN};
 use support::sse_server::{Behaviour, Fault, SseServer};
@@ -562,6 +562,27 @@ fn figures_go_to_standard_output_and_the_summary_to_standard_error() {
     assert_eq!(figures["held_clients"], 10);
     assert!(String::from_utf8_lossy(&output.stderr).contains("clients      10 held of 10"));
     assert!(!std::path::Path::new("-").exists());
+}
+
+#[test]
+fn a_run_is_compared_with_an_earlier_one_of_its_kind() {
+    let server = server(Behaviour::default());
+    let folder = tempfile::tempdir().unwrap();
+    let baseline = folder.path().join("before.json");
+    let compare = |figures: Value, args: &[&str]| {
+        std::fs::write(&baseline, figures.to_string()).unwrap();
+        load(&server, "/events", &[&["--baseline", baseline.to_str().unwrap()], args].concat())
+    };
+    let before = |latency_us: u64| json!({ "scenario": "multi", "clients": 10, "latency_p50_us": latency_us });
+    let better = compare(before(3_600_000_000), &[]);
+    assert!(better.code == Some(0) && better.output.contains("latency_p50_us 3600000000 before"), "{}", better.output);
+    let worse = compare(before(1), &[]);
+    assert!(worse.code == Some(1) && worse.output.contains("a regression"), "{}", worse.output);
+    assert_eq!((&worse.figures["regressions"], &worse.figures["passed"]), (&json!(["latency_p50_us"]), &json!(false)));
+    let other = compare(before(1), &["--clients", "11"]);
+    assert!(other.code == Some(2) && other.output.contains("the baseline's clients is 10"), "{}", other.output);
+    let nonsense = compare(json!([]), &[]);
+    assert!(nonsense.code == Some(2) && nonsense.output.contains("not what --json writes"), "{}", nonsense.output);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use signal_hook::consts::SIGINT;
 
 use super::UsageError;
@@ -15,6 +15,7 @@ use super::redis::redis_address;
 use crate::io::limits::raise_descriptor_limit;
 use crate::load::args::{LoadArgs, PublishArgs, ReportArgs};
 use crate::load::ask::ask;
+use crate::load::baseline::Baseline;
 use crate::load::circumstances::Circumstances;
 use crate::load::conductor::{Outcome, conduct};
 use crate::load::page::page;
@@ -44,13 +45,18 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         args.clone()
     };
     let plan = plan(&args, descriptors_max).map_err(|error| UsageError(format!("{error:#}")))?;
+    // Before the files are made: --json may replace it.
+    let baseline = baseline(&args.reporting, &plan).map_err(|error| UsageError(format!("{error:#}")))?;
     let circumstances = Circumstances::now(std::env::args());
     let mut files = Files::create(&args.reporting)?;
     let output = if files.takes_stdout { Output::Stderr } else { Output::Stdout };
     let mut terminal = Terminal::new(style(&args), output);
     let outcome = conduct(&plan, &mut terminal, &interrupted)?;
     terminal.clear();
-    let report = Report::new(&plan, &outcome, &circumstances);
+    let mut report = Report::new(&plan, &outcome, &circumstances);
+    if let Some(baseline) = &baseline {
+        report.compare(baseline);
+    }
     files.write(&report, &outcome)?;
     let lines = match args.quiet {
         true => missed_lines(&report, output.is_coloured()),
@@ -59,7 +65,7 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     output.write(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
     Ok(match outcome.interruption {
         Some(_) => ExitCode::from(INTERRUPTED_EXIT_CODE),
-        None if report.missed.is_empty() => ExitCode::SUCCESS,
+        None if report.has_passed() => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
     })
 }
@@ -70,6 +76,16 @@ fn plan(args: &LoadArgs, descriptors_max: u64) -> anyhow::Result<Plan> {
     let plan = Plan::new(args, redis)?;
     plan.check_descriptors(descriptors_max)?;
     Ok(plan)
+}
+
+/// The earlier run to compare with, which has to be of the same kind.
+fn baseline(args: &ReportArgs, plan: &Plan) -> anyhow::Result<Option<Baseline>> {
+    let Some(path) = &args.baseline else { return Ok(None) };
+    let baseline = Baseline::read(path, args.baseline_tolerance)?;
+    match baseline.mismatch(&plan.kind()) {
+        None => Ok(Some(baseline)),
+        Some(mismatch) => bail!("--baseline {}: {mismatch}", path.display()),
+    }
 }
 
 fn style(args: &LoadArgs) -> Style {

@@ -268,6 +268,14 @@ pub struct ReportArgs {
     #[arg(long, value_name = "CONDITION")]
     pub fail_if: Vec<Threshold>,
 
+    /// Compare with the figures that an earlier run wrote with --json, and fail where this run is worse.
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+
+    /// By how much a figure may be worse than in the baseline.
+    #[arg(long, value_name = "PERCENT", default_value = "20%", value_parser = parse_percent)]
+    pub baseline_tolerance: f64,
+
     /// Fail on the given conditions only.
     #[arg(long)]
     pub no_default_thresholds: bool,

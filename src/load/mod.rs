@@ -13,6 +13,7 @@
 
 pub mod args;
 pub mod ask;
+pub mod baseline;
 pub mod circumstances;
 mod client;
 pub mod clock;

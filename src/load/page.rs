@@ -15,7 +15,7 @@ pub fn page(report: &Report, points: &[Point]) -> String {
     let text = |name: &str| report.figures.get(name).and_then(Value::as_str).unwrap_or_default();
     let verdict = match report.interruption {
         Some(_) => "interrupted",
-        None if report.missed.is_empty() => "passed",
+        None if report.has_passed() => "passed",
         None => "failed",
     };
     let title = format!("{} on {}", text("scenario"), text("url"));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::args::{LoadArgs, Scenario};
 use super::clock::micros;
@@ -177,6 +178,14 @@ impl Plan {
     pub fn hold(&self) -> Option<Duration> {
         let is_counted = self.publish.as_ref().is_some_and(|publish| publish.count_max < u32::MAX);
         self.duration.or((!is_counted).then_some(DURATION_DEFAULT))
+    }
+
+    /// The figures of a report that say which kind of test it was.
+    pub fn kind(&self) -> Map<String, Value> {
+        [("scenario", json!(self.fleet.scenario)), ("clients", json!(self.fleet.clients))]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect()
     }
 
     /// Fails, with the fix, if one process may not open as many descriptors as its share of the clients needs.

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::baseline::{Baseline, Change};
 use super::circumstances::Circumstances;
 use super::conductor::{Interruption, Outcome};
 use super::histogram::Latencies;
@@ -24,6 +25,8 @@ pub struct Report {
     pub distributions: Vec<(&'static str, Latencies)>,
     /// The thresholds that failed the test.
     pub missed: Vec<Missed>,
+    /// What changed since an earlier run, if there is one to compare with.
+    pub changes: Vec<Change>,
     /// If the user ended the test early: when.
     pub interruption: Option<Interruption>,
 }
@@ -67,10 +70,28 @@ impl Report {
             figures.set(&format!("answers_{status}"), *count);
         }
         figures.0.insert("findings".to_owned(), json!(findings(plan, outcome)));
-        let mut report =
-            Report { figures: figures.0, distributions, missed: Vec::new(), interruption: outcome.interruption };
+        let mut report = Report {
+            figures: figures.0,
+            distributions,
+            missed: Vec::new(),
+            changes: Vec::new(),
+            interruption: outcome.interruption,
+        };
         report.judge(plan, outcome);
         report
+    }
+
+    /// Compares the figures with those of an earlier run.
+    pub fn compare(&mut self, baseline: &Baseline) {
+        self.changes = baseline.compare(&self.figures);
+        let regressions = self.changes.iter().filter(|change| change.is_regression).map(|change| change.name);
+        self.figures.insert("regressions".to_owned(), regressions.collect());
+        self.figures.insert("passed".to_owned(), json!(self.has_passed()));
+    }
+
+    /// True when no threshold was missed, and nothing is worse than in the baseline.
+    pub fn has_passed(&self) -> bool {
+        self.missed.is_empty() && self.changes.iter().all(|change| !change.is_regression)
     }
 
     /// A figure as a number.
@@ -165,10 +186,9 @@ impl Figures {
     }
 
     fn of_the_test(&mut self, plan: &Plan, outcome: &Outcome) {
-        self.set("scenario", json!(plan.fleet.scenario));
+        self.0.extend(plan.kind());
         let urls: Vec<String> = plan.fleet.targets.iter().map(Target::shown).collect();
         self.set("url", urls.join(" "));
-        self.set("clients", plan.fleet.clients);
         self.set("processes", plan.processes);
         self.set("threads", plan.fleet.threads * plan.processes);
         self.set("held_clients", outcome.held_clients);

@@ -134,22 +134,27 @@ fn fault_lines(report: &Report, is_coloured: bool) -> Vec<String> {
     if let Some(Interruption { after_us, stage }) = report.interruption {
         lines.push(format!("interrupted  after {}, while {stage}", time(after_us)));
     }
+    lines.extend(
+        report.changes.iter().filter(|change| !change.is_regression).map(|change| format!("baseline     {change}")),
+    );
     lines.extend(missed_lines(report, is_coloured));
-    if report.missed.is_empty() {
+    if report.has_passed() {
         let (green, plain) = if is_coloured { ("\x1b[32m", "\x1b[0m") } else { ("", "") };
         lines.push(format!("{green}passed       every threshold{plain}"));
     }
     lines
 }
 
-/// A line for each threshold that was missed.
+/// A line for each threshold that was missed, and for each figure that is worse than in the baseline.
 pub fn missed_lines(report: &Report, is_coloured: bool) -> Vec<String> {
     let (red, plain) = if is_coloured { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
     let line = |Missed { threshold, value }: &Missed| match value {
         Ok(value) => format!("{red}missed       {threshold} (it was {value}){plain}"),
         Err(reason) => format!("{red}missed       {threshold} (not measured: {reason}){plain}"),
     };
-    report.missed.iter().map(line).collect()
+    let regressions = report.changes.iter().filter(|change| change.is_regression);
+    let regressions = regressions.map(|change| format!("{red}baseline     {change}{plain}"));
+    report.missed.iter().map(line).chain(regressions).collect()
 }
 
 /// A number with separated thousands.
