@@ -80,6 +80,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "client::token",
             "client::trust",
             "config::redact_url",
+            "config::REDACTED",
             "config::COUNT_MAX",
             "config::count_within",
             "config::number_within",

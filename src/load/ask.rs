@@ -11,7 +11,7 @@ use super::args::{LoadArgs, Scenario, parse_clients, parse_duration};
 use super::plan::DURATION_DEFAULT;
 use super::target::Target;
 use crate::client::endpoint::Endpoint;
-use crate::config::RedisUrl;
+use crate::redis_address::RedisAddress;
 
 const URL_DEFAULT: &str = "http://127.0.0.1:3001/dashboard/stream";
 
@@ -101,7 +101,8 @@ fn read_outlet(text: &str) -> Result<Option<Outlet>, String> {
     match text {
         "" => Ok(None),
         redis if redis.starts_with("redis") && redis.contains("://") => {
-            redis.parse::<RedisUrl>().map(|_| Some(Outlet::Redis(redis.to_owned())))
+            let address = RedisAddress::new(redis, None).map_err(|error| error.to_string());
+            address.map(|_| Some(Outlet::Redis(redis.to_owned())))
         }
         http => Endpoint::read_any_path(http, "/publish").map(|_| Some(Outlet::Http(http.to_owned()))),
     }
