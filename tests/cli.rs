@@ -69,14 +69,16 @@ fn wrong_usage_exits_2() {
         check(&[args, &[value]].concat(), &[], 2, &[&said]);
     };
     for wrong in ["10k", "-5", "1.5", "1e5", "", "99999999999999999999"] {
-        number(&["load", "h", "-n"], wrong, "--clients <N>", "1 to 2147483647");
+        number(&["load", "h", "--connecting-max"], wrong, "--connecting-max <N>", "1 to 2147483647");
         number(&["load", "h", "--payload-bytes"], wrong, "--payload-bytes <N>", "0 to 2147483647");
         number(&["doctor", "--connections"], wrong, "--connections <N>", "1 to 2147483647");
         number(&["tune", "--connections"], wrong, "--connections <N>", "1 to 2147483647");
         number(&["bus", "check", "--entries"], wrong, "--entries <N>", "0 to ");
     }
     number(&["subscribe", "h", "--count"], "0", "--count <N>", "1 to ");
-    number(&["load", "h", "-n"], "0", "--clients <N>", "1 to ");
+    for wrong in ["0", "-5", "1.5", "1e5", "", "10 k", "99999999999999999999"] {
+        number(&["load", "h", "-n"], wrong, "--clients <N>", "1 to 2147483647, also as 10k or 1m");
+    }
     check(
         &["load", "h", "--connect-rate", "x"],
         &[],

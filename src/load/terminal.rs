@@ -38,7 +38,7 @@ impl Output {
         }
     }
 
-    /// True when somebody reads it on a terminal that may have colours.
+    /// True when it is a terminal that may have colours.
     pub fn is_coloured(self) -> bool {
         let is_terminal = match self {
             Output::Stdout => stdout().is_terminal(),
