@@ -47,7 +47,7 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let plan = plan(&args, descriptors_max).map_err(|error| UsageError(format!("{error:#}")))?;
     // Before the files are made: --json may replace it.
     let baseline = baseline(&args.reporting, &plan).map_err(|error| UsageError(format!("{error:#}")))?;
-    let circumstances = Circumstances::now(std::env::args());
+    let circumstances = Circumstances::now(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()));
     let mut files = Files::create(&args.reporting)?;
     let output = if files.takes_stdout { Output::Stderr } else { Output::Stdout };
     let mut terminal = Terminal::new(style(&args), output);

@@ -20,8 +20,8 @@ pub struct Circumstances {
     pub kernel: String,
 }
 
-/// The options whose value is a header.
-const HEADER_OPTIONS: [&str; 3] = ["-H", "--header", "--publish-header"];
+/// The long options whose value is a header; the short one is -H.
+const HEADER_OPTIONS: [&str; 2] = ["--header", "--publish-header"];
 
 impl Circumstances {
     /// Those of this process.
@@ -65,14 +65,22 @@ fn command(arguments: impl IntoIterator<Item = String>) -> String {
     let mut words = Vec::new();
     let mut is_header = false;
     for argument in arguments {
+        let was_option = std::mem::take(&mut is_header);
         let shown = match argument.split_once('=') {
-            _ if is_header => redact_header(&argument),
+            _ if was_option => redact_header(&argument),
+            // Also behind other short options: -qH.
+            _ if argument.starts_with('-') && !argument.starts_with("--") && argument.contains('H') => {
+                let (options, header) = argument.split_at(argument.find('H').map_or(0, |at| at + 1));
+                is_header = header.is_empty();
+                if is_header { argument } else { format!("{options}{}", redact_header(header)) }
+            }
             Some((option, header)) if HEADER_OPTIONS.contains(&option) => format!("{option}={}", redact_header(header)),
-            _ if argument.starts_with("-H") && argument.len() > 2 => format!("-H{}", redact_header(&argument[2..])),
             Some((option, value)) if option.starts_with("--") => format!("{option}={}", redact_url(value)),
-            _ => redact_url(&argument),
+            _ => {
+                is_header = HEADER_OPTIONS.contains(&&*argument);
+                redact_url(&argument)
+            }
         };
-        is_header = HEADER_OPTIONS.contains(&&*argument);
         words.push(quoted(shown));
     }
     words.join(" ")
@@ -103,6 +111,7 @@ mod tests {
         check(&["fanfare", "load", "http://h/?topic=a&b", "-n", "10k"], "fanfare load 'http://h/?topic=a&b' -n 10k");
         check(&["load", "-H", "Cookie: hunter2", "h"], "load -H 'Cookie: ***' h");
         check(&["--header=Cookie: hunter2", "-HA: hunter2"], "'--header=Cookie: ***' '-HA: ***'");
+        check(&["-qH", "Cookie: hunter2", "-vHCookie: hunter2", "h"], "-qH 'Cookie: ***' '-vHCookie: ***' h");
         check(&["--publish-header", "hunter2"], "--publish-header ': ***'");
         check(&["https://me:hunter2@h/a?access_token=hunter2"], "'https://me:***@h/a?access_token=***'");
         check(&["--redis-url", "redis://:hunter2@h"], "--redis-url 'redis://:***@h'");
