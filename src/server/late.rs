@@ -25,7 +25,7 @@ struct LateStream {
 }
 
 /// What becomes of a late stream.
-pub(crate) enum Turn {
+pub(crate) enum Verdict {
     Start(Token, StreamParams),
     Refuse(Token),
 }
@@ -51,14 +51,14 @@ impl LateStreams {
     }
 
     /// Takes the next one that is to start or to be refused.
-    pub(crate) fn next_due(&mut self, head: Sequence) -> Option<Turn> {
+    pub(crate) fn next_due(&mut self, head: Sequence) -> Option<Verdict> {
         if !self.has_due(head) {
             return None;
         }
         let LateStream { token, params, .. } = self.waiting.pop_front()?;
         let is_refused = self.refused > 0;
         self.refused = self.refused.saturating_sub(1);
-        Some(if is_refused { Turn::Refuse(token) } else { Turn::Start(token, params) })
+        Some(if is_refused { Verdict::Refuse(token) } else { Verdict::Start(token, params) })
     }
 
     /// Gives up one that has waited for too long. It is near the front.

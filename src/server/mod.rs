@@ -60,7 +60,7 @@ use api::waiting::{answer_of_broker, answer_of_silence, answer_of_sweep, ticket_
 use desk::Desk;
 use drain::Drain;
 use intake::Intake;
-use late::{LateStreams, Turn};
+use late::{LateStreams, Verdict};
 use node::Node;
 use node::letter::{Asker, Letter, Question, Reply};
 pub use node::member::Member;
@@ -351,8 +351,8 @@ impl<I: Io> Server<I> {
         for _ in 0..LATE_STREAMS_PER_TURN_MAX {
             match self.late.next_due(self.hub.head()) {
                 None => return,
-                Some(Turn::Refuse(token)) => self.refuse_late_stream(token),
-                Some(Turn::Start(token, params)) => {
+                Some(Verdict::Refuse(token)) => self.refuse_late_stream(token),
+                Some(Verdict::Start(token, params)) => {
                     self.with_waiting_stream(token, |desk, client, head, transport, node| {
                         desk.open_stream(client, head, params, transport, node);
                     });

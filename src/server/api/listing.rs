@@ -43,7 +43,7 @@ impl Api {
         asked.admit_answer(PAGE_BYTES_MAX, node)?;
         Ok(match index {
             None => Outcome::Ask(Question::FirstTopicPages(window)),
-            Some(index) => self.topics_of_loop(index, window, asked.hub, node),
+            Some(index) => self.topics_of_loop(index, window, || topic_page(window, asked.hub), asked.hub, node),
         })
     }
 
@@ -55,18 +55,23 @@ impl Api {
         let infos = own.items.iter().chain(others.iter().flat_map(|page| &page.items));
         let topics = if is_whole { merge_topics(infos) } else { Vec::new() };
         if !is_whole || !window.holds(topics.len()) {
-            return match node.member.is_first() {
-                true => self.complete_topics(0, own, hub, node),
-                false => Outcome::Ask(Question::TopicPage(0, window)),
-            };
+            return self.topics_of_loop(0, window, || own, hub, node);
         }
         let shown = topics.iter().map(TopicView::of).collect();
         json(200, &TopicList { count: topics.len(), topics: shown, next: None }).into()
     }
 
-    fn topics_of_loop(&self, index: usize, window: Window, hub: &Hub, node: &Node) -> Outcome {
+    /// The topics of a page of loop `index`; `own` builds it, if that is this loop.
+    fn topics_of_loop(
+        &self,
+        index: usize,
+        window: Window,
+        own: impl FnOnce() -> Page<TopicInfo>,
+        hub: &Hub,
+        node: &Node,
+    ) -> Outcome {
         match index == node.member.index() {
-            true => self.complete_topics(index, topic_page(window, hub), hub, node),
+            true => self.complete_topics(index, own(), hub, node),
             false => Outcome::Ask(Question::TopicPage(index, window)),
         }
     }
