@@ -466,7 +466,7 @@ pub struct IoConfig {
     /// The kernel closes a connection when sent bytes, or probes, stay unacknowledged for this long
     ///
     /// Unset: twice the longer of --heartbeat and --stall-timeout, at least 2 minutes. An idle connection is probed
-    /// from half of this time on.
+    /// from three quarters of this time on.
     #[arg(id = "tcp-user-timeout", long, value_name = "TIME",
           value_parser = duration_within(Patience::USER_TIMEOUT_MIN, DAY))]
     pub tcp_user_timeout: Option<Duration>,
@@ -481,7 +481,7 @@ impl IoConfig {
     }
 }
 
-/// The least user timeout when none is set. It suits any usual heartbeat: four probes, the first after one minute.
+/// The least user timeout when none is set. It suits any usual heartbeat: four probes, the first after 90 seconds.
 const USER_TIMEOUT_UNSET_MIN: Duration = Duration::from_secs(120);
 
 /// What is written to standard error.

@@ -47,14 +47,17 @@ impl Patience {
     /// The shortest user timeout that outlasts a lost probe: the kernel counts probes in whole seconds.
     pub const USER_TIMEOUT_MIN: Duration = Duration::from_secs(4);
 
-    /// Four probes, the first after half of the user timeout: for timeouts of at least eight seconds.
+    /// Four probes, the first after three quarters of the user timeout; after half of one that is too short for that. A server
+    /// whose heartbeats are late because its host is overloaded would only be slower with the kernel's probes on top.
     pub fn new(user_timeout: Duration) -> Patience {
         const SECOND: Duration = Duration::from_secs(1);
         let whole_seconds = |time: Duration| Duration::from_secs(time.as_secs()).max(SECOND);
+        // In sixteenths.
+        let (first, each) = if user_timeout >= 16 * SECOND { (12, 1) } else { (8, 2) };
         Patience {
             user_timeout,
-            probe_after: whole_seconds(user_timeout / 2),
-            probe_interval: whole_seconds(user_timeout / 8),
+            probe_after: whole_seconds(user_timeout / 16 * first),
+            probe_interval: whole_seconds(user_timeout / 16 * each),
         }
     }
 }
@@ -110,6 +113,6 @@ mod tests {
             assert!(probe_after.subsec_nanos() == 0 && probe_interval.subsec_nanos() == 0, "{seconds}");
         }
         let usual = Patience::new(Duration::from_secs(120));
-        assert_eq!((usual.probe_after.as_secs(), usual.probe_interval.as_secs()), (60, 15));
+        assert_eq!((usual.probe_after.as_secs(), usual.probe_interval.as_secs()), (90, 7));
     }
 }

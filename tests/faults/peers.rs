@@ -125,13 +125,13 @@ fn a_peer_behind_a_pulled_cable_is_closed_and_others_miss_nothing() {
     wait_until("their descriptors are back", || server.descriptors_below(u32::MAX) <= at_rest);
 }
 
-/// An idle connection is probed from half of the user timeout on. The answer to one of its probes is lost.
+/// An idle connection is probed before the user timeout is over. The answer to one of its probes is lost.
 #[test]
 #[ignore = "makes network namespaces, as root: tests/with-network-namespaces runs it"]
 fn a_lost_keepalive_probe_ends_no_connection() {
     let cable = Cable::lay();
     let far = format!("{}:0", cable.near_address());
-    let patience = ["--stall-timeout", "1s", "--tcp-user-timeout", "16s", "--heartbeat", "8s"];
+    let patience = ["--stall-timeout", "1s", "--tcp-user-timeout", "15s", "--heartbeat", "7s"];
     let server = Server::start(&[&["--listen", "127.0.0.1:0", "--listen", &far], &patience[..]].concat());
     let listener = server.url_of(1, "");
     let mut peer = cable.ask(&listener);
