@@ -49,7 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "protocol::head::HeadLimits",
             "protocol::publish::PublishLimits",
             "io::listener::ListenAddress",
-            "io::socket_options::Patience",
+            "io::socket_options::USER_TIMEOUT_MIN",
             "auth::proxies::TrustedProxy",
             "auth::KeyError",
             "auth::Keys",

@@ -8,7 +8,7 @@ use super::UsageError;
 use crate::config::Loaded;
 use crate::io::activation::{self, Passed};
 use crate::io::listener::{ListenAddress, Listener};
-use crate::io::socket_options::{Patience, SocketOptions};
+use crate::io::socket_options::SocketOptions;
 use crate::server::{Entrance, ListenerRole, Reach};
 
 /// Opened listeners, each with its role in the server.
@@ -36,7 +36,7 @@ impl Listeners {
             backlog: config.listen.backlog,
             send_buffer_bytes: config.io.send_buffer_bytes,
             unsent_bytes_max: config.io.unsent_bytes_max,
-            patience: Patience::new(config.tcp_user_timeout),
+            user_timeout: config.tcp_user_timeout,
         };
         let mut listeners = Listeners { opened: Vec::new(), roles: Vec::new(), options, loops };
         for passed in activation::take_passed().context("taking the sockets that were passed")? {

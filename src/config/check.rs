@@ -312,8 +312,8 @@ fn user_timeout(options: &Options, settings: &Settings) -> Result<(), ConfigErro
         return refuse(with("stall-timeout"), reason);
     }
     if 2 * options.delivery.heartbeat_interval > user_timeout {
-        let reason = "the kernel would probe every silent subscriber between two heartbeats, and close those whose \
-                      network loses the probes: tcp-user-timeout must be at least twice heartbeat, or unset";
+        let reason = "a network that is away for one heartbeat would close its subscribers before the next: \
+                      tcp-user-timeout must be at least twice heartbeat, or unset";
         return refuse(with("heartbeat"), reason);
     }
     Ok(())

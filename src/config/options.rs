@@ -23,7 +23,7 @@ use super::values::{
 use crate::auth::proxies::TrustedProxy;
 use crate::event::{TOPIC_BYTES_MAX, Topic};
 use crate::io::listener::ListenAddress;
-use crate::io::socket_options::Patience;
+use crate::io::socket_options::USER_TIMEOUT_MIN;
 use crate::protocol::head::HeadLimits;
 use crate::protocol::publish::PublishLimits;
 
@@ -463,25 +463,25 @@ pub struct IoConfig {
     #[arg(id = "send-buffer", long, value_name = "SIZE", value_parser = size_within(4 * KIB, 64 * MIB))]
     pub send_buffer_bytes: Option<usize>,
 
-    /// The kernel closes a connection when sent bytes, or probes, stay unacknowledged for this long
+    /// The kernel closes a connection when sent bytes stay unacknowledged for this long
     ///
-    /// Unset: twice the longer of --heartbeat and --stall-timeout, at least 2 minutes. An idle connection is probed
-    /// from three quarters of this time on.
+    /// Unset: twice the longer of --heartbeat and --stall-timeout, at least 2 minutes. Heartbeats
+    /// are such bytes, so a peer that vanished is closed too.
     #[arg(id = "tcp-user-timeout", long, value_name = "TIME",
-          value_parser = duration_within(Patience::USER_TIMEOUT_MIN, DAY))]
+          value_parser = duration_within(USER_TIMEOUT_MIN, DAY))]
     pub tcp_user_timeout: Option<Duration>,
 }
 
 impl IoConfig {
     /// The user timeout that is set, or else one derived from `delivery`: the kernel closes no connection that the
-    /// server still waits for, and probes no subscriber that gets heartbeats.
+    /// server still waits for.
     pub(super) fn user_timeout_beside(&self, delivery: &DeliveryConfig) -> Duration {
         let follows = 2 * delivery.heartbeat_interval.max(delivery.stall_timeout);
         self.tcp_user_timeout.unwrap_or(follows.max(USER_TIMEOUT_UNSET_MIN))
     }
 }
 
-/// The least user timeout when none is set. It suits any usual heartbeat: four probes, the first after 90 seconds.
+/// The least user timeout when none is set. It suits any usual heartbeat.
 const USER_TIMEOUT_UNSET_MIN: Duration = Duration::from_secs(120);
 
 /// What is written to standard error.

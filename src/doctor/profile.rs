@@ -56,9 +56,8 @@ pub const FIXED: &[Key] = &[
                  everything between the server and a proxy on the same host, and what network cards without NAPI \
                  receive. Kernel \
                  default: 1000.",
-        consequence: "part of a burst is dropped, such as the keepalive probes of a crowd that connected at once (the \
-                      second column of /proc/net/softnet_stat counts the drops); TCP retransmits after 200 ms, and \
-                      each lost probe brings its connection nearer to its timeout",
+        consequence: "part of a burst is dropped, such as the heartbeats of a crowd that connected at once (the \
+                      second column of /proc/net/softnet_stat counts the drops); TCP retransmits after 200 ms",
         least: queued_packets,
         set: queued_packets,
     },

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::epoll::EpollIo;
 use super::listener::{ListenAddress, Listener};
-use super::socket_options::{Patience, SocketOptions};
+use super::socket_options::SocketOptions;
 use super::uring::Ring;
 use super::{Accept, Close, Gone, Io, ListenerIndex, Read, Readiness, Sent, Socket, Token};
 use crate::event::Frame;
@@ -27,11 +27,7 @@ const OPTIONS: SocketOptions = SocketOptions {
     backlog: 512,
     send_buffer_bytes: Some(4096),
     unsent_bytes_max: 16 << 10,
-    patience: Patience {
-        user_timeout: Duration::from_secs(120),
-        probe_after: Duration::from_secs(60),
-        probe_interval: Duration::from_secs(15),
-    },
+    user_timeout: Duration::from_secs(120),
 };
 
 fn listener() -> (Listener, SocketAddr) {

@@ -264,7 +264,7 @@ impl AsRawFd for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::socket_options::{Patience, SocketOptions};
+    use crate::io::socket_options::SocketOptions;
 
     #[test]
     fn an_error_of_the_listener_is_not_taken_for_one_of_the_connection() {
@@ -282,7 +282,7 @@ mod tests {
             backlog: 8,
             send_buffer_bytes: None,
             unsent_bytes_max: 16 << 10,
-            patience: Patience::new(Duration::from_secs(120)),
+            user_timeout: Duration::from_secs(120),
         };
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = Listener::open(&address, &options, false).unwrap();

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use socket2::{Domain, Socket, TcpKeepalive};
+use socket2::{Domain, Socket};
 
 /// A listener's options.
 #[derive(Clone, Copy, Debug)]
@@ -24,43 +24,12 @@ pub struct SocketOptions {
     pub send_buffer_bytes: Option<usize>,
     /// TCP_NOTSENT_LOWAT.
     pub unsent_bytes_max: usize,
-    /// When TCP gives up a silent peer.
-    pub patience: Patience,
-}
-
-/// How long TCP waits for a peer: to acknowledge data, and to answer probes of an idle connection.
-///
-/// Invariant: the kernel gives an idle connection up only when at least two probes in a row have got no answer. With
-/// TCP_USER_TIMEOUT set, the kernel ignores the usual count of probes (`net.ipv4.tcp_keepalive_probes`): it gives up
-/// at the first unanswered probe that finds the peer silent for the user timeout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// TCP_USER_TIMEOUT: how long sent data, or probes, may stay unacknowledged.
+    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before the kernel gives the peer up.
     pub user_timeout: Duration,
-    /// TCP_KEEPIDLE: how long a connection may be silent before the kernel probes it.
-    pub probe_after: Duration,
-    /// TCP_KEEPINTVL: how long until the next probe.
-    pub probe_interval: Duration,
 }
 
-impl Patience {
-    /// The shortest user timeout that outlasts a lost probe: the kernel counts probes in whole seconds.
-    pub const USER_TIMEOUT_MIN: Duration = Duration::from_secs(4);
-
-    /// Four probes, the first after three quarters of the user timeout; after half of one that is too short for that. A server
-    /// whose heartbeats are late because its host is overloaded would only be slower with the kernel's probes on top.
-    pub fn new(user_timeout: Duration) -> Patience {
-        const SECOND: Duration = Duration::from_secs(1);
-        let whole_seconds = |time: Duration| Duration::from_secs(time.as_secs()).max(SECOND);
-        // In sixteenths.
-        let (first, each) = if user_timeout >= 16 * SECOND { (12, 1) } else { (8, 2) };
-        Patience {
-            user_timeout,
-            probe_after: whole_seconds(user_timeout / 16 * first),
-            probe_interval: whole_seconds(user_timeout / 16 * each),
-        }
-    }
-}
+/// The shortest user timeout: TCP sends a lost packet four times within it.
+pub const USER_TIMEOUT_MIN: Duration = Duration::from_secs(4);
 
 impl SocketOptions {
     /// Sets the options on a listener; later connections inherit them.
@@ -69,9 +38,10 @@ impl SocketOptions {
             return socket.set_send_buffer_size(self.send_buffer_bytes.unwrap_or(UNIX_SEND_BUFFER_BYTES));
         }
         socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_user_timeout(Some(self.patience.user_timeout))?;
-        let Patience { probe_after, probe_interval, .. } = self.patience;
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe_after).with_interval(probe_interval))?;
+        socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        // The kernel need not probe: heartbeats do, and what is no stream has a deadline of the server's. When a host is overloaded
+        // and heartbeats are late, probes of all connections would only come on top. A socket that was passed may have them on.
+        socket.set_keepalive(false)?;
         socket.set_tcp_notsent_lowat(u32::try_from(self.unsent_bytes_max).unwrap_or(u32::MAX))?;
         match self.send_buffer_bytes {
             Some(bytes) => socket.set_send_buffer_size(bytes),
@@ -96,23 +66,4 @@ fn tune_send_buffer(descriptor: RawFd) {
     let length = size_of_val(&unlocked) as libc::socklen_t;
     // SAFETY: the pointer and length are those of a live integer, which the call only reads.
     unsafe { libc::setsockopt(descriptor, libc::SOL_SOCKET, SO_BUF_LOCK, (&raw const unlocked).cast(), length) };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernel_closes_no_connection_for_one_lost_probe() {
-        for seconds in (4..300).chain([600, 1200, 7200, 86_400]) {
-            let Patience { user_timeout, probe_after, probe_interval } = Patience::new(Duration::from_secs(seconds));
-            let unanswered = |probes: u32| probe_after + probe_interval * probes;
-            assert!(unanswered(1) < user_timeout, "{seconds}: the first unanswered probe is the last");
-            assert!(seconds < 8 || unanswered(3) < user_timeout, "{seconds}");
-            assert!(unanswered(8) >= user_timeout, "{seconds}: the probes continue without effect");
-            assert!(probe_after.subsec_nanos() == 0 && probe_interval.subsec_nanos() == 0, "{seconds}");
-        }
-        let usual = Patience::new(Duration::from_secs(120));
-        assert_eq!((usual.probe_after.as_secs(), usual.probe_interval.as_secs()), (90, 7));
-    }
 }

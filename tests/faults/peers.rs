@@ -1,7 +1,6 @@
 //! Peers that vanish: by reset in any phase, behind a network that stands still, behind a cable that is pulled.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -125,38 +124,6 @@ fn a_peer_behind_a_pulled_cable_is_closed_and_others_miss_nothing() {
     wait_until("their descriptors are back", || server.descriptors_below(u32::MAX) <= at_rest);
 }
 
-/// An idle connection is probed before the user timeout is over. The answer to one of its probes is lost.
-#[test]
-#[ignore = "makes network namespaces, as root: tests/with-network-namespaces runs it"]
-fn a_lost_keepalive_probe_ends_no_connection() {
-    let cable = Cable::lay();
-    let far = format!("{}:0", cable.near_address());
-    let patience = ["--stall-timeout", "1s", "--tcp-user-timeout", "15s", "--heartbeat", "7s"];
-    let server = Server::start(&[&["--listen", "127.0.0.1:0", "--listen", &far], &patience[..]].concat());
-    let listener = server.url_of(1, "");
-    let mut peer = cable.ask(&listener);
-    assert!(peer.asks_and_is_answered());
-    cable.swallow_answers();
-    // What the kernel says of the connection: its timer, when that ends, and how many probes are unanswered.
-    let unanswered = || {
-        let output = Command::new("ss").args(["-Htno", "sport", "=", &port_of(&listener)]).output().unwrap();
-        let output = String::from_utf8(output.stdout).unwrap();
-        let timer = output.split("timer:(keepalive,").nth(1)?;
-        timer.split([',', ')']).nth(1)?.parse::<u32>().ok()
-    };
-    wait_until("a probe is unanswered", || unanswered().is_some_and(|probes| probes >= 2));
-    cable.pass_answers();
-    wait_until("one is answered", || unanswered() == Some(0));
-    assert!(peer.asks_and_is_answered(), "the same connection serves");
-    assert_eq!(server.metric("fanfare_closed_total{reason=\"timed_out\"}"), 0.0);
-}
-
-/// As ss writes it: a colon and the number.
-fn port_of(url: &str) -> String {
-    let authority = url.trim_start_matches("http://").split('/').next().unwrap();
-    format!(":{}", authority.rsplit(':').next().unwrap())
-}
-
 #[test]
 fn a_server_that_was_stopped_goes_on_where_it_was() {
     let server = Server::start(&["--stall-timeout", "1s", "--head-timeout", "1s", "--heartbeat", "1s"]);
@@ -223,32 +190,6 @@ impl Cable {
         Peer(shell(&format!("exec {command}")).stdout(Stdio::null()).spawn().unwrap())
     }
 
-    /// A client at the far end with one connection, on which it sends a request for each line of its standard input.
-    fn ask(&self, url: &str) -> Asker {
-        let authority = url.trim_start_matches("http://").trim_end_matches('/');
-        let (host, port) = authority.rsplit_once(':').unwrap();
-        let script = format!(
-            "exec 3<>/dev/tcp/{host}/{port}; while read -r _; do \
-             printf 'GET /health/live HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n' >&3; read -r line <&3 || exit; echo \"$line\"; \
-             while read -r line <&3 && [ ${{#line}} -gt 1 ]; do case $line in Content-Length*) n=${{line//[^0-9]/}};; esac; \
-             done; [ \"${{n:-0}}\" = 0 ] || read -r -N $n _ <&3; done"
-        );
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, "bash", "-c", &script]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        Asker { peer: Peer(child), answers }
-    }
-
-    /// From now on nothing that the far end says leaves it.
-    fn swallow_answers(&self) {
-        assert!(run(&format!("ip -n {} route add blackhole {}/32", self.name, self.near_address())));
-    }
-
-    fn pass_answers(&self) {
-        assert!(run(&format!("ip -n {} route flush type blackhole", self.name)));
-    }
-
     fn pull(&self) {
         assert!(run(&format!("ip link set {}a down", self.name)));
     }
@@ -259,20 +200,6 @@ impl Drop for Cable {
         // The interfaces go with it; what was not laid can't be taken away.
         run(&format!("ip link del {}a", self.name));
         run(&format!("ip netns del {}", self.name));
-    }
-}
-
-struct Asker {
-    peer: Peer,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Asker {
-    /// False: the connection has ended.
-    fn asks_and_is_answered(&mut self) -> bool {
-        let output = self.peer.0.stdin.as_mut().unwrap().write_all(b"\n");
-        let mut line = String::new();
-        output.is_ok() && self.answers.read_line(&mut line).is_ok() && line.starts_with("HTTP/1.1 200")
     }
 }
 
