@@ -470,6 +470,19 @@ fn the_server_is_measured_by_its_pid() {
     let run = load(&server, "/events", &["--server-pid", &pid]);
     assert_eq!(run.code, Some(0), "{}", run.output);
     assert!(run.number("server_resident_connected_bytes") > 0.0);
+    let of_both = load(
+        &server,
+        "/events",
+        &["--server-pid", &pid, "--server-pid", &std::os::unix::process::parent_id().to_string()],
+    );
+    let servers = of_both.figures["servers"].as_array().unwrap();
+    let sum: f64 = servers.iter().map(|server| server["resident_connected_bytes"].as_f64().unwrap()).sum();
+    assert_eq!((servers.len(), sum), (2, of_both.number("server_resident_connected_bytes")), "{}", of_both.output);
+    assert!(
+        servers[0]["pid"] == std::process::id() && of_both.output.contains(&format!("\n  {pid}")),
+        "{}",
+        of_both.output
+    );
     assert!(run.number("server_cpu_us_per_event") >= 0.0);
     let per_connection =
         ["client_bytes_per_connection", "kernel_bytes_per_connection", "server_user_bytes_per_connection"];
@@ -515,7 +528,8 @@ fn the_page_stands_alone() {
     let run = load(&server, "/events", &["--report", file.to_str().unwrap()]);
     assert_eq!(run.code, Some(0), "{}", run.output);
     let page = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(page.matches("<svg ").count(), 4);
+    assert_eq!(page.matches("<svg ").count(), 2 * 4, "each plot for wide and for narrow screens");
+    assert!(page.find("<dt>Lost or wrong<dd>0").unwrap() < page.find("<svg ").unwrap(), "what matters comes first");
     assert_eq!(page.matches("<svg ").count(), page.matches("</svg>").count());
     assert!(page.contains("prefers-color-scheme: dark"));
     for fetched in ["<script", "src=", "href=", "@import", "url("] {

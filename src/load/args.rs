@@ -256,7 +256,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "PID", value_parser = count_within(0, COUNT_MAX))]
     pub server_pid: Vec<u32>,
 
-    /// Write every figure to this file as one flat JSON object; - is standard output, and the summary then goes to standard error.
+    /// Write every figure to this file as one JSON object; - is standard output, and the summary then goes to standard error.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 

@@ -44,7 +44,9 @@ pub struct Outcome {
     pub own_resident_bytes: (u64, u64),
     /// The server's processes: before, when all clients were connected, when publishing was over; `None` if the test
     /// did not reach that point.
-    pub server: Option<[ProcessUse; 3]>,
+    pub server: Option<[Vec<ProcessUse>; 3]>,
+    /// Their names.
+    pub server_names: Vec<String>,
     /// True if one of them had exited.
     pub server_vanished: bool,
     /// The kernel: before, and when all clients were connected.
@@ -95,6 +97,7 @@ pub fn conduct(plan: &Plan, display: &mut dyn Display, interrupted: &AtomicBool)
             own_resident_bytes: (own_before, 0),
             kernel: (kernel_before, kernel_before),
             timeline: Timeline::new(started_us),
+            server_names: plan.server_pids.iter().map(|pid| watch::name_of(*pid)).collect(),
             ..Outcome::default()
         },
     };
@@ -119,7 +122,7 @@ struct Conductor<'a> {
     tallies: u32,
     stage: Stage,
     publisher: Option<Publisher>,
-    server_uses: Vec<Option<ProcessUse>>,
+    server_uses: Vec<Option<Vec<ProcessUse>>>,
     outcome: Outcome,
 }
 

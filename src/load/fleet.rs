@@ -34,7 +34,7 @@ const GATHER_CLIENTS_MIN: usize = 1000;
 /// With this many ready at once, gathering is unnecessary.
 const GATHER_READY_MIN: usize = 128;
 const GATHER_PAUSE: Duration = Duration::from_micros(200);
-const SNAPSHOT_INTERVAL_US: u64 = 200_000;
+const SNAPSHOT_INTERVAL_US: u64 = 100_000;
 const REDIAL_PAUSE_US: u64 = 2_000;
 const REDIRECTS_MAX: u8 = 5;
 /// Redirects may name new targets without end; beyond this many they are errors.

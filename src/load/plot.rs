@@ -18,38 +18,54 @@ pub struct Plot<'a> {
     pub series: Vec<(&'a str, Vec<(f64, f64)>)>,
 }
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 76.0;
+/// The size of a plot, so that its text is as large as the page's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Frame {
+    /// The element's class.
+    pub class: &'static str,
+    width: f64,
+    height: f64,
+    left: f64,
+    top: f64,
+    /// The place of the first name in the legend, and the distance to the next.
+    legend: (f64, f64),
+    /// How far below the top the legend is.
+    legend_y: f64,
+}
+
+/// For a page that is as wide as a text.
+pub const WIDE: Frame =
+    Frame { class: "wide", width: 720.0, height: 260.0, left: 76.0, top: 34.0, legend: (330.0, 130.0), legend_y: 18.0 };
+/// For a telephone: the legend is below the title.
+pub const NARROW: Frame =
+    Frame { class: "narrow", width: 328.0, height: 230.0, left: 66.0, top: 54.0, legend: (0.0, 112.0), legend_y: 38.0 };
 const RIGHT: f64 = 28.0;
-const TOP: f64 = 34.0;
 const BOTTOM: f64 = 30.0;
-/// Distance between two names in the legend.
-const LEGEND: f64 = 130.0;
 
 impl Plot<'_> {
     /// The plot as one `<svg>` element.
-    pub fn to_svg(&self) -> String {
+    pub fn to_svg(&self, frame: Frame) -> String {
+        let Frame { class, width, height, left, top, legend: (legend_x, legend_step), legend_y } = frame;
         let (x_from, x_to) = span(self.points().map(|(x, _)| x), 0.0);
         let (y_from, y_to) = if self.is_logarithmic { self.decades() } else { (0.0, self.linear_top()) };
-        let x_at = |x: f64| LEFT + (x - x_from) / (x_to - x_from) * (WIDTH - LEFT - RIGHT);
+        let x_at = |x: f64| left + (x - x_from) / (x_to - x_from) * (width - left - RIGHT);
         let height_of = |y: f64| if self.is_logarithmic { y.max(1.0).log10() } else { y };
-        let y_at = |y: f64| HEIGHT - BOTTOM - (height_of(y) - y_from) / (y_to - y_from) * (HEIGHT - TOP - BOTTOM);
+        let y_at = |y: f64| height - BOTTOM - (height_of(y) - y_from) / (y_to - y_from) * (height - top - BOTTOM);
         let mut svg = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>\n\
-             <text class=\"title\" x=\"{LEFT}\" y=\"18\">{title}</text>\n",
+            "<svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}\">\
+             <title>{title}</title>\n<text class=\"title\" x=\"0\" y=\"18\">{title}</text>\n",
             title = escaped(self.title)
         );
         for value in self.heights(y_from, y_to) {
             let (y, label) = (y_at(value), escaped(&(self.label)(value)));
-            let right = WIDTH - RIGHT;
-            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>");
-            let _ = writeln!(svg, "<text class=\"height\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>", LEFT - 8.0, y + 4.0);
+            let right = width - RIGHT;
+            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{left} {y:.1}H{right}\"/>");
+            let _ = writeln!(svg, "<text class=\"height\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>", left - 8.0, y + 4.0);
         }
         let round = || steps(x_from, x_to).into_iter().map(|x| (x, format!("{x} s"))).collect();
         let marks: Vec<(f64, String)> = if self.marks.is_empty() { round() } else { self.marks.clone() };
         for (x, label) in marks.iter().filter(|(x, _)| (x_from..=x_to).contains(x)) {
-            let (x, y) = (x_at(*x), HEIGHT - 8.0);
+            let (x, y) = (x_at(*x), height - 8.0);
             let _ = writeln!(svg, "<text class=\"mark\" x=\"{x:.1}\" y=\"{y}\">{}</text>", escaped(label));
         }
         for (index, (name, points)) in self.series.iter().enumerate() {
@@ -57,9 +73,9 @@ impl Plot<'_> {
             if !path.is_empty() {
                 let _ = writeln!(svg, "<path class=\"series series{index}\" d=\"M{}\"/>", path.join("L"));
             }
-            let x = WIDTH - LEGEND * (self.series.len() - index) as f64;
-            let _ = writeln!(svg, "<path class=\"series series{index}\" d=\"M{x} 14h18\"/>");
-            let _ = writeln!(svg, "<text x=\"{}\" y=\"18\">{}</text>", x + 24.0, escaped(name));
+            let (x, y) = (legend_x + legend_step * index as f64, legend_y);
+            let _ = writeln!(svg, "<path class=\"series series{index}\" d=\"M{x} {}h18\"/>", y - 4.0);
+            let _ = writeln!(svg, "<text x=\"{}\" y=\"{y}\">{}</text>", x + 24.0, escaped(name));
         }
         svg.push_str("</svg>\n");
         svg
@@ -124,17 +140,18 @@ mod tests {
 
     #[test]
     fn points_stay_within_the_frame() {
-        for is_logarithmic in [false, true] {
+        for (is_logarithmic, frame) in [(false, WIDE), (true, WIDE), (false, NARROW), (true, NARROW)] {
             let series = vec![("a<b", vec![(0.0, 0.0), (1.0, 5.0), (9.0, 123_456.0)]), ("none", Vec::new())];
-            let svg =
-                Plot { title: "T&U", label: |y| format!("{y}"), marks: Vec::new(), is_logarithmic, series }.to_svg();
+            let svg = Plot { title: "T&U", label: |y| format!("{y}"), marks: Vec::new(), is_logarithmic, series }
+                .to_svg(frame);
             assert!(svg.contains("T&amp;U") && svg.contains("a&lt;b"));
             let path = svg.split("series0\" d=\"M").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
             for pair in path.split('L') {
                 let (x, y) = pair.split_once(' ').unwrap();
                 let (x, y): (f64, f64) = (x.parse().unwrap(), y.parse().unwrap());
                 assert!(
-                    (LEFT..=WIDTH - RIGHT).contains(&x) && (TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&y),
+                    (frame.left..=frame.width - RIGHT).contains(&x)
+                        && (frame.top - 0.1..=frame.height - BOTTOM + 0.1).contains(&y),
                     "{pair}"
                 );
             }

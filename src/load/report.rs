@@ -11,6 +11,7 @@ use super::measures::{self, PERCENTILES};
 use super::plan::Plan;
 use super::target::Target;
 use super::threshold::{Measure, Threshold};
+use super::watch::ProcessUse;
 
 /// With fewer connections, their cost can't be separated from the fixed cost of a process.
 pub const MEANINGFUL_CONNECTIONS_MIN: u32 = 1000;
@@ -62,7 +63,7 @@ impl Report {
         for (name, latencies) in &distributions {
             figures.of_a_distribution(name, latencies);
         }
-        figures.of_memory_and_cpu(outcome);
+        figures.of_memory_and_cpu(plan, outcome);
         for (kind, count) in &tally.errors {
             figures.set(&format!("error_{kind}"), *count);
         }
@@ -245,7 +246,7 @@ impl Figures {
         }
     }
 
-    fn of_memory_and_cpu(&mut self, outcome: &Outcome) {
+    fn of_memory_and_cpu(&mut self, plan: &Plan, outcome: &Outcome) {
         let held = outcome.held_clients;
         self.set("client_resident_bytes", outcome.own_resident_bytes.1);
         self.set_per_connection("client_bytes_per_connection", outcome.own_resident_bytes, held);
@@ -258,7 +259,8 @@ impl Figures {
         if outcome.server_vanished {
             self.set("server_vanished", true);
         }
-        let Some([before, connected, published]) = outcome.server else { return };
+        let Some(uses) = &outcome.server else { return };
+        let [before, connected, published] = uses.each_ref().map(|each| each.iter().copied().sum::<ProcessUse>());
         let user = (before.resident_bytes, connected.resident_bytes);
         let proportional = (before.proportional_bytes, connected.proportional_bytes);
         let cpu_us = published.cpu_us as f64 - connected.cpu_us as f64;
@@ -269,7 +271,21 @@ impl Figures {
         self.set_per_connection("server_proportional_bytes_per_connection", proportional, held);
         self.set("server_connecting_cpu_us", connected.cpu_us as f64 - before.cpu_us as f64);
         self.set("server_publishing_cpu_us", cpu_us);
-        self.set_ratio("server_cpu_us_per_event", cpu_us, outcome.tally.counters.delivered_events as f64);
+        let delivered = outcome.tally.counters.delivered_events as f64;
+        self.set_ratio("server_cpu_us_per_event", cpu_us, delivered);
+        let [before, connected, published] = uses;
+        let of_each = plan.server_pids.iter().zip(&outcome.server_names).enumerate().map(|(i, (pid, name))| {
+            json!({
+                "pid": pid,
+                "name": name,
+                "resident_before_bytes": before[i].resident_bytes,
+                "resident_connected_bytes": connected[i].resident_bytes,
+                "resident_published_bytes": published[i].resident_bytes,
+                "connecting_cpu_us": connected[i].cpu_us.saturating_sub(before[i].cpu_us),
+                "publishing_cpu_us": published[i].cpu_us.saturating_sub(connected[i].cpu_us),
+            })
+        });
+        self.0.insert("servers".to_owned(), of_each.collect());
     }
 }
 
@@ -286,7 +302,7 @@ mod tests {
     use super::*;
     use crate::load::args::LoadArgs;
     use crate::load::publisher::Published;
-    use crate::load::watch::{KernelUse, ProcessUse};
+    use crate::load::watch::KernelUse;
 
     #[derive(Parser)]
     struct Typed {
@@ -316,7 +332,7 @@ mod tests {
             held_clients: 1000,
             connecting_us: 1000,
             elapsed_us: 10_000_000,
-            server: Some([ProcessUse::default(); 3]),
+            server: Some([const { Vec::new() }; 3]),
             ..Outcome::default()
         };
         let tally = &mut outcome.tally;

@@ -1,5 +1,7 @@
 //! The summary: a test's report as lines for a terminal.
 
+use serde_json::Value;
+
 use super::conductor::Interruption;
 use super::report::{MEANINGFUL_CONNECTIONS_MIN, Missed, Report, TOO_FEW_CONNECTIONS};
 use super::tally::FINDINGS_MAX;
@@ -106,7 +108,28 @@ fn memory_lines(report: &Report) -> Vec<String> {
     if report.figure("server_resident_before_bytes").is_some() && !of_the_server.is_empty() {
         lines.push(format!("server       {}", of_the_server.join(", ")));
     }
+    lines.extend(server_lines(report));
     lines
+}
+
+/// A line for each process of the server, if there are several.
+fn server_lines(report: &Report) -> Vec<String> {
+    let servers = report.figures.get("servers").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    if servers.len() < 2 {
+        return Vec::new();
+    }
+    let line = |server: &Value| {
+        let number = |name: &str| server[name].as_f64().unwrap_or(0.0);
+        format!(
+            "  {:<10} {}: {} MiB resident, {} of CPU to connect, {} to deliver",
+            number("pid"),
+            server["name"].as_str().unwrap_or_default(),
+            thousands((number("resident_published_bytes") / f64::from(1 << 20)).round()),
+            time(number("connecting_cpu_us") as u64),
+            time(number("publishing_cpu_us") as u64),
+        )
+    };
+    servers.iter().map(line).collect()
 }
 
 fn fault_lines(report: &Report, is_coloured: bool) -> Vec<String> {

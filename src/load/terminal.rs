@@ -103,7 +103,7 @@ fn write_out(text: &str) {
 }
 
 fn progress_line(stage: &str, snapshot: &Snapshot, points: &[Point]) -> String {
-    let second = points.last().map_or(0, |point| point.second);
+    let second = points.last().map_or(0, |point| point.at_ms / 1000);
     let open = thousands(f64::from(snapshot.open));
     let errors = thousands(snapshot.counters.errors as f64);
     format!("{second:4} s  {stage:10} {open} open, {}, {errors} errors", rates(points))
@@ -139,9 +139,9 @@ fn rates(points: &[Point]) -> String {
     format!("{} delivered/s{latency}", thousands(delivered as f64))
 }
 
-/// Messages delivered in each second.
+/// Messages delivered per second, from each point to the next.
 fn deliveries(points: &[Point]) -> Vec<u64> {
-    points.windows(2).map(|pair| pair[1].delivered - pair[0].delivered).collect()
+    points.windows(2).map(|pair| pair[0].rate_to(&pair[1], |point| point.delivered) as u64).collect()
 }
 
 /// The last `cells` values as bars of eight heights.
@@ -167,8 +167,8 @@ mod tests {
 
     #[test]
     fn lines_have_no_escape_sequences() {
-        let points = [0, 1500].map(|delivered| Point {
-            second: 7,
+        let points = [(6500, 0), (7000, 750)].map(|(at_ms, delivered)| Point {
+            at_ms,
             delivered,
             latency_us: Some([1, 2500, 3]),
             ..Point::default()

@@ -6,6 +6,7 @@
 //! covers both ends.
 
 use std::fs;
+use std::iter::Sum;
 use std::path::PathBuf;
 
 /// Memory and CPU of one process, or the sum of several.
@@ -39,19 +40,27 @@ const PAGE_BYTES: u64 = 4096;
 /// Linux reports hundredths of a second to user space, whatever its own clock.
 const TICK_US: u64 = 10_000;
 
-/// What the processes use now; `None` if there are none, or if one has exited or can't be read.
-pub fn processes(pids: &[u32]) -> Option<ProcessUse> {
+impl Sum for ProcessUse {
+    fn sum<I: Iterator<Item = ProcessUse>>(uses: I) -> ProcessUse {
+        uses.fold(ProcessUse::default(), |total, one| ProcessUse {
+            resident_bytes: total.resident_bytes + one.resident_bytes,
+            proportional_bytes: total.proportional_bytes + one.proportional_bytes,
+            cpu_us: total.cpu_us + one.cpu_us,
+        })
+    }
+}
+
+/// What each of the processes uses now; `None` if there are none, or if one has exited or can't be read.
+pub fn processes(pids: &[u32]) -> Option<Vec<ProcessUse>> {
     if pids.is_empty() {
         return None;
     }
-    let mut total = ProcessUse::default();
-    for pid in pids {
-        let one = process(*pid)?;
-        total.resident_bytes += one.resident_bytes;
-        total.proportional_bytes += one.proportional_bytes;
-        total.cpu_us += one.cpu_us;
-    }
-    Some(total)
+    pids.iter().map(|pid| process(*pid)).collect()
+}
+
+/// The name of a process, as the kernel has it.
+pub fn name_of(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 /// What the kernel uses now.
@@ -122,9 +131,14 @@ mod tests {
 
     #[test]
     fn this_process_can_be_watched() {
-        let own = processes(&[std::process::id()]).unwrap();
-        assert!(own.resident_bytes > 0 && own.proportional_bytes > 0);
-        assert_eq!(processes(&[0]), None);
+        let twice = processes(&[std::process::id(); 2]).unwrap();
+        assert!(twice[0].resident_bytes > 0 && twice[0].proportional_bytes > 0);
+        assert!(
+            twice.iter().copied().sum::<ProcessUse>().resident_bytes
+                >= 2 * twice[0].resident_bytes.min(twice[1].resident_bytes)
+        );
+        assert_eq!((processes(&[0]), processes(&[])), (None, None));
+        assert_ne!(name_of(std::process::id()), "");
         assert!(kernel().slab_bytes > 0);
     }
 }
