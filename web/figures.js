@@ -2,6 +2,7 @@
 
 const LOCALE = "en";
 const whole = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
+const BUSY_ALERT = 90; // percent
 const three = new Intl.NumberFormat(LOCALE, { maximumSignificantDigits: 3 });
 
 /** A reading: text and unit. Nothing measured is a dash. */
@@ -38,40 +39,41 @@ export function duration(seconds) {
   return minutes ? `${minutes} min` : `${Math.floor(seconds)} s`;
 }
 
+
 /** The numbers: name, reading, note, and whether it wants attention. */
 export const FIGURES = [
-  ["Open connections", (s) => count(s.connections.open), (s) => `${whole.format(s.connections.streams)} streams`],
+  ["Subscribers", (s) => count(s.subscribers.count), (s) => `of ${say(count(s.connections.streams_max))} · ${say(count(s.connections.open))} connections`],
   ["Delivered", (s) => rate(s.events.delivered_per_second), (s) => `${say(bytesPerSecond(s.events.sent_bytes_per_second))} sent`],
-  ["Published", (s) => rate(s.events.published_per_second), (s) => `${say(count(s.events.published))} in all`],
+  ["Published", (s) => rate(s.events.published_per_second), (s) => `${say(count(s.events.published))} in all${s.host ? "; 1/s is --dev" : ""}`],
   ["Delivery latency p99", (s) => time(s.delivery_us.p99), (s) => `p50 ${say(time(s.delivery_us.p50))}`],
   ["Broadcast latency p99", (s) => time(s.broadcast_us.p99), () => "to the last subscriber"],
-  ["Lagging subscribers", (s) => count(s.subscribers.lagging), (s) => `${whole.format(s.subscribers.catching_up)} catching up`, (s) => s.subscribers.lagging > 0],
-  ["Loop lag p99", (s) => time(s.loop.turn_us.p99), (s) => `${say(percent(s.loop.busy_percent))} busy`, (s) => s.loop.busy_percent > 90],
-  ["Memory per connection", (s) => bytes(s.memory.per_connection_bytes),
-    (s) => (s.memory.per_connection_bytes === null ? "from 1,000 connections on" : `${say(bytes(s.memory.resident_bytes))} in all`)],
+  ["Behind", (s) => count(s.subscribers.lagging), (s) => `${whole.format(s.subscribers.catching_up)} catching up`, (s) => s.subscribers.lagging > 0],
+  ["Loop lag p99", (s) => time(s.loop.turn_us.p99), (s) => `${say(percent(s.loop.busy_percent))} busy`, (s) => s.loop.busy_percent > BUSY_ALERT],
+  ["Memory", (s) => bytes(s.memory.resident_bytes),
+    (s) => (s.memory.per_connection_bytes ? `${say(bytes(s.memory.per_connection_bytes))} per connection` : `${say(bytes(s.memory.retained_bytes))} of events`)],
 ];
 
-/** The charts: title, reading of a value, and one or two lines. */
+/** The charts: title, reading of a value, one or two lines, and the highest value or a limit, if there is one. */
 export const CHARTS = [
-  ["Connections", count, [["open", (s) => s.connections.open], ["streams", (s) => s.connections.streams]]],
-  ["Connects and disconnects", rate, [["connects", (s) => s.connections.accepted_per_second], ["disconnects", (s) => s.connections.closed_per_second]]],
-  ["Events published", rate, [["published", (s) => s.events.published_per_second]]],
-  ["Events delivered", rate, [["delivered", (s) => s.events.delivered_per_second]]],
-  ["Bytes sent", bytesPerSecond, [["sent", (s) => s.events.sent_bytes_per_second]]],
-  ["Delivery latency", time, [["p50", (s) => s.delivery_us.p50], ["p99", (s) => s.delivery_us.p99]]],
-  ["Broadcast latency", time, [["p50", (s) => s.broadcast_us.p50], ["p99", (s) => s.broadcast_us.p99]]],
-  ["Loop lag", time, [["p50", (s) => s.loop.turn_us.p50], ["p99", (s) => s.loop.turn_us.p99]]],
-  ["Loop busy", percent, [["busy", (s) => s.loop.busy_percent]], 100],
-  ["Behind", count, [["subscribers", (s) => s.subscribers.lagging], ["messages for the loop", (s) => s.channel_messages]]],
-  ["Memory", bytes, [["resident", (s) => s.memory.resident_bytes], ["event logs", (s) => s.memory.retained_bytes]]],
-  ["Topics", count, [["topics", (s) => s.topics.count]]],
+  { title: "Subscribers", read: count, lines: [["now", (s) => s.subscribers.count]], limit: ["at most", (s) => s.connections?.streams_max] },
+  { title: "Joined and left", read: rate, lines: [["joined", (s) => s.subscribers.joined_per_second], ["left", (s) => s.subscribers.left_per_second]] },
+  { title: "Events published", read: rate, lines: [["published", (s) => s.events.published_per_second]] },
+  { title: "Events delivered", read: rate, lines: [["delivered", (s) => s.events.delivered_per_second]] },
+  { title: "Bytes sent", read: bytesPerSecond, lines: [["sent", (s) => s.events.sent_bytes_per_second]] },
+  { title: "Delivery latency", read: time, lines: [["p50", (s) => s.delivery_us.p50], ["p99", (s) => s.delivery_us.p99]] },
+  { title: "Broadcast latency", read: time, lines: [["p50", (s) => s.broadcast_us.p50], ["p99", (s) => s.broadcast_us.p99]] },
+  { title: "Loop lag", read: time, lines: [["p50", (s) => s.loop.turn_us.p50], ["p99", (s) => s.loop.turn_us.p99]] },
+  { title: "Loop busy", read: percent, lines: [["busy", (s) => s.loop.busy_percent]], top: 100, limit: ["too much:", () => BUSY_ALERT] },
+  { title: "Behind", read: count, lines: [["subscribers", (s) => s.subscribers.lagging], ["messages for the loop", (s) => s.channel_messages]] },
+  { title: "Memory", read: bytes, lines: [["process", (s) => s.memory.resident_bytes], ["event logs", (s) => s.memory.retained_bytes]], limit: ["logs at most", (s) => s.limits?.history_bytes] },
+  { title: "Topics", read: count, lines: [["topics", (s) => s.topics.count]] },
 ];
 
-/** The host's charts, of what `--dev` publishes. */
+/** The host's charts, of what `--dev` measures. */
 export const HOST_CHARTS = [
-  ["Processor", percent, [["busy", (h) => h.cpu_percent]], 100],
-  ["Memory of the host", bytes, [["used", (h) => h.memory_used_bytes], ["in all", (h) => h.memory_total_bytes]]],
-  ["Network", bytesPerSecond, [["received", (h) => h.network_received_bytes_per_second], ["sent", (h) => h.network_sent_bytes_per_second]]],
+  { title: "Processor", read: percent, lines: [["busy", (s) => s.host?.cpu_percent]], top: 100 },
+  { title: "Memory of the host", read: bytes, lines: [["used", (s) => s.host?.memory_used_bytes]], limit: ["of", (s) => s.host?.memory_total_bytes] },
+  { title: "Network", read: bytesPerSecond, lines: [["received", (s) => s.host?.network_received_bytes_per_second], ["sent", (s) => s.host?.network_sent_bytes_per_second]] },
 ];
 
 /** Why connections end, where the name does not say it. */

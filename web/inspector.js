@@ -1,33 +1,38 @@
-// The stream inspector: watch topics as a subscriber sees them, resume from any id, publish a test event.
+// The stream inspector: watch topics as a subscriber sees them, look into events, resume from any id.
 
 import { subscribe } from "../../fanfare.js";
-import { element } from "./charts.js";
+import { $, element } from "./dom.js";
+import { EventList } from "./eventlist.js";
+import { publishing, quoted } from "./publish.js";
+import { tree } from "./tree.js";
 
-const SHOWN_MAX = 300;
-const KEPT_MAX = 2000;
-const LONG = 90; // characters of data that fit a line
-const $ = (id) => document.getElementById(id);
-const time = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
+const KEPT_MAX = 5000;
+const DRAW_MS = 100;
 const STATES = {
   connecting: "Connecting", open: "Watching", waiting: "Connection lost, reconnecting", closed: "Ended by the server",
 };
 
-/** Starts it, with what gives the headers to watch with; `offer` names topics to pick from. */
+/** Starts it, with what gives the headers to watch with. `offer` names topics to pick from, `watch` watches one. */
 export function inspect(headers) {
   const inspector = new Inspector(headers);
   publishing();
-  for (const button of document.querySelectorAll("[data-copy]")) button.onclick = () => copy(button);
-  return { offer: (topics) => inspector.offer(topics) };
+  for (const button of document.querySelectorAll("[data-copy]")) button.onclick = () => copy(button, $(button.dataset.copy));
+  return { offer: (topics) => inspector.offer(topics), watch: (topic) => inspector.watch(topic) };
 }
 
 class Inspector {
   #stream = null;
   #topics = [];
-  #events = [];
+  #events = []; // the oldest first
   #held = null; // what arrives while paused
   #away = null; // the id to resume after when the tab is looked at again
   #offered = "";
+  #picked = null;
   #headers;
+  #list = new EventList((event) => this.#show(event));
+  #number = 0;
+  #due;
+  #recent = []; // when the events of the last second came
 
   constructor(headers) {
     this.#headers = headers;
@@ -39,13 +44,17 @@ class Inspector {
     $("pause").onclick = () => this.#pause(!this.#held);
     $("clear").onclick = () => {
       this.#events = [];
+      this.#list.select(null);
       this.#draw();
     };
     $("filter").oninput = () => this.#draw();
     $("resume-form").onsubmit = (event) => {
       event.preventDefault();
-      this.#stream?.reconnect({ lastEventId: $("last-id").value.trim() });
+      this.#resume($("last-id").value.trim());
     };
+    $("event-resume").onclick = () => this.#resume(this.#list.selected.id);
+    $("event-close").onclick = () => this.#list.select(null);
+    $("event-copy").onclick = () => copy($("event-copy"), $("event-text"));
     for (const id of ["watch-topic", "replay", "last-id"]) $(id).addEventListener("input", () => this.#command());
     // Browsers allow six connections: a hidden tab gives its own back, and resumes without loss.
     document.addEventListener("visibilitychange", () => {
@@ -69,7 +78,17 @@ class Inspector {
     $("publish-form").oninput();
   }
 
+  watch(topic) {
+    this.#leave();
+    this.#picked = topic;
+    $("watch-topic").value = topic;
+    $("replay").value = "all";
+    this.#watch();
+  }
+
+  /** Topics by name; one that was picked may have a comma in it. */
   #named() {
+    if ($("watch-topic").value === this.#picked) return [this.#picked];
     return $("watch-topic").value.split(",").map((name) => name.trim()).filter(Boolean);
   }
 
@@ -99,6 +118,10 @@ class Inspector {
     });
   }
 
+  #resume(lastEventId) {
+    this.#stream?.reconnect({ lastEventId });
+  }
+
   #leave() {
     this.#stream?.close();
     this.#stream = null;
@@ -111,7 +134,7 @@ class Inspector {
 
   #enable(watching) {
     $("watch").textContent = watching ? "Stop" : "Watch";
-    for (const id of ["pause", "resume"]) $(id).disabled = !watching;
+    for (const id of ["pause", "resume", "event-resume"]) $(id).disabled = !watching;
     for (const id of ["watch-topic", "replay"]) $(id).disabled = watching;
   }
 
@@ -123,14 +146,15 @@ class Inspector {
   }
 
   #take(event) {
+    event.number = this.#number += 1;
     if (document.activeElement !== $("last-id")) $("last-id").value = event.id;
     const kept = this.#held ?? this.#events;
     kept.push(event);
-    if (kept.length > KEPT_MAX) kept.shift();
-    this.#due ??= setTimeout(() => this.#draw(), 60);
+    // In batches: one by one would move the whole array for each event.
+    if (kept.length > KEPT_MAX * 1.1) kept.splice(0, kept.length - KEPT_MAX);
+    this.#recent.push(event.time);
+    this.#due ??= setTimeout(() => this.#draw(), DRAW_MS);
   }
-
-  #due;
 
   #pause(paused) {
     if (!paused && this.#held) this.#events = this.#events.concat(this.#held).slice(-KEPT_MAX);
@@ -142,18 +166,27 @@ class Inspector {
   #draw() {
     this.#due = clearTimeout(this.#due);
     const wanted = $("filter").value.toLowerCase();
-    const fits = ({ id, type, text }) => !wanted || `${id}\n${type}\n${text}`.toLowerCase().includes(wanted);
-    const fitting = this.#events.filter(fits);
-    const shown = fitting.slice(-SHOWN_MAX).reverse();
-    // Rows stay what they are, so that what is unfolded or selected stays so.
-    const rows = shown.map((event) => (event.row ??= row(event)));
-    if (!rows.length) rows.push(element("tr", {}, element("td", { colspan: 4, class: "muted" }, this.#events.length ? "Nothing fits the filter." : "No events yet.")));
-    reconcile($("events"), rows);
+    const shown = (wanted ? this.#events.filter((event) => fits(event, wanted)) : this.#events).toReversed();
+    this.#list.show(shown);
+    this.#recent = this.#recent.slice(-KEPT_MAX).filter((time) => time > Date.now() - 1000);
+    $("events-empty").textContent = shown.length ? "" : this.#events.length ? "Nothing fits the filter." : "No events yet.";
     const parts = [`${this.#events.length} events`];
-    if (fitting.length !== shown.length || wanted) parts.push(`${shown.length} shown`);
+    if (this.#recent.length > 1) parts.push(`${this.#recent.length}/s`);
+    if (wanted) parts.push(`${shown.length} shown`);
     if (this.#held) parts.push(`paused, ${this.#held.length} waiting`);
     $("watch-count").textContent = parts.join(", ");
     this.#command();
+  }
+
+  /** Opens an event below the list; null closes it. */
+  #show(event) {
+    $("event").hidden = !event;
+    if (!event) return;
+    $("event-title").textContent = `${event.type} · ${event.id}`;
+    $("event-text").textContent = event.text;
+    const unfolded = tree(event.text);
+    $("event-tree").replaceChildren(...(unfolded ? [unfolded] : []));
+    $("event-text").hidden = Boolean(unfolded);
   }
 
   #command() {
@@ -163,74 +196,16 @@ class Inspector {
   }
 }
 
-function row({ time: at, type, id, text }) {
-  const data = element("td");
-  if (text.length > LONG || text.includes("\n")) {
-    data.append(element("details", {}, element("summary", {}, `${text.slice(0, LONG)}…`), element("pre", {}, pretty(text))));
-  } else data.append(element("code", {}, text));
-  const shownId = element("td", { class: "id", title: id }, id);
-  return element("tr", { class: type === "gap" ? "gap" : "event" }, element("td", {}, time.format(at)), element("td", {}, type), shownId, data);
-}
-
-function reconcile(body, rows) {
-  const keep = new Set(rows);
-  for (const old of [...body.children]) if (!keep.has(old)) old.remove();
-  rows.forEach((one, i) => {
-    if (body.children[i] !== one) body.insertBefore(one, body.children[i] ?? null);
-  });
-}
-
-function pretty(text) {
-  try {
-    return JSON.stringify(JSON.parse(text), null, 2);
-  } catch {
-    return text;
+/** Whether an event has the text, looked for once per text: a filter is applied ten times a second. */
+function fits(event, wanted) {
+  if (event.wanted !== wanted) {
+    event.wanted = wanted;
+    event.fits = `${event.id}\n${event.type}\n${event.text}`.toLowerCase().includes(wanted);
   }
+  return event.fits;
 }
 
-// ---- publishing ----
-
-function publishing() {
-  const form = $("publish-form");
-  const body = () => {
-    const head = { topic: $("publish-topic").value.trim() };
-    const type = $("publish-type").value.trim();
-    if (type) head.event = type;
-    return `${JSON.stringify(head).slice(0, -1)},"data":${asJson($("publish-data").value)}}`;
-  };
-  form.oninput = () => {
-    const header = $("publish-token").value ? ' -H "Authorization: Bearer $TOKEN"' : "";
-    $("publish-curl").textContent = `curl${header} ${quoted(new URL("publish", document.baseURI).href)} -d ${quoted(body())}`;
-  };
-  form.onsubmit = async (event) => {
-    event.preventDefault();
-    const headers = { "Content-Type": "application/json" };
-    if ($("publish-token").value) headers.Authorization = `Bearer ${$("publish-token").value}`;
-    $("published").textContent = "";
-    $("published").textContent = await fetch("publish", { method: "POST", headers, body: body() }).then(outcome, () => "The server can’t be reached.");
-  };
-  form.oninput();
-}
-
-async function outcome(response) {
-  const { id, detail } = await response.json().catch(() => ({}));
-  return response.ok ? `Published as ${id}` : `Not published (${response.status}): ${detail ?? response.statusText}`;
-}
-
-/** JSON as it stands, number for number; anything else as a string. */
-function asJson(text) {
-  try {
-    JSON.parse(text);
-    return text;
-  } catch {
-    return JSON.stringify(text);
-  }
-}
-
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-
-async function copy(button) {
-  const source = $(button.dataset.copy);
+async function copy(button, source) {
   try {
     await navigator.clipboard.writeText(source.textContent);
   } catch {

@@ -1,53 +1,89 @@
 // The page: subscribes to the server's statistics, once for all tabs, and shows them as numbers, charts and tables.
 
 import { subscribe } from "../../fanfare.js";
-import { Chart, element, seconds } from "./charts.js";
-import { CHARTS, FIGURES, HOST_CHARTS, bytes, count, duration, reason, say } from "./figures.js";
+import { Chart, onPoint, pointWithKeys, seconds } from "./charts.js";
+import { details } from "./details.js";
+import { offerDisconnect } from "./disconnect.js";
+import { $, element } from "./dom.js";
+import { CHARTS, FIGURES, HOST_CHARTS, duration } from "./figures.js";
 import { inspect } from "./inspector.js";
+import { listTopics } from "./topics.js";
 
-const STATISTICS = "events?topic=fanfare%3Astatistics&replay=all";
+// Without a replay: the history has what was missed.
+const STATISTICS = "events?topic=fanfare%3Astatistics&replay=none";
+const RECALLS_MAX = 5;
 const KEPT_MS = 15 * 60000;
-const KEPT = 900; // one a second
 const NOTICES_MAX = 3;
-const $ = (id) => document.getElementById(id);
 
-/** Samples `[time, sample]`, and the charts that show them. */
-class History {
-  samples = [];
+// ---- the operator's token: each tab has it for as long as it is open, and gives it to new ones ----
 
-  constructor(parent, charts) {
-    this.charts = charts.map((chart) => new Chart(parent, chart));
-  }
+const bearer = (word) => (word ? { Authorization: `Bearer ${word}` } : undefined);
+const headers = () => bearer(sessionStorage.getItem("operator"));
+const tabs = new BroadcastChannel("fanfare operator");
+tabs.onmessage = ({ data: { ask, word } }) => {
+  if (ask && sessionStorage.getItem("operator")) tabs.postMessage({ word: sessionStorage.getItem("operator") });
+  if (!word || sessionStorage.getItem("operator") === word) return;
+  sessionStorage.setItem("operator", word);
+  recall();
+};
+tabs.postMessage({ ask: true });
 
-  get last() {
-    return this.samples.at(-1)?.[1];
-  }
-
-  add(sample) {
-    const time = sample?.time_ms;
-    // A replay repeats samples.
-    if (!(time > (this.samples.at(-1)?.[0] ?? 0))) return;
-    this.samples.push([time, sample]);
-    while (this.samples[0][0] < time - KEPT_MS) this.samples.shift();
-    redraw();
-  }
-
-  shown() {
-    const to = this.samples.at(-1)[0];
-    const from = to - shownMs;
-    return { span: [from, to], samples: this.samples.filter(([time]) => time >= from) };
-  }
-
-  draw() {
-    if (!this.last) return;
-    const { span, samples } = this.shown();
-    this.charts.forEach((chart) => chart.show(samples, span));
-  }
-}
+// ---- what is known ----
 
 let shownMs = 5 * 60000;
-const live = new History($("charts"), CHARTS);
-const host = new History($("host-charts"), HOST_CHARTS);
+let latest = null; // the last whole statistics
+let totals = []; // what was counted by reason, once a minute
+let samples = []; // `[time, sample]`, in the order of their times
+const charts = CHARTS.map((chart) => new Chart($("charts"), chart));
+const hostCharts = HOST_CHARTS.map((chart) => new Chart($("host-charts"), chart));
+onPoint((text) => ($("pointed").textContent = text));
+pointWithKeys($("charts"));
+
+/** Adds what came just now, or what the server remembers of the time before and of times in between. */
+function add(more) {
+  const known = new Set(samples.map(([time]) => time));
+  samples.push(...more.filter(([time]) => !known.has(time)));
+  samples.sort(([one], [other]) => one - other);
+  const from = (samples.at(-1)?.[0] ?? 0) - KEPT_MS;
+  samples = samples.slice(Math.max(0, samples.findIndex(([time]) => time >= from)));
+}
+
+/** Rows of numbers as samples: a column's name is where the number is in the statistics. */
+function samplesOf({ columns, rows }) {
+  const places = columns.map((column) => column.split("."));
+  return rows.map((row) => {
+    const sample = {};
+    places.forEach((place, i) => {
+      const inside = place.slice(0, -1).reduce((object, name) => (object[name] ??= {}), sample);
+      inside[place.at(-1)] = row[i];
+    });
+    return [sample.time_ms, sample];
+  });
+}
+
+/** Fetches the last minutes; a server that is busy is asked again. */
+async function recall(attempt = 1) {
+  const response = await fetch("dashboard/history", { headers: headers() }).catch(() => null);
+  const history = response?.ok ? await response.json().catch(() => null) : null;
+  if (history) {
+    add(samplesOf(history));
+    totals = history.totals;
+    redraw();
+  } else if (response?.status === 401 || response?.status === 403) askForToken("The last minutes and the topics are for operators.");
+  else if (attempt < RECALLS_MAX) setTimeout(() => recall(attempt + 1), 1000 * attempt);
+}
+
+/** What was counted by reason when the time that is shown began, or zeros if the server began later. */
+function totalsBefore(sample) {
+  const from = sample.time_ms - shownMs;
+  const whole = samples.map(([, known]) => known).filter((known) => known.run);
+  const known = [...totals, ...whole].filter(({ run }) => run === sample.run);
+  const isYounger = sample.uptime_seconds * 1000 < shownMs;
+  return known.findLast((one) => one.time_ms <= from) ?? (isYounger ? null : known[0]);
+}
+
+// ---- drawing: at most once a frame, and never while the page is hidden ----
+
 const figures = FIGURES.map(([name, read, note, alert]) => {
   const [value, unit, below] = [element("span"), element("span", { class: "unit" }), element("dd", { class: "note" })];
   const whole = element("dd", { class: "value" }, value, unit);
@@ -61,8 +97,6 @@ const figures = FIGURES.map(([name, read, note, alert]) => {
   };
 });
 
-// ---- drawing: at most once a frame, and never while the page is hidden ----
-
 let due = false;
 function redraw() {
   if (due || document.hidden) return;
@@ -75,63 +109,57 @@ function redraw() {
 document.addEventListener("visibilitychange", redraw);
 
 function draw() {
-  const sample = live.last;
-  if (!sample) return;
-  figures.forEach((show) => show(sample));
-  live.draw();
-  host.draw();
-  $("server").textContent = `${sample.version} · up ${duration(sample.uptime_seconds)}${sample.draining ? " · leaving" : ""}`;
-  drawTables(sample);
-}
-
-function drawTables(sample) {
-  rows("sources", sample.sources, ({ name, up, received, reconnects, error, position, lag }) => {
-    const state = up ? "up" : "down";
-    const place = position ? ` · ${position}${lag ? `, lag ${lag}` : ""}` : "";
-    return [name, element("span", { class: state, title: error ?? "" }, error ? `${state}: ${error}` : state + place), say(count(received)), say(count(reconnects))];
-  }, "none");
-  const first = live.shown().samples.find(([, { run }]) => run === sample.run)[1];
-  const reasons = (id, groups) => {
-    const all = groups.flatMap(([what, read]) => Object.entries(read(sample)).map(([name, total]) =>
-      [reason(name, what), total - (read(first)[name] ?? 0), total]));
-    rows(id, all, ([name, recent, total]) => [name, say(count(recent)), say(count(total))], "none so far");
-  };
-  reasons("closed", [["", (s) => s.connections.closed], ["refused: ", (s) => s.connections.refused]]);
-  reasons("gaps", [["gap: ", (s) => s.events.gaps], ["dropped: ", (s) => s.events.dropped]]);
-  const { topics } = sample;
-  $("topic-count").textContent = topics.count > topics.busiest.length ? `${topics.busiest.length} of ${say(count(topics.count))}` : "";
-  rows("topics", topics.busiest, ({ topic, subscribers, retained_events, retained_bytes }) =>
-    [topic, say(count(subscribers)), say(count(retained_events)), say(bytes(retained_bytes))], "none");
-  inspector.offer(topics.busiest.map(({ topic }) => topic).filter((topic) => !topic.startsWith("fanfare:")));
-}
-
-/** Fills a table's body; the last columns are numbers. */
-function rows(id, items, cells, otherwise) {
-  const body = $(id);
-  const numbers = [...body.previousElementSibling.rows[0].cells].map((cell) => cell.className);
-  const made = items.map((item) => element("tr", {}, ...cells(item).map((cell, i) => element("td", { class: numbers[i] }, cell))));
-  if (!made.length) made.push(element("tr", {}, element("td", { colspan: numbers.length, class: "muted" }, otherwise)));
-  body.replaceChildren(...made);
+  const [to, newest] = samples.at(-1) ?? [];
+  if (to) {
+    const span = [to - shownMs, to];
+    const shown = samples.filter(([time]) => time >= span[0]);
+    charts.forEach((chart) => chart.show(shown, span));
+    $("host").hidden = !newest.host?.memory_total_bytes;
+    if (!$("host").hidden) hostCharts.forEach((chart) => chart.show(shown, span));
+  }
+  if (!latest) return;
+  figures.forEach((show) => show(latest));
+  $("server").textContent = `${latest.version} · up ${duration(latest.uptime_seconds)}`;
+  details(latest, totalsBefore(latest), askToDisconnect);
+  inspector.offer(latest.topics.busiest.map(({ topic }) => topic));
 }
 
 // ---- the connection ----
 
 let state = { name: "connecting" };
+let isLeaving = false; // a server that leaves says so first: its streams end as planned
 const WORDS = { connecting: "Connecting", open: "Connected", waiting: "Connection lost", closed: "Ended by the server" };
 
 function showState(next) {
-  state = next;
-  document.body.dataset.state = state.name;
-  $("connection-text").textContent = WORDS[state.name] ?? (isLocked() ? "Token needed" : "Refused");
-  $("retry").hidden = state.name !== "waiting" && state.name !== "closed";
-  document.title = state.name === "open" ? "Fanfare" : `${$("connection-text").textContent} · Fanfare`;
-  $("token-form").hidden = !isLocked();
-  if (state.name === "refused") {
-    const rejected = state.status === 401 && sessionStorage.getItem("operator");
-    $("token-why").textContent = rejected ? "That token is not accepted." : `The server says: ${state.detail}.`;
-    if (!isLocked()) notify(`The server refuses the statistics (${state.status}): ${state.detail}`);
+  if (next.name === "open" && state.name !== "open") {
+    isLeaving = false;
+    $("token-form").hidden = true;
+    document.body.removeAttribute("data-locked");
+    recall();
   }
+  state = next;
+  document.body.dataset.state = !isLeaving || state.name === "refused" ? state.name : state.name === "open" ? "leaving" : "left";
+  $("connection-text").textContent = words();
+  $("retry").hidden = state.name !== "waiting" && state.name !== "closed";
+  document.title = state.name === "open" ? "Fanfare" : `${words()} · Fanfare`;
+  if (isLocked()) {
+    document.body.setAttribute("data-locked", "");
+    const rejected = state.status === 401 && sessionStorage.getItem("operator");
+    askForToken(rejected ? "That token is not accepted." : `The server says: ${state.detail}.`);
+  } else if (state.name === "refused") notify(`The server refuses the statistics (${state.status}): ${state.detail}`, "bad");
+  else if (state.name === "waiting") document.body.removeAttribute("data-locked");
   countDown();
+}
+
+function askForToken(why) {
+  $("token-why").textContent = why;
+  $("token-form").hidden = false;
+}
+
+function words() {
+  if (state.name === "refused") return isLocked() ? "Token needed" : "Refused";
+  if (!isLeaving) return WORDS[state.name];
+  return state.name === "open" ? "Server is leaving as planned" : "Server left as planned";
 }
 
 const isLocked = () => state.name === "refused" && (state.status === 401 || state.status === 403);
@@ -142,49 +170,45 @@ function countDown() {
 }
 setInterval(countDown, 250);
 
-function notify(text) {
+function notify(text, kind = "") {
   const button = element("button", { type: "button" }, "Dismiss");
-  const notice = element("p", { class: "notice" }, element("span", {}, `${seconds.format(Date.now())} ${text}`), button);
+  const notice = element("p", { class: `notice ${kind}` }, element("span", {}, `${seconds.format(Date.now())} ${text}`), button);
   button.onclick = () => notice.remove();
   $("notices").append(notice);
   while ($("notices").children.length > NOTICES_MAX) $("notices").firstChild.remove();
 }
 
-const GAPS = {
-  unknown_id: "Events were missed: the server was restarted, or this page was away for too long.",
-  evicted: "Events were missed: the server no longer has them.",
-  source_lost: "Events may have been missed: a source was away.",
-};
-const onGap = ({ reason }) => notify(GAPS[reason] ?? `Events were missed (${reason}).`);
+/** Takes the statistics of a second. */
+function take(sample) {
+  const before = latest;
+  latest = sample;
+  if (before && before.run !== sample.run) {
+    notify(`The server was restarted${before.draining ? " as planned" : ""}; it has been up for ${duration(sample.uptime_seconds)}.`, before.draining ? "" : "bad");
+  }
+  if (sample.draining !== isLeaving) {
+    isLeaving = sample.draining;
+    showState(state);
+  }
+  add([[sample.time_ms, sample]]);
+  redraw();
+}
 
-const bearer = (word) => (word ? { Authorization: `Bearer ${word}` } : undefined);
-const headers = () => bearer(sessionStorage.getItem("operator"));
 const statistics = subscribe(STATISTICS, {
   share: true,
-  keep: KEPT,
+  keep: 1,
   fetch: true,
   headers: headers(),
   onState: showState,
-  onGap,
-  onEvent({ data }) {
-    live.add(data);
-    if (data.sources?.some(({ name }) => name === "host")) watchHost();
-  },
+  onGap() {}, // the history has what was missed
+  onEvent: ({ data }) => take(data),
 });
-
-let hostStream;
-function watchHost() {
-  if (hostStream) return;
-  $("host").hidden = false;
-  const onEvent = ({ data }) => data?.cpu_count && host.add(data);
-  hostStream = subscribe("dashboard/stream?replay=all", { share: true, keep: KEPT, fetch: true, headers: headers(), onEvent });
-}
 
 $("retry").onclick = () => statistics.reconnect();
 $("token-form").onsubmit = (event) => {
   event.preventDefault();
   const word = $("operator-token").value.trim();
   sessionStorage.setItem("operator", word);
+  tabs.postMessage({ word });
   statistics.reconnect({ headers: bearer(word) });
 };
 $("window").onchange = ({ target }) => {
@@ -192,4 +216,33 @@ $("window").onchange = ({ target }) => {
   redraw();
 };
 
+// ---- sections: on a narrow screen one at a time ----
+
+const isNarrow = matchMedia("(max-width: 47.99rem)");
+
+function openSection() {
+  const name = location.hash.slice(1) || "live";
+  const section = $(name)?.closest("main > section") ?? $("live");
+  for (const one of document.querySelectorAll("main > section")) one.toggleAttribute("data-open", one === section);
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${section.id}`) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+  if (isNarrow.matches) scrollTo(0, 0);
+}
+addEventListener("hashchange", openSection);
+openSection();
+
+// The admin listener has no other streams and takes no events.
+const list = { headers: { Accept: "application/json" } };
+fetch("./", list).then((response) => response.json()).then(({ publish }) => document.body.toggleAttribute("data-admin", publish === null), () => {});
+
+const askToDisconnect = offerDisconnect(headers, notify);
 const inspector = inspect(headers);
+const watch = (topic) => {
+  location.hash = "inspector";
+  openSection();
+  $("inspector").focus();
+  inspector.watch(topic);
+};
+listTopics({ headers, disconnect: askToDisconnect, watch });

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::config::{ChannelTable, Config, DurableBusConfig, PostgresConfig, RedisConfig, RedisPayload};
 use crate::event::RunName;
@@ -120,7 +120,10 @@ impl Sources {
                 statuses.push(Arc::clone(&status));
                 let topic = config.delivery.dashboard_topic.clone();
                 let (live, sequencer) = (Arc::clone(live), Arc::clone(sequencer));
-                let own = move || own_figures(&live);
+                let own = move |measured: &Map<String, Value>| {
+                    live.set_host(measured.clone().into());
+                    own_figures(&live)
+                };
                 Some(host::spawn(topic, sequencer, status, own).context("starting the host source")?)
             }
         };
@@ -296,7 +299,7 @@ pub(super) fn payload(format: RedisPayload) -> Payload {
     }
 }
 
-fn own_figures(live: &Live) -> serde_json::Value {
+fn own_figures(live: &Live) -> Value {
     json!({
         "connections": live.connections.get(),
         "streams": live.streams.get(),

@@ -58,6 +58,7 @@ impl Entry {
 pub(super) struct TopicLog {
     entries: VecDeque<Entry>,
     bytes: usize,
+    appended: u64,
     aliases: HashMap<EventId, Sequence>,
     evicted_through: Sequence,
     /// The newest loss of this topic alone that the loss log has forgotten.
@@ -73,6 +74,7 @@ impl TopicLog {
         TopicLog {
             entries: VecDeque::new(),
             bytes: 0,
+            appended: 0,
             aliases: HashMap::new(),
             evicted_through: floor,
             loss_forgotten_at: Sequence::ZERO,
@@ -85,6 +87,7 @@ impl TopicLog {
         debug_assert!(entry.sequence > self.last(), "the channel keeps the sequencer's order");
         entry.preceding_bytes = self.newest().map_or(0, |newest| newest.preceding_bytes_of_next(entry.appended_at));
         self.bytes += entry.cost_bytes();
+        self.appended += 1;
         if let Some(alias) = entry.naming.alias() {
             self.aliases.insert(alias, entry.sequence);
         }
@@ -231,6 +234,11 @@ impl TopicLog {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many events it has ever had.
+    pub(super) fn appended(&self) -> u64 {
+        self.appended
     }
 }
 

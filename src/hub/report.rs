@@ -19,6 +19,8 @@ pub struct TopicInfo {
     pub last_id: Option<EventId>,
     /// Everything through here is forgotten, or never existed.
     pub evicted_through: Sequence,
+    /// Events that reached its log since the topic exists.
+    pub published_events: u64,
     /// Entries of its log.
     pub retained_events: usize,
     /// Bytes of its log, bookkeeping included.
@@ -66,6 +68,11 @@ impl Hub {
         self.topics.try_get(TopicKey(u32::try_from(place).ok()?)).map(|entry| &entry.name)
     }
 
+    /// True for a topic of the server's own.
+    pub fn is_reserved(&self, topic: TopicKey) -> bool {
+        self.topics.get(topic).name.is_reserved()
+    }
+
     /// The topics of a subscriber.
     pub fn topics_of(&self, subscriber: Subscriber) -> impl Iterator<Item = &Topic> {
         self.entries_of(subscriber).map(|entry| &entry.name)
@@ -84,6 +91,7 @@ impl Hub {
             subscribers: entry.subscribers.len(),
             last_id: newest.map(|entry| self.whole_id_of(entry)),
             evicted_through: entry.log.evicted_through(),
+            published_events: entry.log.appended(),
             retained_events: entry.log.len(),
             retained_bytes: entry.log.bytes(),
         }

@@ -1,7 +1,8 @@
 //! Rules for topics: what applies to the topics that a pattern matches, in place of what applies to all. Pure.
 //!
 //! A topic's limits are found once, when it is created, and once more when the rules change ([`Hub::apply_rules`]). Topics
-//! of the same rule share them. The server's own topics follow no rule.
+//! of the same rule share them. The server's own topics follow none, and
+//! remember little.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use crate::event::{Topic, glob};
 /// Patterns that are compared in one call, and entries that are evicted: about 2 ms.
 const COMPARISONS_MAX: usize = 1 << 15;
 const EVICTIONS_MAX: usize = 8192;
+/// Events that a topic of the server's own remembers at most, for those of its subscribers that are behind.
+const OWN_EVENTS_MAX: usize = 60;
 
 /// What applies to some topics. Where it says nothing, what applies to all of them does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,7 @@ pub(super) struct TopicLimits {
 #[derive(Debug)]
 pub(super) struct Rules {
     of_all: Arc<TopicLimits>,
+    of_own: Arc<TopicLimits>,
     /// Patterns, the first that matches counts.
     rules: Vec<(String, Arc<TopicLimits>)>,
     /// The next place to look at since the rules have changed; none: every topic follows them.
@@ -72,16 +76,21 @@ impl Rules {
             age_max: rule.history_age_max.unwrap_or(of_all.age_max),
             pace: rule.pace,
         };
+        let of_own = TopicLimits { events_max: of_all.events_max.min(OWN_EVENTS_MAX), ..of_all };
         Rules {
             of_all: Arc::new(of_all),
+            of_own: Arc::new(of_own),
             rules: rules.iter().map(|rule| (rule.pattern.clone(), Arc::new(of_rule(rule)))).collect(),
             next_place: None,
         }
     }
 
     pub(super) fn of(&self, topic: &Topic) -> Arc<TopicLimits> {
+        if topic.is_reserved() {
+            return Arc::clone(&self.of_own);
+        }
         let matches = |(pattern, _): &&(String, _)| glob::matches(pattern.as_bytes(), topic.as_str().as_bytes());
-        let rule = self.rules.iter().find(matches).filter(|_| !topic.is_reserved());
+        let rule = self.rules.iter().find(matches);
         Arc::clone(rule.map_or(&self.of_all, |(_, limits)| limits))
     }
 

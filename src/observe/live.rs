@@ -2,6 +2,9 @@
 //! process, which a separate thread reads (`process`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
 
 /// The figures. Each is read alone: together they are from about the same moment.
 #[derive(Debug, Default)]
@@ -24,6 +27,20 @@ pub struct Live {
     pub resident_bytes: Figure,
     /// Open descriptors; 0 where that is not known.
     pub open_descriptors: Figure,
+    /// What `--dev` measures on this host; null without it.
+    host: Mutex<Value>,
+}
+
+impl Live {
+    /// Notes what was measured on this host.
+    pub fn set_host(&self, measured: Value) {
+        *self.host.lock().unwrap_or_else(PoisonError::into_inner) = measured;
+    }
+
+    /// What was measured on this host.
+    pub fn host(&self) -> Value {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// One figure.

@@ -101,12 +101,28 @@ pub struct Counters {
     pub forms_evicted: u64,
     /// Streams that began with older entries of a durable bus.
     pub fetching_streams: u64,
+    /// Of what is counted above, what the operators' page causes.
+    pub own: OwnTraffic,
     /// From appending an event to the end of the walk that visited its subscribers.
     pub broadcast_duration: Histogram,
     /// From appending an event until a subscriber was visited, by the slice of the walk that it was visited in.
     pub delivery_duration: Histogram,
     /// How long one turn of the loop worked: all other work waits for that long.
     pub turn_duration: Histogram,
+}
+
+/// What clients that watch the server's statistics cause: the statistics leave it out, so that an idle server that is looked at
+/// shows zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnTraffic {
+    /// Events of the statistics.
+    pub broadcasts: u64,
+    /// Streams that have the statistics among their topics.
+    pub streams: u64,
+    /// Events that such streams got.
+    pub delivered_events: u64,
+    /// Bytes that such streams got, and those of all answers that are no stream.
+    pub sent_bytes: u64,
 }
 
 impl Counters {
@@ -137,6 +153,7 @@ impl Counters {
             forms,
             compressed_bytes,
             forms_evicted,
+            own,
             broadcast_duration,
             delivery_duration,
             turn_duration,
@@ -163,6 +180,10 @@ impl Counters {
         self.forms.merge(forms, |_| false);
         self.compressed_bytes.merge(compressed_bytes, |_| false);
         self.forms_evicted += forms_evicted;
+        self.own.broadcasts = self.own.broadcasts.max(own.broadcasts);
+        self.own.streams += own.streams;
+        self.own.delivered_events += own.delivered_events;
+        self.own.sent_bytes += own.sent_bytes;
         self.broadcast_duration.add(broadcast_duration);
         self.delivery_duration.add(delivery_duration);
         self.turn_duration.add(turn_duration);

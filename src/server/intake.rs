@@ -7,7 +7,7 @@ use super::node::Node;
 use super::node::log_entries::LogEntry;
 use super::transport::Transport;
 use super::transport::connection::CloseReason;
-use crate::event::{Broadcast, EventId, Sequence};
+use crate::event::{Broadcast, EventId, STATISTICS_TOPIC, Sequence};
 use crate::hub::{Appended, Hub};
 use crate::io::Io;
 use crate::observe::clip::clip;
@@ -113,7 +113,10 @@ fn place(sequence: Sequence, hub: &Hub, node: &mut Node) -> Option<Sequence> {
 
 fn note_appended(appended: Appended, topic: &str, node: &mut Node) {
     match appended {
-        Appended::Logged => node.counters.broadcasts += 1,
+        Appended::Logged => {
+            node.counters.broadcasts += 1;
+            node.counters.own.broadcasts += u64::from(topic == STATISTICS_TOPIC);
+        }
         Appended::Duplicate => node.counters.dropped.count("duplicate"),
         Appended::NoTopic => {
             node.counters.dropped.count("topics_exhausted");

@@ -46,7 +46,7 @@ use crate::hub::{Hub, MissedReason};
 use crate::io::allocator::free_cached_blocks;
 use crate::io::{Io, Token};
 use crate::observe::live::Live;
-use crate::observe::metrics::{Counters, Labelled};
+use crate::observe::metrics::{Counters, Labelled, OwnTraffic};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::head::RequestHead;
 use crate::protocol::response::Response;
@@ -159,7 +159,7 @@ impl<I: Io> Server<I> {
             streams: Streams::new(fetcher),
             late: LateStreams::default(),
             api: Api::new(publisher, sources.clone(), kafka, Arc::clone(&live), &node),
-            statistics: Statistics::new(own_events, sources, live),
+            statistics: Statistics::new(own_events, sources, live, &node),
             hub,
             intake: Intake::new(inbox),
             sweeps: Sweeps::default(),
@@ -541,6 +541,7 @@ impl<I: Io> Server<I> {
             None => {
                 self.drain = Some(Drain::new(&mut self.node));
                 self.notify(Lifecycle::Leaving);
+                self.statistics.announce_drain(&self.node);
             }
         }
     }
@@ -617,6 +618,7 @@ fn new_counters() -> Counters {
         compressed_bytes: Labelled::new(["before", "after"]),
         forms_evicted: 0,
         fetching_streams: 0,
+        own: OwnTraffic::default(),
         broadcast_duration: Default::default(),
         delivery_duration: Default::default(),
         turn_duration: Default::default(),

@@ -14,6 +14,29 @@ pub(crate) const PAGE_BYTES_MAX: usize = 64 << 10;
 /// The bits of a place in its loop. A number in JSON has 53.
 const PLACE_BITS: u32 = 40;
 
+/// The topics that a request asks to list: a part of those whose names contain a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicSearch {
+    pub(crate) window: Window,
+    /// Upper and lower case of ASCII are the same.
+    contains: Option<Box<str>>,
+}
+
+impl TopicSearch {
+    pub(crate) fn new(window: Window, target: &Target) -> TopicSearch {
+        TopicSearch { window, contains: target.get("contains").filter(|text| !text.is_empty()).map(Box::from) }
+    }
+
+    pub(crate) fn is_for_all(&self) -> bool {
+        self.contains.is_none()
+    }
+
+    pub(crate) fn finds(&self, name: &str) -> bool {
+        let Some(text) = self.contains.as_deref().map(str::as_bytes) else { return true };
+        name.as_bytes().windows(text.len()).any(|part| part.eq_ignore_ascii_case(text))
+    }
+}
+
 /// The part of a listing that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
@@ -90,6 +113,22 @@ mod tests {
         let window = Window { after, limit };
         let page = window.page(sizes.len(), |place| sizes[place].map(|bytes| (place, bytes)));
         assert_eq!((&page.items[..], page.next), expected, "{window:?}");
+    }
+
+    #[test]
+    fn a_search_finds_names_with_the_text_in_upper_or_lower_case() {
+        let search = |contains: Option<&str>| TopicSearch {
+            window: Window { after: 0, limit: 1 },
+            contains: contains.map(Box::from),
+        };
+        let check =
+            |contains, name, expected| assert_eq!(search(contains).finds(name), expected, "{contains:?} {name}");
+        check(None, "a", true);
+        check(Some("b"), "abc", true);
+        check(Some("BC"), "abc", true);
+        check(Some("abcd"), "abc", false);
+        check(Some("ac"), "abc", false);
+        check(Some("é"), "café", true);
     }
 
     #[test]

@@ -18,12 +18,13 @@ use crate::sources::thread::{SourceThread, Stop};
 /// Between two readings.
 const READING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts the source; `own` adds the server's own counters under `"server"`. Dropping the result stops it.
+/// Starts the source. `own` gets what was measured, and returns the server's own counters, which are added under `"server"`.
+/// Dropping the result stops it.
 pub fn spawn(
     topic: Topic,
     sequencer: Arc<Sequencer>,
     status: Arc<SourceStatus>,
-    own: impl Fn() -> Value + Send + 'static,
+    own: impl Fn(&Map<String, Value>) -> Value + Send + 'static,
 ) -> io::Result<SourceThread> {
     let body = {
         let status = Arc::clone(&status);
@@ -37,7 +38,8 @@ pub fn spawn(
                     Some(file) => status.set_down(format!("/proc/{file} can't be read")),
                 }
                 let mut fields = reading.fields(&last);
-                fields.insert("server".to_owned(), own());
+                let counters = own(&fields);
+                fields.insert("server".to_owned(), counters);
                 status.count_received();
                 sequencer.publish(&Event::message(topic.clone(), Value::Object(fields).to_string()));
                 last = reading;

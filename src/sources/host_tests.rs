@@ -65,7 +65,7 @@ fn this_machine_has_every_field() {
     let sequencer = Sequencer::new(RunName::from_bits(1), vec![outlet]);
     let status = SourceStatus::new("host");
     let topic = Topic::new("host").unwrap();
-    let source = spawn(topic, sequencer, Arc::clone(&status), || json!({"connections": 7})).unwrap();
+    let source = spawn(topic, sequencer, Arc::clone(&status), |_| json!({"connections": 7})).unwrap();
     woken.recv_timeout(Duration::from_secs(60)).unwrap();
     let Some(Message::Broadcast(broadcast)) = inbox.next() else { panic!("an event comes first") };
     assert!(status.is_up(), "{status:?}");

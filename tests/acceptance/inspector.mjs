@@ -17,7 +17,7 @@ await page.keyboard.press("Enter");
 await page.waitForFunction(() => /^watching/i.test(document.querySelector("#watch-state").textContent));
 console.log("watching");
 
-const rows = () => [...document.querySelectorAll("#events tr")].map((row) => row.lastElementChild.textContent);
+const rows = () => [...document.querySelectorAll("#events .line")].map((line) => line.lastElementChild.textContent);
 await page.waitForFunction(`(${rows})().includes(${JSON.stringify(data)})`);
 console.log("shown");
 await browser.close();

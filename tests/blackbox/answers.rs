@@ -136,6 +136,17 @@ fn topics_are_listed_page_by_page_and_none_is_left_out() {
         assert_eq!(names.len(), 2500, "{target}");
         assert!(pages.iter().all(|page| page["count"] == 2500));
     }
+    let found: Vec<_> = all_pages(&server, "/topics?contains=T24")
+        .into_iter()
+        .flat_map(|page| {
+            assert_eq!(page["count"], 2500, "of all topics");
+            page["topics"].as_array().unwrap().clone()
+        })
+        .collect();
+    assert_eq!(found.len(), 1 + 10 + 100, "t24, t240 to t249, t2400 to t2499");
+    assert!(
+        found.iter().all(|topic| topic["topic"].as_str().unwrap().starts_with("t24") && topic["published_events"] == 1)
+    );
     for bad in ["limit=0", "limit=501", "after=t7", "after=-1"] {
         assert_eq!(server.get(&format!("/topics?{bad}")).problem(), "Bad parameter", "{bad}");
         assert_eq!(server.get(&format!("/dashboard/data?{bad}")).problem(), "Bad parameter", "{bad}");

@@ -3,7 +3,8 @@
 use crate::support::http::{Answer, Client};
 use crate::support::server::Server;
 
-const REPORTS: [&str; 5] = ["/metrics", "/dashboard/debug", "/topics", "/topics/a", "/dashboard/data"];
+const REPORTS: [&str; 6] =
+    ["/metrics", "/dashboard/debug", "/dashboard/history", "/topics", "/topics/a", "/dashboard/data"];
 
 fn ask(mut client: Client, method: &str, target: &str, header_lines: &str) -> Answer {
     client.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{header_lines}\r\n"));

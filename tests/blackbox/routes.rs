@@ -145,8 +145,10 @@ fn the_list_of_topics_counts_subscribers_and_retained_events() {
     assert!(orders["retained_bytes"].as_u64().unwrap() > 0);
     let list = server.get("/topics").json();
     assert_eq!(list["count"], 2);
-    let quiet =
-        json!({ "topic": "quiet", "subscribers": 1, "last_id": null, "retained_events": 0, "retained_bytes": 0 });
+    let quiet = json!({
+        "topic": "quiet", "subscribers": 1, "last_id": null, "published_events": 0, "retained_events": 0,
+        "retained_bytes": 0,
+    });
     assert!(list["topics"].as_array().unwrap().contains(&quiet), "{list}");
     drop(second);
     crate::support::wait::eventually("the second leaves", || {

@@ -12,7 +12,7 @@ export const BINARY = process.env.FANFARE_BIN ?? new URL("../../target/debug/fan
 /** A running `fanfare serve`. */
 export class Server {
   static async start(options = ["--dev"], { port = 0, env = {} } = {}) {
-    const args = ["serve", "--listen", `127.0.0.1:${port}`, "--drain", "0s", "--retry", "300ms", ...options];
+    const args = ["serve", "--listen", `127.0.0.1:${port}`, "--retry", "300ms", ...options, ...(options.includes("--drain") ? [] : ["--drain", "0s"])];
     const child = spawn(BINARY, args, { env, stdio: ["ignore", "pipe", "inherit"] });
     const server = new Server();
     server.child = child;
@@ -33,9 +33,12 @@ export class Server {
     await exited;
   }
 
-  async publish(topic, data, count = 1, id = undefined) {
-    const body = JSON.stringify(Array.from({ length: count }, () => ({ topic, data, id })));
-    const answer = await fetch(`${this.url}/publish`, { method: "POST", body });
+  publish(topic, data, count = 1, id = undefined) {
+    return this.publishAll(Array.from({ length: count }, () => ({ topic, data, id })));
+  }
+
+  async publishAll(events) {
+    const answer = await fetch(`${this.url}/publish`, { method: "POST", body: JSON.stringify(events) });
     if (answer.status !== 202) throw new Error(`${answer.status} ${await answer.text()}`);
   }
 

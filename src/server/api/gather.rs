@@ -31,9 +31,7 @@ pub(crate) fn reply<I: Io>(
             Reply::Figures
         }
         Question::Topics(TopicsAsked { names, .. }) => Reply::Topics(known(names, hub, node)),
-        Question::FirstTopicPages(window) | Question::TopicPage(_, window) => {
-            Reply::TopicPage(topic_page(*window, hub))
-        }
+        Question::FirstTopicPages(search) | Question::TopicPage(_, search) => Reply::TopicPage(topic_page(search, hub)),
         Question::LatestPage(_, window, grant) => Reply::LatestPage(latest_page(*window, grant, hub)),
         Question::Disconnect(_) => return None,
     })
@@ -63,9 +61,9 @@ impl Api {
                     None => answer_topic(all).into(),
                 })
             }
-            Question::FirstTopicPages(window) => {
+            Question::FirstTopicPages(search) => {
                 let pages: Vec<_> = replies.into_iter().filter_map(Reply::into_topic_page).collect();
-                Ok(self.first_topics(*window, &pages, asked.hub, node))
+                Ok(self.first_topics(search, &pages, asked.hub, node))
             }
             Question::TopicPage(index, _) => match replies.into_iter().find_map(Reply::into_topic_page) {
                 Some(page) => Ok(self.complete_topics(*index, page, asked.hub, node)),

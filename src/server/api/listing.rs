@@ -24,7 +24,7 @@ use crate::server::grant::ReadGrant;
 use crate::server::node::Node;
 use crate::server::node::figures::{merge, merge_topics};
 use crate::server::node::letter::{LatestPage, Listed, Question, TopicsAsked, TopicsKnown};
-use crate::server::window::{PAGE_BYTES_MAX, Page, Window, place_in};
+use crate::server::window::{PAGE_BYTES_MAX, Page, TopicSearch, Window, place_in};
 
 /// What a topic takes in the list in addition to its name.
 const TOPIC_OBJECT_BYTES: usize = 160;
@@ -41,38 +41,46 @@ impl Api {
             return Ok(head_of_json().into());
         }
         asked.admit_answer(PAGE_BYTES_MAX, node)?;
+        let search = TopicSearch::new(window, &asked.head.target);
         Ok(match index {
-            None => Outcome::Ask(Question::FirstTopicPages(window)),
-            Some(index) => self.topics_of_loop(index, window, || topic_page(window, asked.hub), asked.hub, node),
+            None => Outcome::Ask(Question::FirstTopicPages(search)),
+            Some(index) => self.topics_of_loop(index, &search, || topic_page(&search, asked.hub), asked.hub, node),
         })
     }
 
     /// The list, if it fits on one page; otherwise its first page, which is of the first loop. `others`: the first pages of
     /// the other loops.
-    pub(super) fn first_topics(&self, window: Window, others: &[Page<TopicInfo>], hub: &Hub, node: &Node) -> Outcome {
-        let own = topic_page(window, hub);
+    pub(super) fn first_topics(
+        &self,
+        search: &TopicSearch,
+        others: &[Page<TopicInfo>],
+        hub: &Hub,
+        node: &Node,
+    ) -> Outcome {
+        let own = topic_page(search, hub);
         let is_whole = own.next.is_none() && others.iter().all(|page| page.next.is_none());
         let infos = own.items.iter().chain(others.iter().flat_map(|page| &page.items));
         let topics = if is_whole { merge_topics(infos) } else { Vec::new() };
-        if !is_whole || !window.holds(topics.len()) {
-            return self.topics_of_loop(0, window, || own, hub, node);
+        if !is_whole || !search.window.holds(topics.len()) {
+            return self.topics_of_loop(0, search, || own, hub, node);
         }
         let shown = topics.iter().map(TopicView::of).collect();
-        json(200, &TopicList { count: topics.len(), topics: shown, next: None }).into()
+        let count = if search.is_for_all() { topics.len() } else { hub.topic_count().max(topics.len()) };
+        json(200, &TopicList { count, topics: shown, next: None }).into()
     }
 
     /// The topics of a page of loop `index`; `own` builds it, if that is this loop.
     fn topics_of_loop(
         &self,
         index: usize,
-        window: Window,
+        search: &TopicSearch,
         own: impl FnOnce() -> Page<TopicInfo>,
         hub: &Hub,
         node: &Node,
     ) -> Outcome {
         match index == node.member.index() {
             true => self.complete_topics(index, own(), hub, node),
-            false => Outcome::Ask(Question::TopicPage(index, window)),
+            false => Outcome::Ask(Question::TopicPage(index, search.clone())),
         }
     }
 
@@ -133,9 +141,9 @@ impl Api {
 }
 
 /// A page of the topics of this loop.
-pub(super) fn topic_page(window: Window, hub: &Hub) -> Page<TopicInfo> {
-    window.page(hub.topic_places(), |place| {
-        let name = hub.topic_name_at(place)?;
+pub(super) fn topic_page(search: &TopicSearch, hub: &Hub) -> Page<TopicInfo> {
+    search.window.page(hub.topic_places(), |place| {
+        let name = hub.topic_name_at(place).filter(|name| search.finds(name.as_str()))?;
         let bytes = TOPIC_OBJECT_BYTES + name.as_str().len();
         Some((hub.topic(name.as_str())?, bytes))
     })

@@ -9,6 +9,7 @@ pub(super) mod access;
 pub(super) mod context;
 mod disconnect;
 pub(super) mod gather;
+mod history;
 mod kafka;
 mod listing;
 #[cfg(test)]

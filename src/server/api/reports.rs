@@ -19,8 +19,9 @@ use crate::protocol::response::{self, Response};
 use crate::server::node::Node;
 use crate::server::node::figures::{Figures, Phases};
 use crate::server::node::letter::{Question, Report, TopicsAsked};
+use crate::server::node::slow_clients::SlowClients;
 use crate::server::transport::Transport;
-use crate::server::transport::connection::Phase;
+use crate::server::transport::connection::{Flags, Phase};
 use crate::sources::bus_figures::BusFigures;
 use crate::sources::channel::{Inbox, Leading, SourceStatus};
 use crate::sources::kafka_figures::{CopyOutcome, KafkaFigures, ProducerFigures};
@@ -29,6 +30,8 @@ use crate::sources::kafka_figures::{CopyOutcome, KafkaFigures, ProducerFigures};
 pub(super) const BUSIEST_MAX: usize = 20;
 /// Up to how many connections the debug view counts by phase: about 0.2 ms.
 const CONNECTIONS_COUNTED_MAX: usize = 1 << 16;
+/// Streams that are behind and looked at for the list of slow clients: about 0.2 ms.
+const SLOW_STREAMS_SEEN_MAX: usize = 4096;
 /// The size of the metrics or the debug view, rounded up.
 pub(super) const REPORT_BYTES: usize = 64 << 10;
 /// The content type of Prometheus's text format.
@@ -243,7 +246,21 @@ pub(super) fn figures_of<I: Io>(transport: &Transport<I>, hub: &Hub, inbox: &Inb
         catching_up: transport.catching_up_count(),
         busiest: hub.busiest_topics(BUSIEST_MAX),
         watchers: hub.topic(STATISTICS_TOPIC).map_or(0, |topic| topic.subscribers),
+        slow_clients: slow_clients(transport, node),
     }
+}
+
+/// Whose streams are behind: addresses as far as they are looked at, and all in number.
+fn slow_clients<I: Io>(transport: &Transport<I>, node: &Node) -> SlowClients {
+    let seen = transport.outboxes().take(SLOW_STREAMS_SEEN_MAX);
+    let behind = seen.filter(|(slot, _)| {
+        let connection = transport.at(*slot);
+        connection.is_streaming() && !connection.flags.has(Flags::WATCHES)
+    });
+    let waits =
+        behind.map(|(slot, outbox)| (transport.at(slot).peer.ip(), node.now.saturating_sub(outbox.progress_at)));
+    let unseen = transport.unfinished_send_count().saturating_sub(SLOW_STREAMS_SEEN_MAX);
+    SlowClients::of(waits, unseen)
 }
 
 /// The figures of all loops: this one's now, and what the others left last.
@@ -303,6 +320,7 @@ pub(super) fn head_of_json() -> Response {
 pub(super) struct TopicView<'a> {
     topic: &'a str,
     subscribers: usize,
+    published_events: u64,
     retained_events: usize,
     retained_bytes: usize,
     last_id: Option<&'a str>,
@@ -313,6 +331,7 @@ impl TopicView<'_> {
         TopicView {
             topic: info.name.as_str(),
             subscribers: info.subscribers,
+            published_events: info.published_events,
             retained_events: info.retained_events,
             retained_bytes: info.retained_bytes,
             last_id: info.last_id.as_ref().map(EventId::as_str),
@@ -325,6 +344,7 @@ pub(super) fn topic_figures(info: &TopicInfo) -> Value {
     object!({
         "topic": info.name.as_str(),
         "subscribers": info.subscribers,
+        "published_events": info.published_events,
         "retained_events": info.retained_events,
         "retained_bytes": info.retained_bytes,
     })

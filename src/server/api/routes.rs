@@ -40,6 +40,8 @@ pub enum Route {
     Topics,
     /// One topic.
     Topic(String),
+    /// The statistics of the last minutes.
+    History,
     /// What is done with Kafka.
     KafkaStatus,
     /// The Prometheus page.
@@ -60,7 +62,7 @@ pub enum Probe {
 }
 
 /// The paths that are whole; a file of the page has its own, and a topic is behind [`TOPIC_PREFIX`].
-static PATHS: [(&str, Route); 13] = [
+static PATHS: [(&str, Route); 14] = [
     ("/events", Route::Stream),
     ("/dashboard/stream", Route::DashboardStream),
     ("/publish", Route::Publish),
@@ -72,6 +74,7 @@ static PATHS: [(&str, Route); 13] = [
     ("/topics", Route::Topics),
     ("/disconnect", Route::Disconnect),
     ("/dashboard/debug", Route::Debug),
+    ("/dashboard/history", Route::History),
     ("/kafka/status", Route::KafkaStatus),
     ("/", Route::Index),
 ];
@@ -109,7 +112,10 @@ impl Route {
 
     /// True for routes that reveal who uses a server and for what.
     fn is_for_operators(&self) -> bool {
-        matches!(self, Route::Metrics | Route::Debug | Route::Topics | Route::Topic(_) | Route::KafkaStatus)
+        matches!(
+            self,
+            Route::Metrics | Route::Debug | Route::History | Route::Topics | Route::Topic(_) | Route::KafkaStatus
+        )
     }
 
     pub(super) fn methods(&self) -> &'static str {
@@ -189,6 +195,7 @@ impl Api {
             Route::Data => self.snapshot(asked, node)?,
             Route::Topics => self.topic_list(asked, node)?,
             Route::Topic(name) => self.topic_view(&name),
+            Route::History => self.history(asked, node)?.into(),
             Route::KafkaStatus => self.kafka_status(asked, node)?.into(),
             Route::Metrics => self.admit_report(Report::Metrics, asked, node)?,
             Route::File(file) => file.response(asked.head).into(),
@@ -255,6 +262,7 @@ fn endpoints(settings: &Settings, is_admin: bool, has_kafka: bool) -> serde_json
         "metrics": "/metrics",
         "kafka": has_kafka.then_some("/kafka/status"),
         "debug": "/dashboard/debug",
+        "history": "/dashboard/history",
         "client": ["/fanfare.js", page::VERSIONED_CLIENT, "/fanfare.d.ts"],
         "client_integrity": &*page::CLIENT_INTEGRITY,
         "openapi": "/openapi.json",

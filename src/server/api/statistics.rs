@@ -1,7 +1,10 @@
-//! The server's own statistics as events: one a second on a reserved topic, and only while it has subscribers.
+//! The server's own statistics: once a second, kept for 15 minutes in few numbers, and while the reserved topic has
+//! subscribers, also as an event.
 //!
-//! They go through the sequencer like all events, because only it assigns positions. No client can publish to the
-//! topic, because no name from outside makes it. Without subscribers, no work is done.
+//! The events go through the sequencer like all others, because only it assigns positions. No client can publish to the
+//! topic, because no name from outside makes it.
+//!
+//! Invariant: what looking at the statistics causes is not in them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json as object};
 
+use super::history::{row_of, totals_of};
 use super::reports::{figures_of, figures_of_node, source_figures, topic_figures};
 use crate::event::{Event, STATISTICS_TOPIC, Topic};
 use crate::hub::Hub;
@@ -18,11 +22,20 @@ use crate::observe::live::Live;
 use crate::observe::metrics::{Counters, Labelled, LoopGauges};
 use crate::server::node::Node;
 use crate::server::node::figures::Figures;
+use crate::server::node::slow_clients::SlowClient;
 use crate::server::transport::Transport;
-use crate::sources::channel::{Inbox, Publish, SourceStatus, Ticket};
+use crate::sources::channel::{Inbox, Leading, Publish, SourceStatus, Ticket};
 
 /// Topics that are listed.
 const BUSIEST_MAX: usize = 10;
+/// What is shown of the host.
+const HOST_FIGURES: [&str; 5] = [
+    "cpu_percent",
+    "memory_used_bytes",
+    "memory_total_bytes",
+    "network_received_bytes_per_second",
+    "network_sent_bytes_per_second",
+];
 /// Fewer connections than this give no reliable cost per connection.
 const CONNECTIONS_FOR_COST_MIN: usize = 1000;
 
@@ -31,6 +44,7 @@ const CONNECTIONS_FOR_COST_MIN: usize = 1000;
 struct Sample {
     at: Duration,
     counters: Counters,
+    subscribers: usize,
 }
 
 /// What the statistics report on.
@@ -47,8 +61,10 @@ pub(crate) struct Statistics {
     own_events: Arc<dyn Publish + Send + Sync>,
     sources: Vec<Arc<SourceStatus>>,
     live: Arc<Live>,
-    /// The counters of a second ago, while the topic has subscribers.
-    last_sample: Option<Sample>,
+    /// The counters of a second ago.
+    last_sample: Sample,
+    /// The statistics of a second ago.
+    latest: Value,
     resident_at_start: Option<u64>,
 }
 
@@ -57,9 +73,11 @@ impl Statistics {
         own_events: Arc<dyn Publish + Send + Sync>,
         sources: Vec<Arc<SourceStatus>>,
         live: Arc<Live>,
+        node: &Node,
     ) -> Statistics {
         let resident_at_start = live.resident_bytes.known();
-        Statistics { own_events, sources, live, last_sample: None, resident_at_start }
+        let last_sample = Sample { at: node.now, counters: node.counters.clone(), subscribers: 0 };
+        Statistics { own_events, sources, live, last_sample, latest: Value::Null, resident_at_start }
     }
 
     /// Does what is due once a second: leaves the figures of this loop for the others. The first loop does the same for other
@@ -75,20 +93,33 @@ impl Statistics {
         }
     }
 
-    /// Publishes the statistics of the time since the last ones, if the topic has subscribers.
+    /// Keeps the statistics of the time since the last ones, and publishes them if the topic has subscribers.
     fn publish<I: Io>(&mut self, watched: &Watched<'_, I>) {
         let Watched { transport, hub, inbox, node } = *watched;
-        let is_watched = hub.topic(STATISTICS_TOPIC).is_some_and(|topic| topic.subscribers > 0)
-            || node.member.others_figures().any(|others| others.watchers > 0);
-        if !is_watched {
-            self.last_sample = None;
-            return;
-        }
         let figures = figures_of_node(transport, hub, inbox, node);
-        let sample = Sample { at: node.now, counters: figures.counters.clone() };
-        let Some(before) = self.last_sample.replace(sample) else { return };
-        let data = self.statistics(&figures, watched, &before).to_string();
-        let event = Event::message(Topic::statistics(), data);
+        let subscribers = subscribers_of(&figures);
+        let sample = Sample { at: node.now, counters: figures.counters.clone(), subscribers };
+        let before = std::mem::replace(&mut self.last_sample, sample);
+        let statistics = self.statistics(&figures, watched, &before);
+        node.common.history.add(row_of(&statistics), || totals_of(&statistics));
+        self.latest = statistics;
+        if figures.watchers > 0 {
+            self.send();
+        }
+    }
+
+    /// Publishes the latest statistics once more, with the news that the server is leaving: those who watch learn it before their
+    /// streams close.
+    pub(crate) fn announce_drain(&mut self, node: &Node) {
+        if node.member.is_first() && self.latest.is_object() {
+            self.latest["draining"] = true.into();
+            self.latest["time_ms"] = (self.latest["time_ms"].as_u64().unwrap_or(0) + 1).into();
+            self.send();
+        }
+    }
+
+    fn send(&self) {
+        let event = Event::message(Topic::statistics(), self.latest.to_string());
         if self.own_events.publish(vec![event], Ticket(u64::MAX)).is_err() {
             tracing::debug!("too much is waiting: this second's statistics are left out");
         }
@@ -123,6 +154,9 @@ impl Statistics {
             rounded(passed / elapsed.as_secs_f64())
         };
         let turns = now.turn_duration.since(&then.turn_duration);
+        let (subscribers, joined) = (subscribers_of(figures), joined(now).saturating_sub(joined(then)));
+        let left = (joined + before.subscribers as u64).saturating_sub(subscribers as u64);
+        let per_second = |count: u64| rounded(count as f64 / elapsed.as_secs_f64());
         let since_epoch = transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default();
         object!({
             "time_ms": since_epoch.as_millis() as u64,
@@ -141,11 +175,11 @@ impl Statistics {
                 "refused": labelled(&now.refused),
             },
             "events": {
-                "published": now.broadcasts,
-                "published_per_second": rate(|counters| counters.broadcasts),
-                "delivered": now.delivered_events,
-                "delivered_per_second": rate(|counters| counters.delivered_events),
-                "sent_bytes_per_second": rate(|counters| counters.sent_bytes),
+                "published": now.broadcasts.saturating_sub(now.own.broadcasts),
+                "published_per_second": rate(|of| of.broadcasts.saturating_sub(of.own.broadcasts)),
+                "delivered": now.delivered_events.saturating_sub(now.own.delivered_events),
+                "delivered_per_second": rate(|of| of.delivered_events.saturating_sub(of.own.delivered_events)),
+                "sent_bytes_per_second": rate(|of| of.sent_bytes.saturating_sub(of.own.sent_bytes)),
                 "dropped": labelled(&now.dropped),
                 "gaps": labelled(&now.gaps),
             },
@@ -159,15 +193,22 @@ impl Statistics {
                 "turn_us": quantiles(&turns),
             },
             "subscribers": {
-                "lagging": gauges.lagging,
+                "count": subscribers,
+                "joined_per_second": per_second(joined),
+                "left_per_second": per_second(left),
+                "lagging": figures.slow_clients.streams(),
                 "catching_up": figures.catching_up,
+                "slow": figures.slow_clients.iter().map(slow_client).collect::<Vec<_>>(),
             },
             "channel_messages": gauges.channel_messages,
             "memory": self.memory(gauges),
+            "limits": { "history_bytes": hub.limits().history_bytes_total_max },
             "sources": self.source_states(now),
+            "bus": self.bus_state(),
+            "host": shown_host(&self.live.host()),
             "topics": {
-                "count": gauges.topic_count(),
-                "busiest": figures.busiest.iter().take(BUSIEST_MAX).map(topic_figures).collect::<Vec<_>>(),
+                "count": gauges.topic_count() - usize::from(hub.topic(STATISTICS_TOPIC).is_some()),
+                "busiest": figures.busiest.iter().filter(|info| !info.name.is_reserved()).take(BUSIEST_MAX).map(topic_figures).collect::<Vec<_>>(),
             },
         })
     }
@@ -186,6 +227,18 @@ impl Statistics {
         })
     }
 
+    /// The durable bus, if there is one.
+    fn bus_state(&self) -> Option<Value> {
+        let source = self.sources.iter().find(|source| source.bus().is_some())?;
+        let bus = source.bus()?;
+        let mut state = source_figures(source);
+        state["error"] = source.error().into();
+        state["leads"] = source.leading().map(|leading| leading == Leading::Leads).into();
+        state["forks"] = bus.forks().into();
+        state["appended"] = object!(BTreeMap::from(bus.appends()));
+        Some(state)
+    }
+
     fn source_states(&self, counters: &Counters) -> Vec<Value> {
         let state = |source: &Arc<SourceStatus>| {
             let mut object = source_figures(source);
@@ -195,6 +248,30 @@ impl Statistics {
         let http = object!({ "name": "http", "up": true, "received": counters.published_http, "reconnects": 0 });
         self.sources.iter().map(state).chain([http]).collect()
     }
+}
+
+/// What is shown of this host, if `--dev` measures it.
+fn shown_host(measured: &Value) -> Option<Value> {
+    let of = |name: &&'static str| ((*name).to_owned(), measured[*name].clone());
+    measured.is_object().then(|| HOST_FIGURES.iter().map(of).collect())
+}
+
+/// Streams but those that watch the statistics.
+fn subscribers_of(figures: &Figures) -> usize {
+    figures.gauges.streams.saturating_sub(figures.watchers)
+}
+
+/// How many of them there ever were.
+fn joined(counters: &Counters) -> u64 {
+    counters.streams.saturating_sub(counters.own.streams)
+}
+
+fn slow_client(client: &SlowClient) -> Value {
+    object!({
+        "address": client.address.map(|address| address.to_string()),
+        "streams": client.streams,
+        "waiting_seconds": rounded(client.waiting.as_secs_f64()),
+    })
 }
 
 /// Only those that are not zero: a reader takes the others as zero.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::address_counts::AddressCounts;
 use super::figures::Figures;
+use super::history::History;
 use super::publish_rates::PublishRates;
 use crate::server::allowance::Allowance;
 use crate::server::transport::answers::WaitingAnswers;
@@ -36,6 +37,8 @@ pub(crate) struct Common {
     pub(crate) publish_rates: PublishRates,
     /// Topics that exist only because subscribers name them, in the hubs of all loops.
     pub(crate) subscribed_topics: Arc<AtomicUsize>,
+    /// The statistics of the last minutes.
+    pub(crate) history: History,
     /// How many loops have closed, in a drain, all streams but those of statistics.
     drained: AtomicUsize,
 }
@@ -64,6 +67,7 @@ impl Common {
             accepts: Allowance::default(),
             publish_rates: PublishRates::default(),
             subscribed_topics: Arc::default(),
+            history: History::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::slow_clients::SlowClients;
 use crate::event::Topic;
 use crate::hub::TopicInfo;
 use crate::observe::metrics::{Counters, LoopGauges};
@@ -21,6 +22,8 @@ pub(crate) struct Figures {
     pub(crate) busiest: Vec<TopicInfo>,
     /// Subscribers of the statistics.
     pub(crate) watchers: usize,
+    /// Whose streams are behind.
+    pub(crate) slow_clients: SlowClients,
 }
 
 /// How many connections are in each phase.
@@ -38,13 +41,14 @@ pub(crate) struct Phases {
 impl Figures {
     /// Adds those of another loop.
     pub(crate) fn add(&mut self, other: &Figures) {
-        let Figures { counters, gauges, phases, catching_up, busiest, watchers } = other;
+        let Figures { counters, gauges, phases, catching_up, busiest, watchers, slow_clients } = other;
         self.counters.add(counters, is_seen_by_all);
         self.gauges.add(gauges);
         self.phases = self.phases.zip(*phases).map(|(own, phases)| own.and(phases));
         self.catching_up += catching_up;
         self.busiest = merge_topics(self.busiest.iter().chain(busiest));
         self.watchers += watchers;
+        self.slow_clients.add(slow_clients);
     }
 }
 
@@ -85,6 +89,7 @@ pub(crate) fn merge_topics<'a>(infos: impl Iterator<Item = &'a TopicInfo>) -> Ve
 /// Adds what another loop has about a topic. Its log holds the same events.
 pub(crate) fn merge(known: &mut TopicInfo, other: &TopicInfo) {
     known.subscribers += other.subscribers;
+    known.published_events = known.published_events.max(other.published_events);
     known.retained_events = known.retained_events.max(other.retained_events);
     known.retained_bytes = known.retained_bytes.max(other.retained_bytes);
     if known.last_id.is_none() {

@@ -8,7 +8,7 @@ use crate::io::{Peer, Socket, Token};
 use crate::protocol::disconnect::Disconnect;
 use crate::server::grant::ReadGrant;
 use crate::server::transport::acceptor::Reach;
-use crate::server::window::{Page, Window};
+use crate::server::window::{Page, TopicSearch, Window};
 
 /// What one loop tells another.
 #[derive(Debug)]
@@ -53,9 +53,9 @@ pub(crate) enum Question {
     /// What all others have about some topics.
     Topics(TopicsAsked),
     /// The beginning of the list of all other loops' topics.
-    FirstTopicPages(Window),
+    FirstTopicPages(TopicSearch),
     /// A part of the list of this loop's topics.
-    TopicPage(usize, Window),
+    TopicPage(usize, TopicSearch),
     /// A part of this loop's snapshot.
     LatestPage(usize, Window, ReadGrant),
     /// That all others deny these tokens, and end these streams.

@@ -6,12 +6,14 @@
 pub(super) mod address_counts;
 pub(super) mod common;
 pub(super) mod figures;
+pub(super) mod history;
 pub(super) mod letter;
 pub(super) mod log_entries;
 pub(super) mod member;
 pub(super) mod publish_rates;
 pub(super) mod refusal;
 pub(super) mod reload;
+pub(super) mod slow_clients;
 pub(super) mod supervisor;
 
 use std::sync::Arc;

@@ -39,9 +39,12 @@ impl Streams {
             }
             // One clock reading for a whole slice: it gives each delivery the time of its slice's last one.
             let took = transport.now().saturating_sub(taken.started_at);
-            node.counters.delivery_duration.observe_many(took, slice.len() as u32);
+            let is_own = hub.is_reserved(taken.topic);
+            if !is_own {
+                node.counters.delivery_duration.observe_many(took, slice.len() as u32);
+            }
             self.scratch.slice = slice;
-            if taken.ends_walk {
+            if taken.ends_walk && !is_own {
                 node.counters.broadcast_duration.observe(took);
             }
         }
@@ -66,13 +69,13 @@ impl Streams {
             rest = after;
             let Connection { flags, socket, phase, .. } = transport.at(slot);
             let Phase::Streaming(stream) = phase else { continue };
-            let (position, mode, socket) = (stream.delivered_through, stream.mode, *socket);
+            let (flags, position, mode, socket) = (*flags, stream.delivered_through, stream.mode, *socket);
             if position >= head {
                 continue;
             }
             // A compressed stream of several topics never has a segment, and its batch would believe that it has.
             let is_special =
-                mode.has(StreamMode::SPECIAL) && !is_like_plain(mode, topic, Subscriber(slot), position, hub);
+                mode.has(StreamMode::SPECIAL) && !is_like_plain(mode, flags, topic, Subscriber(slot), position, hub);
             if flags.has(Flags::BEHIND) || is_special {
                 self.send_gathered(&run, &mut batch, transport, hub, node);
                 self.scratch.run = run;
@@ -174,6 +177,8 @@ impl Streams {
         }
         let mut outcomes = std::mem::take(&mut self.scratch.outcomes);
         transport.broadcast(run.frames(), batch.iter().map(|&(_, socket)| socket), &mut outcomes);
+        // Those that watch the statistics get no run together with others.
+        let is_own = transport.at(batch[0].0).flags.has(Flags::WATCHES);
         let (now, bytes, through) = (Tick::of(node.now), run.bytes(), run.through());
         let mut whole = 0;
         for (&(slot, _), &sent) in batch.iter().zip(&outcomes) {
@@ -187,6 +192,10 @@ impl Streams {
         node.counters.sends += whole;
         node.counters.sent_bytes += whole * run.bytes() as u64;
         node.counters.delivered_events += whole * run.frames().len() as u64;
+        if is_own {
+            node.counters.own.sent_bytes += whole * run.bytes() as u64;
+            node.counters.own.delivered_events += whole * run.frames().len() as u64;
+        }
         batch.clear();
         outcomes.clear();
         self.scratch.outcomes = outcomes;
@@ -226,7 +235,7 @@ fn gather<'a, I: Io>(
                 !connection.flags.has(Flags::BEHIND)
                     && run.covers(*delivered_through)
                     && (!mode.has(StreamMode::NOT_PLAIN)
-                        || is_like_plain(*mode, topic, subscriber, *delivered_through, hub))
+                        || is_like_plain(*mode, connection.flags, topic, subscriber, *delivered_through, hub))
             }
             _ => false,
         };
@@ -238,8 +247,16 @@ fn gather<'a, I: Io>(
     &[]
 }
 
-/// True if only its other topics keep this stream from being plain, and they have nothing for it.
+/// True if only its other topics keep this stream from being plain, and they have nothing for it. What watches the statistics is
+/// counted apart.
 #[inline(never)]
-fn is_like_plain(mode: StreamMode, topic: TopicKey, subscriber: Subscriber, position: Sequence, hub: &Hub) -> bool {
-    !mode.has(StreamMode::NOT_SHARED) && hub.has_news_only_of(topic, subscriber, position)
+fn is_like_plain(
+    mode: StreamMode,
+    flags: Flags,
+    topic: TopicKey,
+    subscriber: Subscriber,
+    position: Sequence,
+    hub: &Hub,
+) -> bool {
+    !mode.has(StreamMode::NOT_SHARED) && !flags.has(Flags::WATCHES) && hub.has_news_only_of(topic, subscriber, position)
 }

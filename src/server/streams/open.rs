@@ -6,7 +6,7 @@ use super::Streams;
 use super::age::retirement;
 use super::credentials::Credential;
 use super::transmit::{gap_frame, private, send_private};
-use crate::event::{EventId, Frame, Sequence, Topic};
+use crate::event::{EventId, Frame, STATISTICS_TOPIC, Sequence, Topic};
 use crate::hub::{Hub, MissedGap, Replay, Run, RunLimits, Start, StartPoint, Subscriber, TopicPace};
 use crate::io::Io;
 use crate::protocol::encoder;
@@ -120,6 +120,10 @@ impl Streams {
         let stream = Stream { delivered_through: position, ends_at, mode };
         transport.start_stream(slot, stream, node.now);
         node.counters.streams += 1;
+        if params.topics.iter().any(|topic| topic.as_str() == STATISTICS_TOPIC) {
+            transport.at_mut(slot).flags.set(Flags::WATCHES);
+            node.counters.own.streams += 1;
+        }
         node.counters.compressed_streams += u64::from(params.is_compressed);
         transport.send_outbox(slot, outbox, node);
         // The rest of a replay is sent under the budget for catching up; a blocked connection waits for room.

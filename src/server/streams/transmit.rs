@@ -8,7 +8,7 @@ use crate::io::{FRAMES_PER_SEND_MAX, Io};
 use crate::protocol::{encoder, gzip};
 use crate::server::node::Node;
 use crate::server::transport::Transport;
-use crate::server::transport::connection::StreamMode;
+use crate::server::transport::connection::{Flags, StreamMode};
 use crate::server::transport::outbox::{Outbox, Progress, Sending};
 
 /// What one subscriber is sent at once: about the size of its send buffer.
@@ -120,7 +120,11 @@ impl Streams {
         }
         run.gaps_among(unlogged..progress.begun).for_each(|reason| node.counters.gaps.count(reason.as_str()));
         let gaps = run.gaps_among(unlogged..progress.whole).count();
-        node.counters.delivered_events += (progress.whole.saturating_sub(unlogged) - gaps) as u64;
+        let events = (progress.whole.saturating_sub(unlogged) - gaps) as u64;
+        node.counters.delivered_events += events;
+        if transport.at(slot).flags.has(Flags::WATCHES) {
+            node.counters.own.delivered_events += events;
+        }
     }
 
     /// How a subscriber is behind; none if the slot has no stream.

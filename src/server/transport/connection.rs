@@ -226,8 +226,11 @@ impl Flags {
     /// It took more than its share of its last visit: others are read before it.
     pub(crate) const HEAVY: Flags = Flags(1 << 10);
 
+    /// It is a stream with the server's statistics among its topics.
+    pub(crate) const WATCHES: Flags = Flags(1 << 11);
+
     #[cfg(test)]
-    const ALL: [Flags; 11] = [
+    const ALL: [Flags; 12] = [
         Flags::BLOCKED,
         Flags::CATCHING_UP,
         Flags::LOOPBACK,
@@ -239,6 +242,7 @@ impl Flags {
         Flags::COUNTED,
         Flags::AWAITS_PROXY_HEADER,
         Flags::HEAVY,
+        Flags::WATCHES,
     ];
 
     /// Flags of connections that only the queue of those that are behind sends to.

@@ -109,13 +109,21 @@ impl<I: Io> Transport<I> {
         node.counters.sends += 1;
         node.counters.sent_bytes += taken as u64;
         let connection = &mut self.connections[slot as usize];
+        let watches = connection.flags.has(Flags::WATCHES);
+        if watches || !connection.is_streaming() {
+            node.counters.own.sent_bytes += taken as u64;
+        }
         if taken > 0 {
             outbox.progress_at = node.now;
             if connection.is_streaming() {
                 connection.since = Tick::of(node.now);
             }
         }
+        let delivered_before = node.counters.delivered_events;
         let progress = outbox.advance(sending, taken, &mut node.counters.delivered_events, &mut self.hold_changes);
+        if watches {
+            node.counters.own.delivered_events += node.counters.delivered_events - delivered_before;
+        }
         if !progress.is_all {
             connection.flags.set(Flags::BLOCKED);
             node.counters.short_sends += 1;
