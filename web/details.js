@@ -25,14 +25,14 @@ function source({ name, up, received, reconnects, error }) {
   return [name, state, say(count(received)), say(count(reconnects))];
 }
 
-function bus({ name, up, error, leads, position, lag, forks, appended }) {
+function bus({ up, error, leads, position, lag, forks, appended }) {
   const part = leads === null ? "" : leads ? ", leads" : ", stands by";
   const facts = [
-    ["Kept in", element("span", { class: up ? "up" : "down" }, error ? `${name}, down: ${error}` : `${name}, ${up ? "up" : "down"}${part}`)],
+    ["State", element("span", { class: up ? "up" : "down" }, `${error ? `down: ${error}` : up ? "up" : "down"}${part}`)],
     ["Read up to", position],
     ["Entries behind", say(count(lag))],
     ["Forks", say(count(forks))],
-    ["Appended here", Object.entries(appended).map(([result, total]) => `${say(count(total))} ${result}`).join(", ")],
+    ["Appended here", ["new", "duplicate", "failed"].map((result) => `${say(count(appended[result]))} ${result}`).join(", ")],
   ];
   $("bus-facts").replaceChildren(...facts.map(([what, value]) => element("div", {}, element("dt", {}, what), element("dd", {}, value))));
 }

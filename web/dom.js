@@ -10,7 +10,7 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-const TAIL = 12; // characters at the end that stay readable
+const TAIL = 14; // characters at the end that stay readable
 
 /** A name that is shortened in its middle where it does not fit: topics often differ only at the end. */
 export function shortened(name) {

@@ -26,7 +26,7 @@ export function listTopics({ headers, disconnect, watch }) {
     asking = new AbortController();
     const { signal } = asking;
     if (isSeen()) {
-      const answer = await fetchTopics($("topic-search").value.trim(), headers(), signal).catch(() => ({ problem: "not shown: the server can’t be reached" }));
+      const answer = await fetchTopics($("topic-search").value.trim(), headers(), signal).catch(() => ({ problem: "not shown: the server takes no requests" }));
       if (signal.aborted) return;
       if (answer.problem) tell(answer.problem);
       else {

@@ -42,7 +42,7 @@ pub fn page(report: &Report, points: &[Point]) -> String {
         writeln!(html, "<h2>The run</h2>\n<p>{}</p>\n<p><code>{}</code></p>", escaped(&run), escaped(text("command")));
     let _ = writeln!(html, "<h2>Summary</h2>\n<pre>{}</pre>", escaped(&summary(report, false).join("\n")));
     push_servers(&mut html, report);
-    html.push_str("<h2>Every figure</h2>\n<table>\n");
+    html.push_str("<details><summary>Every figure</summary>\n<table class=\"figures\">\n");
     for (name, value) in report.figures.iter().filter(|(name, _)| *name != "servers") {
         let value = match value {
             Value::Number(number) => number.as_f64().filter(|n| n.fract() == 0.0).map(thousands),
@@ -53,7 +53,7 @@ pub fn page(report: &Report, points: &[Point]) -> String {
         .unwrap_or_else(|| value.to_string());
         let _ = writeln!(html, "<tr><th>{}<td>{}", escaped(name), escaped(&value));
     }
-    html.push_str("</table>\n</main>\n</html>\n");
+    html.push_str("</table>\n</details>\n</main>\n</html>\n");
     html
 }
 
@@ -135,7 +135,9 @@ svg text { fill: var(--dim); font: 12px system-ui, sans-serif; } svg .title { fi
 .grid { stroke: var(--line); } .series { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .series0 { stroke: var(--a); } .series1 { stroke: var(--b); } .series2 { stroke: var(--c); }
 table { border-collapse: collapse; font-size: 13px; } th { text-align: left; font-weight: 400; color: var(--dim); }
-th, td { padding: .15rem 1rem .15rem 0; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; } td { text-align: right; }
+th, td { padding: .15rem 1rem .15rem 0; border-bottom: 1px solid var(--line); } td { text-align: right; }
+.figures { width: 100%; table-layout: fixed; } .figures th { width: 60%; } .figures :is(th, td) { overflow-wrap: anywhere; }
+summary { margin: 2rem 0 .5rem; font-size: 1.1rem; font-weight: 700; cursor: pointer; }
 @media (max-width: 560px) { svg.narrow { display: block; } svg.wide { display: none; } main { margin-top: 1rem; }
   dl { grid-template-columns: 1fr 1fr; } dl div { padding: .5rem .6rem; } dd { font-size: 1.15rem; } }
 ";

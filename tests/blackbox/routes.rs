@@ -225,8 +225,8 @@ fn each_listener_lists_its_own_routes() {
             assert_eq!(status, if is_posted_to { 405 } else { 200 }, "{target}");
         }
     };
-    check(&|| server.connect(), 18);
-    check(&|| server.connect_admin(), 14);
+    check(&|| server.connect(), 19);
+    check(&|| server.connect_admin(), 15);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn the_operators_token_protects_the_reports_about_usage() {
             .request(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"))
             .status
     };
-    for target in ["/metrics", "/dashboard/debug", "/topics", "/topics/a", "/kafka/status"] {
+    for target in ["/metrics", "/dashboard/debug", "/dashboard/history", "/topics", "/topics/a", "/kafka/status"] {
         let refused = server.get(target);
         assert_eq!(refused.status, 401, "{target}");
         assert_eq!(refused.header("www-authenticate"), Some("Bearer realm=\"operator\""));

@@ -1,11 +1,14 @@
 // What a person at the page sees, in Debian's Chromium against the real server.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { promisify } from "node:util";
 import { open as openTab, serve } from "../clients/browser.mjs";
 import { BINARY, DEADLINE_MS, Server, figure, launch, open } from "./stage.mjs";
 
@@ -517,6 +520,30 @@ staged("at 2560 pixels the width is filled", ["--dev"], async (server, tab) => {
   const page = await tab("/dashboard", { width: 2560, height: 1440 });
   const [live, topics] = await page.$$eval("#live, #topics", (parts) => parts.map((part) => part.getBoundingClientRect().toJSON()));
   assert.ok(live.left < 80 && topics.right > 2560 - 80 && topics.left - live.right < 80, JSON.stringify([live, topics]));
+});
+
+test("a report of fanfare load reads well on a telephone and on a desk", { timeout: 4 * DEADLINE_MS }, async () => {
+  const server = await Server.start(["--dev"]);
+  const folder = await mkdtemp(join(tmpdir(), "fanfare-report-"));
+  const file = join(folder, "report.html");
+  const args = ["load", `${server.url}/events?topic=t`, "-n", "20", "--publish-url", `${server.url}/publish`, "--publish-rate", "20"];
+  await promisify(execFile)(BINARY, [...args, "--publish-count", "60", "--server-pid", server.child.pid, "--report", file]);
+  for (const [width, shown] of [[360, "narrow"], [1280, "wide"]]) {
+    const page = await open(browser, `file://${file}`, { width, height: 740, ready: false });
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(overflow <= 0, `${overflow} pixels too wide at ${width}`);
+    const classes = await page.$$eval("svg", (plots) => plots.filter((plot) => plot.getClientRects().length).map((plot) => plot.classList[0]));
+    assert.deepEqual(classes, Array(4).fill(shown));
+    // The summary is on the first screen.
+    const bottom = await page.$eval("dl", (summary) => summary.getBoundingClientRect().bottom);
+    assert.ok(bottom <= 740, `the summary ends at ${bottom}`);
+    const text = await page.$eval("svg.wide text, svg.narrow text", (text) => text.getBoundingClientRect().height);
+    assert.ok(width > 360 || text === 0 || text >= 10, `text of ${text} pixels`);
+    if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/report-${width}.png`, fullPage: true });
+    await page.close();
+  }
+  await rm(folder, { recursive: true });
+  await server.stop();
 });
 
 for (const scheme of ["light", "dark"]) {

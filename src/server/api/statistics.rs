@@ -63,8 +63,8 @@ pub(crate) struct Statistics {
     live: Arc<Live>,
     /// The counters of a second ago.
     last_sample: Sample,
-    /// The statistics of a second ago.
-    latest: Value,
+    /// What was published last, while the topic has subscribers.
+    published: Option<Value>,
     resident_at_start: Option<u64>,
 }
 
@@ -77,7 +77,7 @@ impl Statistics {
     ) -> Statistics {
         let resident_at_start = live.resident_bytes.known();
         let last_sample = Sample { at: node.now, counters: node.counters.clone(), subscribers: 0 };
-        Statistics { own_events, sources, live, last_sample, latest: Value::Null, resident_at_start }
+        Statistics { own_events, sources, live, last_sample, published: None, resident_at_start }
     }
 
     /// Does what is due once a second: leaves the figures of this loop for the others. The first loop does the same for other
@@ -102,24 +102,22 @@ impl Statistics {
         let before = std::mem::replace(&mut self.last_sample, sample);
         let statistics = self.statistics(&figures, watched, &before);
         node.common.history.add(row_of(&statistics), || totals_of(&statistics));
-        self.latest = statistics;
-        if figures.watchers > 0 {
-            self.send();
-        }
+        self.published = (figures.watchers > 0).then_some(statistics);
+        self.send();
     }
 
-    /// Publishes the latest statistics once more, with the news that the server is leaving: those who watch learn it before their
+    /// Publishes the last statistics once more, with the news that the server is leaving: those who watch learn it before their
     /// streams close.
     pub(crate) fn announce_drain(&mut self, node: &Node) {
-        if node.member.is_first() && self.latest.is_object() {
-            self.latest["draining"] = true.into();
-            self.latest["time_ms"] = (self.latest["time_ms"].as_u64().unwrap_or(0) + 1).into();
+        if let Some(published) = self.published.as_mut().filter(|_| node.member.is_first()) {
+            published["draining"] = true.into();
             self.send();
         }
     }
 
     fn send(&self) {
-        let event = Event::message(Topic::statistics(), self.latest.to_string());
+        let Some(published) = &self.published else { return };
+        let event = Event::message(Topic::statistics(), published.to_string());
         if self.own_events.publish(vec![event], Ticket(u64::MAX)).is_err() {
             tracing::debug!("too much is waiting: this second's statistics are left out");
         }
