@@ -9,6 +9,8 @@ use support::server::Server;
 use support::stream::Subscriber;
 use support::wait::wait_until;
 
+/// Statistics, one a second, that a test waits for at most.
+const SECONDS_MAX: usize = 60;
 const STATISTICS: &str = "/events?topic=fanfare:statistics";
 const VERSIONED_CLIENT: &str = concat!("/fanfare-", env!("CARGO_PKG_VERSION"), ".js");
 const FILES: [(&str, &str); 18] = [
@@ -166,7 +168,8 @@ fn what_looks_at_a_server_is_not_in_its_statistics() {
         let of = |figure| statistics.pointer(figure).and_then(Value::as_u64);
         (of("/events/published"), of("/events/delivered"), of("/subscribers/count")) == (Some(1), Some(1), Some(1))
     };
-    std::iter::repeat_with(|| statistics(&mut watchers[1])).find(|now| is_counted(now.clone())).unwrap();
+    let next = std::iter::repeat_with(|| statistics(&mut watchers[1]));
+    next.take(SECONDS_MAX).find(|now| is_counted(now.clone())).unwrap();
     assert!(server.metric("fanfare_delivered_events_total") > 4.0, "the metrics count all");
 }
 
@@ -175,7 +178,7 @@ fn a_stream_with_the_statistics_and_other_topics_is_not_counted_either() {
     let server = Server::start(&["--dev", "--dashboard-topic", "host"]);
     let mut watcher = Subscriber::open(&server, &format!("{STATISTICS}&topic=t"));
     let mut seen = u64::MAX - 2;
-    loop {
+    for _ in 0..2 * SECONDS_MAX {
         match watcher.event().data().unwrap() {
             data if data == "seen" => {}
             data => {
@@ -192,11 +195,12 @@ fn a_stream_with_the_statistics_and_other_topics_is_not_counted_either() {
                         (&0.into(), &0.into()),
                         "{now}"
                     );
-                    break;
+                    return;
                 }
             }
         }
     }
+    panic!("no statistics after the events");
 }
 
 #[test]
@@ -232,6 +236,7 @@ fn a_client_that_reads_nothing_is_named_by_its_address() {
         server.publish("t", &large);
         statistics(&mut watcher)["subscribers"]["slow"].clone()
     })
+    .take(SECONDS_MAX)
     .find(|slow| slow != &json!([]))
     .unwrap();
     assert_eq!((&slow[0]["address"], &slow[0]["streams"]), (&"127.0.0.1".into(), &1.into()), "{slow}");

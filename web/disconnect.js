@@ -18,20 +18,23 @@ export function offerDisconnect(headers, notify) {
   $("disconnect-cancel").onclick = () => dialog.close();
   $("disconnect-form").onsubmit = async (event) => {
     event.preventDefault();
-    const [kind, value] = [$("disconnect-kind").value, $("disconnect-value").value.trim()];
+    const kind = $("disconnect-kind").value;
+    // A topic's name may begin or end with a space.
+    const value = kind === "topic" ? $("disconnect-value").value : $("disconnect-value").value.trim();
     const word = $("disconnect-token").value.trim();
     const authorization = word ? { Authorization: `Bearer ${word}` } : headers();
     const init = { method: "POST", headers: { "Content-Type": "application/json", ...authorization }, body: JSON.stringify({ [kind]: value }) };
     $("disconnect-result").textContent = "";
     const own = ++asked;
     const result = await fetch("disconnect", init).then(outcome, () => ({ problem: "The server can’t be reached." }));
-    if (own !== asked) return;
-    if (result.problem) {
+    const isStillAsked = own === asked && dialog.open;
+    if (result.problem && isStillAsked) {
       $("disconnect-result").textContent = result.problem;
       // Through the admin listener the page itself needs none.
       if (result.needsToken) $("disconnect-token-label").hidden = false;
-    } else {
-      dialog.close();
+    } else if (result.problem) notify(`${kind.replace("_", " ")} ${value}: ${result.problem}`, "bad");
+    else {
+      if (isStillAsked) dialog.close();
       notify(`${result.disconnected} ${result.disconnected === 1 ? "stream" : "streams"} ended: ${kind.replace("_", " ")} ${value}`);
     }
   };

@@ -40,5 +40,8 @@ export function fill(body, items, cells, otherwise) {
     return row;
   });
   if (!rows.length) rows.push(element("tr", {}, element("td", { colspan: columns.length, class: "muted" }, otherwise)));
-  if (rows.length !== body.rows.length || rows.some((row, i) => body.rows[i] !== row)) body.replaceChildren(...rows);
+  const stays = new Set(rows);
+  for (const old of [...body.rows]) if (!stays.has(old)) old.remove();
+  // Only what is out of place is moved: what is moved loses the focus.
+  rows.forEach((row, i) => body.rows[i] !== row && body.insertBefore(row, body.rows[i] ?? null));
 }

@@ -12,6 +12,7 @@ import { listTopics } from "./topics.js";
 // Without a replay: the history has what was missed.
 const STATISTICS = "events?topic=fanfare%3Astatistics&replay=none";
 const RECALLS_MAX = 5;
+const MISSED_MS = 2500;
 const KEPT_MS = 15 * 60000;
 const NOTICES_MAX = 3;
 
@@ -77,7 +78,7 @@ async function recall(attempt = 1) {
 function totalsBefore(sample) {
   const from = sample.time_ms - shownMs;
   const whole = samples.map(([, known]) => known).filter((known) => known.run);
-  const known = [...totals, ...whole].filter(({ run }) => run === sample.run);
+  const known = [...totals, ...whole].filter(({ run }) => run === sample.run).sort((one, other) => one.time_ms - other.time_ms);
   const isYounger = sample.uptime_seconds * 1000 < shownMs;
   return known.findLast((one) => one.time_ms <= from) ?? (isYounger ? null : known[0]);
 }
@@ -189,6 +190,8 @@ function take(sample) {
     isLeaving = sample.draining;
     showState(state);
   }
+  // A second that did not come is in the history.
+  if (before?.run === sample.run && sample.time_ms - before.time_ms > MISSED_MS) recall();
   add([[sample.time_ms, sample]]);
   redraw();
 }
@@ -199,7 +202,7 @@ const statistics = subscribe(STATISTICS, {
   fetch: true,
   headers: headers(),
   onState: showState,
-  onGap() {}, // the history has what was missed
+  onGap: () => recall(),
   onEvent: ({ data }) => take(data),
 });
 

@@ -8,7 +8,7 @@ const SEARCHED_MAX = 50; // pages of a search, each of which looks at 4,096 topi
 const TYPING_MS = 200;
 const SHOWN_MAX = 100;
 const INTERVAL_MS = 2000;
-const INTERVAL_MANY_MS = 5000; // with more than one page
+const INTERVAL_MANY_MS = 10000; // with more than one page
 
 /** Keeps the table up to date while it can be seen. */
 export function listTopics({ headers, disconnect, watch }) {
@@ -16,7 +16,7 @@ export function listTopics({ headers, disconnect, watch }) {
   let asking = new AbortController();
   let known = new Map(); // by name: how many events when, and at which rate
   let order = { column: "subscribers", falls: true };
-  let list = { topics: [], count: 0, hasMore: false };
+  let list = { topics: [], count: 0, hasMore: false, pages: 0 };
 
   const isSeen = () => !document.hidden && $("topics").getClientRects().length > 0;
 
@@ -35,7 +35,7 @@ export function listTopics({ headers, disconnect, watch }) {
         show();
       }
     }
-    timer = setTimeout(load, list.topics.length > 500 ? INTERVAL_MANY_MS : INTERVAL_MS);
+    timer = setTimeout(load, list.pages > 1 ? INTERVAL_MANY_MS : INTERVAL_MS);
   }
 
   /** Only what is new, because screen readers read it. */
@@ -106,8 +106,9 @@ export function listTopics({ headers, disconnect, watch }) {
 /** The topics whose names contain a text, as far as a bounded number of pages holds them. */
 async function fetchTopics(contains, headers, signal) {
   const pagesMax = contains ? SEARCHED_MAX : PAGES_MAX;
-  let [topics, after, total] = [[], undefined, 0];
-  for (let page = 0; page < pagesMax && topics.length < 500 * PAGES_MAX; page += 1) {
+  let [topics, after, total, pages] = [[], undefined, 0, 0];
+  while (pages < pagesMax && topics.length < 500 * PAGES_MAX) {
+    pages += 1;
     const query = new URLSearchParams({ ...(contains && { contains }), ...(after !== undefined && { after }) });
     const response = await fetch(`topics?${query}`, { headers, signal });
     if (!response.ok) return { problem: `not shown (${response.status})` };
@@ -117,5 +118,5 @@ async function fetchTopics(contains, headers, signal) {
     if (after === undefined) break;
   }
   const own = topics.filter(({ topic }) => topic.startsWith("fanfare:")).length;
-  return { topics: topics.filter(({ topic }) => !topic.startsWith("fanfare:")), count: total - own, hasMore: after !== undefined };
+  return { topics: topics.filter(({ topic }) => !topic.startsWith("fanfare:")), count: total - own, hasMore: after !== undefined, pages };
 }

@@ -157,7 +157,8 @@ fn connections(points: &[Point]) -> Plot<'static> {
 /// The delivery rate, and the rate if every message reached every open stream at once.
 fn throughput(points: &[Point]) -> Plot<'static> {
     let series = |rate: fn(&Point, &Point) -> f64| {
-        points.windows(2).map(|pair| (pair[1].seconds(), rate(&pair[0], &pair[1]))).collect()
+        // Of the second before each point.
+        points.windows(3).map(|three| (three[2].seconds(), rate(&three[0], &three[2]))).collect()
     };
     Plot {
         title: "Messages per second",

@@ -139,9 +139,9 @@ fn rates(points: &[Point]) -> String {
     format!("{} delivered/s{latency}", thousands(delivered as f64))
 }
 
-/// Messages delivered per second, from each point to the next.
+/// Messages delivered in the second before each point.
 fn deliveries(points: &[Point]) -> Vec<u64> {
-    points.windows(2).map(|pair| pair[0].rate_to(&pair[1], |point| point.delivered) as u64).collect()
+    points.windows(3).map(|three| three[0].rate_to(&three[2], |point| point.delivered) as u64).collect()
 }
 
 /// The last `cells` values as bars of eight heights.
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn lines_have_no_escape_sequences() {
-        let points = [(6500, 0), (7000, 750)].map(|(at_ms, delivered)| Point {
+        let points = [(6000, 0), (6500, 1400), (7000, 1500)].map(|(at_ms, delivered)| Point {
             at_ms,
             delivered,
             latency_us: Some([1, 2500, 3]),

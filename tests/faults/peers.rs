@@ -102,6 +102,20 @@ fn a_peer_behind_a_network_that_stands_still_is_closed_and_others_miss_nothing()
     healthy.expect(&["again"]);
 }
 
+/// Nothing is sent to them but heartbeats, and the kernel probes nothing.
+#[test]
+#[ignore = "makes network namespaces, as root: tests/with-network-namespaces runs it"]
+fn a_silent_peer_behind_a_pulled_cable_is_found_by_its_heartbeats() {
+    let cable = Cable::lay();
+    let far = format!("{}:0", cable.near_address());
+    let server =
+        Server::start(&["--listen", &far, "--tcp-user-timeout", "4s", "--heartbeat", "1s", "--stall-timeout", "3s"]);
+    let _peers: Vec<_> = (0..PEERS).map(|_| cable.watch(&server.url_of(0, "/events?topic=quiet"))).collect();
+    server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |streams| streams == PEERS as f64);
+    cable.pull();
+    server.wait_for_metric("fanfare_closed_total{reason=\"timed_out\"}", |closed| closed == PEERS as f64);
+}
+
 #[test]
 #[ignore = "makes network namespaces, as root: tests/with-network-namespaces runs it"]
 fn a_peer_behind_a_pulled_cable_is_closed_and_others_miss_nothing() {

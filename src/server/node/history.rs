@@ -1,7 +1,7 @@
 //! What the statistics said of the last 15 minutes, as text of JSON: one row a second, and totals once a minute. An answer only
 //! joins what is here.
 //!
-//! Bounded: [`ROWS_MAX`] rows of a fixed number of numbers, about 100 bytes each, and [`TOTALS_MAX`] objects of fewer than 4 KB.
+//! Bounded: [`ROWS_MAX`] rows of a fixed number of numbers, about 150 bytes each, and [`TOTALS_MAX`] objects of fewer than 4 KB.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
