@@ -49,7 +49,7 @@ export class Chart {
       this.#size = entry.contentRect;
       this.#draw();
     }).observe(this.svg);
-    this.svg.addEventListener("pointermove", ({ offsetX }) => this.#size && point(this.#timeAt(offsetX)));
+    this.svg.addEventListener("pointermove", ({ offsetX }) => point(this.#timeAt(offsetX)));
     this.svg.addEventListener("pointerleave", () => point(null));
     all.push(this);
   }
@@ -75,9 +75,11 @@ export class Chart {
     return this.#samples[Math.min(Math.max(0, at + steps), newest)]?.[0] ?? null;
   }
 
+  /** The time of the sample that is nearest to a place. */
   #timeAt(x) {
+    if (!this.#size?.width || !this.#samples.length) return null;
     const [from, to] = this.#span;
-    return from + (x / this.#size.width) * (to - from);
+    return this.#samples[nearest(this.#samples, from + (x / this.#size.width) * (to - from))][0];
   }
 
   #draw() {
