@@ -70,7 +70,7 @@ impl Hub {
 
     /// True for a topic of the server's own.
     pub fn is_reserved(&self, topic: TopicKey) -> bool {
-        self.topics.get(topic).name.is_reserved()
+        self.topics.get(topic).is_own
     }
 
     /// The topics of a subscriber.

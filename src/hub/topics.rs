@@ -57,6 +57,8 @@ pub(super) struct TopicEntry {
     was_recorded: bool,
     /// It is among the topics that may vanish.
     may_vanish: bool,
+    /// It is the server's own: its subscribers are counted apart.
+    pub(super) is_own: bool,
 }
 
 /// A topic's place in the queue of unused topics.
@@ -269,6 +271,7 @@ impl Topics {
             queued: None,
             was_recorded: last.is_some(),
             may_vanish: false,
+            is_own: name.is_reserved(),
         };
         let key = TopicKey(self.entries.insert(entry) as u32);
         self.names.insert(name.clone(), key);

@@ -220,7 +220,10 @@ impl Hub {
     /// True when the run of `topic` is what a subscriber at `position` gets next, whatever other topics it has: they have
     /// nothing newer, and no loss is newer.
     pub fn has_news_only_of(&self, topic: TopicKey, subscriber: Subscriber, position: Sequence) -> bool {
-        let is_quiet = |other: TopicKey| self.topics.get(other).log.changed_at() <= position;
+        let is_quiet = |other: TopicKey| {
+            let other = self.topics.get(other);
+            other.log.changed_at() <= position && !other.is_own
+        };
         self.losses.last().max(self.losses_forgotten_through) <= position
             && self.subscriptions.of(subscriber).iter().all(|seat| seat.topic == topic || is_quiet(seat.topic))
     }

@@ -388,7 +388,7 @@ staged("charts begin with what the server remembers, on one axis and with one cr
   assert.equal(cursors, axes.length, "the crosshair is on all charts");
   await page.focus("#charts");
   const pointed = await text(page, "#pointed");
-  await page.keyboard.press("ArrowLeft");
+  await page.keyboard.press("ArrowRight");
   await page.waitForFunction((pointed) => !["", pointed].includes(document.querySelector("#pointed").textContent), {}, pointed);
 });
 

@@ -69,13 +69,13 @@ impl Streams {
             rest = after;
             let Connection { flags, socket, phase, .. } = transport.at(slot);
             let Phase::Streaming(stream) = phase else { continue };
-            let (flags, position, mode, socket) = (*flags, stream.delivered_through, stream.mode, *socket);
+            let (position, mode, socket) = (stream.delivered_through, stream.mode, *socket);
             if position >= head {
                 continue;
             }
             // A compressed stream of several topics never has a segment, and its batch would believe that it has.
             let is_special =
-                mode.has(StreamMode::SPECIAL) && !is_like_plain(mode, flags, topic, Subscriber(slot), position, hub);
+                mode.has(StreamMode::SPECIAL) && !is_like_plain(mode, topic, Subscriber(slot), position, hub);
             if flags.has(Flags::BEHIND) || is_special {
                 self.send_gathered(&run, &mut batch, transport, hub, node);
                 self.scratch.run = run;
@@ -235,7 +235,7 @@ fn gather<'a, I: Io>(
                 !connection.flags.has(Flags::BEHIND)
                     && run.covers(*delivered_through)
                     && (!mode.has(StreamMode::NOT_PLAIN)
-                        || is_like_plain(*mode, connection.flags, topic, subscriber, *delivered_through, hub))
+                        || is_like_plain(*mode, topic, subscriber, *delivered_through, hub))
             }
             _ => false,
         };
@@ -247,16 +247,8 @@ fn gather<'a, I: Io>(
     &[]
 }
 
-/// True if only its other topics keep this stream from being plain, and they have nothing for it. What watches the statistics is
-/// counted apart.
+/// True if only its other topics keep this stream from being plain, and they have nothing for it.
 #[inline(never)]
-fn is_like_plain(
-    mode: StreamMode,
-    flags: Flags,
-    topic: TopicKey,
-    subscriber: Subscriber,
-    position: Sequence,
-    hub: &Hub,
-) -> bool {
-    !mode.has(StreamMode::NOT_SHARED) && !flags.has(Flags::WATCHES) && hub.has_news_only_of(topic, subscriber, position)
+fn is_like_plain(mode: StreamMode, topic: TopicKey, subscriber: Subscriber, position: Sequence, hub: &Hub) -> bool {
+    !mode.has(StreamMode::NOT_SHARED) && hub.has_news_only_of(topic, subscriber, position)
 }
