@@ -1,4 +1,4 @@
-// What a watcher of the statistics costs a server with many subscribers: CPU per delivered event with and without one,
+// What an open page costs a server with many subscribers: CPU per delivered event with and without one,
 // in turns, and CPU per second while nothing is published. Build with --release, on a quiet machine:
 // FANFARE_BIN=../../target/release/fanfare node cost.mjs [SUBSCRIBERS]
 
@@ -31,14 +31,22 @@ const cpuMicroseconds = async () => {
   return (await Promise.all(schedules)).reduce((sum, schedule) => sum + Number(schedule.split(" ")[0]) / 1000, 0);
 };
 
+/** Asks for what a page asks for: the history, the statistics, and the topics every two seconds. */
 async function watch() {
   const abort = new AbortController();
+  await (await fetch(`${server.url}/dashboard/history`)).text();
+  const topics = () => fetch(`${server.url}/topics`).then((answer) => answer.text());
+  await topics();
+  const timer = setInterval(topics, 2000);
   const { body } = await fetch(`${server.url}/events?topic=fanfare:statistics`, { signal: abort.signal });
   const reader = body.getReader();
   (async () => {
     while (!(await reader.read()).done);
   })().catch(() => {});
-  return () => abort.abort();
+  return () => {
+    clearInterval(timer);
+    abort.abort();
+  };
 }
 
 /** CPU microseconds per delivered event. */
