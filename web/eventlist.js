@@ -12,7 +12,7 @@ export class EventList {
   #onSelect;
   #height = 0;
 
-  /** Shows events in `#events`; `onSelect` is told which of them is looked at, or null. */
+  /** Shows events in `#events`; `onSelect` gets the event that is selected, or null. */
   constructor(onSelect) {
     this.#onSelect = onSelect;
     this.box = $("events");

@@ -1,8 +1,7 @@
 //! Rules for topics: what applies to the topics that a pattern matches, in place of what applies to all. Pure.
 //!
 //! A topic's limits are found once, when it is created, and once more when the rules change ([`Hub::apply_rules`]). Topics
-//! of the same rule share them. The server's own topics follow none, and
-//! remember little.
+//! of the same rule share them. The server's own topics follow none, and remember little.
 
 use std::sync::Arc;
 use std::time::Duration;

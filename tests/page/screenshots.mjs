@@ -33,7 +33,7 @@ async function shoot(scene, url, prepare = async () => {}, how = {}) {
   }
 }
 
-/** Some load on a server, until it is told to stop. */
+/** Puts some load on a server; what it returns ends the load. */
 async function load(server) {
   await server.subscribers("prices", 300);
   await server.subscribers("orders", 120);

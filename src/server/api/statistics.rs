@@ -155,6 +155,7 @@ impl Statistics {
         let (subscribers, joined) = (subscribers_of(figures), joined(now).saturating_sub(joined(then)));
         let left = (joined + before.subscribers as u64).saturating_sub(subscribers as u64);
         let per_second = |count: u64| rounded(count as f64 / elapsed.as_secs_f64());
+        let busiest = figures.busiest.iter().filter(|info| !info.name.is_reserved());
         let since_epoch = transport.unix_time().duration_since(UNIX_EPOCH).unwrap_or_default();
         object!({
             "time_ms": since_epoch.as_millis() as u64,
@@ -206,7 +207,7 @@ impl Statistics {
             "host": shown_host(&self.live.host()),
             "topics": {
                 "count": gauges.topic_count() - usize::from(hub.topic(STATISTICS_TOPIC).is_some()),
-                "busiest": figures.busiest.iter().filter(|info| !info.name.is_reserved()).take(BUSIEST_MAX).map(topic_figures).collect::<Vec<_>>(),
+                "busiest": busiest.take(BUSIEST_MAX).map(topic_figures).collect::<Vec<_>>(),
             },
         })
     }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 /// 15 minutes of seconds.
-pub(crate) const ROWS_MAX: usize = 900;
+const ROWS_MAX: usize = 900;
 /// As many minutes, and the one before.
 const TOTALS_MAX: usize = 16;
 /// Rows from one object of totals to the next.
