@@ -23,6 +23,7 @@ pub mod hub;
 pub mod server;
 
 pub mod io;
+pub mod tls;
 
 pub mod auth;
 pub mod observe;
