@@ -17,9 +17,9 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 
 use super::listener::Listener;
-use super::send::{Sender, errno, gone};
+use super::send::{Sender, errno, gone, send_bytes};
 use super::uring::Ring;
-use super::{Accept, Close, Io, ListenerIndex, Peer, Read, Readiness, Sent, Socket, Token};
+use super::{Accept, Close, Io, ListenerIndex, Peer, Read, Readiness, Sent, Socket, Token, Wire};
 use crate::event::Frame;
 
 /// The most events that one wait reports; the next wait reports the rest.
@@ -201,6 +201,12 @@ impl Io for EpollIo {
     }
 }
 
+impl Wire for EpollIo {
+    fn write(&mut self, socket: Socket, bytes: &[u8]) -> Sent {
+        send_bytes(bytes, socket)
+    }
+}
+
 /// Watches a listener that other loops watch, too: a connection wakes one of those that wait.
 fn watch_exclusively(poll: &Poll, listener: &Listener, token: mio::Token) -> io::Result<()> {
     let events = (libc::EPOLLIN | libc::EPOLLET | libc::EPOLLEXCLUSIVE) as u32;
@@ -257,7 +263,7 @@ fn peer(storage: &libc::sockaddr_storage) -> Peer {
 /// A raw descriptor's number, for reports.
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
-        self.0
+        self.number()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`Io`] is the server's only access to the outside: readiness, the results of reads, sends and accepts, and the time.
 //! It has two implementations: [`epoll`] over mio, whose sends go through [`uring`] with `--io io_uring`, and
-//! [`simulated`], a seeded network in memory that runs the same server in deterministic tests.
+//! [`simulated`], a seeded network in memory that runs the same server in deterministic tests. [`sealed`] adds TLS to each of
+//! them.
 //!
 //! Guarantees of every implementation:
 //! - Readiness is edge-triggered: after [`Readiness::Readable`] no other is reported for that socket until a read would
@@ -17,8 +18,10 @@ pub mod allocator;
 mod contract_tests;
 pub mod dialer;
 pub mod epoll;
+pub mod handshakes;
 pub mod limits;
 pub mod listener;
+pub mod sealed;
 mod send;
 pub mod simulated;
 pub mod socket_options;
@@ -29,13 +32,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::event::Frame;
+use crate::tls::handshake::Failure;
 
 /// The most frames in one [`Io::send`]: the limit of one vectored write (IOV_MAX).
 pub const FRAMES_PER_SEND_MAX: usize = 1024;
 
 /// An open connection's socket. A copy refers to the same socket; [`Io::close`] ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Socket(pub(in crate::io) i32);
+pub struct Socket(i32);
+
+/// The bit of a [`Socket`] that speaks TLS. No process has that many descriptors.
+const SPEAKS_TLS: i32 = 1 << 30;
 
 impl Socket {
     /// A socket of another implementation of [`Io`], by its number there.
@@ -45,7 +52,21 @@ impl Socket {
 
     /// Its number.
     pub fn number(self) -> i32 {
-        self.0
+        self.0 & !SPEAKS_TLS
+    }
+
+    /// True when its client speaks TLS: it has to be [secured](Io::secure) before anything is sent.
+    pub fn speaks_tls(self) -> bool {
+        self.0 & SPEAKS_TLS != 0
+    }
+
+    fn speaking_tls(self) -> Socket {
+        Socket(self.0 | SPEAKS_TLS)
+    }
+
+    /// The same socket, below TLS.
+    fn plain(self) -> Socket {
+        Socket(self.number())
     }
 }
 
@@ -71,6 +92,12 @@ pub enum Readiness {
     Readable(Token),
     /// A send that would have blocked may be tried again.
     Writable(Token),
+    /// The TLS handshake has succeeded: from now on it is read and sent to. Bytes may have arrived.
+    Secured(Token),
+    /// The TLS handshake has failed. What the client is to know was sent.
+    NotSecured(Token, Failure),
+    /// The keys of this connection have sealed so much that it should end soon.
+    Worn(Token),
 }
 
 /// The other end of a connection.
@@ -117,6 +144,9 @@ pub enum Sent {
     /// The kernel took this many bytes: all of them, or as many as it had room for. After fewer than all, the next send
     /// must wait for [`Readiness::Writable`].
     Bytes(usize),
+    /// This many bytes will go out, but not all of them are with the kernel yet. The next send must wait for
+    /// [`Readiness::Writable`].
+    Held(usize),
     /// The kernel took nothing; [`Readiness::Writable`] reports room.
     WouldBlock,
     /// The connection is broken.
@@ -130,6 +160,10 @@ pub enum Gone {
     Reset,
     /// The peer did not acknowledge data for too long (ETIMEDOUT).
     TimedOut,
+    /// The peer sent a TLS record that was changed on the way, or has no place here: an error, or new keys (KeyUpdate).
+    Record,
+    /// Its TLS keys must not seal more.
+    KeysUsedUp,
     /// Another error, by its errno.
     Error(i32),
 }
@@ -160,6 +194,11 @@ pub trait Io {
     /// Accepts one connection.
     fn accept(&mut self, listener: ListenerIndex) -> Accept;
 
+    /// False while a listener's connections have to wait: too many TLS handshakes are under way. Nothing reports their end.
+    fn has_room_for(&self, _listener: ListenerIndex) -> bool {
+        true
+    }
+
     /// Gives up the descriptor kept for this, so that one more [`Io::accept`] succeeds. False: there is none.
     fn release_reserved_fd(&mut self) -> bool;
 
@@ -169,7 +208,13 @@ pub trait Io {
     /// Starts to report a connection's readiness for reading and writing under `token`.
     fn watch(&mut self, socket: Socket, token: Token) -> std::io::Result<()>;
 
-    /// Reads into `buffer`.
+    /// Begins the TLS handshake of a watched socket that [speaks TLS](Socket::speaks_tls). `received`: what was read from it.
+    /// Its end is reported under `token`. Until then its other readiness means nothing.
+    fn secure(&mut self, _socket: Socket, _token: Token, _received: Vec<u8>) {
+        debug_assert!(false, "no socket of this IO speaks TLS");
+    }
+
+    /// Reads into `buffer`, which has room for a TLS record.
     fn read(&mut self, socket: Socket, buffer: &mut [u8]) -> Read;
 
     /// Sends the same run of frames, starting at byte `skip_bytes`, to each of `targets`, and appends the result of
@@ -191,4 +236,10 @@ pub trait Io {
     /// Stops listening. Waiting connections are refused. On an inherited socket they are not: they and later
     /// connections wait for the process that inherits it next.
     fn stop_listening(&mut self, listener: ListenerIndex);
+}
+
+/// What TLS needs of the IO below it, besides the contract.
+pub trait Wire: Io {
+    /// Sends bytes that are for one socket alone.
+    fn write(&mut self, socket: Socket, bytes: &[u8]) -> Sent;
 }

@@ -120,14 +120,17 @@ impl Sender {
 
 /// Sends the same bytes to each socket, with one system call each.
 fn send_each(bytes: &[u8], targets: impl Iterator<Item = Socket>, outcomes: &mut Vec<Sent>) {
-    outcomes.extend(targets.map(|socket| {
-        // SAFETY: the pointer and length are those of a live slice, which the call only reads.
-        sent_by_call(unsafe { libc::send(socket.0, bytes.as_ptr().cast(), bytes.len(), FLAGS) })
-    }));
+    outcomes.extend(targets.map(|socket| send_bytes(bytes, socket)));
+}
+
+#[inline]
+pub(super) fn send_bytes(bytes: &[u8], socket: Socket) -> Sent {
+    // SAFETY: the pointer and length are those of a live slice, which the call only reads.
+    sent_by_call(unsafe { libc::send(socket.0, bytes.as_ptr().cast(), bytes.len(), FLAGS) })
 }
 
 /// The bytes of a run starting at `skip_bytes`, frame by frame.
-fn unsent(run: &[Frame], skip_bytes: usize) -> impl Iterator<Item = &[u8]> {
+pub(super) fn unsent(run: &[Frame], skip_bytes: usize) -> impl Iterator<Item = &[u8]> {
     let mut skip = skip_bytes;
     run.iter().filter_map(move |frame| {
         let skipped = skip.min(frame.len());

@@ -28,7 +28,7 @@ pub use faults::Faults;
 pub use link::{Fate, Pace, PeerId};
 pub use random::Random;
 
-use super::{Accept, Close, Gone, Io, ListenerIndex, Read, Readiness, Sent, Socket, Token};
+use super::{Accept, Close, Gone, Io, ListenerIndex, Read, Readiness, Sent, Socket, Token, Wire};
 use crate::event::Frame;
 use link::{Backlog, Edge, Link, Stage};
 use peers::Happening;
@@ -180,11 +180,11 @@ impl SimulatedIo {
         }
     }
 
-    fn send_to(&mut self, run: &[Frame], skip_bytes: usize, socket: Socket) -> Sent {
+    /// Sends these bytes, of which there are `bytes`.
+    fn send_to(&mut self, content: impl Iterator<Item = u8>, bytes: usize, socket: Socket) -> Sent {
         let peer = self.link_of(socket);
         let draws = [self.faults.short_send, self.faults.blocked_send, self.faults.reset_on_send];
         let [short, blocked, reset] = draws.map(|chance| self.random.chance(chance));
-        let bytes: usize = run.iter().map(Frame::len).sum::<usize>() - skip_bytes;
         let link = &self.links[peer.0];
         if link.held_up {
             self.fail(format_args!("a send on peer {}, which awaits writability", peer.0));
@@ -203,8 +203,7 @@ impl SimulatedIo {
         let took = if short && room > 0 { 1 + self.random.below(room) } else { room };
         let delay = self.random.up_to(self.faults.delay_max + Duration::from_millis(1));
         let link = &mut self.links[peer.0];
-        let rest = run.iter().flat_map(Frame::bytes).skip(skip_bytes);
-        link.taken.extend(rest.take(took));
+        link.taken.extend(content.take(took));
         if took < bytes {
             link.held_up = true;
             link.writable = Edge::Waiting;
@@ -345,9 +344,10 @@ impl Io for SimulatedIo {
     ) {
         assert!(!run.is_empty() && run.len() <= super::FRAMES_PER_SEND_MAX, "a run of {} frames", run.len());
         assert!(skip_bytes < run[0].len(), "a frame that was sent whole is in no run");
+        let bytes = run.iter().map(Frame::len).sum::<usize>() - skip_bytes;
         for socket in targets {
-            let sent = self.send_to(run, skip_bytes, socket);
-            let bytes = run.iter().map(Frame::len).sum::<usize>() - skip_bytes;
+            let content = run.iter().flat_map(Frame::bytes).skip(skip_bytes).copied();
+            let sent = self.send_to(content, bytes, socket);
             self.note(format_args!("send {bytes} in {} to peer {}: {sent:?}", run.len(), self.link_of(socket).0));
             outcomes.push(sent);
         }
@@ -388,6 +388,14 @@ impl Io for SimulatedIo {
             self.links[peer.0].stage = Stage::Closed;
             self.links[peer.0].fate = Fate::Reset;
         }
+    }
+}
+
+impl Wire for SimulatedIo {
+    fn write(&mut self, socket: Socket, bytes: &[u8]) -> Sent {
+        let sent = self.send_to(bytes.iter().copied(), bytes.len(), socket);
+        self.note(format_args!("write {} to peer {}: {sent:?}", bytes.len(), self.link_of(socket).0));
+        sent
     }
 }
 
