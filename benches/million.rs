@@ -265,6 +265,8 @@ fn settings(subscribers: usize) -> Settings {
         allowed_hosts: Vec::new(),
         jwt: None,
         cors: Cors::default(),
+        https_port: None,
+        certificates: Vec::new(),
         ready_requires: Vec::new(),
     }
 }

@@ -19,10 +19,11 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{COUNT_MAX, Flags, Options, RedisPayload, count_within, duration_within, number_within, topic};
+use crate::config::{
+    COUNT_MAX, ClientListener, Flags, Options, RedisPayload, count_within, duration_within, number_within, topic,
+};
 use crate::doctor::profile::Part as SysctlPart;
 use crate::event::{EventId, EventType, Topic};
-use crate::io::listener::ListenAddress;
 
 pub use bus::{BusAction, BusArgs, BusPlace, CheckArgs, HoldArgs, InstallArgs};
 pub use disconnect::DisconnectArgs;
@@ -388,7 +389,15 @@ pub struct DoctorArgs {
 
     /// Where the server listens, as for serve; on loopback a proxy needs a local port for each subscriber; repeatable
     #[arg(long, value_name = "ADDR")]
-    pub listen: Vec<ListenAddress>,
+    pub listen: Vec<ClientListener>,
+
+    /// A certificate of the server: is it still valid for two weeks? Repeatable, each with its --tls-key, as for serve
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Vec<PathBuf>,
+
+    /// The key of a --tls-certificate: does it belong to it, and can no other user read it?
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Vec<PathBuf>,
 
     /// The time that the server takes to shut down: --drain-notice and --drain together
     #[arg(long, value_name = "TIME", default_value = "10s",

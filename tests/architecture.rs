@@ -10,7 +10,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("event", &[]),
     ("protocol", &["event"]),
     ("hub", &["event"]),
-    ("io", &["event"]),
+    ("io", &["event", "tls"]),
+    ("tls", &[]),
     ("auth", &[]),
     // How to reach a Redis is one decision for all publishers.
     ("redis_address", &[]),
@@ -27,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "io",
             "auth",
             "observe",
+            "tls::handshake::Failure",
             "sources::channel",
             "sources::bus_figures",
             "sources::kafka_figures",
@@ -55,6 +57,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "auth::Keys",
             "auth::Patterns",
             "redis_address",
+            "tls::certificates::Certificates",
         ],
     ),
     // A token is a secret wherever it is: read from a file, and never shown.
@@ -87,17 +90,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // The flags of each command are declared by what it runs.
-    (
-        "cli",
-        &[
-            "event",
-            "config",
-            "load::args",
-            "doctor::profile::Part",
-            "io::listener::ListenAddress",
-            "auth::SIGNING_ALGORITHMS",
-        ],
-    ),
+    ("cli", &["event", "config", "load::args", "doctor::profile::Part", "auth::SIGNING_ALGORITHMS"]),
     ("commands", &["*"]),
     ("lib", &[]),
     ("main", &["*"]),

@@ -1,20 +1,22 @@
 //! `fanfare doctor`: reads the host, compares it with the demand, and prints what is short.
 
 use std::io::{IsTerminal, Write, stdout};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use super::listeners::Part;
 use super::settings::descriptors_for;
-use super::{UsageError, backend};
+use super::{UsageError, backend, tls};
 use crate::cli::DoctorArgs;
-use crate::config::Config;
+use crate::config::{Config, read_certificates};
+use crate::doctor::certificate::CertificateState;
 use crate::doctor::host::Host;
 use crate::doctor::unit::Unit;
 use crate::doctor::{Demand, Report, host::Cgroup, profile, queue, table};
 use crate::io::limits::page_bytes;
 use crate::io::listener::{ListenAddress, Listener};
-use crate::server::ListenerRole;
 
 /// Warnings at start assume at most this many connections, unless the configuration names a number.
 const CONNECTIONS_ASSUMED_MAX: u32 = 100_000;
@@ -26,8 +28,12 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         ask_programs(&mut host, &args.unit);
         host.io_uring = Some(backend::io_uring_here());
     }
-    let demand =
-        Demand { loopback_listeners: loopback_listeners(&args.listen), drain: args.drain, ..demand(args.connections) };
+    host.certificates = certificates(args)?;
+    let demand = Demand {
+        loopback_listeners: loopback_listeners(args.listen.iter().map(|it| &it.address)),
+        drain: args.drain,
+        ..demand(args.connections)
+    };
     if let Some(part) = args.sysctl {
         return print(&profile::text(part, &host, &demand), ExitCode::SUCCESS);
     }
@@ -61,6 +67,23 @@ pub(super) fn demand(connections: u32) -> Demand {
         backlog: None,
         drain: Duration::ZERO,
     }
+}
+
+/// Reads the certificates and keys that the arguments name.
+fn certificates(args: &DoctorArgs) -> Result<Vec<CertificateState>, UsageError> {
+    let (certificates, _) =
+        read_certificates(&args.tls_certificate, &args.tls_key).map_err(|error| UsageError(error.to_string()))?;
+    let states = certificates.iter().zip(&args.tls_key).map(|(certificate, key)| {
+        let mode = std::fs::metadata(key).map(|found| found.permissions().mode() & 0o777);
+        let key_mode = mode.map_err(|error| UsageError(format!("--tls-key {}: {error}", key.display())))?;
+        Ok(CertificateState {
+            file: certificate.name.clone(),
+            valid_for: tls::expires_in(certificate).unwrap_or_default(),
+            key_file: key.display().to_string(),
+            key_mode,
+        })
+    });
+    states.collect()
 }
 
 fn print(text: &str, code: ExitCode) -> anyhow::Result<ExitCode> {
@@ -103,7 +126,7 @@ fn loopback_listeners<'a>(listeners: impl IntoIterator<Item = &'a ListenAddress>
 }
 
 /// The short form at the server's start: logs one warning if the host is short of something.
-pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], roles: &[ListenerRole]) {
+pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], parts: &[Part]) {
     let asked = config.limits.connections_max;
     // With --dev, the server is only tried out, and does not need what a service needs.
     if asked.is_none() && config.security.dev {
@@ -111,7 +134,7 @@ pub(super) fn warn(config: &Config, streams_max: usize, listeners: &[Listener], 
     }
     let assumed = || u32::try_from(streams_max).unwrap_or(u32::MAX).min(CONNECTIONS_ASSUMED_MAX);
     let connections = asked.unwrap_or_else(assumed);
-    let public = listeners.iter().zip(roles).filter(|(_, role)| **role == ListenerRole::Public);
+    let public = listeners.iter().zip(parts).filter(|(_, part)| part.is_public());
     // Without the time to leave: the server can't see the stop timeout from here.
     let demand = Demand {
         loopback_listeners: loopback_listeners(public.map(|(listener, _)| listener.address())),

@@ -5,26 +5,66 @@ use std::io;
 use anyhow::{Context, anyhow};
 
 use super::UsageError;
-use crate::config::Loaded;
+use crate::config::{ClientListener, Loaded, Speaks};
 use crate::io::activation::{self, Passed};
 use crate::io::listener::{ListenAddress, Listener};
 use crate::io::socket_options::SocketOptions;
 use crate::server::{Entrance, ListenerRole, Reach};
 
-/// Opened listeners, each with its role in the server.
+/// Opened listeners, each with its part in the server.
 pub(super) struct Listeners {
     pub(super) opened: Vec<Listener>,
-    pub(super) roles: Vec<ListenerRole>,
+    pub(super) parts: Vec<Part>,
     options: SocketOptions,
     /// How many loops listen.
     loops: usize,
 }
 
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Clients.
+    Clients(Speaks),
+    /// Operators.
+    Admin,
+}
+
+impl Part {
+    fn role(self) -> ListenerRole {
+        match self {
+            Part::Clients(Speaks::Http | Speaks::Https) => ListenerRole::Public,
+            Part::Clients(Speaks::Redirects) => ListenerRole::Redirect,
+            Part::Admin => ListenerRole::Admin,
+        }
+    }
+
+    /// True for listeners that serve the whole API.
+    pub(super) fn is_public(self) -> bool {
+        self.role() == ListenerRole::Public
+    }
+}
+
 /// The listeners of one loop.
+#[derive(Default)]
 pub(super) struct LoopListeners {
     pub(super) opened: Vec<Listener>,
+    /// Which of them speak TLS.
+    pub(super) speak_tls: Vec<bool>,
     /// What the server needs to know about each.
     pub(super) entrances: Vec<Entrance>,
+}
+
+impl LoopListeners {
+    fn push(&mut self, listener: Listener, part: Part) {
+        let reach = match listener.address() {
+            ListenAddress::Unix(_) => Reach::UnixSocket,
+            address @ ListenAddress::Tcp(_) if address.is_local() => Reach::Loopback,
+            ListenAddress::Tcp(_) => Reach::Network,
+        };
+        self.entrances.push(Entrance { role: part.role(), reach });
+        self.speak_tls.push(part == Part::Clients(Speaks::Https));
+        self.opened.push(listener);
+    }
 }
 
 impl Listeners {
@@ -38,107 +78,128 @@ impl Listeners {
             unsent_bytes_max: config.io.unsent_bytes_max,
             user_timeout: config.tcp_user_timeout,
         };
-        let mut listeners = Listeners { opened: Vec::new(), roles: Vec::new(), options, loops };
+        let mut listeners = Listeners { opened: Vec::new(), parts: Vec::new(), options, loops };
         for passed in activation::take_passed().context("taking the sockets that were passed")? {
             listeners.inherit(passed, config.security.dev)?;
         }
-        let opens_public =
-            loaded.settings.get("listen").is_explicit() || !listeners.roles.contains(&ListenerRole::Public);
-        let public =
-            config.listen.public.iter().filter(|_| opens_public).map(|address| (address, ListenerRole::Public));
-        let admin = config.listen.admin.iter().map(|address| (address, ListenerRole::Admin));
-        for (address, role) in public.chain(admin) {
-            listeners.open_unless_inherited(address, role)?;
+        let has_public = listeners.parts.iter().any(|part| part.is_public());
+        let opens_clients = loaded.settings.get("listen").is_explicit() || !has_public;
+        let of_clients =
+            |ClientListener { speaks, address }: &ClientListener| (address.clone(), Part::Clients(*speaks));
+        let clients = config.listen.public.iter().filter(|_| opens_clients).map(of_clients);
+        let admin = config.listen.admin.iter().map(|address| (address.clone(), Part::Admin));
+        for (address, part) in clients.chain(admin) {
+            listeners.open_unless_inherited(&address, part)?;
         }
+        listeners.check_tls(!config.certificates.is_empty())?;
         Ok(listeners)
+    }
+
+    /// Checks what sockets with TLS need, those that were passed included.
+    fn check_tls(&self, has_certificate: bool) -> Result<(), UsageError> {
+        let speak = |speaks| self.parts.contains(&Part::Clients(speaks));
+        if speak(Speaks::Https) && !has_certificate {
+            let reason = "a socket named tls was passed, and it needs a certificate: give tls-certificate and tls-key";
+            return Err(UsageError(reason.to_owned()));
+        }
+        if speak(Speaks::Redirects) && !speak(Speaks::Https) {
+            let reason =
+                "a listener redirects, and there is none with TLS to send clients to: add --listen tls:ADDR:PORT";
+            return Err(UsageError(reason.to_owned()));
+        }
+        if has_certificate && !speak(Speaks::Https) {
+            tracing::warn!("tls-certificate has no effect: no listener speaks TLS; add --listen tls:ADDR:PORT");
+        }
+        Ok(())
+    }
+
+    /// The port of the first listener that speaks TLS, if there is one.
+    pub(super) fn https_port(&self) -> Option<u16> {
+        let speaks_tls = |(_, part): &(&Listener, &Part)| **part == Part::Clients(Speaks::Https);
+        match self.opened.iter().zip(&self.parts).find(speaks_tls).map(|(listener, _)| listener.address()) {
+            Some(ListenAddress::Tcp(address)) => Some(address.port()),
+            _ => None,
+        }
     }
 
     fn inherit(&mut self, passed: Passed, is_dev: bool) -> anyhow::Result<()> {
         let Passed { descriptor, name } = passed;
-        let role = role(&name)?;
+        let part = part(&name)?;
         let listener = Listener::inherit(descriptor, &self.options).with_context(|| format!("the socket {name}"))?;
         if is_dev && !listener.address().is_local() {
             let reason = "--dev allows every client that reaches a listener to publish: listen only on loopback";
             return Err(UsageError(format!("the socket {name} on {}: {reason}", listener.address())).into());
         }
-        self.push(listener, role);
+        self.push(listener, part);
         Ok(())
     }
 
-    fn open_unless_inherited(&mut self, address: &ListenAddress, role: ListenerRole) -> anyhow::Result<()> {
-        let is_same =
-            |(listener, its_role): (&Listener, &ListenerRole)| listener.address() == address && *its_role == role;
-        let is_inherited = self.opened.iter().zip(&self.roles).any(is_same);
+    fn open_unless_inherited(&mut self, address: &ListenAddress, part: Part) -> anyhow::Result<()> {
+        let is_same = |(listener, its_part): (&Listener, &Part)| listener.address() == address && *its_part == part;
+        let is_inherited = self.opened.iter().zip(&self.parts).any(is_same);
         if !is_inherited {
-            let is_shared = role == ListenerRole::Public && self.loops > 1;
+            let is_shared = part != Part::Admin && self.loops > 1;
             let opened = Listener::open(address, &self.options, is_shared);
-            let listener = opened.map_err(|error| refused(address, role, &error))?;
-            self.push(listener, role);
+            let listener = opened.map_err(|error| refused(address, part, &error))?;
+            self.push(listener, part);
         }
         Ok(())
     }
 
-    fn push(&mut self, listener: Listener, role: ListenerRole) {
+    fn push(&mut self, listener: Listener, part: Part) {
         self.opened.push(listener);
-        self.roles.push(role);
+        self.parts.push(part);
     }
 
     /// The listeners of each loop. All loops have the public ones; operators' connections are those of the first loop.
     pub(super) fn of_loops(mut self) -> anyhow::Result<Vec<LoopListeners>> {
         let mut others = Vec::new();
         for _ in 1..self.loops {
-            let mut of_loop = LoopListeners { opened: Vec::new(), entrances: Vec::new() };
-            for (listener, role) in
-                self.opened.iter_mut().zip(&self.roles).filter(|(_, role)| **role != ListenerRole::Admin)
-            {
+            let mut of_loop = LoopListeners::default();
+            for (listener, part) in self.opened.iter_mut().zip(&self.parts).filter(|(_, part)| **part != Part::Admin) {
                 let listener = listener
                     .for_another_loop(&self.options)
-                    .map_err(|error| refused(listener.address(), *role, &error))?;
-                of_loop.entrances.push(entrance(&listener, *role));
-                of_loop.opened.push(listener);
+                    .map_err(|error| refused(listener.address(), *part, &error))?;
+                of_loop.push(listener, *part);
             }
             others.push(of_loop);
         }
-        let entrances = self.opened.iter().zip(&self.roles).map(|(listener, role)| entrance(listener, *role)).collect();
-        Ok(std::iter::once(LoopListeners { opened: self.opened, entrances }).chain(others).collect())
+        let mut first = LoopListeners::default();
+        self.opened.into_iter().zip(self.parts).for_each(|(listener, part)| first.push(listener, part));
+        Ok(std::iter::once(first).chain(others).collect())
     }
 
     /// One line per listener; scripts wait for these lines.
     pub(super) fn announcements(&self) -> Vec<String> {
-        let line = |(listener, role): (&Listener, &ListenerRole)| match role {
-            ListenerRole::Public => format!("listening on {}", url(listener.address())),
-            ListenerRole::Admin => format!("admin listening on {}", url(listener.address())),
+        let line = |(listener, part): (&Listener, &Part)| match part {
+            Part::Clients(Speaks::Http) => format!("listening on {}", url("http", listener.address())),
+            Part::Clients(Speaks::Https) => format!("listening on {}", url("https", listener.address())),
+            Part::Clients(Speaks::Redirects) => format!("redirecting from {}", url("http", listener.address())),
+            Part::Admin => format!("admin listening on {}", url("http", listener.address())),
         };
-        self.opened.iter().zip(&self.roles).map(line).collect()
+        self.opened.iter().zip(&self.parts).map(line).collect()
     }
 }
 
-fn entrance(listener: &Listener, role: ListenerRole) -> Entrance {
-    let reach = match listener.address() {
-        ListenAddress::Unix(_) => Reach::UnixSocket,
-        address @ ListenAddress::Tcp(_) if address.is_local() => Reach::Loopback,
-        ListenAddress::Tcp(_) => Reach::Network,
-    };
-    Entrance { role, reach }
-}
-
-/// A socket's role, by its unit's `FileDescriptorName`; a unit without one passes its own name.
-fn role(name: &str) -> anyhow::Result<ListenerRole> {
+/// What a socket is for, by its unit's `FileDescriptorName`; a unit without one passes its own name.
+fn part(name: &str) -> anyhow::Result<Part> {
     match name {
-        "admin" => Ok(ListenerRole::Admin),
-        "public" | "unknown" => Ok(ListenerRole::Public),
-        unit if unit.ends_with(".socket") => Ok(ListenerRole::Public),
+        "admin" => Ok(Part::Admin),
+        "tls" => Ok(Part::Clients(Speaks::Https)),
+        "redirect" => Ok(Part::Clients(Speaks::Redirects)),
+        "public" | "unknown" => Ok(Part::Clients(Speaks::Http)),
+        unit if unit.ends_with(".socket") => Ok(Part::Clients(Speaks::Http)),
         _ => {
-            let reason = "FileDescriptorName must be public or admin";
+            let reason = "FileDescriptorName must be public, tls, redirect or admin";
             Err(UsageError(format!("a socket named {name} was passed: {reason}")).into())
         }
     }
 }
 
-fn refused(address: &ListenAddress, role: ListenerRole, error: &io::Error) -> anyhow::Error {
-    let option = match role {
-        ListenerRole::Public => "--listen",
-        ListenerRole::Admin => "--admin-listen",
+fn refused(address: &ListenAddress, part: Part, error: &io::Error) -> anyhow::Error {
+    let option = match part {
+        Part::Clients(_) => "--listen",
+        Part::Admin => "--admin-listen",
     };
     match address {
         ListenAddress::Tcp(_) if error.kind() == io::ErrorKind::AddrInUse => anyhow!(
@@ -161,9 +222,9 @@ fn refused(address: &ListenAddress, role: ListenerRole, error: &io::Error) -> an
     }
 }
 
-fn url(address: &ListenAddress) -> String {
+fn url(scheme: &str, address: &ListenAddress) -> String {
     match address {
-        ListenAddress::Tcp(address) => format!("http://{address}"),
+        ListenAddress::Tcp(address) => format!("{scheme}://{address}"),
         ListenAddress::Unix(_) => address.to_string(),
     }
 }

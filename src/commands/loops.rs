@@ -11,29 +11,42 @@ use super::listeners::LoopListeners;
 use crate::config::IoBackend;
 use crate::io::affinity::Cores;
 use crate::io::epoll::EpollIo;
+use crate::io::handshakes::{HandshakeThreads, ThreadedHandshakes};
+use crate::io::sealed::Sealed;
 use crate::server::{Entrance, Member, Parts, Server};
 use crate::sources::channel::{ChannelLimits, Control, Inbox, Outlet, channel};
 use crate::sources::sequencer::Sequencer;
 
+/// The IO of a loop: TLS over epoll.
+pub(super) type LoopIo = Sealed<EpollIo, ThreadedHandshakes>;
+
 /// A loop before it runs: its sockets, its end of the channel, and its place among the loops.
 pub(super) struct Loop {
     pub(super) io: EpollIo,
+    /// Which of its listeners speak TLS.
+    pub(super) speak_tls: Vec<bool>,
     pub(super) inbox: Inbox,
     pub(super) member: Member,
     pub(super) entrances: Vec<Entrance>,
 }
 
+/// The IO of a loop whose handshakes these threads do.
+pub(super) fn secured(io: EpollIo, speak_tls: Vec<bool>, threads: &HandshakeThreads) -> LoopIo {
+    let handshakes = threads.for_loop(io.wake());
+    Sealed::new(io, handshakes, speak_tls)
+}
+
 /// Makes a loop of each set of listeners, with this backend. Returns the channels into them, too.
 pub(super) fn make(backend: IoBackend, listeners: Vec<LoopListeners>) -> anyhow::Result<(Vec<Loop>, Vec<Outlet>)> {
     let (mut made, mut outlets) = (Vec::new(), Vec::new());
-    for LoopListeners { opened, entrances } in listeners {
+    for LoopListeners { opened, speak_tls, entrances } in listeners {
         let io = backend::open(backend, opened).context("setting up epoll")?;
         let (outlet, inbox) = channel(ChannelLimits::default(), io.wake());
-        made.push((io, inbox, entrances));
+        made.push((io, speak_tls, inbox, entrances));
         outlets.push(outlet);
     }
     let members = Member::of(&outlets);
-    let of = |((io, inbox, entrances), member)| Loop { io, inbox, member, entrances };
+    let of = |((io, speak_tls, inbox, entrances), member)| Loop { io, speak_tls, inbox, member, entrances };
     Ok((made.into_iter().zip(members).map(of).collect(), outlets))
 }
 
@@ -76,11 +89,11 @@ pub(super) struct OtherLoops(Vec<JoinHandle<io::Result<()>>>);
 impl OtherLoops {
     /// Starts all loops but the first. If one fails, the others leave.
     pub(super) fn start(
-        parts: Vec<(EpollIo, Parts)>,
+        parts: Vec<(LoopIo, Parts)>,
         pinning: &Arc<Pinning>,
         sequencer: &Arc<Sequencer>,
     ) -> io::Result<OtherLoops> {
-        let start = |(index, (io, parts)): (usize, (EpollIo, Parts))| {
+        let start = |(index, (io, parts)): (usize, (LoopIo, Parts))| {
             let (pinning, sequencer) = (Arc::clone(pinning), Arc::clone(sequencer));
             let run = move || {
                 let failure = LeaveUnlessDone(sequencer);

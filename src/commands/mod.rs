@@ -28,6 +28,7 @@ mod settings;
 mod sources;
 mod subscribe;
 mod systemd;
+mod tls;
 mod token;
 mod tune;
 

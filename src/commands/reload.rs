@@ -18,9 +18,10 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::settings::settings;
-use super::systemd;
+use super::{systemd, tls};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, Environment, Loaded};
+use crate::io::handshakes::CurrentConfig;
 use crate::observe::logging::FilterControl;
 use crate::server::Reloads;
 use crate::sources::channel::Control;
@@ -33,6 +34,9 @@ pub(super) struct Reloader {
     /// The configuration in force.
     pub(super) loaded: Loaded,
     pub(super) descriptors: u64,
+    pub(super) https_port: Option<u16>,
+    /// What handshakes use, if a listener speaks TLS.
+    pub(super) tls: Option<CurrentConfig>,
     pub(super) log: FilterControl,
     /// That of each loop.
     pub(super) reloads: Vec<Reloads>,
@@ -74,11 +78,18 @@ impl Reloader {
     /// Hands new settings to the loops. Every step that can fail comes before the first change.
     fn reload(&mut self) -> anyhow::Result<()> {
         let loaded = self.read()?;
+        let renewed = match &self.tls {
+            Some(_) => tls::renewed(&self.loaded.config.certificates, &loaded.config.certificates)?,
+            None => None,
+        };
         self.log.set(&loaded.config.log.filter)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let settings = settings(&loaded.config, self.descriptors);
+        if let (Some(tls), Some(renewed)) = (&self.tls, renewed) {
+            tls.replace(renewed);
+        }
+        let settings = settings(&loaded.config, self.descriptors, self.https_port);
         self.reloads.iter().for_each(|reloads| reloads.put(settings.clone()));
         self.loaded = loaded;
         Ok(())

@@ -15,6 +15,7 @@ use super::reload::{ReloadRequests, Reloader};
 use super::settings::{check_descriptors, hub, settings};
 use super::sources::Sources;
 use super::systemd::Systemd;
+use super::tls::Tls;
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment, Loaded};
 use crate::event::RunName;
@@ -33,12 +34,13 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     let config = &loaded.config;
     let descriptors = raise_descriptor_limit().context("reading the limit on open files")?;
     check_descriptors(descriptors)?;
-    let settings = settings(config, descriptors);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let loop_count = config.io.loops.count(cores);
     let listeners = Listeners::open(&loaded, loop_count)?;
+    let https_port = listeners.https_port();
+    let settings = settings(config, descriptors, https_port);
     warn_if_silent(config);
-    doctor::warn(config, settings.streams_max, &listeners.opened, &listeners.roles);
+    doctor::warn(config, settings.streams_max, &listeners.opened, &listeners.parts);
     let announcements = listeners.announcements();
     let (made, outlets) = loops::make(config.io.backend, listeners.of_loops()?)?;
     let run = RunName::from_bits(random_bits()?);
@@ -53,11 +55,13 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
     if loop_count > 1 {
         tracing::info!(loops = loop_count, pinned = pinning.is_on(), "several event loops share the connections");
     }
+    let Tls { threads, current: tls } =
+        Tls::start(&config.certificates, https_port.is_some(), cores, loop_count, &sequencer)?;
     let sources = Sources::start(config, outlets, &sequencer, &live)?;
     let (systemd, reloaded) = Systemd::new();
     let mut supervisors = vec![Box::new(systemd) as Box<dyn Supervisor + Send>];
     let (mut parts, mut reloads) = (Vec::new(), Vec::new());
-    for (Loop { io, inbox, member, entrances }, of_loop) in made.into_iter().zip(&sources.of_loops) {
+    for (Loop { io, speak_tls, inbox, member, entrances }, of_loop) in made.into_iter().zip(&sources.of_loops) {
         let mailbox = Reloads::default();
         reloads.push(mailbox.clone());
         let of_loop = Parts {
@@ -76,12 +80,12 @@ pub(super) fn run(args: ServeArgs, env: Environment, loaded: Loaded, log: Filter
             listeners: entrances,
             seed: random_bits()?,
         };
-        parts.push((io, of_loop));
+        parts.push((loops::secured(io, speak_tls, &threads), of_loop));
     }
     let others = parts.split_off(1);
     let (io, first) = parts.remove(0);
     let mut server = Server::new(io, first);
-    let reloader = Reloader { args, env, loaded, descriptors, log, reloads, reloaded };
+    let reloader = Reloader { args, env, loaded, descriptors, https_port, tls, log, reloads, reloaded };
     let reload_requests = reloader.start(&sequencer).context("starting the thread for reloads")?;
     pass_signals_on(&sequencer, reload_requests)?;
     announce(announcements).context("starting the thread for standard output")?;

@@ -45,8 +45,8 @@ fn requests_reserved(descriptors: u64) -> u64 {
     (descriptors / REQUESTS_RESERVED_SHARE).min(REQUESTS_RESERVED_MAX)
 }
 
-/// The server's settings, within this many descriptors.
-pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
+/// The server's settings, within this many descriptors, and with TLS at this port.
+pub(super) fn settings(config: &Config, descriptors: u64, https_port: Option<u16>) -> Settings {
     let streams_allowed = streams_allowed(descriptors);
     let streams_max = config.limits.connections_max.map_or(streams_allowed, u64::from).min(streams_allowed);
     let connections_total_max = streams_max + requests_reserved(descriptors);
@@ -79,6 +79,8 @@ pub(super) fn settings(config: &Config, descriptors: u64) -> Settings {
             denied_tokens_max: jwt.denied_tokens_max as usize,
         }),
         cors: cors(config),
+        https_port,
+        certificates: config.certificates.iter().map(|it| (it.name.clone(), it.expires_at_s)).collect(),
         ready_requires: required_sources(config),
     }
 }

@@ -9,6 +9,7 @@ use crate::event::glob;
 use crate::io::listener::ListenAddress;
 
 use super::tables::{CHANNELS, Table};
+use super::tls::{ClientListener, Speaks};
 use super::{
     ChannelTable, ConfigError, CorsOrigin, Environment, KAFKA_PASSWORD_VARIABLE, POSTGRES_PASSWORD_VARIABLE,
     REDIS_PASSWORD_VARIABLE, Settings, Tables, TopicTable, absent_feature,
@@ -16,7 +17,8 @@ use super::{
 
 /// Refuses options that contradict each other, or that ask for features that are not built.
 pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
-    let listeners = || options.listen.public.iter().chain(&options.listen.admin);
+    let public = || options.listen.public.iter().map(|listener| &listener.address);
+    let listeners = || public().chain(&options.listen.admin);
     let has_any_origin = options.security.cors_origins.iter().any(CorsOrigin::is_any);
     let pair = |first: &str, second: &str| (settings.get(first).to_string(), settings.get(second).to_string());
 
@@ -55,6 +57,7 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
     if let Some(twice) = first_repeated(listeners().filter(|address| !is_port_picked(address))) {
         return listened_on_twice(&twice, options, settings);
     }
+    tls(options, settings)?;
     user_timeout(options, settings)?;
     if options.history.bytes_max < options.limits.event_bytes_max {
         let reason = "a topic could not remember its largest event: history-bytes must be at least event-bytes";
@@ -84,6 +87,24 @@ pub(super) fn contradictions(options: &Options, settings: &Settings) -> Result<(
     bus(options, settings)?;
     kafka_flows::check(options, settings)?;
     io_uring(options, settings)
+}
+
+/// Checks what listeners with TLS, and those that redirect to them, need.
+fn tls(options: &Options, settings: &Settings) -> Result<(), ConfigError> {
+    let first = |speaks| options.listen.public.iter().find(|listener| listener.speaks == speaks);
+    let refused = |listener: &ClientListener, reason: &str| {
+        let setting = settings.get("listen").with_only(&listener.to_string()).to_string();
+        Err(ConfigError::Value { setting, reason: reason.to_owned() })
+    };
+    match (first(Speaks::Https), first(Speaks::Redirects)) {
+        (Some(https), _) if !options.tls.has_certificate() => {
+            refused(https, "it needs a certificate: give --tls-certificate and --tls-key")
+        }
+        (None, Some(redirects)) if !options.tls.has_certificate() => {
+            refused(redirects, "there is no listener with TLS to send clients to: add --listen tls:ADDR:PORT")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the names of a durable bus's own keys and channels begin with.
@@ -344,8 +365,12 @@ fn is_port_picked(address: &ListenAddress) -> bool {
 
 /// Refuses an address that is in both lists of listeners, or twice in one.
 fn listened_on_twice(twice: &str, options: &Options, settings: &Settings) -> Result<(), ConfigError> {
-    let lists = [("listen", &options.listen.public), ("admin-listen", &options.listen.admin)];
-    let naming = lists.into_iter().filter(|(_, list)| list.iter().any(|address| address.to_string() == twice));
+    let is_it = |address: &ListenAddress| address.to_string() == twice;
+    let lists = [
+        ("listen", options.listen.public.iter().any(|listener| is_it(&listener.address))),
+        ("admin-listen", options.listen.admin.iter().any(is_it)),
+    ];
+    let naming = lists.into_iter().filter(|(_, has_it)| *has_it);
     let named: Vec<String> = naming.map(|(name, _)| settings.get(name).with_only(twice).to_string()).collect();
     match named.as_slice() {
         [public, admin] => refuse((public.clone(), admin.clone()), "an address can be listened on only once"),

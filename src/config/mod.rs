@@ -21,6 +21,7 @@ mod redis;
 mod secret;
 mod tables;
 mod template;
+mod tls;
 mod values;
 
 use std::fmt::Write;
@@ -42,6 +43,7 @@ pub use redis::RedisConfig;
 pub use secret::{PostgresUrl, REDACTED, RedisUrl, Secret, SecretError, SecretFile, read_bounded, redact_url};
 pub use tables::{ChannelTable, TABLES_MAX, Tables, TopicTable};
 pub use template::template;
+pub use tls::{BadPair, ClientListener, Speaks, read_certificates};
 pub use values::{
     COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, Loops, bus_name, channel, count_within, duration,
     duration_text, duration_within, number_within, size, size_text, size_within, topic,
@@ -49,6 +51,8 @@ pub use values::{
 
 use jwt::JwtOptions;
 use options::SecurityOptions;
+
+use crate::tls::certificates::Certificates;
 
 /// Holds a token that may publish; read by `fanfare publish` too.
 pub const PUBLISH_TOKEN_VARIABLE: &str = "FANFARE_PUBLISH_TOKEN";
@@ -92,6 +96,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Who may do what.
     pub security: SecurityConfig,
+    /// The certificates of listeners that speak TLS.
+    pub certificates: Certificates,
     /// How it shuts down.
     pub drain: DrainConfig,
     /// How bytes move.
@@ -256,6 +262,7 @@ fn resolve(
         kafka: options.kafka.read(&options.bus, &options.kafka_flows, &mut secrets)?,
         topics: tables.topics.iter().map(|table| table.values.clone()).collect(),
         security: security_config(options.security, options.jwt, &mut secrets)?,
+        certificates: options.tls.read(&mut secrets)?,
         tcp_user_timeout: options.io.user_timeout_beside(&options.delivery),
         listen: options.listen,
         delivery: options.delivery,

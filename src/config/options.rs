@@ -16,6 +16,7 @@ use super::kafka::KafkaOptions;
 use super::kafka_flows::KafkaFlowOptions;
 use super::postgres::PostgresOptions;
 use super::secret::RedisUrl;
+use super::tls::{ClientListener, TlsOptions};
 use super::values::{
     COUNT_MAX, CorsOrigin, EndpointPath, HostName, LogFilter, Loops, channel, count_within, duration_within,
     exact_topic, size_within, topic,
@@ -49,6 +50,8 @@ pub(super) const RELOADABLE: &str = "reloadable";
 pub struct Options {
     #[command(flatten)]
     pub(super) listen: ListenConfig,
+    #[command(flatten)]
+    pub(super) tls: TlsOptions,
     #[command(flatten)]
     pub(super) redis: RedisOptions,
     #[command(flatten)]
@@ -88,12 +91,13 @@ impl Options {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listening")]
 pub struct ListenConfig {
-    /// Where subscribers connect: ADDR:PORT or unix:PATH; repeatable. Port 0 picks a free one
+    /// Where subscribers connect: ADDR:PORT, tls:ADDR:PORT or unix:PATH; repeatable. Port 0 picks a free one
     ///
-    /// Names are not looked up, but localhost is 127.0.0.1. A unix socket spares a proxy on the same host its
+    /// Names are not looked up, but localhost is 127.0.0.1. tls: speaks HTTPS, with --tls-certificate and --tls-key;
+    /// redirect:ADDR:PORT sends clients to the first of those. A unix socket spares a proxy on the same host its
     /// ephemeral ports. SSE_PORT in the environment sets the port alone; SSE_HOST is a public name and sets nothing.
     #[arg(id = "listen", long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
-    pub public: Vec<ListenAddress>,
+    pub public: Vec<ClientListener>,
 
     /// Where health, metrics and the debug view answer outside all stream limits, also while draining; repeatable
     #[arg(id = "admin-listen", long, value_name = "ADDR")]

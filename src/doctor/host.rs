@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::{fs, io};
 
+use super::certificate::CertificateState;
 use super::profile;
 use super::queue::Queue;
 use super::unit::Unit;
@@ -34,6 +35,8 @@ pub struct Host {
     pub unit: Option<Unit>,
     /// What each network interface queues.
     pub queues: Vec<Queue>,
+    /// The certificates that were asked about.
+    pub certificates: Vec<CertificateState>,
     /// Whether io_uring can be used; if not, why. None: not asked.
     pub io_uring: Option<Result<(), String>>,
     /// What could not be read.

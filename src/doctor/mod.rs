@@ -9,6 +9,7 @@
 //! `host`, `unit`, `queue` and `sysctl_files` read the host; the rules are pure. `profile` sets the values that `rules` checks
 //! and that `sysctl/` ships; `tuning` says which of them a host needs. Changes nothing on the host.
 
+pub mod certificate;
 pub mod host;
 pub mod profile;
 pub mod queue;

@@ -3,6 +3,7 @@
 //! Ordered by severity: first what ends or refuses subscribers, then what delays them.
 
 use super::Demand;
+use super::certificate;
 use super::host::{Host, tighter};
 use super::profile::{self, DESCRIPTORS_OF_UNIT, Key, TCP_MEM, TCP_MEM_CONSEQUENCE};
 use super::shortage::{Measure, Shortage};
@@ -36,7 +37,7 @@ pub fn shortages(host: &Host, demand: &Demand) -> Vec<Shortage> {
     let found = RULES.iter().filter_map(|rule| rule(host, demand));
     let keys = profile::OF_HOST.iter().chain(profile::FIXED);
     let found = found.chain(keys.filter_map(|key| sysctl(key, host, demand)));
-    found.chain(interface_queues(host, demand)).collect()
+    found.chain(interface_queues(host, demand)).chain(certificate::shortages(&host.certificates)).collect()
 }
 
 fn descriptors(host: &Host, demand: &Demand) -> Option<Shortage> {

@@ -34,6 +34,10 @@ pub enum Measure {
     Pages,
     /// Seconds.
     Seconds,
+    /// Days.
+    Days,
+    /// Permissions of a file, in octal digits.
+    Mode,
 }
 
 impl Measure {
@@ -43,6 +47,8 @@ impl Measure {
             Measure::Count => value.to_string(),
             Measure::Pages => format!("{value} pages"),
             Measure::Seconds => format!("{value} s"),
+            Measure::Days => format!("{value} days"),
+            Measure::Mode => format!("{value:o}"),
             Measure::Bytes if value < 1 << 20 => format!("{value} B"),
             Measure::Bytes if value < 1 << 30 => format!("{:.1} MiB", value as f64 / f64::from(1 << 20)),
             Measure::Bytes => format!("{:.1} GiB", value as f64 / f64::from(1 << 30)),

@@ -61,6 +61,8 @@ pub struct Counters {
     pub accepted: u64,
     /// Times that accepting paused, by reason.
     pub accept_pauses: Labelled,
+    /// TLS handshakes that ended, by outcome.
+    pub handshakes: Labelled,
     /// Connections closed, by reason.
     pub closed: Labelled,
     /// Streams started.
@@ -133,6 +135,7 @@ impl Counters {
         let Counters {
             accepted,
             accept_pauses,
+            handshakes,
             closed,
             streams,
             refused,
@@ -160,6 +163,7 @@ impl Counters {
         } = other;
         self.accepted += accepted;
         self.accept_pauses.merge(accept_pauses, |_| false);
+        self.handshakes.merge(handshakes, |_| false);
         self.closed.merge(closed, |_| false);
         self.streams += streams;
         self.refused.merge(refused, |_| false);
@@ -273,6 +277,8 @@ pub struct Gauges {
     pub hanging_loops: usize,
     /// Streams that may be open.
     pub streams_max: usize,
+    /// Certificates, and when each expires, in seconds since 1970.
+    pub certificates: Vec<(String, u64)>,
     /// Since the start.
     pub uptime: Duration,
     /// Draining: 0 no, 1 notice, 2 closing.
@@ -364,6 +370,11 @@ fn connections(page: &mut Page, counters: &Counters, gauges: &Gauges) {
     page.single(Kind::Counter, "fanfare_accepted_total", "Connections accepted.", counters.accepted);
     let help = "Pauses in accepting connections until a resource was free.";
     page.by(Kind::Counter, "fanfare_accept_pauses_total", help, "reason", counters.accept_pauses.iter());
+    let help = "TLS handshakes that ended.";
+    page.by(Kind::Counter, "fanfare_tls_handshakes_total", help, "outcome", counters.handshakes.iter());
+    let help = "When a certificate expires, in seconds since 1970.";
+    let certificates = gauges.certificates.iter().map(|(name, expires_at_s)| (name.as_str(), *expires_at_s));
+    page.by(Kind::Gauge, "fanfare_tls_certificate_expires_seconds", help, "certificate", certificates);
     page.single(Kind::Counter, "fanfare_streams_total", "Streams started.", counters.streams);
     let help = "Streams, requests and connections refused.";
     page.by(Kind::Counter, "fanfare_refused_total", help, "reason", counters.refused.iter());

@@ -159,11 +159,12 @@ fn push_header(bytes: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 /// Every status that the server answers, with its phrase, as in the status line.
-const STATUSES: [(u16, &str); 19] = [
+const STATUSES: [(u16, &str); 20] = [
     (200, "200 OK"),
     (202, "202 Accepted"),
     (204, "204 No Content"),
     (304, "304 Not Modified"),
+    (308, "308 Permanent Redirect"),
     (400, "400 Bad Request"),
     (401, "401 Unauthorized"),
     (403, "403 Forbidden"),

@@ -34,7 +34,7 @@ fn authority(origin: &str) -> Option<&str> {
 }
 
 /// An authority without its port, if it has one.
-fn without_port(authority: &str) -> &str {
+pub(crate) fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
         _ => authority,

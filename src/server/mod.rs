@@ -39,6 +39,7 @@ mod transport;
 mod wheel;
 mod window;
 
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -52,6 +53,7 @@ use crate::protocol::head::RequestHead;
 use crate::protocol::response::Response;
 use crate::sources::channel::{Control, FetchPage, GapReason, Inbox, Message, Publish, SourceStatus};
 use crate::sources::kafka_figures::KafkaFigures;
+use crate::tls::handshake::Failure;
 use api::Api;
 use api::gather;
 pub use api::routes::Route;
@@ -77,6 +79,7 @@ use transport::clients::Client;
 pub use transport::connection::CloseReason;
 use transport::connection::{Awaited, Connection, Phase};
 use transport::deadlines::Due;
+use transport::secure::COMPLETED;
 
 /// How soon to look again at an event that waits for subscribers.
 const HOLD_INTERVAL: Duration = Duration::from_millis(5);
@@ -185,6 +188,7 @@ impl<I: Io> Server<I> {
         // Before any report is built: after the host was stopped, this loop does not hang.
         self.node.member.note_alive(self.node.now);
         self.streams.forms.begin_turn();
+        self.transport.take_handshakes(&mut self.node);
         self.transport.accept(&mut self.node);
         self.read();
         self.take_messages();
@@ -598,6 +602,7 @@ fn new_counters() -> Counters {
     Counters {
         accepted: 0,
         accept_pauses: Labelled::new(PauseReason::ALL.map(PauseReason::as_str)),
+        handshakes: Labelled::new(iter::once(COMPLETED).chain(Failure::ALL.map(Failure::as_str))),
         closed: Labelled::new(CloseReason::ALL.map(CloseReason::as_str)),
         streams: 0,
         refused: Labelled::new(Refusal::labels()),

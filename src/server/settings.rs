@@ -40,6 +40,10 @@ pub struct Settings {
     pub jwt: Option<Jwt>,
     /// Which pages of other origins may read and publish.
     pub cors: Cors,
+    /// The port of the first listener with TLS, if there is one: where clients of a listener that redirects are sent.
+    pub https_port: Option<u16>,
+    /// Each certificate in force: its file, and when it expires, in seconds since 1970.
+    pub certificates: Vec<(String, u64)>,
     /// Sources whose loss makes the server unready.
     pub ready_requires: Vec<String>,
 }

@@ -251,7 +251,7 @@ fn check_everything_shown(server: &Server, log_format: &str) {
     let metrics = server.get("/metrics");
     for line in metrics.text().lines() {
         let is_sample = line.rsplit_once(' ').is_some_and(|(name, value)| {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_{}=\",.+".contains(&byte);
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_{}=\",.+/".contains(&byte);
             value.parse::<f64>().is_ok() && name.bytes().all(plain)
         });
         assert!(line.starts_with("# ") || is_sample, "{line:?}");

@@ -92,9 +92,20 @@ fn under_the_skip_policy_slow_subscribers_continue_at_the_newest_event_after_a_g
     assert_eq!((&gap["reason"], &gap["topics"]), (&"too_slow".into(), &vec!["a"].into()), "{gap}");
     assert!(next < published);
     server.publish("a", &large(published));
-    assert_eq!(number(&slow.event().data().unwrap()), published);
+    // It may have skipped more than once: each time to the newest event of that moment.
+    let mut gaps = 1.0;
+    while next != published {
+        let block = slow.event();
+        if block.event_type() == Some("gap") {
+            gaps += 1.0;
+            continue;
+        }
+        let number = number(&block.data().unwrap());
+        assert!(number >= next, "{number} after {next}");
+        next = number;
+    }
     assert_eq!(server.metric("fanfare_closed_total{reason=\"evicted\"}"), 0.0);
-    assert_eq!(server.metric("fanfare_gaps_total{reason=\"too_slow\"}"), 1.0);
+    assert_eq!(server.metric("fanfare_gaps_total{reason=\"too_slow\"}"), gaps);
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn latest_keeps_only_the_newest_event_of_each_topic() {
 fn a_subscriber_that_leaves_is_noticed_without_an_event() {
     let server = Server::start(&[]);
     let streams = |count: f64| server.wait_for_metric("fanfare_connections{kind=\"stream\"}", |now| now == count);
-    let half_closed = Subscriber::open(&server, "/events?topic=a");
+    let mut half_closed = Subscriber::open(&server, "/events?topic=a");
     let closed = Subscriber::open(&server, "/events?topic=a");
     streams(2.0);
     half_closed.client.end_sending();

@@ -182,6 +182,8 @@ impl Plan {
             allowed_hosts: Vec::new(),
             jwt: None,
             cors: Cors::default(),
+            https_port: None,
+            certificates: Vec::new(),
             ready_requires: Vec::new(),
         }
     }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use super::secured;
 use super::wait::DEADLINE;
 
 /// One connection.
@@ -18,6 +19,7 @@ pub struct Client {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<secured::Stream>),
 }
 
 /// A response, whole.
@@ -45,7 +47,9 @@ impl Client {
     pub fn over_tcp(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        Client { socket: Socket::Tcp(stream), unread: Vec::new() }
+        let speaks_tls = stream.peer_addr().is_ok_and(|server| secured::is_address(&server));
+        let socket = if speaks_tls { Socket::Tls(Box::new(secured::over(stream))) } else { Socket::Tcp(stream) };
+        Client { socket, unread: Vec::new() }
     }
 
     /// A client for which the kernel buffers little: it takes few unread bytes to block who sends to it.
@@ -71,15 +75,20 @@ impl Client {
     /// This end's address and port, as the server's log names it.
     pub fn address(&self) -> String {
         match &self.socket {
-            Socket::Tcp(stream) => stream.local_addr().unwrap().to_string(),
             Socket::Unix(_) => "unix".to_owned(),
+            _ => self.tcp().local_addr().unwrap().to_string(),
         }
     }
 
     /// Another hold on the same connection.
     pub fn try_clone(&self) -> TcpStream {
+        self.tcp().try_clone().unwrap()
+    }
+
+    fn tcp(&self) -> &TcpStream {
         match &self.socket {
-            Socket::Tcp(stream) => stream.try_clone().unwrap(),
+            Socket::Tcp(stream) => stream,
+            Socket::Tls(stream) => &stream.sock,
             Socket::Unix(_) => unreachable!("no test needs it"),
         }
     }
@@ -94,6 +103,7 @@ impl Client {
         match &mut self.socket {
             Socket::Tcp(stream) => stream.write_all(bytes.as_ref()),
             Socket::Unix(stream) => stream.write_all(bytes.as_ref()),
+            Socket::Tls(stream) => stream.write_all(bytes.as_ref()),
         }
     }
 
@@ -103,19 +113,23 @@ impl Client {
     }
 
     /// Says that nothing more will come.
-    pub fn end_sending(&self) {
-        match &self.socket {
+    pub fn end_sending(&mut self) {
+        match &mut self.socket {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write).unwrap(),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+            Socket::Tls(stream) => {
+                while stream.conn.is_handshaking() {
+                    stream.conn.complete_io(&mut stream.sock).unwrap();
+                }
+                stream.conn.send_close_notify();
+                stream.flush().unwrap();
+            }
         }
     }
 
     /// Ends it as a crash of the host would: with a reset, whatever is under way.
     pub fn reset(self) {
-        match &self.socket {
-            Socket::Tcp(stream) => socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap(),
-            Socket::Unix(_) => unreachable!("only TCP has resets"),
-        }
+        socket2::SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Reads what is there, at least a byte; 0 when the server has ended its side.
@@ -124,6 +138,7 @@ impl Client {
         let count = match &mut self.socket {
             Socket::Tcp(stream) => stream.read(&mut buffer)?,
             Socket::Unix(stream) => stream.read(&mut buffer)?,
+            Socket::Tls(stream) => stream.read(&mut buffer)?,
         };
         self.unread.extend_from_slice(&buffer[..count]);
         Ok(count)

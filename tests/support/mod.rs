@@ -27,6 +27,7 @@ pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod relay;
+pub mod secured;
 pub mod sentinel;
 pub mod server;
 pub mod sse_server;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::http::{Answer, Client};
 use super::process::{self, Lines};
+use super::secured;
 use super::wait::eventually;
 
 /// The token with which tests publish.
@@ -59,8 +60,11 @@ impl Server {
         if loops() > 1 && !options.contains(&"--loops") {
             command.args(["--loops", &loops().to_string()]);
         }
+        if secured::is_usual() && !options.contains(&"--listen") {
+            command.args(secured::certificate().options());
+        }
         for listener in ["--listen", "--admin-listen"] {
-            if !options.contains(&listener) {
+            if !command.get_args().any(|arg| arg == listener) {
                 command.args([listener, "127.0.0.1:0"]);
             }
         }
@@ -107,8 +111,15 @@ impl Server {
             has_said.then_some(())
         });
         for line in said.text().lines().take(listeners) {
-            let (role, address) = line.split_once("listening on ").unwrap_or_else(|| panic!("odd line: {line}"));
-            let address = address.trim_start_matches("http://").to_owned();
+            let (role, address) = line
+                .split_once("listening on ")
+                .or_else(|| Some(("", line.strip_prefix("redirecting from ")?)))
+                .unwrap_or_else(|| panic!("odd line: {line}"));
+            let (scheme, address) = address.split_once("://").unwrap_or(("", address));
+            let address = address.to_owned();
+            if let Ok(address) = address.parse() {
+                secured::note_address(address, scheme == "https");
+            }
             if role.is_empty() { server.public.push(address) } else { server.admin.push(address) }
         }
         server
@@ -127,7 +138,7 @@ impl Server {
     }
 
     pub fn url(&self, target: &str) -> String {
-        format!("http://{}{target}", self.public[0])
+        self.url_of(0, target)
     }
 
     /// As [`Server::url`], at the admin listener.
@@ -137,7 +148,9 @@ impl Server {
 
     /// As [`Server::url`], at another of its public listeners.
     pub fn url_of(&self, listener: usize, target: &str) -> String {
-        format!("http://{}{target}", self.public[listener])
+        let address = &self.public[listener];
+        let speaks_tls = address.parse().is_ok_and(|address| secured::is_address(&address));
+        format!("{}://{address}{target}", if speaks_tls { "https" } else { "http" })
     }
 
     /// Its memory, as the kernel counts it.

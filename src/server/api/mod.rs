@@ -17,6 +17,7 @@ mod openapi_tests;
 pub(super) mod origins;
 mod page;
 mod publish;
+mod redirect;
 mod reports;
 pub(super) mod routes;
 pub(super) mod statistics;

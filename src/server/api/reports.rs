@@ -187,6 +187,7 @@ impl Api {
             of_loops: figures.gauges.clone(),
             connections_by_loop: node.common.connections_by_loop(),
             hanging_loops: node.common.hanging_loops(node.now),
+            certificates: node.settings.certificates.clone(),
             streams_max: node.settings.streams_max,
             resident_bytes: self.live.resident_bytes.known(),
             open_descriptors: self.live.open_descriptors.known(),
@@ -278,6 +279,7 @@ fn phases<I: Io>(transport: &Transport<I>) -> Option<Phases> {
     let mut phases = Phases::default();
     for connection in transport.connections() {
         *match connection.phase {
+            Phase::Securing => &mut phases.securing,
             Phase::Idle => &mut phases.idle,
             Phase::Requesting(_) => &mut phases.requesting,
             Phase::Responding(_) => &mut phases.responding,
@@ -295,8 +297,8 @@ fn shown_phases(figures: &Figures) -> Value {
     let LoopGauges { connections, streams, .. } = figures.gauges;
     match figures.phases {
         None => object!({ "streaming": streams, "other": connections - streams }),
-        Some(Phases { idle, requesting, responding, publishing, streaming, lingering, dead }) => object!({
-            "idle": idle, "requesting": requesting, "responding": responding, "publishing": publishing,
+        Some(Phases { securing, idle, requesting, responding, publishing, streaming, lingering, dead }) => object!({
+            "securing": securing, "idle": idle, "requesting": requesting, "responding": responding, "publishing": publishing,
             "streaming": streaming, "lingering": lingering, "dead": dead,
         }),
     }

@@ -2,6 +2,7 @@
 
 use super::context::{Outcome, RequestContext};
 use super::origins::{check_host, preflight};
+use super::redirect::to_https;
 use super::{Api, page};
 use crate::config::EndpointPath;
 use crate::event::STATISTICS_TOPIC;
@@ -145,6 +146,9 @@ impl Api {
         let head = asked.head;
         tracing::trace!(peer = %asked.client.address, method = head.method.as_str(), path = &*clip(&head.target.path),
             "request");
+        if asked.client.is_redirected {
+            return to_https(head, node.settings.https_port).into();
+        }
         // What has a grant was found to be a publish before its body was read.
         let route = match grant {
             Some(_) => Ok(Route::Publish),
@@ -212,6 +216,9 @@ impl Api {
         // Many clients send a length of zero with every method: that is no body, and answered as any request.
         if head.framing == BodyFraming::Length(0) {
             return Ok(None);
+        }
+        if asked.client.is_redirected {
+            return Err(to_https(head, node.settings.https_port));
         }
         match route(&asked.client, head, &node.settings)? {
             Route::Publish if head.method == Method::Post => self.access.may_publish(asked, node).map(Some),

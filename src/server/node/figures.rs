@@ -29,6 +29,7 @@ pub(crate) struct Figures {
 /// How many connections are in each phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Phases {
+    pub(crate) securing: usize,
     pub(crate) idle: usize,
     pub(crate) requesting: usize,
     pub(crate) responding: usize,
@@ -59,8 +60,9 @@ fn is_seen_by_all(reason: &str) -> bool {
 
 impl Phases {
     fn and(self, other: Phases) -> Phases {
-        let Phases { idle, requesting, responding, publishing, streaming, lingering, dead } = other;
+        let Phases { securing, idle, requesting, responding, publishing, streaming, lingering, dead } = other;
         Phases {
+            securing: self.securing + securing,
             idle: self.idle + idle,
             requesting: self.requesting + requesting,
             responding: self.responding + responding,

@@ -25,6 +25,8 @@ const ACCEPTS_PER_TURN_MAX: usize = 256;
 const EXHAUSTED_RETRY: Duration = Duration::from_millis(500);
 /// How soon a listener that could not accept is tried again.
 const FAILED_RETRY: Duration = Duration::from_millis(500);
+/// How soon it is seen that there is room for further handshakes, the end of which nothing reports to all loops.
+const HANDSHAKE_RETRY: Duration = Duration::from_millis(5);
 
 /// The kernel does not report the readiness of a new connection, which is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl<I: Io> Transport<I> {
             self.acceptor.exhausted_until = (!self.io.reserve_fd()).then_some(again);
         }
         for listening in &mut self.acceptor.listeners {
-            listening.failed_until.take_if(|until| *until <= node.now);
+            listening.paused_until.take_if(|until| *until <= node.now);
         }
         if self.acceptor.over_rate_until.take_if(|until| *until <= node.now).is_some() {
             self.acceptor.was_over_rate = true;
@@ -63,7 +65,12 @@ impl<I: Io> Transport<I> {
 
     /// Takes a place for a connection of this listener, and of public ones what it takes of the rate.
     fn may_accept(&mut self, index: usize, node: &mut Node) -> bool {
-        if self.acceptor.listeners[index].is_failing(node.now) {
+        if self.acceptor.listeners[index].is_pausing(node.now) {
+            return false;
+        }
+        if !self.io.has_room_for(ListenerIndex(index)) {
+            self.acceptor.listeners[index].paused_until = Some(node.now + HANDSHAKE_RETRY);
+            self.note_pause(PauseReason::Handshakes, node);
             return false;
         }
         if self.acceptor.listeners[index].role == ListenerRole::Admin {
@@ -90,7 +97,7 @@ impl<I: Io> Transport<I> {
     /// No connection came for what was taken.
     fn give_back(&mut self, listener: ListenerIndex, node: &mut Node) {
         node.common.give_back_place();
-        if self.acceptor.listeners[listener.0].role == ListenerRole::Public
+        if self.acceptor.listeners[listener.0].role != ListenerRole::Admin
             && let Some(rate_max) = node.settings.limits.accepts_per_second_max
         {
             node.common.accepts.give_back(1, rate_max);
@@ -108,8 +115,8 @@ impl<I: Io> Transport<I> {
         let entry = match reason {
             PauseReason::Slots => LogEntry::SlotsTaken,
             PauseReason::Descriptors => LogEntry::DescriptorsTaken,
-            // The rate was set by an operator; an error is logged with its cause.
-            PauseReason::Rate | PauseReason::Error => return,
+            // The rate was set by an operator; an error is logged with its cause; handshakes take milliseconds.
+            PauseReason::Rate | PauseReason::Error | PauseReason::Handshakes => return,
         };
         if node.may_log(entry) {
             tracing::warn!(connections = self.connections.len(), "{}", entry.text());
@@ -146,7 +153,7 @@ impl<I: Io> Transport<I> {
     fn note_accepted(&mut self, listener: ListenerIndex, node: &mut Node) {
         node.counters.accepted += 1;
         // Only now it is certain that a connection waited.
-        if self.acceptor.listeners[listener.0].role == ListenerRole::Public
+        if self.acceptor.listeners[listener.0].role != ListenerRole::Admin
             && std::mem::take(&mut self.acceptor.was_over_rate)
         {
             self.note_pause(PauseReason::Rate, node);
@@ -160,6 +167,8 @@ impl<I: Io> Transport<I> {
         let kept = match role {
             ListenerRole::Admin => Some(accepted),
             ListenerRole::Public => node.member.hand_over(accepted, node.now),
+            // Its connections are short.
+            ListenerRole::Redirect => Some(accepted),
         };
         if let Some(accepted) = kept {
             node.member.count_connection();
@@ -184,7 +193,7 @@ impl<I: Io> Transport<I> {
     }
 
     fn pause(&mut self, listener: ListenerIndex, node: &mut Node) {
-        self.acceptor.listeners[listener.0].failed_until = Some(node.now + FAILED_RETRY);
+        self.acceptor.listeners[listener.0].paused_until = Some(node.now + FAILED_RETRY);
         self.note_pause(PauseReason::Error, node);
     }
 
@@ -245,8 +254,10 @@ impl<I: Io> Transport<I> {
         if reach == Reach::Loopback {
             flags.set(Flags::LOOPBACK);
         }
-        if is_admin {
-            flags.set(Flags::ADMIN);
+        match role {
+            ListenerRole::Admin => flags.set(Flags::ADMIN),
+            ListenerRole::Redirect => flags.set(Flags::REDIRECTS),
+            ListenerRole::Public => {}
         }
         let peer = CompactPeer::new(peer);
         // An operator's connection takes no other's place, not even that of a subscriber at the same address.
@@ -280,6 +291,10 @@ impl<I: Io> Transport<I> {
             since,
             armed_for: Tick::NEVER,
         });
+        // A PROXY header precedes the handshake.
+        if socket.speaks_tls() && !flags.has(Flags::AWAITS_PROXY_HEADER) {
+            self.secure(slot, Vec::new(), node);
+        }
         self.arm_deadline(slot, node);
         Ok(Some(token))
     }

@@ -9,6 +9,8 @@ use crate::io::{ListenerIndex, Token};
 pub enum ListenerRole {
     /// Everything, within the limits.
     Public,
+    /// Within the limits, and each request is sent to the listener with TLS.
+    Redirect,
     /// Health, metrics and debug view, outside the limits of streams and during a drain.
     Admin,
 }
@@ -44,11 +46,13 @@ pub(crate) enum PauseReason {
     Rate,
     /// A listener can't accept: the kernel, a firewall or a security module refuses.
     Error,
+    /// As many TLS handshakes are under way as may be.
+    Handshakes,
 }
 
 impl PauseReason {
-    pub(crate) const ALL: [PauseReason; 4] =
-        [PauseReason::Descriptors, PauseReason::Slots, PauseReason::Rate, PauseReason::Error];
+    pub(crate) const ALL: [PauseReason; 5] =
+        [PauseReason::Descriptors, PauseReason::Slots, PauseReason::Rate, PauseReason::Error, PauseReason::Handshakes];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -56,6 +60,7 @@ impl PauseReason {
             PauseReason::Slots => "slots",
             PauseReason::Rate => "rate",
             PauseReason::Error => "error",
+            PauseReason::Handshakes => "handshakes",
         }
     }
 }
@@ -83,13 +88,13 @@ pub(super) struct Listening {
     pub(super) role: ListenerRole,
     pub(super) reach: Reach,
     pub(super) has_more: bool,
-    /// It could not accept; the server tries again at this time.
-    pub(super) failed_until: Option<Duration>,
+    /// It could not accept, or has to wait for handshakes; the server tries again at this time.
+    pub(super) paused_until: Option<Duration>,
 }
 
 impl Listening {
-    pub(super) fn is_failing(&self, now: Duration) -> bool {
-        self.failed_until.is_some_and(|until| until > now)
+    pub(super) fn is_pausing(&self, now: Duration) -> bool {
+        self.paused_until.is_some_and(|until| until > now)
     }
 }
 
@@ -97,8 +102,8 @@ impl Acceptor {
     pub(crate) fn new(entrances: Vec<Entrance>) -> Acceptor {
         // No readiness was reported for clients that connected before the first wait: start by trying.
         let mut turns: Vec<_> = (0..entrances.len()).collect();
-        turns.sort_by_key(|index| entrances[*index].role == ListenerRole::Public);
-        let listening = |Entrance { role, reach }| Listening { role, reach, has_more: true, failed_until: None };
+        turns.sort_by_key(|index| entrances[*index].role != ListenerRole::Admin);
+        let listening = |Entrance { role, reach }| Listening { role, reach, has_more: true, paused_until: None };
         let listeners = entrances.into_iter().map(listening).collect();
         Acceptor {
             listeners,
@@ -134,9 +139,9 @@ impl Acceptor {
         }
     }
 
-    /// Returns the public listeners, to be closed, and marks that they have no more.
+    /// Returns the listeners of clients, to be closed, and marks that they have no more.
     pub(crate) fn close_public(&mut self) -> Vec<ListenerIndex> {
-        let is_public = |(_, listening): &(usize, &mut Listening)| listening.role == ListenerRole::Public;
+        let is_public = |(_, listening): &(usize, &mut Listening)| listening.role != ListenerRole::Admin;
         let public = self.listeners.iter_mut().enumerate().filter(is_public);
         public
             .map(|(index, listening)| {
@@ -150,7 +155,7 @@ impl Acceptor {
     pub(crate) fn is_due(&self, now: Duration, has_slot: bool) -> bool {
         let exhausted = self.exhausted_until.is_some_and(|until| until > now);
         let waits = |listening: &Listening| {
-            listening.has_more && !listening.is_failing(now) && !self.is_paused_for(listening.role, has_slot)
+            listening.has_more && !listening.is_pausing(now) && !self.is_paused_for(listening.role, has_slot)
         };
         !exhausted && self.listeners.iter().any(waits)
     }
@@ -159,8 +164,8 @@ impl Acceptor {
     pub(crate) fn next_try(&self) -> Option<Duration> {
         // Rounded up: at a time slightly too early, the allowance would be just short, again and again.
         let rate = self.over_rate_until.map(|until| until + Duration::from_millis(1));
-        let failing = self.listeners.iter().filter_map(|listening| listening.failed_until);
-        self.exhausted_until.into_iter().chain(rate).chain(failing).min()
+        let pausing = self.listeners.iter().filter_map(|listening| listening.paused_until);
+        self.exhausted_until.into_iter().chain(rate).chain(pausing).min()
     }
 
     /// An accept reported that no connection waits. What holds up the next connections is another pause.
@@ -172,6 +177,6 @@ impl Acceptor {
     }
 
     fn is_paused_for(&self, role: ListenerRole, has_slot: bool) -> bool {
-        role == ListenerRole::Public && (self.over_rate_until.is_some() || !has_slot)
+        role != ListenerRole::Admin && (self.over_rate_until.is_some() || !has_slot)
     }
 }

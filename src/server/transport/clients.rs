@@ -31,6 +31,8 @@ pub(crate) struct Client {
     pub(crate) address: CompactPeer,
     /// It came through the admin listener.
     pub(crate) is_admin: bool,
+    /// It came through a listener that sends clients to the one with TLS.
+    pub(crate) is_redirected: bool,
     /// It came through a listener on loopback.
     pub(crate) is_on_loopback: bool,
     /// Its connection has the spare descriptor.
@@ -38,7 +40,8 @@ pub(crate) struct Client {
 }
 
 impl<I: Io> Transport<I> {
-    /// Takes the PROXY header of a connection; false while it is incomplete, and when the connection is closed.
+    /// Takes the PROXY header of a connection. False while it is incomplete, when the connection is closed, and when a
+    /// handshake has to follow first.
     pub(super) fn take_proxy_header(&mut self, slot: u32, node: &mut Node) -> bool {
         let connection = &mut self.connections[slot as usize];
         let Phase::Requesting(request) = &mut connection.phase else { return false };
@@ -60,8 +63,14 @@ impl<I: Io> Transport<I> {
             self.close(slot, CloseReason::Refused, node);
             return false;
         }
-        self.connections[slot as usize].flags = flags;
-        true
+        let connection = &mut self.connections[slot as usize];
+        connection.flags = flags;
+        if !connection.socket.speaks_tls() {
+            return true;
+        }
+        let received = connection.take_request().take_handshake();
+        self.secure(slot, received, node);
+        false
     }
 
     /// The client that a request is from.
@@ -79,6 +88,7 @@ impl<I: Io> Transport<I> {
             peer,
             address,
             is_admin,
+            is_redirected: flags.has(Flags::REDIRECTS),
             is_on_loopback: flags.has(Flags::LOOPBACK),
             is_on_spare: flags.has(Flags::ON_SPARE),
         }

@@ -73,6 +73,8 @@ pub(crate) struct Stream {
 
 #[derive(Debug)]
 pub(crate) enum Phase {
+    /// Its TLS handshake is under way.
+    Securing,
     /// Between requests; no byte of the next one is here.
     Idle,
     /// A request is being read.
@@ -229,8 +231,11 @@ impl Flags {
     /// It is a stream with the server's statistics among its topics.
     pub(crate) const WATCHES: Flags = Flags(1 << 11);
 
+    /// It came through a listener that sends clients to the one with TLS.
+    pub(crate) const REDIRECTS: Flags = Flags(1 << 12);
+
     #[cfg(test)]
-    const ALL: [Flags; 12] = [
+    const ALL: [Flags; 13] = [
         Flags::BLOCKED,
         Flags::CATCHING_UP,
         Flags::LOOPBACK,
@@ -243,6 +248,7 @@ impl Flags {
         Flags::AWAITS_PROXY_HEADER,
         Flags::HEAVY,
         Flags::WATCHES,
+        Flags::REDIRECTS,
     ];
 
     /// Flags of connections that only the queue of those that are behind sends to.
@@ -290,6 +296,14 @@ pub enum CloseReason {
     BadRequest,
     /// It did not begin with a header of the PROXY protocol, as configured.
     ProxyHeader,
+    /// Its TLS handshake failed.
+    Handshake,
+    /// Its TLS handshake took too long.
+    HandshakeTimeout,
+    /// It sent a TLS record that was changed on the way, or an alert, or a KeyUpdate, which is not supported.
+    TlsRecord,
+    /// Its TLS keys had sealed as much as they may.
+    KeysUsedUp,
     /// A limit refused it, with a time to come back.
     Refused,
     /// The server is leaving.
@@ -308,7 +322,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [CloseReason; 20] = [
+    pub const ALL: [CloseReason; 24] = [
         CloseReason::PeerClosed,
         CloseReason::Reset,
         CloseReason::TimedOut,
@@ -322,6 +336,10 @@ impl CloseReason {
         CloseReason::Answered,
         CloseReason::BadRequest,
         CloseReason::ProxyHeader,
+        CloseReason::Handshake,
+        CloseReason::HandshakeTimeout,
+        CloseReason::TlsRecord,
+        CloseReason::KeysUsedUp,
         CloseReason::Refused,
         CloseReason::Drained,
         CloseReason::TokenExpired,
@@ -347,6 +365,10 @@ impl CloseReason {
             CloseReason::Answered => "answered",
             CloseReason::BadRequest => "bad_request",
             CloseReason::ProxyHeader => "proxy_header",
+            CloseReason::Handshake => "handshake",
+            CloseReason::HandshakeTimeout => "handshake_timeout",
+            CloseReason::TlsRecord => "tls_record",
+            CloseReason::KeysUsedUp => "keys_used_up",
             CloseReason::Refused => "refused",
             CloseReason::Drained => "drained",
             CloseReason::TokenExpired => "token_expired",
@@ -368,6 +390,8 @@ impl From<Gone> for CloseReason {
         match gone {
             Gone::Reset => CloseReason::Reset,
             Gone::TimedOut => CloseReason::TimedOut,
+            Gone::Record => CloseReason::TlsRecord,
+            Gone::KeysUsedUp => CloseReason::KeysUsedUp,
             Gone::Error(_) => CloseReason::SocketError,
         }
     }

@@ -50,6 +50,7 @@ impl<I: Io> Transport<I> {
         let connection = &self.connections[slot as usize];
         match connection.phase {
             Phase::Dead => {}
+            Phase::Securing => self.close(slot, CloseReason::HandshakeTimeout, node),
             Phase::Streaming(_) => return Some(Due::Stream(slot)),
             Phase::Publishing(_) => return Some(Due::Answer(slot)),
             Phase::Idle | Phase::Requesting(_) if connection.flags.has(Flags::AWAITS_PROXY_HEADER) => {
@@ -78,6 +79,7 @@ impl<I: Io> Transport<I> {
         let on_spare = connection.flags.has(Flags::ON_SPARE);
         let wait = match &connection.phase {
             Phase::Dead => return None,
+            Phase::Securing => limits.head_timeout,
             Phase::Idle | Phase::Requesting(_) | Phase::Responding(_) | Phase::Lingering(_) if on_spare => {
                 SPARE_TIMEOUT
             }

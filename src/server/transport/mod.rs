@@ -27,6 +27,7 @@ pub(super) mod read;
 mod reading_queue;
 mod request;
 pub(super) mod respond;
+pub(super) mod secure;
 mod send;
 
 use std::collections::VecDeque;
@@ -42,6 +43,7 @@ use super::wheel::{Tick, Wheel};
 use crate::event::{Frame, Sequence};
 use crate::hub::HoldChange;
 use crate::io::{Close, Io, ListenerIndex, Readiness, Sent, Socket, Token};
+use crate::tls::handshake::Failure;
 use acceptor::{Acceptor, Entrance};
 use connection::{CloseReason, Connection, Flags, Phase, Stream};
 use date::Date;
@@ -64,6 +66,8 @@ pub(super) struct Transport<I: Io> {
     acceptor: Acceptor,
     /// A buffer that every wait reuses.
     ready: Vec<Readiness>,
+    /// The handshakes that ended since the last turn.
+    handshakes: Vec<(Token, Result<(), Failure>)>,
     /// Connections that may have more to read.
     readable: ReadingQueue,
     read_buffer: Box<[u8]>,
@@ -99,6 +103,7 @@ impl<I: Io> Transport<I> {
             streams: 0,
             acceptor: Acceptor::new(listeners),
             ready: Vec::new(),
+            handshakes: Vec::new(),
             readable: ReadingQueue::default(),
             read_buffer: vec![0; READ_BYTES].into(),
             visit_until: Duration::ZERO,
@@ -142,6 +147,9 @@ impl<I: Io> Transport<I> {
                 Readiness::Acceptable(listener) => self.acceptor.note_acceptable(listener),
                 Readiness::Readable(token) => self.queue_reading(token),
                 Readiness::Writable(token) => self.note_writable(token, now),
+                Readiness::Secured(token) => self.handshakes.push((token, Ok(()))),
+                Readiness::NotSecured(token, failure) => self.handshakes.push((token, Err(failure))),
+                Readiness::Worn(token) => self.retire_worn(token, now),
             }
         }
         self.ready = ready;
@@ -289,6 +297,10 @@ impl<I: Io> Transport<I> {
         // If the peer accepts nothing, the kernel would keep its data, and the connection, for minutes more.
         let takes_nothing = reason.is_eviction() || reason == CloseReason::AnswerTimeout;
         let how = if takes_nothing { Close::Reset } else { Close::Graceful };
+        let is_cut = takes_nothing || self.outboxes.contains_key(&slot);
+        if connection.socket.speaks_tls() && !is_cut && !matches!(connection.phase, Phase::Lingering(_)) {
+            self.io.end(connection.socket); // with TLS, a client can tell an end from a cut
+        }
         self.io.close(connection.socket, how);
         let peer = connection.peer;
         let mut position = Default::default();

@@ -38,7 +38,7 @@ pub(crate) struct Progress {
     pub(crate) whole: usize,
     /// Frames of which at least a byte is sent.
     pub(crate) begun: usize,
-    /// All frames are sent.
+    /// All frames are sent, and the socket may take more.
     pub(crate) is_all: bool,
 }
 

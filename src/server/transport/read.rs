@@ -68,6 +68,7 @@ impl<I: Io> Transport<I> {
     pub(super) fn queue_reading(&mut self, token: Token) {
         if let Some(connection) = self.connection_mut(token)
             && !connection.flags.has(Flags::READABLE)
+            && !matches!(connection.phase, Phase::Securing)
         {
             self.push_readable(token.slot);
         }
@@ -176,7 +177,7 @@ impl<I: Io> Transport<I> {
                 return false;
             }
             let Some(connection) = self.connection_mut(token) else { return true };
-            if matches!(connection.phase, Phase::Responding(_) | Phase::Publishing(_)) {
+            if matches!(connection.phase, Phase::Responding(_) | Phase::Publishing(_) | Phase::Securing) {
                 // One request at a time: the rest waits in the kernel until this one is answered.
                 return true;
             }
@@ -230,6 +231,7 @@ impl<I: Io> Transport<I> {
             Phase::Responding(_) | Phase::Publishing(_) => debug_assert!(false, "not read while it is answered"),
             Phase::Streaming(_) => self.note_upload(slot, bytes.len(), node),
             Phase::Lingering(_) | Phase::Dead => {}
+            Phase::Securing => debug_assert!(false, "not read before it is secured"),
         }
     }
 
@@ -248,7 +250,7 @@ impl<I: Io> Transport<I> {
         connection.flags.clear(Flags::READABLE);
         connection.flags.set(Flags::ENDED);
         match connection.phase {
-            Phase::Responding(_) | Phase::Publishing(_) | Phase::Dead => {}
+            Phase::Responding(_) | Phase::Publishing(_) | Phase::Dead | Phase::Securing => {}
             Phase::Idle | Phase::Requesting(_) | Phase::Streaming(_) => self.close(slot, CloseReason::PeerClosed, node),
             Phase::Lingering(reason) => self.close(slot, reason, node),
         }
@@ -343,7 +345,7 @@ impl<I: Io> Transport<I> {
                 connection.since = Tick::of(node.now);
             }
             Phase::Idle | Phase::Requesting(_) | Phase::Streaming(_) => {}
-            Phase::Responding(_) | Phase::Publishing(_) | Phase::Lingering(_) | Phase::Dead => return,
+            Phase::Responding(_) | Phase::Publishing(_) | Phase::Lingering(_) | Phase::Dead | Phase::Securing => return,
         }
         if connection.flags.has(Flags::READABLE) || matches!(connection.phase, Phase::Requesting(_)) {
             self.push_readable(slot);

@@ -62,6 +62,11 @@ impl Request {
         Ok(Some(value))
     }
 
+    /// Takes what follows the header of the PROXY protocol on a connection with TLS.
+    pub(crate) fn take_handshake(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.unparsed)
+    }
+
     /// How many requests the last bytes to arrive completed: all but the first came ahead of an answer.
     pub(crate) fn pipelined(&self) -> usize {
         self.taken

@@ -98,7 +98,7 @@ impl<I: Io> Transport<I> {
         node: &mut Node,
     ) -> Option<Progress> {
         let taken = match sent {
-            Sent::Bytes(taken) => taken,
+            Sent::Bytes(taken) | Sent::Held(taken) => taken,
             Sent::WouldBlock => 0,
             Sent::Gone(gone) => {
                 self.put_back(slot, outbox);
@@ -120,7 +120,8 @@ impl<I: Io> Transport<I> {
             }
         }
         let delivered_before = node.counters.delivered_events;
-        let progress = outbox.advance(sending, taken, &mut node.counters.delivered_events, &mut self.hold_changes);
+        let mut progress = outbox.advance(sending, taken, &mut node.counters.delivered_events, &mut self.hold_changes);
+        progress.is_all &= !matches!(sent, Sent::Held(_));
         if watches {
             node.counters.own.delivered_events += node.counters.delivered_events - delivered_before;
         }
