@@ -11,6 +11,7 @@ FEATURES = $(shell cat packaging/features)
 test: setup lint
 	cargo test --all-features
 	tests/with-loops
+	tests/over-tls
 	tests/with-network-namespaces
 	tests/on-io-uring
 	cargo bench --bench instructions

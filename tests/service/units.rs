@@ -89,7 +89,7 @@ fn a_service_may_use_io_uring() {
     let [allowed, refused, added] = values(&unit, "SystemCallFilter")[..] else {
         panic!("what is allowed, less, and one more")
     };
-    assert_eq!(added, "sched_setaffinity");
+    assert_eq!(added, "sched_setaffinity setpriority");
     let allowed = system_calls(allowed);
     let refused: HashSet<_> = refused.strip_prefix('~').unwrap().split_whitespace().flat_map(system_calls).collect();
     for call in ["io_uring_setup", "io_uring_enter", "epoll_wait", "accept4", "sendmsg"] {

@@ -11,7 +11,7 @@ const HTTPS_PORT: u16 = 443;
 /// The address of the same at the port with TLS. 308 keeps the method (RFC 9110, 15.4.9); EventSource follows it, too.
 pub(super) fn to_https(head: &RequestHead, port: Option<u16>) -> Response {
     let Some(host) = head.host.as_deref().map(without_port).filter(|host| !host.is_empty()) else {
-        return response::problem(400, "Bad request", "without a Host there is no address to redirect to");
+        return response::problem(400, "Malformed request", "without a Host there is no address to redirect to");
     };
     let port = port.filter(|port| *port != HTTPS_PORT).map(|port| format!(":{port}")).unwrap_or_default();
     let mut query = form_urlencoded::Serializer::new(String::new());
