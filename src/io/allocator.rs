@@ -1,6 +1,8 @@
 //! How the allocator places the few large tables that have an entry for every connection, and when it returns memory.
 #![allow(unsafe_code)]
 
+use std::thread::JoinHandle;
+
 /// Blocks of at least this size get pages of their own: they grow without a copy, and are returned to the kernel whole.
 #[cfg(target_env = "gnu")]
 const OWN_PAGES_FROM: libc::c_int = 64 << 10;
@@ -32,8 +34,8 @@ pub fn return_free_pages() {
 /// Frees the blocks that the allocator keeps for this thread. Call it after many small blocks were freed.
 ///
 /// glibc keeps the last seven of each small size, and with them the pages where they lie: 1 MB after 100,000 topics vanished.
-/// It frees what it keeps for a thread when the thread ends, so one is started to take them over.
-pub fn free_cached_blocks() {
+/// It frees what it keeps for a thread when the thread ends, so one is started to take them over. Returns that thread.
+pub fn free_cached_blocks() -> Option<JoinHandle<()>> {
     #[cfg(target_env = "gnu")]
     {
         // The bounds of the cache, unless GLIBC_TUNABLES sets others.
@@ -42,6 +44,8 @@ pub fn free_cached_blocks() {
         let sizes = (24..=BYTES_MAX).step_by(16).flat_map(|bytes| [bytes; BLOCKS_PER_SIZE]);
         let blocks: Vec<Vec<u8>> = sizes.map(Vec::with_capacity).collect();
         // Without a thread they go back to where they were.
-        let _ = std::thread::Builder::new().name("free".to_owned()).spawn(|| drop(blocks));
+        std::thread::Builder::new().name("free".to_owned()).spawn(|| drop(blocks)).ok()
     }
+    #[cfg(not(target_env = "gnu"))]
+    None
 }

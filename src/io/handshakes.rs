@@ -17,6 +17,7 @@ use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
@@ -25,12 +26,17 @@ use rustls::ServerConfig;
 use slab::Slab;
 
 use super::Socket;
+use super::allocator::{free_cached_blocks, return_free_pages};
 use super::sealed::{Finished, Handshakes};
 use crate::tls::handshake::{ANSWER_TO_PLAIN_HTTP, Failure, Handshake, record_len};
 use crate::tls::record::{HEADER_BYTES, Keys, RECORD_BYTES_MAX};
 
 /// Handshakes of one thread at a time; each takes about 10 KB.
 pub const HANDSHAKES_PER_THREAD_MAX: usize = 1024;
+
+/// After this many, the memory that they took is returned, once there was no other for a while.
+const HANDSHAKES_WORTH_A_TRIM: usize = 256;
+const TRIM_AFTER: Duration = Duration::from_secs(1);
 
 const EVENTS_PER_WAIT_MAX: usize = 256;
 const WAKER: mio::Token = mio::Token(usize::MAX);
@@ -105,6 +111,7 @@ impl HandshakeThreads {
                 running: Slab::new(),
                 places: HashMap::new(),
                 waiting: VecDeque::new(),
+                done: 0,
                 under_way: Arc::clone(&under_way),
             };
             let guard = CallIfPanicking(on_failure.clone());
@@ -183,11 +190,14 @@ struct Worker {
     poll: Poll,
     inbox: Receiver<Task>,
     config: CurrentConfig,
-    running: Slab<Running>,
+    /// Each in a block of its own, so that they take memory only while they run.
+    running: Slab<Box<Running>>,
     /// Where each running socket is.
     places: HashMap<i32, usize>,
     /// Those for which there is no room yet.
     waiting: VecDeque<(Socket, Vec<u8>, Arc<Client>)>,
+    /// Handshakes that ended since their memory was last returned to the kernel.
+    done: usize,
     under_way: Arc<AtomicUsize>,
 }
 
@@ -208,9 +218,20 @@ impl Worker {
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
         let mut events = Events::with_capacity(EVENTS_PER_WAIT_MAX);
         loop {
-            match self.poll.poll(&mut events, None) {
+            let timeout = (self.done >= HANDSHAKES_WORTH_A_TRIM).then_some(TRIM_AFTER);
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => panic!("waiting for handshakes: {error}"),
                 _ => {}
+            }
+            if timeout.is_some() && events.is_empty() && self.running.is_empty() {
+                self.done = 0;
+                self.running.shrink_to_fit();
+                self.places.shrink_to_fit();
+                self.waiting.shrink_to_fit();
+                if let Some(freeing) = free_cached_blocks() {
+                    let _ = freeing.join(); // it can't panic
+                }
+                return_free_pages();
             }
             for event in &events {
                 if event.token() != WAKER {
@@ -241,7 +262,7 @@ impl Worker {
         if self.poll.registry().register(&mut SourceFd(&socket.number()), mio::Token(place), interest).is_err() {
             return self.give_back(socket, &client, Err(Failure::Left)); // the kernel has no memory for it
         }
-        self.running.insert(Running { socket, client, handshake, received, is_fresh: true });
+        self.running.insert(Box::new(Running { socket, client, handshake, received, is_fresh: true }));
         self.places.insert(socket.number(), place);
         self.advance(place);
     }
@@ -266,15 +287,16 @@ impl Worker {
     }
 
     fn finish(&mut self, place: usize, outcome: Result<(), Failure>) {
-        let Running { socket, client, handshake, .. } = self.running.remove(place);
+        self.done += 1;
+        let Running { socket, client, handshake, .. } = *self.running.remove(place);
         self.places.remove(&socket.number());
         // The loop watches the socket with an epoll of its own.
         let _ = self.poll.registry().deregister(&mut SourceFd(&socket.number()));
-        let outcome = outcome.and_then(|()| handshake.into_keys().map(Box::new));
+        let outcome = outcome.and_then(|()| handshake.into_keys());
         self.give_back(socket, &client, outcome);
     }
 
-    fn give_back(&self, socket: Socket, client: &Client, outcome: Result<Box<Keys>, Failure>) {
+    fn give_back(&self, socket: Socket, client: &Client, outcome: Result<Keys, Failure>) {
         self.under_way.fetch_sub(1, Ordering::Relaxed);
         // A loop that has ended needs it no more.
         let _ = client.finished.send(Finished { socket, outcome });

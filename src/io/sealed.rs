@@ -46,8 +46,8 @@ pub trait Handshakes {
 pub struct Finished {
     /// Its socket.
     pub socket: Socket,
-    /// The keys, if it succeeded.
-    pub outcome: Result<Box<Keys>, Failure>,
+    /// The keys, if it succeeded. In no block of their own: the allocator would keep them among what the handshake freed.
+    pub outcome: Result<Keys, Failure>,
 }
 
 /// The IO contract with TLS.
@@ -143,7 +143,7 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
                     if self.sessions.len() <= number {
                         self.sessions.resize_with(number + 1, || None);
                     }
-                    self.sessions[number] = Some(Box::new(Session { keys: *keys, token }));
+                    self.sessions[number] = Some(Box::new(Session { keys, token }));
                     self.session_count += 1;
                     ready.push(Readiness::Secured(token));
                 }
