@@ -35,6 +35,7 @@ fn main() {
         .measurement_time(Duration::from_secs(4))
         .configure_from_args();
     cost(&mut criterion);
+    cost_over_tls(&mut criterion);
     time_to_last();
     large();
     flat_out();
@@ -58,6 +59,22 @@ fn cost(criterion: &mut Criterion) {
             };
             run(&mut group, &format!("{subscribers}x{size}"), subscribers, &["fanfare", "floor"], start);
         }
+    }
+    group.finish();
+}
+
+/// The same over TLS, against a bare loop without.
+fn cost_over_tls(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cost_per_delivered_event_over_tls");
+    let (subscribers, sizes) = if support::is_smoke_test() { (100, &SIZES[..1]) } else { (5_000, &SIZES[..]) };
+    for &(payload_bytes, size) in sizes {
+        let start = || -> Contenders {
+            vec![
+                ("fanfare", Box::new(Fanfare::start_over_tls(subscribers, payload_bytes))),
+                ("floor", Box::new(Floor::start(subscribers, payload_bytes))),
+            ]
+        };
+        run(&mut group, &format!("{subscribers}x{size}"), subscribers, &["fanfare", "floor"], start);
     }
     group.finish();
 }

@@ -6,6 +6,7 @@ use super::contest::Contender;
 use super::payload;
 use super::process::{CLIENT_CORE, SERVER_CORE, sending_cpu_ns, unix_ns};
 use super::role::Role;
+use super::secured;
 use super::server::{Requests, Server};
 
 /// Connections from one source address: below what slows `connect` down.
@@ -35,6 +36,17 @@ impl Fanfare {
     pub fn start(subscribers: usize, payload_bytes: usize, flags: &[&str]) -> Fanfare {
         let server = Server::start(flags);
         let sink = start_sink(server.address, "/events?topic=bench", subscribers);
+        Fanfare { publisher: Requests::new(server.address), server, sink, subscribers, payload_bytes }
+    }
+
+    /// As [`Fanfare::start`], with subscribers that speak TLS.
+    pub fn start_over_tls(subscribers: usize, payload_bytes: usize) -> Fanfare {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        secured::write_certificate_into(folder.path());
+        // A heartbeat would be a record more.
+        let (server, address) = Server::start_with_tls(folder.path(), &["--heartbeat", "1h"]);
+        let manner = format!("tls:{}", folder.path().join("certificate.pem").display());
+        let sink = start_sink_as(address, "/events?topic=bench", subscribers, PER_ADDRESS, &manner);
         Fanfare { publisher: Requests::new(server.address), server, sink, subscribers, payload_bytes }
     }
 

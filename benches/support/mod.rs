@@ -31,6 +31,7 @@ pub mod publisher;
 pub mod readers;
 pub mod redis;
 pub mod role;
+pub mod secured;
 pub mod server;
 pub mod sink;
 pub mod stats;

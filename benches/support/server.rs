@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::process::{SERVER_CORE, pinned};
@@ -43,21 +44,42 @@ impl Server {
         Server::spawn(tool, flags)
     }
 
-    fn spawn(mut command: Command, flags: &[&str]) -> Server {
+    /// Starts it with a second listener, which speaks TLS with the certificate in this folder. Returns its address, too.
+    pub fn start_with_tls(folder: &Path, flags: &[&str]) -> (Server, SocketAddr) {
+        let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| folder.join(name));
+        let mut command = Server::command(pinned(SERVER_CORE, BINARY.as_ref()), flags);
+        command.args(["--listen", "tls:127.0.0.1:0", "--tls-certificate"]).arg(certificate).arg("--tls-key").arg(key);
+        let (server, mut lines) = Server::announcing(command);
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("a pipe can be read");
+        let address = line.trim().strip_prefix("listening on https://").and_then(|address| address.parse().ok());
+        (server, address.unwrap_or_else(|| panic!("the server said {line:?}")))
+    }
+
+    fn spawn(command: Command, flags: &[&str]) -> Server {
+        Server::announced_by(Server::command(command, flags))
+    }
+
+    fn command(mut command: Command, flags: &[&str]) -> Command {
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "error"]).args(flags);
         command.env("FANFARE_PUBLISH_TOKEN", TOKEN);
-        Server::announced_by(command)
+        command
     }
 
     /// Starts any server that says where it listens, as Fanfare does.
-    pub fn announced_by(mut command: Command) -> Server {
+    pub fn announced_by(command: Command) -> Server {
+        Server::announcing(command).0
+    }
+
+    /// As [`Server::announced_by`], with what else it says.
+    fn announcing(mut command: Command) -> (Server, BufReader<ChildStdout>) {
         command.stdout(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         out.read_line(&mut line).expect("a pipe can be read");
         let address = line.trim().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
-        Server { child, address: address.unwrap_or_else(|| panic!("the server said {line:?}")) }
+        (Server { child, address: address.unwrap_or_else(|| panic!("the server said {line:?}")) }, out)
     }
 
     /// Its process.

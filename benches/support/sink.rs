@@ -1,7 +1,8 @@
 //! The sink: an epoll client that holds many streams, counts the events on each, and says when everybody has all.
 //!
 //! Arguments: address, path (in which `{}` becomes the connection's number), connections, connections per source
-//! address, `paced` or `storm`. It says `open` once every stream has begun, then obeys:
+//! address, `paced`, `storm`, or `tls:FILE` with the certificate to trust. Over TLS, it counts records and opens none: each event
+//! is one. It says `open` once every stream has begun, then obeys:
 //! - `expect K`: `ok`, and once every connection has K events more than before, `done UNIX_NS`. No stream may end
 //!   meanwhile.
 //! - `events`: `events TOTAL CLOSED`: all that arrived, and the streams that the server has closed.
@@ -14,6 +15,7 @@
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -24,6 +26,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::payload;
 use super::process::unix_ns;
+use super::secured::{self, Records};
 
 const COMMANDS: Token = Token(usize::MAX);
 /// Connections whose latencies are looked at: parsing all would make the client the bottleneck.
@@ -40,6 +43,7 @@ struct Connection {
     stream: TcpStream,
     phase: Phase,
     events: u64,
+    records: Option<Records>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,8 +121,13 @@ pub fn play(arguments: &[String]) {
         latencies_us: Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("bounds in order"),
         buffer: vec![0; 256 << 10],
     };
-    let connecting_max = if manner == "storm" { usize::MAX } else { CONNECTING_MAX };
-    sink.connect_all(number(count), connecting_max).expect("connections can be made");
+    match manner.strip_prefix("tls:") {
+        Some(trusted) => sink.connect_all_over_tls(number(count), trusted).expect("connections can be made"),
+        None => {
+            let connecting_max = if manner == "storm" { usize::MAX } else { CONNECTING_MAX };
+            sink.connect_all(number(count), connecting_max).expect("connections can be made");
+        }
+    }
     say("open");
     sink.obey().expect("the loop turns");
 }
@@ -144,20 +153,41 @@ impl Sink {
         Ok(())
     }
 
+    /// Connects one after the other, and opens only what comes before the first event.
+    fn connect_all_over_tls(&mut self, count: usize, trusted: &str) -> io::Result<()> {
+        let config = Arc::new(secured::client_config(trusted));
+        for index in 0..count {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&self.source_address(index).into())?;
+            socket.connect(&self.server.into())?;
+            let stream = secured::begin_stream(&config, socket.into(), &self.request.0)?;
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+            let records = Some(Records::default());
+            self.connections.push(Connection { stream, phase: Phase::Open, events: 0, records });
+            self.open += 1;
+        }
+        Ok(())
+    }
+
+    /// One address has too few ports for all, and a server may count connections by address.
+    fn source_address(&self, index: usize) -> SocketAddr {
+        let host = 2 + index / self.per_address;
+        SocketAddr::from((Ipv4Addr::new(127, self.network, (host >> 8) as u8, host as u8), 0))
+    }
+
     fn connect(&mut self) -> io::Result<()> {
         let index = self.connections.len();
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-        // One address has too few ports for all, and a server may count connections by address.
-        let host = 2 + index / self.per_address;
-        let address = Ipv4Addr::new(127, self.network, (host >> 8) as u8, host as u8);
-        socket.bind(&SocketAddr::from((address, 0)).into())?;
+        socket.bind(&self.source_address(index).into())?;
         match socket.connect(&self.server.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
         }
         let mut stream = TcpStream::from_std(socket.into());
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        self.connections.push(Connection { stream, phase: Phase::Connecting, events: 0 });
+        self.connections.push(Connection { stream, phase: Phase::Connecting, events: 0, records: None });
         self.connecting += 1;
         Ok(())
     }
@@ -203,12 +233,16 @@ impl Sink {
                 self.connecting -= 1;
                 self.open += 1;
             }
-            let arrived = memchr::memchr_iter(payload::END, &self.buffer[..count]).count() as u64;
+            let bytes = &self.buffer[..count];
+            let arrived = match &mut connection.records {
+                Some(records) => records.count(bytes),
+                None => memchr::memchr_iter(payload::END, bytes).count() as u64,
+            };
             let lacked = connection.events < self.target;
             connection.events += arrived;
             self.total += arrived;
             self.lacking -= usize::from(lacked && connection.events >= self.target);
-            if index.is_multiple_of(self.sample_stride) {
+            if index.is_multiple_of(self.sample_stride) && connection.records.is_none() {
                 let sample = &mut self.samples[index / self.sample_stride];
                 sample.read(&self.buffer[..count], &mut self.latencies_us);
             }
