@@ -15,6 +15,7 @@ use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use support::arena::{body, done, expect, start_sink_as};
 use support::role::Role;
+use support::secured;
 use support::server::{Requests, Server};
 use support::stats::Spread;
 use support::{is_smoke_test, payload, process};
@@ -34,6 +35,10 @@ fn main() {
     others(&mut criterion);
     criterion.final_summary();
 }
+
+const OVER_TLS: &str = "over_tls";
+/// A second after the last handshake, the server returns the memory of all to the kernel.
+const HANDSHAKES_FORGOTTEN_AFTER: Duration = Duration::from_secs(6);
 
 /// One of the figures that were found.
 type Figure = fn(&Found) -> f64;
@@ -95,13 +100,13 @@ struct Found {
     kernel: f64,
 }
 
-/// Bytes per idle connection, opened one after the other or all at once.
+/// Bytes per idle connection, opened one after the other, all at once, or with TLS.
 fn connections(criterion: &mut Criterion<Bytes>) {
     let mut group = criterion.benchmark_group("bytes_per_idle_connection");
     group.sampling_mode(SamplingMode::Flat);
     let sizes: &[usize] = if is_smoke_test() { &[100] } else { &[1_000, 10_000, 18_000] };
     for &count in sizes {
-        for manner in ["paced", "storm"] {
+        for manner in ["paced", "storm", OVER_TLS] {
             let found = RefCell::new(Vec::new());
             let experiment = || idle_connections(count, manner);
             let name = format!("{count}_{manner}");
@@ -133,10 +138,17 @@ fn report(name: &str, found: &[Found]) {
 }
 
 fn idle_connections(count: usize, manner: &str) -> Found {
-    let stage = Stage::start(&["--max-connections-per-ip", "100"]);
+    let flags = &["--max-connections-per-ip", "100"];
+    let stage = if manner == OVER_TLS { Stage::start_with_tls(flags) } else { Stage::start(flags) };
+    let manner = stage.manner.as_deref().unwrap_or(manner);
     let kernel = process::kernel();
-    let (resident, crowd) =
-        stage.growth(|server| start_sink_as(server, "/events?topic=bench", count, PER_ADDRESS, manner));
+    let (resident, crowd) = stage.growth(|server| {
+        let crowd = start_sink_as(server, "/events?topic=bench", count, PER_ADDRESS, manner);
+        if stage.manner.is_some() {
+            std::thread::sleep(HANDSHAKES_FORGOTTEN_AFTER);
+        }
+        crowd
+    });
     let now = process::kernel();
     let kernel_growth = (now.slab + now.tcp_buffers) as f64 - (kernel.slab + kernel.tcp_buffers) as f64;
     drop(crowd);
@@ -147,23 +159,42 @@ fn idle_connections(count: usize, manner: &str) -> Found {
 struct Stage {
     _sink: Role,
     server: Server,
+    /// Where streams are opened.
+    address: std::net::SocketAddr,
+    /// How sinks speak TLS there, if they do.
+    manner: Option<String>,
+    /// Of the certificate.
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Stage {
     fn start(flags: &[&str]) -> Stage {
         let server = Server::start(flags);
+        Stage { address: server.address, ..Stage::warmed_up(server, None) }
+    }
+
+    fn start_with_tls(flags: &[&str]) -> Stage {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        secured::write_certificate_into(folder.path());
+        let (server, address) = Server::start_with_tls(folder.path(), flags);
+        let manner = format!("tls:{}", folder.path().join("certificate.pem").display());
+        drop(start_sink_as(address, "/events?topic=bench", 1, 1, &manner));
+        Stage { address, _folder: Some(folder), ..Stage::warmed_up(server, Some(manner)) }
+    }
+
+    fn warmed_up(server: Server, manner: Option<String>) -> Stage {
         let mut sink = start_sink_as(server.address, "/events?topic=bench", 1, 1, "paced");
         expect(&mut sink, 1);
         Requests::new(server.address).publish("/publish", &body(&payload::data(100, 0)));
         done(&mut sink);
         server.metric("fanfare_topics");
-        Stage { _sink: sink, server }
+        Stage { _sink: sink, address: server.address, server, manner, _folder: None }
     }
 
     /// How much the server's memory grows by something, in bytes, and what came of that.
     fn growth<T>(&self, what: impl FnOnce(std::net::SocketAddr) -> T) -> (f64, T) {
         let before = self.resident();
-        let result = what(self.server.address);
+        let result = what(self.address);
         (self.resident() as f64 - before as f64, result)
     }
 

@@ -130,6 +130,12 @@ impl Listeners {
             let reason = "--dev allows every client that reaches a listener to publish: listen only on loopback";
             return Err(UsageError(format!("the socket {name} on {}: {reason}", listener.address())).into());
         }
+        if matches!(part, Part::Clients(Speaks::Https | Speaks::Redirects))
+            && matches!(listener.address(), ListenAddress::Unix(_))
+        {
+            let reason = "a unix socket can't be named tls or redirect: there, the proxy speaks TLS";
+            return Err(UsageError(format!("the socket {name} on {}: {reason}", listener.address())).into());
+        }
         self.push(listener, part);
         Ok(())
     }

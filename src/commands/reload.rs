@@ -88,6 +88,7 @@ impl Reloader {
         }
         if let (Some(tls), Some(renewed)) = (&self.tls, renewed) {
             tls.replace(renewed);
+            tracing::info!("new handshakes use the new certificates");
         }
         let settings = settings(&loaded.config, self.descriptors, self.https_port);
         self.reloads.iter().for_each(|reloads| reloads.put(settings.clone()));

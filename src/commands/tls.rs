@@ -57,9 +57,7 @@ pub(super) fn renewed(old: &Certificates, new: &Certificates) -> anyhow::Result<
     for certificate in new.iter().filter(|certificate| old.iter().all(|old| old != *certificate)) {
         ensure!(expires_in(certificate).is_some(), "tls-certificate {}: it has expired", certificate.name);
     }
-    let config = server_config(new)?;
-    tracing::info!(certificates = new.iter().count(), "new handshakes use the new certificates");
-    Ok(Some(config))
+    server_config(new).map(Some)
 }
 
 fn server_config(certificates: &Certificates) -> anyhow::Result<Arc<ServerConfig>> {

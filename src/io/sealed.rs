@@ -24,7 +24,7 @@ use crate::event::Frame;
 use crate::tls::handshake::Failure;
 use crate::tls::record::{self, BadRecord, CLOSE_NOTIFY, CONTENT_BYTES_MAX, ContentType, Keys, Opening};
 
-/// Records without content that a client may send in a row; each costs as much as one with content.
+/// Records without content that a client may send between two with content: each costs as much as one that has some.
 const EMPTY_RECORDS_MAX: usize = 32;
 
 /// Secures connections, in threads of their own or not.
@@ -91,7 +91,7 @@ struct Held {
     bytes: Vec<u8>,
     /// The connection ends after it.
     is_last: bool,
-    /// The connection broke; the next read says how.
+    /// The connection broke; the next read or send says how.
     broken: Option<Gone>,
 }
 
@@ -100,7 +100,7 @@ enum Unread {
     /// The beginning of a record.
     Partial(Vec<u8>),
     /// How it ended, behind the content that was returned.
-    Last(Read),
+    Last(Last),
 }
 
 impl<I: Wire, H: Handshakes> Sealed<I, H> {
@@ -121,13 +121,14 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
         }
     }
 
-    /// What is below TLS.
-    pub fn wire_mut(&mut self) -> &mut I {
-        &mut self.wire
-    }
-
     fn session(&mut self, socket: Socket) -> Option<&mut Session> {
         self.sessions.get_mut(socket.number() as usize)?.as_deref_mut()
+    }
+
+    /// The token of a connection that is secured; none without TLS, and before the handshake.
+    fn secured_token(&self, socket: Socket) -> Option<Token> {
+        let is_secured = socket.speaks_tls() && self.session_count > 0;
+        is_secured.then(|| self.sessions.get(socket.number() as usize)?.as_ref().map(|it| it.token)).flatten()
     }
 
     // ---- handshakes ----
@@ -200,6 +201,9 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
         if session.keys.sealing.has_just_worn() {
             self.worn.push(token);
         }
+        if let Some(broken) = self.held.get(&token.slot).and_then(|held| held.broken) {
+            return Sent::Gone(broken);
+        }
         let taken = match self.wire.write(socket.plain(), &self.record) {
             Sent::Bytes(taken) if taken == self.record.len() => return Sent::Bytes(taken),
             Sent::Bytes(taken) => taken,
@@ -228,22 +232,22 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
     fn flush_writable(&mut self, ready: &mut Vec<Readiness>, before: usize) {
         let mut kept = before;
         for at in before..ready.len() {
-            let report = match ready[at] {
+            let is_reported = match ready[at] {
                 Readiness::Writable(token) => self.flush(token),
-                other => Some(other),
+                _ => true,
             };
-            if let Some(report) = report {
-                ready[kept] = report;
+            if is_reported {
+                ready[kept] = ready[at];
                 kept += 1;
             }
         }
         ready.truncate(kept);
     }
 
-    /// Sends what is held for a connection. Returns what is to be reported for it.
-    fn flush(&mut self, token: Token) -> Option<Readiness> {
+    /// Sends what is held for a connection. True: it may be sent to again, or is broken, and then the next send says how.
+    fn flush(&mut self, token: Token) -> bool {
         let Some(held) = self.held.get_mut(&token.slot).filter(|held| held.generation == token.generation) else {
-            return Some(Readiness::Writable(token));
+            return true;
         };
         match self.wire.write(held.socket.plain(), &held.bytes) {
             Sent::Bytes(taken) if taken == held.bytes.len() => {
@@ -251,17 +255,17 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
                     self.wire.end(held.socket.plain());
                 }
                 self.held.remove(&token.slot);
-                Some(Readiness::Writable(token))
+                true
             }
             Sent::Bytes(taken) => {
                 held.bytes.drain(..taken);
-                None
+                false
             }
-            Sent::WouldBlock | Sent::Held(_) => None,
+            Sent::WouldBlock | Sent::Held(_) => false,
             Sent::Gone(gone) => {
                 held.bytes = Vec::new();
                 held.broken = Some(gone);
-                Some(Readiness::Readable(token))
+                true
             }
         }
     }
@@ -271,13 +275,14 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
     /// Reads records and opens them in `buffer`.
     fn read_records(&mut self, socket: Socket, token: Token, buffer: &mut [u8]) -> Read {
         let mut filled = match self.unread.remove(&token.slot) {
-            Some(Unread::Last(last)) => return last,
+            Some(Unread::Last(last)) => return self.end_reading(last, socket),
             Some(Unread::Partial(start)) => {
                 buffer[..start.len()].copy_from_slice(&start);
                 start.len()
             }
             None => 0,
         };
+        let mut empty_records = 0;
         loop {
             match self.wire.read(socket.plain(), &mut buffer[filled..]) {
                 Read::Bytes(count) => filled += count,
@@ -287,32 +292,33 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
                 }
                 other => return other,
             }
-            let Some(session) = self.sessions.get_mut(socket.number() as usize).and_then(Option::as_deref_mut) else {
-                return Read::Gone(Gone::Record);
-            };
-            let Opened { content_bytes, used_bytes, last } =
-                open_records(&mut session.keys.opening, &mut buffer[..filled]);
+            let Some(session) = self.session(socket) else { return Read::Gone(Gone::Record) };
+            let opened = open_records(&mut session.keys.opening, &mut buffer[..filled], &mut empty_records);
+            let Opened { content_bytes, used_bytes, last } = opened;
             match last {
-                Some(last) => {
-                    let last = match last {
-                        Last::End => Read::Ended,
-                        Last::Fatal => Read::Gone(Gone::Record),
-                        Last::Bad(bad) => self.refuse_record(bad, socket),
-                    };
-                    if content_bytes == 0 {
-                        return last;
-                    }
-                    self.unread.insert(token.slot, Unread::Last(last));
-                    return Read::Bytes(content_bytes);
-                }
-                None if content_bytes > 0 => {
-                    self.keep(token, &buffer[used_bytes..filled]);
-                    return Read::Bytes(content_bytes);
-                }
+                Some(last) if content_bytes == 0 => return self.end_reading(last, socket),
+                Some(last) => drop(self.unread.insert(token.slot, Unread::Last(last))),
                 None => {
-                    buffer.copy_within(used_bytes..filled, 0);
-                    filled -= used_bytes;
+                    if content_bytes == 0 {
+                        buffer.copy_within(used_bytes..filled, 0);
+                        filled -= used_bytes;
+                        continue;
+                    }
+                    self.keep(token, &buffer[used_bytes..filled]);
                 }
+            }
+            return Read::Bytes(content_bytes);
+        }
+    }
+
+    /// What ends the connection, once everything in front of it was returned. A record that is wrong is answered with an alert.
+    fn end_reading(&mut self, last: Last, socket: Socket) -> Read {
+        match last {
+            Last::End => Read::Ended,
+            Last::Fatal => Read::Gone(Gone::Record),
+            Last::Bad(bad) => {
+                self.send_alert(bad.alert(), socket);
+                Read::Gone(Gone::Record)
             }
         }
     }
@@ -324,29 +330,22 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
         }
     }
 
-    /// Tells a client what was wrong with its record; the connection is closed next.
-    fn refuse_record(&mut self, bad: BadRecord, socket: Socket) -> Read {
-        self.send_alert(bad.alert(), socket);
-        Read::Gone(Gone::Record)
-    }
-
+    /// Sends an alert, behind what is held.
     fn send_alert(&mut self, alert: [u8; 2], socket: Socket) -> Sent {
         record::begin(&mut self.record);
         self.record.extend_from_slice(&alert);
-        match self.session(socket).map(|session| session.token) {
-            // Behind what is held.
-            Some(token) if self.held.contains_key(&token.slot) => {
-                let Some(session) = self.sessions.get_mut(socket.number() as usize).and_then(Option::as_deref_mut)
-                else {
-                    return Sent::WouldBlock;
-                };
-                if session.keys.sealing.seal(ContentType::Alert, &mut self.record).is_ok() {
-                    self.hold(socket, token, 0);
-                }
-                Sent::Held(0)
-            }
-            _ => self.send_record(ContentType::Alert, socket),
+        let Some(session) = self.sessions.get_mut(socket.number() as usize).and_then(Option::as_deref_mut) else {
+            return Sent::Gone(Gone::Record);
+        };
+        let token = session.token;
+        if !self.held.contains_key(&token.slot) {
+            return self.send_record(ContentType::Alert, socket);
         }
+        if session.keys.sealing.seal(ContentType::Alert, &mut self.record).is_err() {
+            return Sent::Gone(Gone::KeysUsedUp);
+        }
+        self.hold(socket, token, 0);
+        Sent::Held(0)
     }
 }
 
@@ -370,9 +369,9 @@ enum Last {
 }
 
 /// Opens the whole records in `bytes`, and joins their content at the start.
-fn open_records(opening: &mut Opening, bytes: &mut [u8]) -> Opened {
+fn open_records(opening: &mut Opening, bytes: &mut [u8], empty_records: &mut usize) -> Opened {
     const USER_CANCELED: u8 = 90; // close_notify follows
-    let (mut content_bytes, mut used_bytes, mut empty) = (0, 0, 0);
+    let (mut content_bytes, mut used_bytes) = (0, 0);
     let last = loop {
         let length = match record::record_len(&bytes[used_bytes..]) {
             Ok(Some(length)) if used_bytes + length <= bytes.len() => length,
@@ -385,15 +384,17 @@ fn open_records(opening: &mut Opening, bytes: &mut [u8]) -> Opened {
             Err(bad) => break Some(Last::Bad(bad)),
         };
         match (content_type, &record[..count]) {
-            (ContentType::Data, content) => {
-                empty = if content.is_empty() { empty + 1 } else { 0 };
-                if empty > EMPTY_RECORDS_MAX {
+            (ContentType::Data, []) | (ContentType::Alert, [_, USER_CANCELED]) => {
+                *empty_records += 1;
+                if *empty_records > EMPTY_RECORDS_MAX {
                     break Some(Last::Bad(BadRecord::Unexpected));
                 }
+            }
+            (ContentType::Data, _) => {
+                *empty_records = 0;
                 bytes.copy_within(used_bytes..used_bytes + count, content_bytes);
                 content_bytes += count;
             }
-            (ContentType::Alert, [_, USER_CANCELED]) => {}
             (ContentType::Alert, [_, 0]) => break Some(Last::End),
             (ContentType::Alert, [_, _]) => break Some(Last::Fatal),
             (ContentType::Alert | ContentType::Handshake, _) => break Some(Last::Bad(BadRecord::Unexpected)),
@@ -458,10 +459,7 @@ impl<I: Wire, H: Handshakes> Io for Sealed<I, H> {
     }
 
     fn read(&mut self, socket: Socket, buffer: &mut [u8]) -> Read {
-        let Some(token) = socket.speaks_tls().then(|| self.session(socket).map(|session| session.token)).flatten()
-        else {
-            return self.wire.read(socket.plain(), buffer); // without TLS, or before the handshake
-        };
+        let Some(token) = self.secured_token(socket) else { return self.wire.read(socket.plain(), buffer) };
         if let Some(broken) = self.held.get(&token.slot).and_then(|held| held.broken) {
             return Read::Gone(broken);
         }
@@ -500,10 +498,7 @@ impl<I: Wire, H: Handshakes> Io for Sealed<I, H> {
         if socket.speaks_tls() && self.securing.contains_key(&socket.number()) {
             return; // a handshake that is cancelled has nothing to end
         }
-        let Some(token) = socket.speaks_tls().then(|| self.session(socket).map(|session| session.token)).flatten()
-        else {
-            return self.wire.end(socket.plain());
-        };
+        let Some(token) = self.secured_token(socket) else { return self.wire.end(socket.plain()) };
         match self.send_alert(CLOSE_NOTIFY, socket) {
             Sent::Held(_) | Sent::WouldBlock => {
                 if let Some(held) = self.held.get_mut(&token.slot) {

@@ -310,6 +310,32 @@ fn a_record_that_was_changed_ends_its_connection_only_and_says_so() {
     }
 }
 
+/// A client of ours, with keys of its own, can send what rustls would not.
+#[test]
+fn records_without_content_are_bounded_whatever_they_are() {
+    for (content_type, content) in [(ContentType::Data, &b""[..]), (ContentType::Alert, &[1, 90])] {
+        let (mut sealing, mut opening) = crate::tls::record::test_pair();
+        let mut records = |count: usize| {
+            let mut bytes = Vec::new();
+            for _ in 0..count {
+                let mut record = Vec::new();
+                record::begin(&mut record);
+                record.extend_from_slice(content);
+                sealing.seal(content_type, &mut record).unwrap();
+                bytes.extend(record);
+            }
+            bytes
+        };
+        let mut empty_records = 0;
+        for _ in 0..EMPTY_RECORDS_MAX {
+            let opened = open_records(&mut opening, &mut records(1), &mut empty_records);
+            assert!(opened.last.is_none() && opened.content_bytes == 0);
+        }
+        let opened = open_records(&mut opening, &mut records(1), &mut empty_records);
+        assert!(matches!(opened.last, Some(Last::Bad(BadRecord::Unexpected))));
+    }
+}
+
 #[test]
 fn new_keys_are_refused() {
     let mut stand = Stand::new();

@@ -39,7 +39,6 @@ mod transport;
 mod wheel;
 mod window;
 
-use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -79,7 +78,7 @@ use transport::clients::Client;
 pub use transport::connection::CloseReason;
 use transport::connection::{Awaited, Connection, Phase};
 use transport::deadlines::Due;
-use transport::secure::COMPLETED;
+use transport::secure::{COMPLETED, TIMED_OUT};
 
 /// How soon to look again at an event that waits for subscribers.
 const HOLD_INTERVAL: Duration = Duration::from_millis(5);
@@ -602,7 +601,7 @@ fn new_counters() -> Counters {
     Counters {
         accepted: 0,
         accept_pauses: Labelled::new(PauseReason::ALL.map(PauseReason::as_str)),
-        handshakes: Labelled::new(iter::once(COMPLETED).chain(Failure::ALL.map(Failure::as_str))),
+        handshakes: Labelled::new([COMPLETED, TIMED_OUT].into_iter().chain(Failure::ALL.map(Failure::as_str))),
         closed: Labelled::new(CloseReason::ALL.map(CloseReason::as_str)),
         streams: 0,
         refused: Labelled::new(Refusal::labels()),

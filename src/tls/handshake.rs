@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::{Error, PeerIncompatible, ServerConfig, ServerConnection};
 
-use super::record::{CONTENT_BYTES_MAX, HEADER_BYTES, Keys, RECORD_BYTES_MAX};
+use super::record::{HEADER_BYTES, Keys, RECORD_BYTES_MAX};
 
 /// How a handshake ended that did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,9 +107,7 @@ pub struct Handshake(ServerConnection);
 impl Handshake {
     /// Begins one.
     pub fn new(config: Arc<ServerConfig>) -> Result<Handshake, Failure> {
-        let mut connection = ServerConnection::new(config).map_err(|error| Failure::from(&error))?;
-        connection.set_buffer_limit(Some(CONTENT_BYTES_MAX));
-        Ok(Handshake(connection))
+        ServerConnection::new(config).map(Handshake).map_err(|error| Failure::from(&error))
     }
 
     /// Takes a whole record. After a failure there may be an alert to send.

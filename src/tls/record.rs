@@ -253,5 +253,8 @@ fn header(encrypted_bytes: u16) -> [u8; HEADER_BYTES] {
 }
 
 #[cfg(test)]
+pub(crate) use tests::test_pair;
+
+#[cfg(test)]
 #[path = "record_tests.rs"]
 mod tests;

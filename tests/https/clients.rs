@@ -96,4 +96,13 @@ fn our_own_commands_publish_and_load_over_https() {
     let output = publish.args(["a", "from a command"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8(stream.read_through(b"\n\n").unwrap()).unwrap().contains("data: from a command"));
+    let mut load = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    let token_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token_file.path(), TOKEN).unwrap();
+    load.args(["load", &server.url("/events?topic=b"), "--ca", &authority(), "--publish-token-file"])
+        .arg(token_file.path());
+    load.args(["-n", "50", "--publish-url", &server.url("/publish"), "--publish-topic", "b"]);
+    let output = load.args(["--publish-count", "20", "--publish-rate", "100", "--duration", "2s"]).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("50 held of 50") && said.contains("1,000 delivered"), "{said}");
 }

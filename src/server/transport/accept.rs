@@ -259,6 +259,9 @@ impl<I: Io> Transport<I> {
             ListenerRole::Redirect => flags.set(Flags::REDIRECTS),
             ListenerRole::Public => {}
         }
+        if socket.speaks_tls() {
+            flags.set(Flags::AWAITS_HANDSHAKE);
+        }
         let peer = CompactPeer::new(peer);
         // An operator's connection takes no other's place, not even that of a subscriber at the same address.
         if !is_admin && let Err(refusal) = admit_peer(peer, &mut flags, node) {
@@ -291,10 +294,6 @@ impl<I: Io> Transport<I> {
             since,
             armed_for: Tick::NEVER,
         });
-        // A PROXY header precedes the handshake.
-        if socket.speaks_tls() && !flags.has(Flags::AWAITS_PROXY_HEADER) {
-            self.secure(slot, Vec::new(), node);
-        }
         self.arm_deadline(slot, node);
         Ok(Some(token))
     }

@@ -65,12 +65,12 @@ impl<I: Io> Transport<I> {
         }
         let connection = &mut self.connections[slot as usize];
         connection.flags = flags;
-        if !connection.socket.speaks_tls() {
-            return true;
+        if connection.flags.has(Flags::AWAITS_HANDSHAKE) {
+            let received = connection.take_request().take_handshake();
+            self.secure(slot, received, node);
+            return false;
         }
-        let received = connection.take_request().take_handshake();
-        self.secure(slot, received, node);
-        false
+        true
     }
 
     /// The client that a request is from.

@@ -234,8 +234,14 @@ impl Flags {
     /// It came through a listener that sends clients to the one with TLS.
     pub(crate) const REDIRECTS: Flags = Flags(1 << 12);
 
+    /// Its TLS keys have sealed so much that it should end soon.
+    pub(crate) const WORN: Flags = Flags(1 << 13);
+
+    /// Its TLS handshake has not begun: it has sent nothing but a PROXY header, if that.
+    pub(crate) const AWAITS_HANDSHAKE: Flags = Flags(1 << 14);
+
     #[cfg(test)]
-    const ALL: [Flags; 13] = [
+    const ALL: [Flags; 15] = [
         Flags::BLOCKED,
         Flags::CATCHING_UP,
         Flags::LOOPBACK,
@@ -249,6 +255,8 @@ impl Flags {
         Flags::HEAVY,
         Flags::WATCHES,
         Flags::REDIRECTS,
+        Flags::WORN,
+        Flags::AWAITS_HANDSHAKE,
     ];
 
     /// Flags of connections that only the queue of those that are behind sends to.
@@ -264,6 +272,11 @@ impl Flags {
 
     pub(crate) fn clear(&mut self, flags: Flags) {
         self.0 &= !flags.0;
+    }
+
+    /// These and others.
+    pub(crate) fn and(self, others: Flags) -> Flags {
+        Flags(self.0 | others.0)
     }
 }
 

@@ -50,12 +50,13 @@ impl<I: Io> Transport<I> {
         let connection = &self.connections[slot as usize];
         match connection.phase {
             Phase::Dead => {}
-            Phase::Securing => self.close(slot, CloseReason::HandshakeTimeout, node),
-            Phase::Streaming(_) => return Some(Due::Stream(slot)),
-            Phase::Publishing(_) => return Some(Due::Answer(slot)),
             Phase::Idle | Phase::Requesting(_) if connection.flags.has(Flags::AWAITS_PROXY_HEADER) => {
                 self.close(slot, CloseReason::ProxyHeader, node);
             }
+            Phase::Idle if connection.flags.has(Flags::AWAITS_HANDSHAKE) => self.time_out_handshake(slot, node),
+            Phase::Securing => self.time_out_handshake(slot, node),
+            Phase::Streaming(_) => return Some(Due::Stream(slot)),
+            Phase::Publishing(_) => return Some(Due::Answer(slot)),
             Phase::Idle => self.close(slot, CloseReason::IdleTimeout, node),
             Phase::Requesting(_) => self.time_out_request(slot, node),
             Phase::Responding(_) => self.close(slot, CloseReason::AnswerTimeout, node),
@@ -79,10 +80,12 @@ impl<I: Io> Transport<I> {
         let on_spare = connection.flags.has(Flags::ON_SPARE);
         let wait = match &connection.phase {
             Phase::Dead => return None,
-            Phase::Securing => limits.head_timeout,
-            Phase::Idle | Phase::Requesting(_) | Phase::Responding(_) | Phase::Lingering(_) if on_spare => {
+            Phase::Securing | Phase::Idle | Phase::Requesting(_) | Phase::Responding(_) | Phase::Lingering(_)
+                if on_spare =>
+            {
                 SPARE_TIMEOUT
             }
+            Phase::Securing => limits.head_timeout,
             Phase::Idle if connection.flags.has(Flags::FRESH) => limits.head_timeout,
             Phase::Idle => limits.idle_timeout,
             Phase::Requesting(request) if request.is_in_body() => limits.body_timeout,

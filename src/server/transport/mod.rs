@@ -253,6 +253,10 @@ impl<I: Io> Transport<I> {
         connection.phase = Phase::Streaming(stream);
         connection.since = Tick::of(now);
         self.streams += 1;
+        if connection.flags.has(Flags::WORN) {
+            let token = Token { slot, generation: connection.generation };
+            self.retire_worn(token, now);
+        }
     }
 
     /// Records that all events up to a position were sent to a subscriber.
@@ -297,7 +301,7 @@ impl<I: Io> Transport<I> {
         // If the peer accepts nothing, the kernel would keep its data, and the connection, for minutes more.
         let takes_nothing = reason.is_eviction() || reason == CloseReason::AnswerTimeout;
         let how = if takes_nothing { Close::Reset } else { Close::Graceful };
-        let is_cut = takes_nothing || self.outboxes.contains_key(&slot);
+        let is_cut = takes_nothing || reason == CloseReason::TlsRecord || self.outboxes.contains_key(&slot);
         if connection.socket.speaks_tls() && !is_cut && !matches!(connection.phase, Phase::Lingering(_)) {
             self.io.end(connection.socket); // with TLS, a client can tell an end from a cut
         }

@@ -170,15 +170,23 @@ impl<I: Io> Transport<I> {
     /// Reads one connection; false when it may have more for the next turn.
     fn read_connection(&mut self, token: Token, service: &mut impl Service<I>, node: &mut Node) -> bool {
         for read in 0..READS_PER_VISIT_MAX {
-            if read > 0 && self.is_visit_over() {
+            if read > 0 && self.is_visit_over() && !matches!(self.at(token.slot).phase, Phase::Securing) {
                 return false;
             }
             if !self.advance_and_arm(token.slot, service, node) {
                 return false;
             }
             let Some(connection) = self.connection_mut(token) else { return true };
-            if matches!(connection.phase, Phase::Responding(_) | Phase::Publishing(_) | Phase::Securing) {
+            if matches!(connection.phase, Phase::Responding(_) | Phase::Publishing(_)) {
                 // One request at a time: the rest waits in the kernel until this one is answered.
+                return true;
+            }
+            if matches!(connection.phase, Phase::Securing) {
+                return true;
+            }
+            if connection.flags.has(Flags::AWAITS_HANDSHAKE) && !connection.flags.has(Flags::AWAITS_PROXY_HEADER) {
+                self.secure(token.slot, Vec::new(), node);
+                self.arm_deadline(token.slot, node);
                 return true;
             }
             let socket = connection.socket;

@@ -38,6 +38,7 @@ impl<I: Io> Transport<I> {
         }
         // One answer per connection on the spare descriptor: others wait for it.
         response.keep_alive &= head.keep_alive && !client.is_on_spare && !node.is_closing_streams();
+        response.keep_alive &= !self.at(client.token.slot).flags.has(Flags::WORN);
         let last = (!response.keep_alive).then_some(CloseReason::Answered);
         response.headers.extend(cors);
         count_response(response.status, node);

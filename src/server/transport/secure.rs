@@ -10,12 +10,16 @@ use crate::server::wheel::Tick;
 
 /// What a handshake that succeeded is counted as.
 pub(crate) const COMPLETED: &str = "completed";
+/// What one is counted as that took too long.
+pub(crate) const TIMED_OUT: &str = "timed_out";
 
 impl<I: Io> Transport<I> {
-    /// Begins the handshake of a connection, from which this was read already.
+    /// Begins the handshake of a connection that has something to read, and from which this was read already. Those that are silent
+    /// take no handshake's place.
     pub(super) fn secure(&mut self, slot: u32, received: Vec<u8>, node: &Node) {
         let token = self.token(slot);
         let connection = &mut self.connections[slot as usize];
+        connection.flags.clear(Flags::AWAITS_HANDSHAKE.and(Flags::READABLE));
         connection.phase = Phase::Securing;
         connection.since = Tick::of(node.now);
         self.io.secure(connection.socket, token, received);
@@ -32,8 +36,7 @@ impl<I: Io> Transport<I> {
                     connection.phase = Phase::Idle;
                     connection.since = Tick::of(node.now);
                     // What arrived meanwhile was reported meanwhile.
-                    connection.flags.clear(Flags::READABLE);
-                    self.push_readable(token.slot);
+                    self.queue_reading(token);
                     self.arm_deadline(token.slot, node);
                 }
                 Err(failure) => {
@@ -46,9 +49,18 @@ impl<I: Io> Transport<I> {
         self.handshakes = handshakes;
     }
 
-    /// Lets a stream end as if it had reached its age: its client returns with new keys, and resumes where it was.
+    /// The client took too long.
+    pub(super) fn time_out_handshake(&mut self, slot: u32, node: &mut Node) {
+        node.counters.handshakes.count(TIMED_OUT);
+        self.close(slot, CloseReason::HandshakeTimeout, node);
+    }
+
+    /// Lets a stream end as if it had reached its age: its client returns with new keys, and resumes where it was. What is no
+    /// stream ends with its next answer.
     pub(super) fn retire_worn(&mut self, token: Token, now: Duration) {
-        let Some(stream) = self.connection_mut(token).and_then(|connection| connection.stream_mut()) else { return };
+        let Some(connection) = self.connection_mut(token) else { return };
+        connection.flags.set(Flags::WORN);
+        let Some(stream) = connection.stream_mut() else { return };
         stream.ends_at = stream.ends_at.min(Tick::of(now));
         let at = self.deadlines.arm(token.slot, Tick::of(now));
         self.connections[token.slot as usize].armed_for = at;
