@@ -118,3 +118,39 @@ fn a_certificate_without_a_listener_is_a_warning() {
     let server = Server::start(&["--listen", "127.0.0.1:0", "--tls-certificate", &certificate, "--tls-key", &key]);
     server.wait_for_log(&["tls-certificate has no effect"]);
 }
+
+#[test]
+fn the_proxy_protocol_precedes_the_handshake() {
+    let server = start(&["--trusted-proxy", "127.0.0.1", "--proxy-protocol", "--log-level", "debug"]);
+    let header = "PROXY TCP4 203.0.113.7 10.0.0.1 5000 443\r\n";
+    // In one piece with what follows, and apart from it.
+    for is_apart in [false, true] {
+        let mut stream = secured::over(std::net::TcpStream::connect(server.address()).unwrap());
+        let mut first = header.as_bytes().to_vec();
+        if is_apart {
+            stream.sock.write_all(&first).unwrap();
+            first.clear();
+        }
+        stream.conn.write_tls(&mut first).unwrap();
+        stream.sock.write_all(&first).unwrap();
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        drop(stream);
+        server.wait_for_log(&["closed", "203.0.113.7:5000"]);
+    }
+    let mut without = std::net::TcpStream::connect(server.address()).unwrap();
+    without.write_all(b"\x16\x03\x01\x00\x04nope").unwrap();
+    server.wait_for_metric("fanfare_closed_total{reason=\"proxy_header\"}", |count| count == 1.0);
+}
+
+#[test]
+fn silent_connections_take_no_place_from_handshakes() {
+    let server = start(&[]);
+    let silent: Vec<_> = (0..1100).map(|_| std::net::TcpStream::connect(server.address()).unwrap()).collect();
+    server.wait_for_metric("fanfare_accepted_total", |count| count >= 1100.0);
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.metric("fanfare_accept_pauses_total{reason=\"handshakes\"}"), 0.0);
+    drop(silent);
+}
