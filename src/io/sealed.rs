@@ -359,6 +359,7 @@ struct Opened {
     last: Option<Last>,
 }
 
+#[derive(Clone, Copy)]
 enum Last {
     /// close_notify.
     End,
