@@ -101,6 +101,6 @@ fn an_unusable_passed_socket_fails_the_start_with_an_explanation() {
     let check = |(code, said): (Option<i32>, String), words: &[&str]| {
         assert!(code == Some(2) && words.iter().all(|word| said.contains(word)), "{code:?} {said}");
     };
-    check(start("127.0.0.1", "metrics", &[]), &["metrics", "public or admin"]);
+    check(start("127.0.0.1", "metrics", &[]), &["metrics", "public, tls, redirect or admin"]);
     check(start("0.0.0.0", "public", &["--dev"]), &["0.0.0.0", "--dev", "loopback"]);
 }
