@@ -92,6 +92,8 @@ pub enum Readiness {
     Readable(Token),
     /// A send that would have blocked may be tried again.
     Writable(Token),
+    /// The kernel took a part of what is [held](Sent::Held), and has no room for the rest.
+    Taken(Token),
     /// The TLS handshake has succeeded: from now on it is read and sent to. Bytes may have arrived.
     Secured(Token),
     /// The TLS handshake has failed. What the client is to know was sent.

@@ -121,6 +121,11 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
         }
     }
 
+    /// What is below TLS.
+    pub fn wire_mut(&mut self) -> &mut I {
+        &mut self.wire
+    }
+
     fn session(&mut self, socket: Socket) -> Option<&mut Session> {
         self.sessions.get_mut(socket.number() as usize)?.as_deref_mut()
     }
@@ -230,24 +235,19 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
 
     /// Sends what is held for connections that became writable. Those whose socket is full again are not reported.
     fn flush_writable(&mut self, ready: &mut Vec<Readiness>, before: usize) {
-        let mut kept = before;
-        for at in before..ready.len() {
-            let is_reported = match ready[at] {
-                Readiness::Writable(token) => self.flush(token),
-                _ => true,
-            };
-            if is_reported {
-                ready[kept] = ready[at];
-                kept += 1;
+        let reported: Vec<_> = ready.drain(before..).collect();
+        for readiness in reported {
+            match readiness {
+                Readiness::Writable(token) => self.flush(token, ready),
+                other => ready.push(other),
             }
         }
-        ready.truncate(kept);
     }
 
-    /// Sends what is held for a connection. True: it may be sent to again, or is broken, and then the next send says how.
-    fn flush(&mut self, token: Token) -> bool {
+    /// Sends what is held for a connection, and reports what becomes of it. If it is broken, the next read or send says how.
+    fn flush(&mut self, token: Token, ready: &mut Vec<Readiness>) {
         let Some(held) = self.held.get_mut(&token.slot).filter(|held| held.generation == token.generation) else {
-            return true;
+            return ready.push(Readiness::Writable(token));
         };
         match self.wire.write(held.socket.plain(), &held.bytes) {
             Sent::Bytes(taken) if taken == held.bytes.len() => {
@@ -255,17 +255,17 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
                     self.wire.end(held.socket.plain());
                 }
                 self.held.remove(&token.slot);
-                true
+                ready.push(Readiness::Writable(token));
             }
             Sent::Bytes(taken) => {
                 held.bytes.drain(..taken);
-                false
+                ready.push(Readiness::Taken(token));
             }
-            Sent::WouldBlock | Sent::Held(_) => false,
+            Sent::WouldBlock | Sent::Held(_) => {}
             Sent::Gone(gone) => {
                 held.bytes = Vec::new();
                 held.broken = Some(gone);
-                true
+                ready.extend([Readiness::Writable(token), Readiness::Readable(token)]);
             }
         }
     }

@@ -15,6 +15,7 @@ mod faults;
 mod link;
 mod peers;
 mod random;
+mod secured;
 mod trace;
 
 use std::cell::RefCell;
@@ -27,6 +28,7 @@ use std::time::{Duration, SystemTime};
 pub use faults::Faults;
 pub use link::{Fate, Pace, PeerId};
 pub use random::Random;
+pub use secured::SimulatedHandshakes;
 
 use super::{Accept, Close, Gone, Io, ListenerIndex, Read, Readiness, Sent, Socket, Token, Wire};
 use crate::event::Frame;
@@ -50,6 +52,8 @@ pub struct SimulatedIo {
     sockets: BTreeMap<i32, PeerId>,
     next_socket: i32,
     backlogs: Vec<Backlog>,
+    /// The listener whose peers speak TLS.
+    secured: Option<ListenerIndex>,
     /// Readiness of closed sockets, with the number of waits until it is reported.
     late: Vec<(usize, Readiness)>,
     woken: Arc<AtomicBool>,
@@ -73,6 +77,7 @@ impl SimulatedIo {
             sockets: BTreeMap::new(),
             next_socket: 3,
             backlogs: (0..listeners).map(|_| Backlog::default()).collect(),
+            secured: None,
             late: Vec::new(),
             woken: Arc::new(AtomicBool::new(false)),
             descriptors_max: usize::MAX,
@@ -103,6 +108,11 @@ impl SimulatedIo {
     /// True when the last wait was to sleep: the server had no work left, and no wake was pending.
     pub fn has_slept(&self) -> bool {
         self.has_slept
+    }
+
+    /// Peers that connect to this listener speak TLS.
+    pub fn set_secured(&mut self, listener: ListenerIndex) {
+        self.secured = Some(listener);
     }
 
     /// How many descriptors the process may have: open connections and the spare one.
@@ -204,6 +214,10 @@ impl SimulatedIo {
         let delay = self.random.up_to(self.faults.delay_max + Duration::from_millis(1));
         let link = &mut self.links[peer.0];
         link.taken.extend(content.take(took));
+        if let Some(Err(error)) = link.session.as_mut().map(|session| session.open(&link.taken)) {
+            self.fail(format_args!("peer {} can't open what it gets: {error}", peer.0));
+        }
+        let link = &mut self.links[peer.0];
         if took < bytes {
             link.held_up = true;
             link.writable = Edge::Waiting;

@@ -35,6 +35,8 @@ impl Stage {
             accepts_per_second_max: None,
             connection_age_max: None,
             connections_per_address_max: None,
+            is_secured: false,
+            failed_handshakes: 0,
             ..Plan::drawn(&mut Random::new(0))
         };
         change(&mut plan);

@@ -58,6 +58,7 @@ pub(crate) struct Wire {
     was_held_up: bool,
     /// Something was held up, and nothing was sent since: what goes out next may have been begun before.
     is_behind: bool,
+    taken_bytes: usize,
     last_grown_at: Duration,
     last_held_up_at: Duration,
     held_up_since: Duration,
@@ -79,6 +80,8 @@ enum Stage {
 pub(crate) struct Turn<'a> {
     pub(crate) now: Duration,
     pub(crate) sent: &'a [u8],
+    /// What the kernel has taken: with TLS, more than is sent.
+    pub(crate) taken_bytes: usize,
     pub(crate) read_bytes: usize,
     pub(crate) is_held_up: bool,
     pub(crate) is_open: bool,
@@ -89,6 +92,12 @@ pub(crate) struct Turn<'a> {
 }
 
 type Checked = Result<(), String>;
+
+impl Turn<'_> {
+    fn is_secured(&self) -> bool {
+        self.taken_bytes > self.sent.len()
+    }
+}
 
 impl Wire {
     pub(crate) fn new(peer: PeerId, request: Request, promises: Promises, feed: Arc<Feed>, now: Duration) -> Wire {
@@ -107,6 +116,7 @@ impl Wire {
             position: 0,
             was_held_up: false,
             is_behind: false,
+            taken_bytes: 0,
             last_grown_at: now,
             last_held_up_at: now,
             held_up_since: now,
@@ -129,6 +139,10 @@ impl Wire {
     /// Checks what this turn sent.
     pub(crate) fn check_turn(&mut self, turn: &Turn<'_>) -> Checked {
         let has_new = turn.sent.len() > self.checked;
+        if turn.taken_bytes > self.taken_bytes {
+            self.taken_bytes = turn.taken_bytes;
+            self.last_grown_at = turn.now;
+        }
         if has_new && self.answered.is_none() {
             self.answered = Some((self.feed.last(), turn.head_before));
         }
@@ -143,7 +157,6 @@ impl Wire {
         if has_new {
             let new = turn.sent[self.checked..].to_vec();
             self.checked = turn.sent.len();
-            self.last_grown_at = turn.now;
             self.take_bytes(new, turn).map_err(|what| {
                 let shown = String::from_utf8_lossy(&turn.sent[turn.sent.len().saturating_sub(800)..]).into_owned();
                 format!("{what}\nit ends in: {shown}")
@@ -264,7 +277,10 @@ impl Wire {
                 must(allowed, || format!("paced at {:?}, and sent to after {passed:?}", self.request.interval))
             }
             _ => {
-                self.is_exempt_from_pace = last.is_none() && self.is_exempt_from_pace || turn.is_held_up;
+                // What TLS held is seen when the rest of its record goes out, later than it was sent.
+                let was_seen_late = self.was_held_up && turn.is_secured();
+                self.is_exempt_from_pace =
+                    last.is_none() && self.is_exempt_from_pace || turn.is_held_up || was_seen_late;
                 Ok(())
             }
         }

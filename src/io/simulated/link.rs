@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::secured::PeerSession;
 use crate::io::{Gone, ListenerIndex, Peer, Socket, Token};
 
 /// The other end of a connection.
@@ -82,6 +83,8 @@ pub(super) struct Link {
     pub(super) fate: Fate,
     /// When the last of the peer's data arrives: later data can't overtake it.
     pub(super) arrives_at: Duration,
+    /// The peer's end of TLS, if it speaks that.
+    pub(super) session: Option<Box<PeerSession>>,
 }
 
 impl Link {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::SimulatedIo;
 use super::link::{Edge, Fate, Link, Pace, PeerId, Stage};
+use super::secured::PeerSession;
 use crate::io::{Gone, ListenerIndex, Peer};
 
 /// An event that is scheduled for a time.
@@ -52,6 +53,7 @@ impl SimulatedIo {
             ended: false,
             fate: Fate::Open,
             arrives_at: self.now,
+            session: (self.secured == Some(listener) && address != Peer::Unix).then(|| Box::new(PeerSession::new())),
         });
         self.travel(peer, Happening::Arrives(peer));
         peer
@@ -59,7 +61,12 @@ impl SimulatedIo {
 
     /// The peer sends.
     pub fn peer_send(&mut self, peer: PeerId, bytes: &[u8]) {
-        self.travel(peer, Happening::Brings(peer, bytes.to_vec()));
+        let record_bytes = 1 + self.random.below(2 * bytes.len().max(1));
+        let bytes = match &mut self.links[peer.0].session {
+            Some(session) => session.seal(bytes, record_bytes),
+            None => bytes.to_vec(),
+        };
+        self.travel(peer, Happening::Brings(peer, bytes));
     }
 
     /// The peer will send no more; it still reads.
@@ -91,9 +98,12 @@ impl SimulatedIo {
     /// The data that arrived at the peer since the last call.
     pub fn take(&mut self, peer: PeerId) -> Vec<u8> {
         let link = &mut self.links[peer.0];
-        let bytes = link.taken[link.handed..link.read].to_vec();
+        let (from, to) = (link.handed, link.read);
         link.handed = link.read;
-        bytes
+        match &link.session {
+            Some(session) => session.opened[session.received(from)..session.received(to)].to_vec(),
+            None => link.taken[from..to].to_vec(),
+        }
     }
 
     /// The state of the connection as the peer sees it.
@@ -104,7 +114,13 @@ impl SimulatedIo {
 
     /// Everything that the server has sent to this peer, arrived or not.
     pub fn sent_to(&self, peer: PeerId) -> &[u8] {
-        &self.links[peer.0].taken
+        let link = &self.links[peer.0];
+        link.session.as_ref().map_or(&link.taken, |session| &session.opened)
+    }
+
+    /// How many bytes for this peer the kernel has taken from the server, of TLS all bytes of records.
+    pub fn taken_for(&self, peer: PeerId) -> usize {
+        self.links[peer.0].taken.len()
     }
 
     /// True while the server must not send to this peer.
@@ -129,7 +145,8 @@ impl SimulatedIo {
 
     /// How many bytes from this peer the server has read.
     pub fn read_from(&self, peer: PeerId) -> usize {
-        self.links[peer.0].consumed
+        let link = &self.links[peer.0];
+        link.session.as_ref().map_or(link.consumed, |session| session.sent(link.consumed))
     }
 
     /// Peers that were reported readable and that the server has not read to the end, though it could send to them.

@@ -147,6 +147,7 @@ impl<I: Io> Transport<I> {
                 Readiness::Acceptable(listener) => self.acceptor.note_acceptable(listener),
                 Readiness::Readable(token) => self.queue_reading(token),
                 Readiness::Writable(token) => self.note_writable(token, now),
+                Readiness::Taken(token) => self.note_taken(token, now),
                 Readiness::Secured(token) => self.handshakes.push((token, Ok(()))),
                 Readiness::NotSecured(token, failure) => self.handshakes.push((token, Err(failure))),
                 Readiness::Worn(token) => self.retire_worn(token, now),
@@ -165,6 +166,15 @@ impl<I: Io> Transport<I> {
                 outbox.writable_at = Some(now);
             }
             self.queue_catching_up(token.slot);
+        }
+    }
+
+    /// The kernel took a part of what TLS holds for a connection: it does not stall.
+    fn note_taken(&mut self, token: Token, now: Duration) {
+        if self.connection_mut(token).is_some()
+            && let Some(outbox) = self.outboxes.get_mut(&token.slot)
+        {
+            outbox.progress_at = now;
         }
     }
 
