@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 use rustls::ServerConfig;
 
+use crate::doctor::certificate::VALID_FOR_MIN;
 use crate::io::handshakes::{CurrentConfig, HandshakeThreads};
 use crate::sources::channel::Control;
 use crate::sources::sequencer::Sequencer;
@@ -13,8 +14,6 @@ use crate::tls::certificates::{Certificate, Certificates};
 
 /// Threads of handshakes, at most: more reconnects at a time than four cores can secure are rare.
 const THREADS_MAX: usize = 4;
-/// A certificate that expires sooner is worth a warning: by then it should have been renewed.
-const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// The TLS of a server.
 pub(super) struct Tls {
@@ -68,7 +67,7 @@ fn warn_of_expiry(certificates: &Certificates) {
     for certificate in certificates.iter() {
         match expires_in(certificate) {
             None => tracing::warn!(certificate = certificate.name, "a certificate has expired: browsers refuse it"),
-            Some(left) if left < EXPIRES_SOON => {
+            Some(left) if left < VALID_FOR_MIN => {
                 let days = left.as_secs() / (24 * 3600);
                 tracing::warn!(certificate = certificate.name, days, "a certificate expires soon");
             }

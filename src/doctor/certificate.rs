@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::shortage::{Measure, Shortage};
 
 const DAY_SECONDS: u64 = 24 * 3600;
-/// A certificate that expires sooner should have been renewed: ACME clients do it a month before.
 const DAYS_MIN: u64 = 14;
+/// A certificate that expires sooner should have been renewed: ACME clients do it a month before.
+pub const VALID_FOR_MIN: Duration = Duration::from_secs(DAYS_MIN * DAY_SECONDS);
 /// The permissions that every other user of a host has.
 const OF_OTHERS: u32 = 0o007;
 

@@ -149,19 +149,7 @@ impl Io for EpollIo {
     }
 
     fn read(&mut self, socket: Socket, buffer: &mut [u8]) -> Read {
-        loop {
-            // SAFETY: the pointer and length are those of a live slice that is ours to write.
-            let result = unsafe { libc::recv(socket.0, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
-            return match result {
-                0 => Read::Ended,
-                1.. => Read::Bytes(result as usize),
-                _ => match errno() {
-                    libc::EINTR => continue,
-                    libc::EAGAIN => Read::WouldBlock,
-                    error => Read::Gone(gone(error)),
-                },
-            };
-        }
+        receive(socket, buffer)
     }
 
     fn send(
@@ -204,6 +192,23 @@ impl Io for EpollIo {
 impl Wire for EpollIo {
     fn write(&mut self, socket: Socket, bytes: &[u8]) -> Sent {
         send_bytes(bytes, socket)
+    }
+}
+
+/// Reads what has arrived, without waiting.
+pub(super) fn receive(socket: Socket, buffer: &mut [u8]) -> Read {
+    loop {
+        // SAFETY: the pointer and length are those of a live slice that is ours to write.
+        let result = unsafe { libc::recv(socket.0, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+        return match result {
+            0 => Read::Ended,
+            1.. => Read::Bytes(result as usize),
+            _ => match errno() {
+                libc::EINTR => continue,
+                libc::EAGAIN => Read::WouldBlock,
+                error => Read::Gone(gone(error)),
+            },
+        };
     }
 }
 

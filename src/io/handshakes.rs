@@ -25,9 +25,11 @@ use mio::{Events, Interest, Poll, Waker};
 use rustls::ServerConfig;
 use slab::Slab;
 
-use super::Socket;
 use super::allocator::{free_cached_blocks, return_free_pages};
+use super::epoll::receive;
 use super::sealed::{Finished, Handshakes};
+use super::send::send_bytes;
+use super::{Read, Sent, Socket};
 use crate::tls::handshake::{ANSWER_TO_PLAIN_HTTP, Failure, Handshake, record_len};
 use crate::tls::record::{HEADER_BYTES, Keys, RECORD_BYTES_MAX};
 
@@ -308,7 +310,7 @@ impl Running {
     /// True when the handshake is complete, false when it waits for its socket.
     fn advance(&mut self) -> Result<bool, Failure> {
         loop {
-            match self.handshake.send(&mut Bytes(self.socket)) {
+            match self.handshake.send(&mut Outgoing(self.socket)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(_) => return Err(Failure::Left),
                 Ok(()) => {}
@@ -330,7 +332,7 @@ impl Running {
             let taken = self.handshake.receive(&record);
             if taken.is_err() {
                 // An alert, as far as there is room.
-                let _ = self.handshake.send(&mut Bytes(self.socket));
+                let _ = self.handshake.send(&mut Outgoing(self.socket));
             }
             taken?;
         }
@@ -350,13 +352,12 @@ impl Running {
             };
             let had = self.received.len();
             self.received.resize(had + missing, 0);
-            let read = Bytes(self.socket).receive(&mut self.received[had..]);
-            self.received.truncate(had + read.as_ref().copied().unwrap_or(0));
+            let read = receive(self.socket, &mut self.received[had..]);
+            self.received.truncate(had + if let Read::Bytes(count) = read { count } else { 0 });
             match read {
-                Ok(0) => return Err(Failure::Left),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(_) => return Err(Failure::Left),
+                Read::Bytes(_) => {}
+                Read::WouldBlock => return Ok(None),
+                Read::Ended | Read::Gone(_) => return Err(Failure::Left),
             }
         }
     }
@@ -365,37 +366,21 @@ impl Running {
     /// overtake the answer.
     fn answer_in_plain(&mut self) {
         let mut buffer = [0; RECORD_BYTES_MAX];
-        let _ = Bytes(self.socket).receive(&mut buffer);
-        let _ = io::Write::write(&mut Bytes(self.socket), ANSWER_TO_PLAIN_HTTP);
+        receive(self.socket, &mut buffer);
+        send_bytes(ANSWER_TO_PLAIN_HTTP, self.socket);
     }
 }
 
-/// The bytes that a socket brings and takes.
-struct Bytes(Socket);
+/// A socket to which rustls writes.
+struct Outgoing(Socket);
 
-impl Bytes {
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            // SAFETY: the pointer and length are those of a live slice that is ours to write.
-            let count =
-                unsafe { libc::recv(self.0.number(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
-            match usize::try_from(count) {
-                Ok(count) => return Ok(count),
-                Err(_) => match io::Error::last_os_error() {
-                    error if error.kind() == ErrorKind::Interrupted => {}
-                    error => return Err(error),
-                },
-            }
-        }
-    }
-}
-
-impl io::Write for Bytes {
+impl io::Write for Outgoing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: the pointer and length are those of a live slice, which the call only reads.
-        let count = unsafe { libc::send(self.0.number(), bytes.as_ptr().cast(), bytes.len(), flags) };
-        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        match send_bytes(bytes, self.0) {
+            Sent::Bytes(count) | Sent::Held(count) => Ok(count),
+            Sent::WouldBlock => Err(ErrorKind::WouldBlock.into()),
+            Sent::Gone(_) => Err(ErrorKind::ConnectionReset.into()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -194,7 +194,7 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
         }
     }
 
-    /// Seals and sends the content in `self.record`. What the kernel does not take of it is held.
+    /// Seals and sends the content in `self.record`, behind what is held. What the kernel does not take of it is held.
     fn send_record(&mut self, content_type: ContentType, socket: Socket) -> Sent {
         let Some(session) = self.sessions.get_mut(socket.number() as usize).and_then(Option::as_deref_mut) else {
             return Sent::Gone(Gone::Record); // nothing is sent before the handshake
@@ -206,14 +206,15 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
         if session.keys.sealing.has_just_worn() {
             self.worn.push(token);
         }
-        if let Some(broken) = self.held.get(&token.slot).and_then(|held| held.broken) {
-            return Sent::Gone(broken);
-        }
-        let taken = match self.wire.write(socket.plain(), &self.record) {
-            Sent::Bytes(taken) if taken == self.record.len() => return Sent::Bytes(taken),
-            Sent::Bytes(taken) => taken,
-            Sent::WouldBlock | Sent::Held(_) => 0,
-            Sent::Gone(gone) => return Sent::Gone(gone),
+        let taken = match self.held.get(&token.slot) {
+            Some(Held { broken: Some(broken), .. }) => return Sent::Gone(*broken),
+            Some(_) => 0,
+            None => match self.wire.write(socket.plain(), &self.record) {
+                Sent::Bytes(taken) if taken == self.record.len() => return Sent::Bytes(taken),
+                Sent::Bytes(taken) => taken,
+                Sent::WouldBlock | Sent::Held(_) => 0,
+                Sent::Gone(gone) => return Sent::Gone(gone),
+            },
         };
         self.hold(socket, token, taken);
         Sent::Held(taken)
@@ -330,22 +331,10 @@ impl<I: Wire, H: Handshakes> Sealed<I, H> {
         }
     }
 
-    /// Sends an alert, behind what is held.
     fn send_alert(&mut self, alert: [u8; 2], socket: Socket) -> Sent {
         record::begin(&mut self.record);
         self.record.extend_from_slice(&alert);
-        let Some(session) = self.sessions.get_mut(socket.number() as usize).and_then(Option::as_deref_mut) else {
-            return Sent::Gone(Gone::Record);
-        };
-        let token = session.token;
-        if !self.held.contains_key(&token.slot) {
-            return self.send_record(ContentType::Alert, socket);
-        }
-        if session.keys.sealing.seal(ContentType::Alert, &mut self.record).is_err() {
-            return Sent::Gone(Gone::KeysUsedUp);
-        }
-        self.hold(socket, token, 0);
-        Sent::Held(0)
+        self.send_record(ContentType::Alert, socket)
     }
 }
 

@@ -273,11 +273,6 @@ impl Flags {
     pub(crate) fn clear(&mut self, flags: Flags) {
         self.0 &= !flags.0;
     }
-
-    /// These and others.
-    pub(crate) fn and(self, others: Flags) -> Flags {
-        Flags(self.0 | others.0)
-    }
 }
 
 /// Why a connection ended. Each has its counter.

@@ -19,7 +19,8 @@ impl<I: Io> Transport<I> {
     pub(super) fn secure(&mut self, slot: u32, received: Vec<u8>, node: &Node) {
         let token = self.token(slot);
         let connection = &mut self.connections[slot as usize];
-        connection.flags.clear(Flags::AWAITS_HANDSHAKE.and(Flags::READABLE));
+        connection.flags.clear(Flags::AWAITS_HANDSHAKE);
+        connection.flags.clear(Flags::READABLE);
         connection.phase = Phase::Securing;
         connection.since = Tick::of(node.now);
         self.io.secure(connection.socket, token, received);
